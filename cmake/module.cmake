@@ -1,0 +1,22 @@
+# One static library per module, and the flags that every target shares.
+
+add_library(bantam_flags INTERFACE)
+target_include_directories(bantam_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+# No contraction: a*b+c rounds twice everywhere unless a kernel asks for a fused operation, so that results do not depend
+# on the compiler's choice.
+target_compile_options(bantam_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast
+  -Wcast-qual -Wdouble-promotion -Wformat=2 -Wimplicit-fallthrough -Wundef -Werror -ffp-contract=off)
+if(BANTAM_SANITIZE)
+  target_compile_options(bantam_flags INTERFACE -fsanitize=${BANTAM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(bantam_flags INTERFACE -fsanitize=${BANTAM_SANITIZE})
+endif()
+
+# bantam_module(NAME LEVEL n SOURCES ... [DEPENDS modules or libraries ...])
+function(bantam_module name)
+  cmake_parse_arguments(MODULE "" "LEVEL" "SOURCES;DEPENDS" ${ARGN})
+  if(MODULE_LEVEL GREATER BANTAM_LEVEL_MAX)
+    return()
+  endif()
+  add_library(bantam_${name} STATIC ${MODULE_SOURCES})
+  target_link_libraries(bantam_${name} PUBLIC bantam_flags ${MODULE_DEPENDS})
+endfunction()

@@ -1,0 +1,11 @@
+#include "base/clock.h"
+
+#include <chrono>
+
+namespace bantam {
+
+int64_t MonotonicClock::NowNs() const {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace bantam

@@ -1,0 +1,68 @@
+// ThreadPool: a fixed team that runs one function together and meets at barriers.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace bantam {
+
+// The caller of Run is thread 0, so a pool of one starts no thread. Between runs, and at barriers, a thread spins for some
+// microseconds and then sleeps: decoding meets a barrier every few microseconds, and an idle program must cost nothing.
+// Not reentrant: one Run at a time, from one thread.
+class ThreadPool {
+ public:
+  static constexpr int kThreadsMax = 256;
+
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return size_; }
+
+  // Calls task(context, thread) on every thread of the pool and returns when all have ended. Allocates nothing.
+  using Task = void (*)(void* context, int thread);
+  void Run(Task task, void* context);
+
+  // Same, for a callable with the signature void(int thread).
+  template <typename Function>
+  void Run(Function&& function) {
+    Run([](void* context, int thread) { (*static_cast<std::remove_reference_t<Function>*>(context))(thread); }, &function);
+  }
+
+  // Called by every thread of a running task: none goes on before all have come.
+  void Barrier();
+
+ private:
+  void Work(int thread);
+  // Waits until `word` differs from `seen`.
+  void AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen);
+  void Wake();
+
+  const int size_;
+  Task task_ = nullptr;
+  void* context_ = nullptr;
+  bool stopping_ = false;
+  alignas(64) std::atomic<uint32_t> run_number_ = 0;
+  alignas(64) std::atomic<uint32_t> barrier_number_ = 0;
+  alignas(64) std::atomic<int> arrived_ = 0;
+  alignas(64) std::atomic<int> sleepers_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::thread> workers_;
+};
+
+// The part [begin, end) of `count` pieces that thread `thread` of `threads` takes: contiguous, sizes differ by at most one.
+inline std::pair<size_t, size_t> Share(size_t count, int thread, int threads) {
+  const size_t n = static_cast<size_t>(threads);
+  const size_t t = static_cast<size_t>(thread);
+  return {count * t / n, count * (t + 1) / n};
+}
+
+}  // namespace bantam

@@ -1,0 +1,31 @@
+#include "cli/demo_model.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+
+namespace bantam {
+
+std::string ModelFolder() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && cache[0] == '/') return fmt::format("{}/bantam/models", cache);  // relative ones are to be ignored
+  const char* home = std::getenv("HOME");
+  return fmt::format("{}/.cache/bantam/models", home == nullptr ? "" : home);
+}
+
+Result<std::string> FindModel(FileSystem& files, const std::string& name) {
+  const std::string folder = ModelFolder();
+  if (name.empty()) {
+    std::string path = fmt::format("{}/{}", folder, kDemoModel);
+    if (files.Exists(path)) return path;
+    return Error(Code::kNotFound, fmt::format("no model was named and the demo model is not at {}; fetch it with scripts/fetch-demo-model "
+                                              "(./dev run does) or name a .gguf file", path));
+  }
+  if (name.find('/') != std::string::npos || files.Exists(name)) return name;
+  for (const std::string& path : {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name)}) {
+    if (files.Exists(path)) return path;
+  }
+  return Error(Code::kNotFound, fmt::format("{}: no such file here or in {}; give the path of a .gguf file", name, folder));
+}
+
+}  // namespace bantam

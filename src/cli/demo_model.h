@@ -1,0 +1,20 @@
+// Where models live, and the demo model.
+#pragma once
+
+#include <string>
+
+#include "base/file.h"
+#include "base/result.h"
+
+namespace bantam {
+
+inline constexpr char kDemoModel[] = "tinyllama-1.1b-chat-iq2_xxs.gguf";
+
+// ${XDG_CACHE_HOME:-~/.cache}/bantam/models
+std::string ModelFolder();
+
+// A path as it is, or a name in the model folder (with or without .gguf). An empty name means the demo model.
+// NotFound says where it looked and, for the demo model, how to fetch it.
+Result<std::string> FindModel(FileSystem& files, const std::string& name);
+
+}  // namespace bantam

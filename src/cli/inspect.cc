@@ -1,0 +1,193 @@
+// bantam inspect: what a model file holds, and what running it takes.
+#include <fmt/format.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/json.h"
+#include "cli/demo_model.h"
+#include "cli/load.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "formats/gguf.h"
+#include "model/vocabulary.h"
+
+namespace bantam {
+namespace {
+
+constexpr size_t kShownTextMax = 80;
+
+struct Options {
+  std::string model;
+  bool tensors = false;
+  bool json = false;
+  RunOptions run;
+};
+
+std::string_view ArrayTypeName(ArrayType type) {
+  switch (type) {
+    case ArrayType::kU8: return "u8";
+    case ArrayType::kI8: return "i8";
+    case ArrayType::kU16: return "u16";
+    case ArrayType::kI16: return "i16";
+    case ArrayType::kU32: return "u32";
+    case ArrayType::kI32: return "i32";
+    case ArrayType::kF32: return "f32";
+    case ArrayType::kBool: return "bool";
+    case ArrayType::kString: return "string";
+    case ArrayType::kU64: return "u64";
+    case ArrayType::kI64: return "i64";
+    case ArrayType::kF64: return "f64";
+  }
+  return "?";
+}
+
+Json ToJson(const MetadataValue& value) {
+  if (const auto* array = std::get_if<MetadataArray>(&value)) {
+    return {{"array", ArrayTypeName(array->type)}, {"count", array->count}};
+  }
+  if (const auto* text = std::get_if<std::string_view>(&value)) return std::string(*text);
+  if (const auto* b = std::get_if<bool>(&value)) return *b;
+  if (const auto* i = std::get_if<int64_t>(&value)) return *i;
+  if (const auto* u = std::get_if<uint64_t>(&value)) return *u;
+  return std::get<double>(value);
+}
+
+std::string ToText(const MetadataValue& value) {
+  if (const auto* array = std::get_if<MetadataArray>(&value)) return fmt::format("{} x {}", array->count, ArrayTypeName(array->type));
+  if (const auto* text = std::get_if<std::string_view>(&value)) {
+    std::string line = Printable(text->substr(0, kShownTextMax));
+    for (size_t at = 0; (at = line.find('\n', at)) != std::string::npos; at += 2) line.replace(at, 1, "\\n");
+    return text->size() > kShownTextMax ? fmt::format("{}... ({} bytes)", line, text->size()) : line;
+  }
+  if (const auto* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
+  if (const auto* d = std::get_if<double>(&value)) return fmt::format("{:.9g}", *d);
+  if (const auto* i = std::get_if<int64_t>(&value)) return fmt::format("{}", *i);
+  return fmt::format("{}", std::get<uint64_t>(value));
+}
+
+std::string ShapeText(const TensorInfo& tensor) {
+  std::string text = fmt::format("{}", tensor.dimensions[0]);
+  for (uint32_t d = 1; d < tensor.n_dimensions; ++d) text += fmt::format(" x {}", tensor.dimensions[d]);
+  return text;
+}
+
+struct FormatSum {
+  size_t tensors = 0;
+  uint64_t elements = 0;
+  uint64_t bytes = 0;
+};
+
+std::map<std::string_view, FormatSum> SumFormats(const TensorDirectory& directory) {
+  std::map<std::string_view, FormatSum> sums;
+  for (const TensorInfo& tensor : directory.tensors()) {
+    FormatSum& sum = sums[Info(tensor.dtype).name];
+    ++sum.tensors;
+    sum.elements += tensor.elements();
+    sum.bytes += tensor.size_bytes;
+  }
+  return sums;
+}
+
+std::string FileText(const ModelFile& file, const Options& options) {
+  std::string text = fmt::format("{}\n  {}, {} bytes ({})\n\nmetadata ({})\n", Printable(file.path), file.format, file.size_bytes,
+                                 FormatBytes(file.size_bytes), file.metadata.entries().size());
+  for (const MetadataEntry& entry : file.metadata.entries()) {
+    text += fmt::format("  {:<42} {}\n", Printable(entry.key), ToText(entry.value));
+  }
+  text += fmt::format("\ntensors ({})\n", file.directory.tensors().size());
+  for (const auto& [name, sum] : SumFormats(file.directory)) {
+    text += fmt::format("  {:<8} {:>5} tensors {:>14} weights {:>14} bytes\n", name, sum.tensors, sum.elements, sum.bytes);
+  }
+  if (!options.tensors) return text;
+  text += "\n";
+  for (const TensorInfo& tensor : file.directory.tensors()) {
+    text += fmt::format("  {:<32} {:<8} {:<22} at {}\n", Printable(tensor.name), Info(tensor.dtype).name, ShapeText(tensor), tensor.offset_bytes);
+  }
+  return text;
+}
+
+Json FileJson(const ModelFile& file, const Options& options) {
+  Json metadata = Json::object();
+  for (const MetadataEntry& entry : file.metadata.entries()) metadata[std::string(entry.key)] = ToJson(entry.value);
+  Json formats = Json::object();
+  for (const auto& [name, sum] : SumFormats(file.directory)) {
+    formats[std::string(name)] = {{"tensors", sum.tensors}, {"weights", sum.elements}, {"bytes", sum.bytes}};
+  }
+  Json json = {{"path", file.path}, {"format", file.format}, {"bytes", file.size_bytes}, {"metadata", metadata}, {"formats", formats}};
+  if (!options.tensors) return json;
+  Json tensors = Json::array();
+  for (const TensorInfo& tensor : file.directory.tensors()) {
+    Json shape = Json::array();
+    for (uint32_t d = 0; d < tensor.n_dimensions; ++d) shape.push_back(tensor.dimensions[d]);
+    tensors.push_back({{"name", std::string(tensor.name)},
+                       {"format", Info(tensor.dtype).name},
+                       {"shape", shape},
+                       {"offset", tensor.offset_bytes},
+                       {"bytes", tensor.size_bytes}});
+  }
+  json["tensors"] = tensors;
+  return json;
+}
+
+Json PlanJson(const MemoryPlan& plan, const ModelOutline& outline) {
+  return {{"kernels", outline.kernels->name},
+          {"context", plan.options.context},
+          {"kv_type", KvTypeName(plan.options.kv_type)},
+          {"threads", plan.options.threads},
+          {"weights_bytes", plan.weights_bytes},
+          {"kv_bytes", plan.kv_bytes},
+          {"activations_bytes", plan.activations_bytes},
+          {"vocabulary_bytes", plan.vocabulary_bytes},
+          {"program_bytes", plan.reserve_bytes},
+          {"total_bytes", plan.total_bytes()},
+          {"decode_read_bytes", DecodeReadBytes(outline.program)}};
+}
+
+int Inspect(FileSystem& files, const Options& options) {
+  const Result<std::string> path = FindModel(files, options.model);
+  if (!path.ok()) return Fail(path.error());
+  Result<ModelFile> file = OpenGguf(files, *path);
+  if (!file.ok()) return Fail(file.error());
+  const std::string text = options.json ? std::string() : FileText(*file, options);
+  Json json = options.json ? FileJson(*file, options) : Json();
+
+  const bool vocabulary_only = file->directory.tensors().empty();
+  std::optional<Error> problem;
+  std::string plan_text = "\nmemory plan\n  none: the file holds a vocabulary and no weights\n";
+  json["plan"] = nullptr;
+  if (!vocabulary_only) {
+    // A tokenizer this build cannot run does not stop `logits`, so it does not stop the plan either.
+    const Result<Tokenizer> tokenizer = ReadVocabulary(*file);
+    const Result<Prepared> prepared =
+        Prepare(files, std::move(file).value(), tokenizer.ok() ? &*tokenizer : nullptr, options.run, StepShape{});
+    if (prepared.ok()) {
+      plan_text = fmt::format("\nmemory plan (kernels {})\n{}", prepared->outline.kernels->name, Describe(prepared->plan));
+      plan_text += fmt::format("  decoding reads {} bytes of weights per token\n", DecodeReadBytes(prepared->outline.program));
+      json["plan"] = PlanJson(prepared->plan, prepared->outline);
+    } else {
+      problem = prepared.error();
+      plan_text.clear();
+      json["problem"] = problem->message();
+    }
+  }
+  if (!Print(options.json ? DumpJson(json, /*indent=*/2) + "\n" : text + plan_text)) return 5;
+  return problem ? Fail(*problem) : 0;
+}
+
+}  // namespace
+
+void AddInspectVerb(CLI::App& app, Action* action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("inspect", "metadata, tensors and memory plan of a model file");
+  verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder")->required();
+  verb->add_flag("--tensors", options->tensors, "list every tensor");
+  verb->add_flag("--json", options->json, "print JSON");
+  AddRunOptions(*verb, &options->run);
+  verb->footer("Example: bantam inspect model.gguf --memory 512M");
+  verb->callback([=] { *action = [=](FileSystem& files) { return Inspect(files, *options); }; });
+}
+
+}  // namespace bantam

@@ -1,0 +1,74 @@
+#include "cli/load.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cli/terminal.h"
+
+namespace bantam {
+
+void AddRunOptions(CLI::App& verb, RunOptions* options) {
+  verb.add_option("--memory", options->memory, "hard limit for the whole process, such as 512M (default: what is available)");
+  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)");
+  verb.add_option("-t,--threads", options->threads, "threads (default: usable processors)");
+  verb.add_option("--kernels", options->kernels, "kernel set: auto, avx512, avx2 or ref")->capture_default_str();
+  verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
+}
+
+namespace {
+
+Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutline& outline, int processors, const StepShape& shape) {
+  PlanOptions plan;
+  if (options.threads < 0 || options.threads > ThreadPool::kThreadsMax) {
+    return Error(Code::kInvalidArgument, fmt::format("--threads {}: expected 1 to {}", options.threads, ThreadPool::kThreadsMax));
+  }
+  plan.threads = options.threads == 0 ? std::min(processors, ThreadPool::kThreadsMax) : options.threads;
+  if (!options.kv.empty()) {
+    const auto type = KvTypeFromName(options.kv);
+    if (!type) return Error(Code::kInvalidArgument, fmt::format("--kv {}: expected f32, f16 or q8", options.kv));
+    plan.kv_type = *type;
+  }
+  if (options.context > kContextLengthMax) {
+    return Error(Code::kInvalidArgument, fmt::format("--context {}: expected at most {}", options.context, kContextLengthMax));
+  }
+  plan.context = options.context == 0 ? std::min(outline.program.context_max, kContextDefault) : options.context;
+  plan.step_tokens = shape.step_tokens;
+  plan.step_outputs = shape.all_outputs ? shape.step_tokens : 1;
+  return plan;
+}
+
+}  // namespace
+
+Result<Prepared> Prepare(FileSystem& files, ModelFile file, const Tokenizer* tokenizer, const RunOptions& options, const StepShape& shape) {
+  Prepared prepared;
+  const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
+  BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(options.kernels));
+  BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels));
+  FitRequest request;
+  BANTAM_ASSIGN(request.wanted, ReadPlanOptions(options, prepared.outline, limits.processors, shape));
+  request.limit_bytes = limits.memory_available_bytes;
+  if (!options.memory.empty()) {
+    BANTAM_ASSIGN(request.limit_bytes, ParseBytes(options.memory, "--memory"));
+  }
+  request.vocabulary_bytes = tokenizer == nullptr ? 0 : tokenizer->bytes();
+  request.fixed_context = options.context != 0;
+  request.fixed_kv = !options.kv.empty();
+  BANTAM_ASSIGN(prepared.plan, FitMemory(prepared.outline.program, request).With(file.path));
+  prepared.memory_limit_bytes = request.limit_bytes;
+  prepared.file = std::move(file);
+  return prepared;
+}
+
+Result<Loaded> Load(Prepared prepared) {
+  Loaded loaded;
+  loaded.plan = prepared.plan;
+  loaded.budget = std::make_unique<MemoryBudget>(prepared.memory_limit_bytes);
+  loaded.pool = std::make_unique<ThreadPool>(prepared.plan.options.threads);
+  BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, *loaded.budget, *loaded.pool, MakeProgressLine()));
+  BANTAM_ASSIGN(loaded.session, Session::Make(*loaded.model, loaded.plan, *loaded.pool, *loaded.budget));
+  return loaded;
+}
+
+}  // namespace bantam

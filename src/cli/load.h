@@ -1,0 +1,61 @@
+// What verbs share: options of a run, and the steps from a model's name to a session.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/memory_budget.h"
+#include "base/system_limits.h"
+#include "base/threads.h"
+#include "engine/session.h"
+#include "model/load.h"
+#include "text/tokenizer.h"
+
+namespace bantam {
+
+// Longest text, token list or standard input that a verb reads.
+inline constexpr size_t kInputBytesMax = size_t{64} << 20;
+// Without --context a session holds at most this many tokens.
+inline constexpr size_t kContextDefault = 4096;
+
+struct RunOptions {
+  std::string memory;   // --memory, empty: what is available
+  size_t context = 0;   // --context, 0: min(trained, kContextDefault)
+  int threads = 0;      // -t, 0: all usable processors
+  std::string kernels = "auto";
+  std::string kv;       // --kv, empty: f16, or q8 when memory is short
+};
+
+void AddRunOptions(CLI::App& verb, RunOptions* options);
+
+// Sizes of steps that a verb wants.
+struct StepShape {
+  size_t step_tokens = 128;
+  bool all_outputs = false;
+};
+
+// A model file with everything that is known before weights are read.
+struct Prepared {
+  ModelFile file;
+  ModelOutline outline;
+  MemoryPlan plan;
+  uint64_t memory_limit_bytes = 0;
+};
+
+// `tokenizer` may be null: some verbs need none. Errors are those of each step; they name the input.
+Result<Prepared> Prepare(FileSystem& files, ModelFile file, const Tokenizer* tokenizer, const RunOptions& options, const StepShape& shape);
+
+// A model in memory and one session on it.
+struct Loaded {
+  std::unique_ptr<MemoryBudget> budget;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Model> model;
+  MemoryPlan plan;
+  std::unique_ptr<Session> session;
+};
+Result<Loaded> Load(Prepared prepared);
+
+}  // namespace bantam

@@ -1,0 +1,309 @@
+// bantam run: a chat in the terminal, or one answer.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "cli/demo_model.h"
+#include "cli/load.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "engine/bandwidth.h"
+#include "engine/chat.h"
+#include "formats/gguf.h"
+#include "model/vocabulary.h"
+#include "text/chat_template.h"
+
+namespace bantam {
+namespace {
+
+// Tokens of the context that are kept free for an answer when older messages have to go.
+constexpr size_t kAnswerReserveMax = 512;
+
+constexpr std::string_view kHelp =
+    "  /help    this list\n"
+    "  /reset   forget the conversation\n"
+    "  /stats   speed, memory and the state of the context\n"
+    "  Ctrl-C   stop the answer; Ctrl-D leave\n";
+
+struct Options {
+  std::string model;
+  std::string prompt;
+  std::string system;
+  bool has_prompt = false;
+  bool raw = false;
+  size_t tokens_max = 0;  // -n, 0: until the turn ends
+  SamplerOptions sampler;
+  RunOptions run;
+};
+
+struct Totals {
+  size_t prompt_tokens = 0;
+  int64_t prompt_ns = 0;
+  size_t generated_tokens = 0;
+  size_t decode_steps = 0;
+  int64_t decode_ns = 0;
+  uint64_t kv_read_bytes = 0;
+};
+
+double PerSecond(double count, int64_t ns) { return ns > 0 ? count / (static_cast<double>(ns) * 1e-9) : 0; }
+
+class Runner {
+ public:
+  Runner(const Options& options, Tokenizer tokenizer, std::unique_ptr<ChatTemplate> chat_template, Loaded loaded)
+      : options_(options),
+        tokenizer_(std::move(tokenizer)),
+        template_(std::move(chat_template)),
+        loaded_(std::move(loaded)),
+        sampler_(options.sampler, loaded_.session->vocabulary()) {
+    if (!options.system.empty()) messages_.push_back({"system", options.system});
+  }
+
+  // One answer to the prompt; the exit code.
+  int Once(const std::string& prompt);
+  // Reads lines until the end of input.
+  int Chat();
+
+ private:
+  Result<std::vector<uint32_t>> TokenizeMessages(std::span<const ChatMessage> messages) const;
+  Result<std::vector<uint32_t>> TokenizeRaw(const std::string& prompt) const;
+  // Brings the session to exactly these tokens, keeping what it shares with them.
+  Status Read(const std::vector<uint32_t>& tokens);
+  Result<GenerateResult> Answer();
+  // Adds a user message, answers it; errors leave the conversation as it was.
+  Status Exchange(const std::string& text);
+  void Command(std::string_view line);
+  std::string Stats();
+
+  const Options& options_;
+  const Tokenizer tokenizer_;
+  const std::unique_ptr<ChatTemplate> template_;
+  Loaded loaded_;
+  Sampler sampler_;
+  MonotonicClock clock_;
+  std::vector<ChatMessage> messages_;
+  Totals totals_;
+  bool output_lost_ = false;
+};
+
+Result<std::vector<uint32_t>> Runner::TokenizeMessages(std::span<const ChatMessage> messages) const {
+  BANTAM_ASSIGN(const auto pieces, template_->Render(messages));
+  std::vector<uint32_t> tokens = tokenizer_.Encode(pieces);
+  const TokenizerSpec& spec = tokenizer_.spec();
+  const bool has_bos = !tokens.empty() && spec.bos && tokens[0] == *spec.bos;
+  if (spec.add_bos && spec.bos && !has_bos) tokens.insert(tokens.begin(), *spec.bos);
+  return tokens;
+}
+
+Result<std::vector<uint32_t>> Runner::TokenizeRaw(const std::string& prompt) const {
+  std::vector<uint32_t> tokens = tokenizer_.Encode(prompt, /*special=*/false);
+  if (tokenizer_.spec().add_bos && tokenizer_.spec().bos) tokens.insert(tokens.begin(), *tokenizer_.spec().bos);
+  if (tokens.empty()) return Error(Code::kInvalidArgument, "the prompt is empty; give some text");
+  return tokens;
+}
+
+Status Runner::Read(const std::vector<uint32_t>& tokens) {
+  Session& session = *loaded_.session;
+  // The last token is read again even if it is there already: its logits are wanted.
+  const size_t shared = std::min(CommonPrefix(session.tokens(), tokens), tokens.size() - 1);
+  session.Truncate(shared);
+  const int64_t begin = clock_.NowNs();
+  const Status read = session.Append(std::span(tokens).subspan(shared), MakeProgressLine());
+  EndProgressLine();
+  totals_.prompt_tokens += session.tokens().size() - shared;
+  totals_.prompt_ns += clock_.NowNs() - begin;
+  return read;
+}
+
+Result<GenerateResult> Runner::Answer() {
+  GenerateOptions options;
+  options.tokens_max = options_.tokens_max == 0 ? loaded_.session->context() : options_.tokens_max;
+  options.cancelled = [this] { return Interrupted() || output_lost_; };
+  const bool to_terminal = StdoutIsTerminal();
+  options.on_text = [this, to_terminal](std::string_view text) {
+    if (!Print(to_terminal ? Printable(text) : std::string(text))) output_lost_ = true;
+  };
+  Result<GenerateResult> result = Generate(*loaded_.session, sampler_, tokenizer_, clock_, options);
+  if (!Print("\n")) output_lost_ = true;
+  if (!result.ok()) return result;
+  totals_.generated_tokens += result->tokens;
+  totals_.decode_steps += result->decode_steps;
+  totals_.decode_ns += result->decode_ns;
+  totals_.kv_read_bytes += result->kv_read_bytes;
+  if (result->reason == StopReason::kContextFull) Note("[the context is full: the answer ends here; raise --context]\n");
+  return result;
+}
+
+Status Runner::Exchange(const std::string& text) {
+  const size_t context = loaded_.session->context();
+  const size_t reserve = std::min(kAnswerReserveMax, context / 4);
+  std::vector<ChatMessage> wanted = messages_;
+  wanted.push_back({"user", text});
+  BANTAM_ASSIGN(TrimmedChat chat, TrimChat(std::move(wanted), context - reserve,
+                                           [this](std::span<const ChatMessage> messages) { return TokenizeMessages(messages); }));
+  if (chat.dropped > 0) Note(fmt::format("[the context is full: the oldest {} messages were dropped]\n", chat.dropped));
+  BANTAM_TRY(Read(chat.tokens));
+  BANTAM_ASSIGN(const GenerateResult answer, Answer());
+  messages_ = std::move(chat.messages);
+  messages_.push_back({"assistant", answer.text});
+  return Ok();
+}
+
+int Runner::Once(const std::string& prompt) {
+  Status done = Ok();
+  if (options_.raw) {
+    Result<std::vector<uint32_t>> tokens = TokenizeRaw(prompt);
+    done = tokens.ok() ? Read(*tokens) : Status(tokens.error());
+    if (done.ok()) {
+      Result<GenerateResult> answer = Answer();
+      if (!answer.ok()) done = answer.error();
+    }
+  } else {
+    done = Exchange(prompt);
+  }
+  if (!done.ok()) return Fail(done.error());
+  if (output_lost_) return Fail(Error(Code::kUnavailable, "standard output: cannot write the answer; its reader is gone or the disk is full"));
+  Note(Stats());
+  return Interrupted() ? ExitStatus(Code::kCancelled) : 0;
+}
+
+void Runner::Command(std::string_view line) {
+  if (line == "/help") {
+    Note(kHelp);
+  } else if (line == "/reset") {
+    messages_.clear();
+    if (!options_.system.empty()) messages_.push_back({"system", options_.system});
+    loaded_.session->Truncate(0);
+    Note("[the conversation is forgotten]\n");
+  } else if (line == "/stats") {
+    Note(Stats());
+  } else {
+    Note(fmt::format("[{} is no command; these are:]\n{}", Printable(line), kHelp));
+  }
+}
+
+int Runner::Chat() {
+  Note(fmt::format("{} on {} thread{}, kernels {}, context {}. /help lists the commands, Ctrl-D leaves.\n", loaded_.model->config.architecture,
+                   loaded_.plan.options.threads, loaded_.plan.options.threads == 1 ? "" : "s", loaded_.model->kernels->name,
+                   loaded_.session->context()));
+  while (!output_lost_) {
+    ClearInterrupt();
+    const InputLine line = ReadLine("> ");
+    if (line.kind == InputLine::Kind::kEnd) break;
+    if (line.kind == InputLine::Kind::kInterrupted) {
+      Note("\n[Ctrl-D leaves]\n");
+      continue;
+    }
+    if (line.text.find_first_not_of(" \t\r") == std::string::npos) continue;
+    if (line.text[0] == '/') {
+      Command(line.text);
+      continue;
+    }
+    const Status done = Exchange(line.text);
+    if (!done.ok() && done.error().code() == Code::kCancelled) {
+      Note("[stopped before the answer began]\n");
+    } else if (!done.ok()) {
+      Fail(done.error());
+    }
+  }
+  Note("\n" + Stats());
+  return 0;
+}
+
+std::string Runner::Stats() {
+  const double bandwidth = MeasureReadBandwidth(loaded_.model->weights.bytes(), *loaded_.model->kernels, *loaded_.pool, clock_);
+  const double read_bytes = static_cast<double>(DecodeReadBytes(loaded_.model->program) * totals_.decode_steps + totals_.kv_read_bytes);
+  const double read_rate = PerSecond(read_bytes, totals_.decode_ns);
+  std::string text = fmt::format("prompt {} tokens, {:.1f} tokens/s; decode {} tokens, {:.1f} tokens/s", totals_.prompt_tokens,
+                                 PerSecond(static_cast<double>(totals_.prompt_tokens), totals_.prompt_ns), totals_.generated_tokens,
+                                 PerSecond(static_cast<double>(totals_.decode_steps), totals_.decode_ns));
+  if (totals_.decode_steps > 0 && bandwidth > 0) {
+    text += fmt::format(", {:.1f} GB/s read, {:.0f} % of the {:.1f} GB/s measured here", read_rate * 1e-9, 100 * read_rate / bandwidth,
+                        bandwidth * 1e-9);
+  }
+  text += fmt::format("\ncontext {} of {} tokens; peak memory {} of {} planned", loaded_.session->tokens().size(), loaded_.session->context(),
+                      FormatBytes(PeakResidentBytes()), FormatBytes(loaded_.plan.total_bytes()));
+  if (!loaded_.session->tokens().empty()) {
+    text += fmt::format("; logits {:016x}", Fingerprint(std::as_bytes(loaded_.session->logits())));
+  }
+  return text + "\n";
+}
+
+// The template is made before the weights are read: its absence is known at once.
+Result<std::unique_ptr<ChatTemplate>> ReadTemplate(const ModelFile& file, const Tokenizer& tokenizer) {
+  BANTAM_ASSIGN(const auto source, file.metadata.Text("tokenizer.chat_template"));
+  const TokenizerSpec& spec = tokenizer.spec();
+  return MakeChatTemplate({source.value_or(""), spec.eos ? spec.Text(*spec.eos) : ""}).With(file.path);
+}
+
+void NoteChanges(const MemoryPlan& plan, const RunOptions& asked, size_t context_max) {
+  if (asked.kv.empty() && plan.options.kv_type != KvType::kF16) Note("[memory is short: keys and values are kept in 8 bits]\n");
+  if (asked.context == 0 && plan.options.context < std::min(context_max, kContextDefault)) {
+    Note(fmt::format("[memory is short: the context is {} tokens]\n", plan.options.context));
+  }
+  if (plan.options.context > context_max) {
+    Note(fmt::format("[the model was trained on {} tokens; answers beyond that are unreliable]\n", context_max));
+  }
+}
+
+Result<int> Run(FileSystem& files, const Options& options) {
+  BANTAM_TRY(CheckSamplerOptions(options.sampler));
+  BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
+  BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+  BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
+  std::unique_ptr<ChatTemplate> chat_template;
+  if (!options.raw) {
+    BANTAM_ASSIGN(chat_template, ReadTemplate(file, tokenizer));
+  }
+  const bool chat = !options.has_prompt && StdinIsTerminal() && !options.raw;
+  std::string prompt = options.prompt;
+  if (!chat && !options.has_prompt) {
+    BANTAM_ASSIGN(prompt, ReadStdin(kInputBytesMax));
+    while (prompt.ends_with('\n') || prompt.ends_with('\r')) prompt.pop_back();
+  }
+  if (!chat && prompt.empty()) return Error(Code::kInvalidArgument, "no prompt: give one with -p or on standard input");
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), &tokenizer, options.run, StepShape{}));
+  NoteChanges(prepared.plan, options.run, prepared.outline.program.context_max);
+  BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
+  EndProgressLine();
+  if (tokenizer.size() > loaded.session->vocabulary()) {
+    return Error(Code::kCorrupt, fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path,
+                                             tokenizer.size(), loaded.session->vocabulary()));
+  }
+  Runner runner(options, std::move(tokenizer), std::move(chat_template), std::move(loaded));
+  return chat ? runner.Chat() : runner.Once(prompt);
+}
+
+}  // namespace
+
+void AddRunVerb(CLI::App& app, Action* action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("run", "chat with a model, or answer one prompt");
+  verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder (default: the demo model)");
+  CLI::Option* prompt = verb->add_option("-p,--prompt", options->prompt, "answer this and end (default: a chat, or standard input)");
+  verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer (default: until it ends)");
+  verb->add_option("--system", options->system, "system message");
+  verb->add_flag("--raw", options->raw, "complete the prompt as it is, without the chat template");
+  verb->add_option("--temperature", options->sampler.temperature, "0 always takes the likeliest token")->capture_default_str();
+  verb->add_option("--seed", options->sampler.seed, "equal seeds give equal answers")->capture_default_str();
+  verb->add_option("--top-k", options->sampler.top_k, "keep the k likeliest tokens; 0: all")->capture_default_str();
+  verb->add_option("--top-p", options->sampler.top_p, "keep the likeliest tokens up to this mass")->capture_default_str();
+  verb->add_option("--min-p", options->sampler.min_p, "keep tokens this likely relative to the likeliest")->capture_default_str();
+  verb->add_option("--repetition-penalty", options->sampler.repetition_penalty, "divide logits of recent tokens")->capture_default_str();
+  AddRunOptions(*verb, &options->run);
+  verb->footer("Examples: bantam run\n          bantam run model.gguf -p \"What is a gateway?\" --memory 1G");
+  verb->callback([=] {
+    options->has_prompt = prompt->count() > 0;
+    *action = [=](FileSystem& files) {
+      const Result<int> code = Run(files, *options);
+      EndProgressLine();
+      return code.ok() ? *code : Fail(code.error());
+    };
+  });
+}
+
+}  // namespace bantam

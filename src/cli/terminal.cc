@@ -1,0 +1,151 @@
+#include "cli/terminal.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include "text/utf8.h"
+
+namespace bantam {
+namespace {
+
+std::atomic<bool> interrupted = false;
+bool progress_shown = false;
+
+void OnInterrupt(int) { interrupted.store(true, std::memory_order_relaxed); }
+
+void OnBusError(int) {
+  static constexpr char kMessage[] =
+      "bantam: the model file became shorter while it was being read; copy it again and leave it alone while it is in use\n";
+  (void)!::write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+  ::_exit(3);
+}
+
+void Handle(int signal_number, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  // No SA_RESTART: a read that waits for a line must notice Ctrl-C.
+  (void)::sigaction(signal_number, &action, nullptr);
+}
+
+}  // namespace
+
+void InstallSignalHandlers() {
+  Handle(SIGINT, OnInterrupt);
+  Handle(SIGBUS, OnBusError);
+  Handle(SIGPIPE, SIG_IGN);
+}
+
+bool Interrupted() { return interrupted.load(std::memory_order_relaxed); }
+void ClearInterrupt() { interrupted.store(false, std::memory_order_relaxed); }
+
+bool StdinIsTerminal() { return ::isatty(STDIN_FILENO) != 0; }
+bool StdoutIsTerminal() { return ::isatty(STDOUT_FILENO) != 0; }
+
+bool Print(std::string_view text) {
+  EndProgressLine();
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+}
+
+void Note(std::string_view text) {
+  EndProgressLine();
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+
+int Fail(const Error& error) {
+  Note(fmt::format("bantam: {}\n", Printable(error.message())));
+  return ExitStatus(error.code());
+}
+
+std::string Printable(std::string_view text) {
+  std::string clean;
+  for (const char c : ReplaceInvalidUtf8(text)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) continue;
+    clean += c;
+  }
+  // C1 controls are two bytes in UTF-8: C2 80 to C2 9F.
+  std::string printable;
+  for (size_t i = 0; i < clean.size(); ++i) {
+    const bool c1 = clean[i] == '\xc2' && i + 1 < clean.size() && static_cast<unsigned char>(clean[i + 1]) < 0xa0;
+    if (c1) {
+      ++i;
+    } else {
+      printable += clean[i];
+    }
+  }
+  return printable;
+}
+
+Progress MakeProgressLine() {
+  const bool shown = ::isatty(STDERR_FILENO) != 0;
+  return [shown, last = -1](std::string_view step, uint64_t done, uint64_t total) mutable {
+    const int percent = total == 0 ? 100 : static_cast<int>(done * 100 / total);
+    if (shown && percent != last) {
+      std::fputs(fmt::format("\r{} {:3} %\x1b[K", step, percent).c_str(), stderr);
+      progress_shown = true;
+      last = percent;
+    }
+    return !Interrupted();
+  };
+}
+
+void EndProgressLine() {
+  if (!progress_shown) return;
+  std::fputs("\r\x1b[K", stderr);
+  progress_shown = false;
+}
+
+InputLine ReadLine(std::string_view prompt) {
+  static std::string buffered;  // read past the end of the last line
+  Print(prompt);
+  while (true) {
+    const size_t end = buffered.find('\n');
+    if (end != std::string::npos || buffered.size() > kLineMax) {
+      const size_t size = std::min({end, buffered.size(), kLineMax});
+      InputLine line = {InputLine::Kind::kLine, buffered.substr(0, size)};
+      buffered.erase(0, end == std::string::npos ? buffered.size() : end + 1);
+      return line;
+    }
+    char chunk[4096];
+    const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof(chunk));
+    if (got < 0 && errno == EINTR) {
+      if (!Interrupted()) continue;
+      buffered.clear();
+      return {InputLine::Kind::kInterrupted, {}};
+    }
+    if (got <= 0) {
+      if (buffered.empty()) return {InputLine::Kind::kEnd, {}};
+      InputLine line = {InputLine::Kind::kLine, std::move(buffered)};
+      buffered.clear();
+      return line;
+    }
+    buffered.append(chunk, static_cast<size_t>(got));
+  }
+}
+
+Result<std::string> ReadStdin(size_t size_max) {
+  std::string text;
+  char chunk[1 << 16];
+  while (true) {
+    const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof(chunk));
+    if (got < 0 && errno == EINTR) {
+      if (Interrupted()) return Error(Code::kCancelled, "standard input: reading was interrupted");
+      continue;
+    }
+    if (got < 0) return Error(Code::kUnavailable, fmt::format("standard input: cannot read it: {}", std::strerror(errno)));
+    if (got == 0) return text;
+    text.append(chunk, static_cast<size_t>(got));
+    if (text.size() > size_max) {
+      return Error(Code::kExhausted, fmt::format("standard input: longer than the limit of {} bytes; split it", size_max));
+    }
+  }
+}
+
+}  // namespace bantam

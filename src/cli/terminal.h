@@ -1,0 +1,52 @@
+// The program's side of the terminal: output, progress, lines of input, signals.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/progress.h"
+#include "base/result.h"
+
+namespace bantam {
+
+// Installs the handlers: SIGINT sets a flag, SIGBUS (a mapped file shrank) ends the program with exit code 3 and a message,
+// SIGPIPE is ignored so that a closed pipe is an ordinary write error.
+void InstallSignalHandlers();
+
+// Whether Ctrl-C was pressed since the last call to ClearInterrupt.
+bool Interrupted();
+void ClearInterrupt();
+
+bool StdinIsTerminal();
+bool StdoutIsTerminal();
+
+// Writes to stdout at once. False when the reader is gone.
+bool Print(std::string_view text);
+// Writes to stderr.
+void Note(std::string_view text);
+
+// "bantam: MESSAGE" on stderr; returns the exit code of the error.
+int Fail(const Error& error);
+
+// `text` with everything removed that could steer a terminal: control characters but line feeds and tabs, invalid UTF-8.
+// Metadata and answers come from files that nobody vouches for.
+std::string Printable(std::string_view text);
+
+// A progress line on stderr that overwrites itself; silent when stderr is no terminal. Stops the step on Ctrl-C.
+Progress MakeProgressLine();
+// Removes the progress line.
+void EndProgressLine();
+
+struct InputLine {
+  enum class Kind { kLine, kEnd, kInterrupted } kind;
+  std::string text;
+};
+// One line of stdin without its end. Interrupted when Ctrl-C came first. Longer lines than kLineMax are cut.
+inline constexpr size_t kLineMax = 1 << 20;
+InputLine ReadLine(std::string_view prompt);
+
+// All of stdin. Exhausted past `size_max`.
+Result<std::string> ReadStdin(size_t size_max);
+
+}  // namespace bantam

@@ -1,0 +1,125 @@
+#include "engine/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace bantam {
+
+Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryPlan& plan, ThreadPool& pool, MemoryBudget& budget) {
+  std::unique_ptr<Session> session(new Session(model, plan));
+  const size_t blocks = KvBlockCount(plan.options.context);
+  BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, blocks, budget));
+  BANTAM_ASSIGN(session->executor_, Executor::Make(model.program, model.weights, *model.kernels, pool, plan.options, budget));
+  session->tokens_.reserve(plan.options.context);
+  session->blocks_.reserve(blocks);
+  session->rows_.reserve(plan.options.step_tokens);
+  session->output_rows_.reserve(plan.options.step_outputs);
+  return session;
+}
+
+Status Session::Check(std::span<const uint32_t> tokens) const {
+  if (tokens.empty()) return Error(Code::kInvalidArgument, "no tokens to read; give at least one");
+  for (const uint32_t token : tokens) {
+    if (token >= vocabulary()) {
+      return Error(Code::kInvalidArgument, fmt::format("token {}: expected an id below the vocabulary size {}", token, vocabulary()));
+    }
+  }
+  if (tokens.size() > context() - tokens_.size()) {
+    return Error(Code::kExhausted, fmt::format("{} tokens after {} do not fit the context of {}; raise --context or shorten the text",
+                                               tokens.size(), tokens_.size(), context()));
+  }
+  return Ok();
+}
+
+Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs) {
+  const size_t begin = tokens_.size();
+  while (blocks_.size() < KvBlockCount(begin + tokens.size())) {
+    BANTAM_ASSIGN(const uint32_t block, cache_.Take());
+    blocks_.push_back(block);
+  }
+  rows_.clear();
+  output_rows_.clear();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    rows_.push_back({tokens[i], static_cast<uint32_t>(begin + i), blocks_.data()});
+    if (all_outputs || i + 1 == tokens.size()) output_rows_.push_back(static_cast<uint32_t>(i));
+  }
+  executor_->Run({rows_, output_rows_, cache_.base()});
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  last_output_ = output_rows_.size() - 1;
+  return Ok();
+}
+
+Status Session::Append(std::span<const uint32_t> tokens, const Progress& progress) {
+  BANTAM_TRY(Check(tokens));
+  for (size_t done = 0; done < tokens.size();) {
+    const size_t n = std::min(plan_.options.step_tokens, tokens.size() - done);
+    BANTAM_TRY(RunStep(tokens.subspan(done, n), /*all_outputs=*/false));
+    done += n;
+    if (progress && !progress("reading the prompt", done, tokens.size()) && done < tokens.size()) {
+      return Error(Code::kCancelled, "reading the prompt was interrupted");
+    }
+  }
+  return Ok();
+}
+
+Status Session::AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink) {
+  CHECK(plan_.options.step_outputs == plan_.options.step_tokens);
+  BANTAM_TRY(Check(tokens));
+  for (size_t done = 0; done < tokens.size();) {
+    const size_t n = std::min(plan_.options.step_tokens, tokens.size() - done);
+    BANTAM_TRY(RunStep(tokens.subspan(done, n), /*all_outputs=*/true));
+    done += n;
+    BANTAM_TRY(sink({executor_->logits(), n * vocabulary()}));
+  }
+  return Ok();
+}
+
+void Session::Truncate(size_t length) {
+  CHECK(length <= tokens_.size());
+  tokens_.resize(length);
+  while (blocks_.size() > KvBlockCount(length)) {
+    cache_.Give(blocks_.back());
+    blocks_.pop_back();
+  }
+}
+
+Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokenizer& tokenizer, const Clock& clock,
+                                const GenerateOptions& options) {
+  GenerateResult result;
+  result.reason = StopReason::kLength;
+  TokenStream stream(tokenizer);
+  const auto emit = [&](std::string text) {
+    if (text.empty()) return;
+    if (options.on_text) options.on_text(text);
+    result.text += text;
+  };
+  while (result.tokens < options.tokens_max) {
+    if (options.cancelled && options.cancelled()) {
+      result.reason = StopReason::kCancelled;
+      break;
+    }
+    const uint32_t token = sampler.Sample(session.logits());
+    if (tokenizer.EndsTurn(token)) {
+      result.reason = StopReason::kEndOfTurn;
+      break;
+    }
+    if (session.tokens().size() == session.context()) {
+      result.reason = StopReason::kContextFull;
+      break;
+    }
+    sampler.Accept(token);
+    ++result.tokens;
+    emit(stream.Push(token));
+    if (result.tokens == options.tokens_max) break;  // nobody needs the logits after the last token
+    result.kv_read_bytes += (session.tokens().size() + 1) * session.kv_bytes_per_token();
+    const int64_t begin = clock.NowNs();
+    BANTAM_TRY(session.Append(std::span(&token, 1)));
+    result.decode_ns += clock.NowNs() - begin;
+    ++result.decode_steps;
+  }
+  emit(stream.Finish());
+  return result;
+}
+
+}  // namespace bantam

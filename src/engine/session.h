@@ -1,0 +1,97 @@
+// Session: one sequence on one model: what has been read so far, and the logits of what comes next.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/memory_budget.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/threads.h"
+#include "model/kv_cache.h"
+#include "model/load.h"
+#include "model/sampler.h"
+#include "program/executor.h"
+#include "program/memory_plan.h"
+#include "text/tokenizer.h"
+
+namespace bantam {
+
+class Session {
+ public:
+  // The model and pool outlive the session. Exhausted when the budget cannot hold KV and activations.
+  static Result<std::unique_ptr<Session>> Make(const Model& model, const MemoryPlan& plan, ThreadPool& pool, MemoryBudget& budget);
+
+  size_t context() const { return plan_.options.context; }
+  std::span<const uint32_t> tokens() const { return tokens_; }
+  size_t vocabulary() const { return model_.program.vocabulary; }
+
+  // Reads tokens, in steps of at most PlanOptions::step_tokens; the logits are then those after the last one. `progress`
+  // may end it between steps: Cancelled, with the tokens read so far kept. Other errors: InvalidArgument (an id outside the
+  // vocabulary, no tokens), Exhausted (they do not fit the context). A single token allocates nothing.
+  Status Append(std::span<const uint32_t> tokens, const Progress& progress = nullptr);
+
+  // The same, with the logits of every token: `sink` gets [n, vocabulary] per step. Needs a plan whose step_outputs is
+  // step_tokens.
+  using LogitsSink = std::function<Status(std::span<const float> logits)>;
+  Status AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink);
+
+  // Forgets tokens from `length` on. The logits are then stale until the next Append.
+  void Truncate(size_t length);
+
+  // After the last token appended: [vocabulary].
+  std::span<const float> logits() const { return {executor_->logits() + last_output_ * vocabulary(), vocabulary()}; }
+
+  // What attention reads of KV for one token of context, over all layers.
+  uint64_t kv_bytes_per_token() const { return layout_.bytes_per_token(); }
+
+ private:
+  Session(const Model& model, const MemoryPlan& plan)
+      : model_(model), plan_(plan), layout_(plan.options.kv_type, model.program.kv_layers) {}
+  Status Check(std::span<const uint32_t> tokens) const;
+  // One step of at most step_tokens tokens.
+  Status RunStep(std::span<const uint32_t> tokens, bool all_outputs);
+
+  const Model& model_;
+  const MemoryPlan plan_;
+  const KvLayout layout_;
+  KvCache cache_;
+  std::unique_ptr<Executor> executor_;
+  std::vector<uint32_t> tokens_;   // capacity: the context
+  std::vector<uint32_t> blocks_;   // of this sequence, in order
+  std::vector<StepRow> rows_;
+  std::vector<uint32_t> output_rows_;
+  size_t last_output_ = 0;
+};
+
+// Why an answer ended.
+enum class StopReason : uint8_t { kEndOfTurn, kLength, kContextFull, kCancelled };
+
+struct GenerateOptions {
+  size_t tokens_max = 0;
+  // Polled before every token; true stops the answer.
+  std::function<bool()> cancelled;
+  // Gets text as soon as its characters are complete.
+  std::function<void(std::string_view text)> on_text;
+};
+
+struct GenerateResult {
+  StopReason reason = StopReason::kEndOfTurn;
+  size_t tokens = 0;       // generated, the end-of-turn token not counted
+  size_t decode_steps = 0; // single-token steps that were timed
+  int64_t decode_ns = 0;
+  uint64_t kv_read_bytes = 0;
+  std::string text;
+};
+
+// Answers from the session's current logits. The generated tokens enter the session.
+Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokenizer& tokenizer, const Clock& clock,
+                                const GenerateOptions& options);
+
+}  // namespace bantam

@@ -1,0 +1,266 @@
+#include "formats/gguf.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <optional>
+#include <utility>
+
+#include "base/bytes.h"
+
+namespace bantam {
+namespace {
+
+constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
+
+// Value types as the file numbers them.
+enum : uint32_t {
+  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,
+};
+
+struct ScalarType {
+  ArrayType type;
+  uint64_t bytes;  // 0: a string
+};
+
+std::optional<ScalarType> ScalarOf(uint32_t id) {
+  switch (id) {
+    case kU8: return ScalarType{ArrayType::kU8, 1};
+    case kI8: return ScalarType{ArrayType::kI8, 1};
+    case kU16: return ScalarType{ArrayType::kU16, 2};
+    case kI16: return ScalarType{ArrayType::kI16, 2};
+    case kU32: return ScalarType{ArrayType::kU32, 4};
+    case kI32: return ScalarType{ArrayType::kI32, 4};
+    case kF32: return ScalarType{ArrayType::kF32, 4};
+    case kBool: return ScalarType{ArrayType::kBool, 1};
+    case kString: return ScalarType{ArrayType::kString, 0};
+    case kU64: return ScalarType{ArrayType::kU64, 8};
+    case kI64: return ScalarType{ArrayType::kI64, 8};
+    case kF64: return ScalarType{ArrayType::kF64, 8};
+    default: return std::nullopt;
+  }
+}
+
+Result<std::string_view> ReadText(ByteReader& reader, std::string_view what) {
+  BANTAM_ASSIGN(const uint64_t size, reader.Read<uint64_t>(what));
+  BANTAM_ASSIGN(const auto bytes, reader.Take(size, what));
+  return AsText(bytes);
+}
+
+Result<std::string_view> ReadName(ByteReader& reader, std::string_view what) {
+  BANTAM_ASSIGN(const std::string_view name, ReadText(reader, what));
+  if (name.empty() || name.size() > kGgufKeyBytesMax) {
+    return Error(Code::kCorrupt, fmt::format("{} of {} bytes before offset {}: expected 1 to {}; the file is damaged", what, name.size(),
+                                             reader.offset(), kGgufKeyBytesMax));
+  }
+  return name;
+}
+
+Result<MetadataArray> ReadArray(ByteReader& reader, std::string_view key) {
+  BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
+  BANTAM_ASSIGN(const uint64_t count, reader.Read<uint64_t>(key));
+  const auto scalar = ScalarOf(id);
+  if (!scalar) {
+    return Error(Code::kCorrupt, fmt::format("metadata key {}: an array of type {}, expected a number, bool or string type", key, id));
+  }
+  if (scalar->type != ArrayType::kString) {
+    uint64_t size = 0;
+    if (!CheckedMultiply(count, scalar->bytes, &size)) size = UINT64_MAX;  // Take() refuses it with the right message
+    BANTAM_ASSIGN(const auto bytes, reader.Take(size, key));
+    return MetadataArray{scalar->type, count, bytes};
+  }
+  // Strings have to be walked to find the end. Each is at least its 8-byte length, so the walk is bounded by the file.
+  ByteReader walk = reader;
+  for (uint64_t i = 0; i < count; ++i) {
+    BANTAM_TRY(ReadText(walk, key));
+  }
+  BANTAM_ASSIGN(const auto bytes, reader.Take(walk.offset() - reader.offset(), key));
+  return MetadataArray{scalar->type, count, bytes};
+}
+
+template <typename Stored, typename Wide>
+Result<MetadataValue> ReadAs(ByteReader& reader, std::string_view key) {
+  BANTAM_ASSIGN(const Stored value, reader.Read<Stored>(key));
+  return MetadataValue(std::in_place_type<Wide>, static_cast<Wide>(value));
+}
+
+Result<MetadataValue> ReadValue(ByteReader& reader, std::string_view key) {
+  BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
+  switch (id) {
+    case kU8: return ReadAs<uint8_t, uint64_t>(reader, key);
+    case kI8: return ReadAs<int8_t, int64_t>(reader, key);
+    case kU16: return ReadAs<uint16_t, uint64_t>(reader, key);
+    case kI16: return ReadAs<int16_t, int64_t>(reader, key);
+    case kU32: return ReadAs<uint32_t, uint64_t>(reader, key);
+    case kI32: return ReadAs<int32_t, int64_t>(reader, key);
+    case kF32: return ReadAs<float, double>(reader, key);
+    case kU64: return ReadAs<uint64_t, uint64_t>(reader, key);
+    case kI64: return ReadAs<int64_t, int64_t>(reader, key);
+    case kF64: return ReadAs<double, double>(reader, key);
+    case kBool: {
+      BANTAM_ASSIGN(const uint8_t byte, reader.Read<uint8_t>(key));
+      if (byte > 1) return Error(Code::kCorrupt, fmt::format("metadata key {}: a bool of value {}, expected 0 or 1", key, byte));
+      return MetadataValue(byte == 1);
+    }
+    case kString: {
+      BANTAM_ASSIGN(const std::string_view text, ReadText(reader, key));
+      return MetadataValue(text);
+    }
+    case kArray: {
+      BANTAM_ASSIGN(MetadataArray array, ReadArray(reader, key));
+      return MetadataValue(array);
+    }
+    default:
+      return Error(Code::kCorrupt, fmt::format("metadata key {}: value type {}, expected 0 to 12; the file is damaged or newer than "
+                                               "GGUF version 3", key, id));
+  }
+}
+
+struct Header {
+  uint32_t version = 0;
+  uint64_t n_tensors = 0;
+  uint64_t n_metadata = 0;
+};
+
+Result<Header> ReadHeader(ByteReader& reader) {
+  Header header;
+  BANTAM_ASSIGN(const uint32_t magic, reader.Read<uint32_t>("the magic"));
+  if (magic != kMagic) return Error(Code::kUnsupported, "not a GGUF file (its first bytes are not \"GGUF\"); name a .gguf model");
+  BANTAM_ASSIGN(header.version, reader.Read<uint32_t>("the version"));
+  if (header.version != 0 && (header.version & 0xffffu) == 0) {
+    return Error(Code::kUnsupported, "a big-endian GGUF; convert the model for little-endian machines");
+  }
+  if (header.version != 2 && header.version != 3) {
+    return Error(Code::kUnsupported, fmt::format("GGUF version {}, expected 2 or 3; convert the model again", header.version));
+  }
+  BANTAM_ASSIGN(header.n_tensors, reader.Read<uint64_t>("the tensor count"));
+  BANTAM_ASSIGN(header.n_metadata, reader.Read<uint64_t>("the metadata count"));
+  if (header.n_tensors > kGgufTensorsMax || header.n_metadata > kGgufMetadataMax) {
+    return Error(Code::kCorrupt, fmt::format("{} tensors and {} metadata pairs, expected at most {} and {}; the file is damaged",
+                                             header.n_tensors, header.n_metadata, kGgufTensorsMax, kGgufMetadataMax));
+  }
+  return header;
+}
+
+// Elements, block size and the byte count of one tensor, each checked against overflow.
+Status SizeTensor(TensorInfo* tensor) {
+  uint64_t elements = 1;
+  for (uint32_t d = 0; d < tensor->n_dimensions; ++d) {
+    if (tensor->dimensions[d] == 0 || !CheckedMultiply(elements, tensor->dimensions[d], &elements) || elements > (uint64_t{1} << 48)) {
+      return Error(Code::kCorrupt, fmt::format("tensor {}: dimension {} of {} elements makes no possible size", tensor->name, d,
+                                               tensor->dimensions[d]));
+    }
+  }
+  const DTypeInfo& info = Info(tensor->dtype);
+  if (tensor->columns() % info.block_elements != 0) {
+    return Error(Code::kCorrupt, fmt::format("tensor {}: rows of {} elements, expected a multiple of {} for {}", tensor->name,
+                                             tensor->columns(), info.block_elements, info.name));
+  }
+  tensor->size_bytes = elements / info.block_elements * info.block_bytes;
+  return Ok();
+}
+
+Result<TensorInfo> ReadTensorInfo(ByteReader& reader) {
+  TensorInfo tensor{};
+  BANTAM_ASSIGN(tensor.name, ReadName(reader, "a tensor name"));
+  BANTAM_ASSIGN(tensor.n_dimensions, reader.Read<uint32_t>(tensor.name));
+  if (tensor.n_dimensions == 0 || tensor.n_dimensions > kTensorDimensionsMax) {
+    return Error(Code::kCorrupt, fmt::format("tensor {}: {} dimensions, expected 1 to {}; the file is damaged", tensor.name,
+                                             tensor.n_dimensions, kTensorDimensionsMax));
+  }
+  for (size_t d = 0; d < kTensorDimensionsMax; ++d) {
+    tensor.dimensions[d] = 1;
+    if (d < tensor.n_dimensions) {
+      BANTAM_ASSIGN(tensor.dimensions[d], reader.Read<uint64_t>(tensor.name));
+    }
+  }
+  BANTAM_ASSIGN(const uint32_t type, reader.Read<uint32_t>(tensor.name));
+  const auto dtype = DTypeFromGguf(type);
+  if (!dtype) {
+    return Error(Code::kUnsupported, fmt::format("tensor {}: weight format {} is not supported; convert the model to Q4_K_M, Q8_0 or F16",
+                                                 tensor.name, type));
+  }
+  tensor.dtype = *dtype;
+  BANTAM_ASSIGN(tensor.offset_bytes, reader.Read<uint64_t>(tensor.name));
+  BANTAM_TRY(SizeTensor(&tensor));
+  return tensor;
+}
+
+// Turns offsets from the data section into offsets from the start of the file, inside it.
+Status PlaceTensors(uint64_t data_begin, uint64_t file_bytes, uint64_t alignment, std::vector<TensorInfo>* tensors) {
+  for (TensorInfo& tensor : *tensors) {
+    if (tensor.offset_bytes % alignment != 0) {
+      return Error(Code::kCorrupt, fmt::format("tensor {}: offset {} is not a multiple of the alignment {}; the file is damaged",
+                                               tensor.name, tensor.offset_bytes, alignment));
+    }
+    uint64_t end = 0;
+    if (!CheckedAdd(data_begin, tensor.offset_bytes, &tensor.offset_bytes) ||
+        !CheckedAdd(tensor.offset_bytes, tensor.size_bytes, &end) || end > file_bytes) {
+      return Error(Code::kCorrupt, fmt::format("tensor {}: {} bytes end past the file's {} bytes; the file is cut short, fetch it again",
+                                               tensor.name, tensor.size_bytes, file_bytes));
+    }
+  }
+  return Ok();
+}
+
+Result<uint64_t> ReadAlignment(const Metadata& metadata) {
+  BANTAM_ASSIGN(const auto alignment, metadata.U32("general.alignment"));
+  const uint64_t value = alignment.value_or(32);
+  if (value == 0 || value > kGgufAlignmentMax || !std::has_single_bit(value)) {
+    return Error(Code::kCorrupt, fmt::format("metadata key general.alignment: {}, expected a power of two up to {}", value, kGgufAlignmentMax));
+  }
+  return value;
+}
+
+class MappedSource final : public TensorSource {
+ public:
+  explicit MappedSource(std::unique_ptr<FileMapping> mapping) : mapping_(std::move(mapping)) {}
+  Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) override {
+    const auto bytes = mapping_->bytes();
+    CHECK(offset_bytes <= bytes.size() && size_bytes <= bytes.size() - offset_bytes);
+    return bytes.subspan(offset_bytes, size_bytes);
+  }
+  void Release(uint64_t offset_bytes, uint64_t size_bytes) override { mapping_->Release(offset_bytes, size_bytes); }
+
+ private:
+  std::unique_ptr<FileMapping> mapping_;
+};
+
+Result<ModelFile> Parse(const std::string& path, std::unique_ptr<FileMapping> mapping) {
+  ModelFile file;
+  file.path = path;
+  file.size_bytes = mapping->bytes().size();
+  ByteReader reader(mapping->bytes());
+  BANTAM_ASSIGN(const Header header, ReadHeader(reader));
+  file.format = fmt::format("GGUF v{}", header.version);
+
+  std::vector<MetadataEntry> entries;
+  for (uint64_t i = 0; i < header.n_metadata; ++i) {
+    BANTAM_ASSIGN(const std::string_view key, ReadName(reader, "a metadata key"));
+    BANTAM_ASSIGN(const MetadataValue value, ReadValue(reader, key));
+    entries.push_back({key, value});
+  }
+  BANTAM_ASSIGN(file.metadata, Metadata::Make(std::move(entries)));
+
+  std::vector<TensorInfo> tensors;
+  for (uint64_t i = 0; i < header.n_tensors; ++i) {
+    BANTAM_ASSIGN(const TensorInfo tensor, ReadTensorInfo(reader));
+    tensors.push_back(tensor);
+  }
+  BANTAM_ASSIGN(const uint64_t alignment, ReadAlignment(file.metadata));
+  const uint64_t data_begin = (reader.offset() + alignment - 1) / alignment * alignment;
+  BANTAM_TRY(PlaceTensors(data_begin, file.size_bytes, alignment, &tensors));
+  BANTAM_ASSIGN(file.directory, TensorDirectory::Make(std::move(tensors)));
+  file.source = std::make_unique<MappedSource>(std::move(mapping));
+  return file;
+}
+
+}  // namespace
+
+Result<ModelFile> OpenGguf(FileSystem& files, const std::string& path) {
+  BANTAM_ASSIGN(auto mapping, files.Map(path));
+  return Parse(path, std::move(mapping)).With(path);
+}
+
+}  // namespace bantam

@@ -1,0 +1,108 @@
+// ModelFile: what every model format becomes: metadata, a tensor directory, and a source of tensor bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "tensor/dtype.h"
+
+namespace bantam {
+
+enum class ArrayType : uint8_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kU64, kI64, kF64 };
+
+// An array stays in the file until someone asks for its elements. Its bytes were checked when the file was opened.
+struct MetadataArray {
+  ArrayType type;
+  uint64_t count;
+  std::span<const std::byte> bytes;
+};
+
+using MetadataValue = std::variant<bool, int64_t, uint64_t, double, std::string_view, MetadataArray>;
+
+struct MetadataEntry {
+  std::string_view key;
+  MetadataValue value;
+};
+
+// Key-value pairs in file order. Views point into the file; they live as long as the ModelFile.
+class Metadata {
+ public:
+  // Corrupt when a key occurs twice.
+  static Result<Metadata> Make(std::vector<MetadataEntry> entries);
+
+  const std::vector<MetadataEntry>& entries() const { return entries_; }
+  const MetadataValue* Find(std::string_view key) const;
+
+  // nullopt when the key is absent; Corrupt when its type or range is wrong. Integers convert between widths.
+  Result<std::optional<uint32_t>> U32(std::string_view key) const;
+  Result<std::optional<double>> Number(std::string_view key) const;
+  Result<std::optional<bool>> Bool(std::string_view key) const;
+  Result<std::optional<std::string_view>> Text(std::string_view key) const;
+  // At most `count_max` elements. Numbers() converts any number type.
+  Result<std::optional<std::vector<std::string_view>>> Texts(std::string_view key, size_t count_max) const;
+  Result<std::optional<std::vector<double>>> Numbers(std::string_view key, size_t count_max) const;
+
+ private:
+  std::vector<MetadataEntry> entries_;
+  std::vector<uint32_t> by_key_;  // indices of entries_, sorted by key
+};
+
+inline constexpr size_t kTensorDimensionsMax = 4;
+
+struct TensorInfo {
+  std::string_view name;
+  DType dtype;
+  uint32_t n_dimensions;
+  // Elements per dimension, fastest first: [columns, rows, matrices, 1]. Unused ones are 1.
+  uint64_t dimensions[kTensorDimensionsMax];
+  uint64_t offset_bytes;  // from the start of the source
+  uint64_t size_bytes;
+
+  uint64_t columns() const { return dimensions[0]; }
+  uint64_t rows() const { return dimensions[1]; }
+  uint64_t matrices() const { return dimensions[2] * dimensions[3]; }
+  uint64_t elements() const { return columns() * rows() * matrices(); }
+};
+
+// Where tensor bytes come from: a mapped file now, a decrypting reader later.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  // Valid until the next call or the end of the source. Any range inside the file: parts of a tensor too.
+  virtual Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) = 0;
+  // The range will not be read again soon.
+  virtual void Release(uint64_t offset_bytes, uint64_t size_bytes) = 0;
+};
+
+class TensorDirectory {
+ public:
+  // Corrupt when a name occurs twice or two tensors share bytes.
+  static Result<TensorDirectory> Make(std::vector<TensorInfo> tensors);
+
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  const TensorInfo* Find(std::string_view name) const;
+
+ private:
+  std::vector<TensorInfo> tensors_;
+  std::vector<uint32_t> by_name_;
+};
+
+struct ModelFile {
+  std::string path;
+  std::string format;  // "GGUF v3"
+  uint64_t size_bytes = 0;
+  Metadata metadata;
+  TensorDirectory directory;
+  std::unique_ptr<TensorSource> source;
+};
+
+}  // namespace bantam

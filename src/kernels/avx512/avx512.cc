@@ -1,0 +1,443 @@
+// AVX-512 with VNNI: one register holds four columns of 16 rows, so that one broadcast of four activations feeds all rows
+// and no sum ever crosses lanes. Weights are expanded once per call and used for up to 8 columns of activations.
+#include "kernels/avx512/avx512.h"
+
+#include <immintrin.h>
+
+namespace bantam::kernels {
+namespace {
+
+inline __m512i Load512(const uint8_t* at) { return _mm512_loadu_si512(at); }
+inline __m512 LoadHalf16(const uint8_t* at) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
+inline __m512 LoadBytes16Signed(const uint8_t* at) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
+}
+inline __m512 LoadBytes16Unsigned(const uint8_t* at) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
+}
+// Four neighbouring activations in every lane.
+inline __m512i Broadcast4(const int8_t* q) {
+  int32_t four;
+  __builtin_memcpy(&four, q, 4);
+  return _mm512_set1_epi32(four);
+}
+
+// How each kind expands 32 columns x 16 rows into eight registers of unsigned bytes, and what is subtracted from them.
+struct Expand8 {
+  static constexpr int kZero = 128;
+  static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
+    const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
+    for (int g = 0; g < 8; ++g) w[g] = _mm512_xor_si512(Load512(planes + 64 * g), flip);
+  }
+};
+inline void ExpandNibbles(const uint8_t* planes, __m512i w[8]) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  for (int v = 0; v < 4; ++v) {
+    const __m512i both = Load512(planes + 64 * v);
+    w[2 * v] = _mm512_and_si512(both, mask);
+    w[2 * v + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+  }
+}
+template <int kSubtract>
+struct Expand4 {
+  static constexpr int kZero = kSubtract;
+  static void Run(const uint8_t* planes, __m512i, __m512i w[8]) { ExpandNibbles(planes, w); }
+};
+struct ExpandLut4 {
+  static constexpr int kZero = 128;
+  // `table` holds value + 128 in every 128-bit lane; the shuffle ignores nothing above bit 3 because nibbles are masked.
+  static void Run(const uint8_t* planes, __m512i table, __m512i w[8]) {
+    ExpandNibbles(planes, w);
+    for (int g = 0; g < 8; ++g) w[g] = _mm512_shuffle_epi8(table, w[g]);
+  }
+};
+struct Expand5 {
+  static constexpr int kZero = 0;
+  static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
+    ExpandNibbles(planes, w);
+    const __m512i bit = _mm512_set1_epi8(16);
+    for (int g = 0; g < 8; ++g) {
+      uint64_t high;
+      __builtin_memcpy(&high, planes + 256 + 8 * g, 8);
+      w[g] = _mm512_or_si512(w[g], _mm512_maskz_mov_epi8(_cvtu64_mask64(high), bit));
+    }
+  }
+};
+struct Expand6 {
+  static constexpr int kZero = 32;
+  static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
+    ExpandNibbles(planes, w);
+    const __m512i mask = _mm512_set1_epi8(0x30);
+    for (int v = 0; v < 2; ++v) {
+      const __m512i high = Load512(planes + 256 + 64 * v);
+      w[4 * v] = _mm512_or_si512(w[4 * v], _mm512_and_si512(_mm512_slli_epi16(high, 4), mask));
+      w[4 * v + 1] = _mm512_or_si512(w[4 * v + 1], _mm512_and_si512(_mm512_slli_epi16(high, 2), mask));
+      w[4 * v + 2] = _mm512_or_si512(w[4 * v + 2], _mm512_and_si512(high, mask));
+      w[4 * v + 3] = _mm512_or_si512(w[4 * v + 3], _mm512_and_si512(_mm512_srli_epi16(high, 2), mask));
+    }
+  }
+};
+struct Expand2 {
+  static constexpr int kZero = 0;
+  static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
+    const __m512i mask = _mm512_set1_epi8(3);
+    for (int v = 0; v < 2; ++v) {
+      const __m512i four = Load512(planes + 64 * v);
+      w[4 * v] = _mm512_and_si512(four, mask);
+      w[4 * v + 1] = _mm512_and_si512(_mm512_srli_epi16(four, 2), mask);
+      w[4 * v + 2] = _mm512_and_si512(_mm512_srli_epi16(four, 4), mask);
+      w[4 * v + 3] = _mm512_and_si512(_mm512_srli_epi16(four, 6), mask);
+    }
+  }
+};
+
+// The integer sums of registers [kBegin, kEnd) with one column, less zero times the column's sum.
+template <int kBegin, int kEnd>
+inline __m512 Dot(const __m512i w[8], const ActivationBlock& x, int correction) {
+  __m512i sum = _mm512_set1_epi32(correction);
+  for (int g = kBegin; g < kEnd; ++g) sum = _mm512_dpbusd_epi32(sum, w[g], Broadcast4(x.q + 4 * g));
+  return _mm512_cvtepi32_ps(sum);
+}
+
+// q8 and q4: groups of 32 columns with 16 f16 scales in front.
+template <typename Expand, size_t kGroupBytes, int kN>
+void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
+  __m512 sums[kN];
+  for (int c = 0; c < kN; ++c) sums[c] = _mm512_setzero_ps();
+  const uint8_t* group = panel.data;
+  for (size_t b = 0; b < panel.columns / 32; ++b, group += kGroupBytes) {
+    __m512i w[8];
+    Expand::Run(group + 32, _mm512_setzero_si512(), w);
+    const __m512 scale = LoadHalf16(group);
+    for (int c = 0; c < kN; ++c) {
+      const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
+      const __m512 dot = Dot<0, 8>(w, x, -Expand::kZero * (x.sum16[0] + x.sum16[1]));
+      sums[c] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)), sums[c]);
+    }
+  }
+  for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), sums[c]);
+}
+
+// Offsets within a group of 256 columns whose sub-scales cover kSub columns.
+template <size_t kSub, bool kMin>
+struct Super {
+  static constexpr size_t kSubs = 256 / kSub;
+  static constexpr size_t kScales = kMin ? 64 : 32;
+  static constexpr size_t kMins = kScales + 16 * kSubs;
+  static constexpr size_t kData = ((kMin ? kMins : kScales) + 16 * kSubs + 63) / 64 * 64;
+};
+
+// The other kinds: groups of 256 columns, f16 scales (and minima) times small integers per sub-block.
+template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
+void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
+  using Layout = Super<kSub, kMin>;
+  constexpr size_t kPer32 = 32 / kSub;  // sub-blocks of 32 columns: 1 or 2
+  __m512i table = _mm512_setzero_si512();
+  if (panel.table != nullptr) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.table));
+    table = _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80))));
+  }
+  __m512 sums[kN];
+  for (int c = 0; c < kN; ++c) sums[c] = _mm512_setzero_ps();
+  const uint8_t* group = panel.data;
+  for (size_t b = 0; b < panel.columns / 32; b += 8, group += Layout::kData + 8 * kPlaneBytes) {
+    const __m512 d = _mm512_mul_ps(LoadHalf16(group), _mm512_set1_ps(panel.multiplier));
+    const __m512 dmin = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
+    for (size_t i = 0; i < 8; ++i) {
+      __m512i w[8];
+      Expand::Run(group + Layout::kData + i * kPlaneBytes, table, w);
+      __m512 scale[kPer32];
+      __m512 minimum[kPer32];
+      for (size_t s = 0; s < kPer32; ++s) {
+        scale[s] = _mm512_mul_ps(d, LoadBytes16Signed(group + Layout::kScales + (i * kPer32 + s) * 16));
+        if (kMin) minimum[s] = _mm512_mul_ps(dmin, LoadBytes16Unsigned(group + Layout::kMins + (i * kPer32 + s) * 16));
+      }
+      for (int c = 0; c < kN; ++c) {
+        const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b + i];
+        const __m512 x_scale = _mm512_set1_ps(x.scale);
+        if constexpr (kPer32 == 1) {
+          const int sum = x.sum16[0] + x.sum16[1];
+          const __m512 dot = Dot<0, 8>(w, x, -Expand::kZero * sum);
+          sums[c] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale[0], x_scale), sums[c]);
+          if (kMin) sums[c] = _mm512_fnmadd_ps(minimum[0], _mm512_set1_ps(x.scale * static_cast<float>(sum)), sums[c]);
+        } else {
+          const __m512 low = Dot<0, 4>(w, x, -Expand::kZero * x.sum16[0]);
+          const __m512 high = Dot<4, 8>(w, x, -Expand::kZero * x.sum16[1]);
+          sums[c] = _mm512_fmadd_ps(low, _mm512_mul_ps(scale[0], x_scale), sums[c]);
+          sums[c] = _mm512_fmadd_ps(high, _mm512_mul_ps(scale[kPer32 - 1], x_scale), sums[c]);
+          if (kMin) {
+            sums[c] = _mm512_fnmadd_ps(minimum[0], _mm512_set1_ps(x.scale * static_cast<float>(x.sum16[0])), sums[c]);
+            sums[c] = _mm512_fnmadd_ps(minimum[kPer32 - 1], _mm512_set1_ps(x.scale * static_cast<float>(x.sum16[1])), sums[c]);
+          }
+        }
+      }
+    }
+  }
+  for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), sums[c]);
+}
+
+struct LoadF32 {
+  static __m512 Run(const uint8_t* panel, size_t k) { return _mm512_loadu_ps(panel + 64 * k); }
+};
+struct LoadF16 {
+  static __m512 Run(const uint8_t* panel, size_t k) { return LoadHalf16(panel + 32 * k); }
+};
+struct LoadBF16 {
+  static __m512 Run(const uint8_t* panel, size_t k) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + 32 * k));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+};
+
+// Even and odd columns are summed apart (two chains hide the latency of the addition) whatever the number of columns, so
+// that a token's result does not depend on what else is in the batch.
+template <typename Load, int kN>
+void FloatProduct(const Panel& panel, const void* const* columns, float* out) {
+  __m512 even[kN];
+  __m512 odd[kN];
+  for (int c = 0; c < kN; ++c) even[c] = odd[c] = _mm512_setzero_ps();
+  size_t k = 0;
+  for (; k + 2 <= panel.columns; k += 2) {
+    const __m512 w0 = Load::Run(panel.data, k);
+    const __m512 w1 = Load::Run(panel.data, k + 1);
+    for (int c = 0; c < kN; ++c) {
+      const float* x = static_cast<const float*>(columns[c]);
+      even[c] = _mm512_fmadd_ps(w0, _mm512_set1_ps(x[k]), even[c]);
+      odd[c] = _mm512_fmadd_ps(w1, _mm512_set1_ps(x[k + 1]), odd[c]);
+    }
+  }
+  if (k < panel.columns) {
+    const __m512 w0 = Load::Run(panel.data, k);
+    for (int c = 0; c < kN; ++c) {
+      even[c] = _mm512_fmadd_ps(w0, _mm512_set1_ps(static_cast<const float*>(columns[c])[k]), even[c]);
+    }
+  }
+  for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), _mm512_add_ps(even[c], odd[c]));
+}
+
+template <int kN>
+struct Count {
+  static constexpr int kValue = kN;
+};
+
+// Calls run(Count<n>) for n in 1..8.
+template <typename Run>
+inline void WithCount(size_t n, Run run) {
+  switch (n) {
+    case 1: run(Count<1>()); break;
+    case 2: run(Count<2>()); break;
+    case 3: run(Count<3>()); break;
+    case 4: run(Count<4>()); break;
+    case 5: run(Count<5>()); break;
+    case 6: run(Count<6>()); break;
+    case 7: run(Count<7>()); break;
+    case 8: run(Count<8>()); break;
+    default: __builtin_trap();
+  }
+}
+
+template <typename Load>
+void AnyFloatProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCount(n, [&](auto count) { FloatProduct<Load, decltype(count)::kValue>(panel, columns, out); });
+}
+template <typename Expand, size_t kGroupBytes>
+void AnyBlockProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCount(n, [&](auto count) { BlockProduct<Expand, kGroupBytes, decltype(count)::kValue>(panel, columns, out); });
+}
+template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
+void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCount(n, [&](auto count) { SuperProduct<Expand, kSub, kMin, kPlaneBytes, decltype(count)::kValue>(panel, columns, out); });
+}
+
+void Quantize(const float* x, size_t n, ActivationBlock* out) {
+  for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
+    const __m512 low = _mm512_loadu_ps(x);
+    const __m512 high = _mm512_loadu_ps(x + 16);
+    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+    const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    const __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
+    const __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+    out->scale = largest / 127.0f;
+    out->sum16[0] = static_cast<int16_t>(_mm512_reduce_add_epi32(q_low));
+    out->sum16[1] = static_cast<int16_t>(_mm512_reduce_add_epi32(q_high));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->q), _mm512_cvtsepi32_epi8(q_low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->q + 16), _mm512_cvtsepi32_epi8(q_high));
+  }
+}
+
+inline __mmask16 Tail(size_t left) { return left >= 16 ? 0xffff : static_cast<__mmask16>((1u << left) - 1u); }
+
+void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float* out) {
+  __m512 squares = _mm512_setzero_ps();
+  for (size_t i = 0; i < n; i += 16) {
+    const __m512 v = _mm512_maskz_loadu_ps(Tail(n - i), x + i);
+    squares = _mm512_fmadd_ps(v, v, squares);
+  }
+  const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(n);
+  const __m512 scale = _mm512_set1_ps(1.0f / __builtin_sqrtf(mean + epsilon));
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = Tail(n - i);
+    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), scale);
+    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, weight + i)));
+  }
+}
+
+// exp(x) = 2^n exp(r), |r| <= ln(2) / 2; the polynomial is Cephes' expf (relative error below 2e-7).
+inline __m512 Exp(__m512 x) {
+  x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-104.0f)), _mm512_set1_ps(89.0f));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 8);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+  p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+  return _mm512_scalef_ps(p, n);
+}
+
+void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = Tail(n - i);
+    const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
+    const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
+    const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, Exp(_mm512_sub_ps(_mm512_setzero_ps(), g))));
+    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(silu, u));
+  }
+}
+
+struct F32Kv {
+  static constexpr size_t kBytes = 4;
+  static constexpr bool kScaled = false;
+  static __m512 Load(const uint8_t* data, size_t i, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, data + 4 * i); }
+};
+struct F16Kv {
+  static constexpr size_t kBytes = 2;
+  static constexpr bool kScaled = false;
+  static __m512 Load(const uint8_t* data, size_t i, __mmask16 mask) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, data + 2 * i));
+  }
+};
+struct Int8Kv {
+  static constexpr size_t kBytes = 1;
+  static constexpr bool kScaled = true;
+  static __m512 Load(const uint8_t* data, size_t i, __mmask16 mask) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, data + i)));
+  }
+};
+
+// The running state of each head: sums [head_dim], then the maximum and the total.
+struct HeadState {
+  float* sums;
+  float* largest;
+  float* total;
+};
+inline HeadState StateOf(const Attention& a, size_t head) {
+  float* state = a.scratch + head * (a.head_dim + 2);
+  return {state, state + a.head_dim, state + a.head_dim + 1};
+}
+
+// One KV block for kH query heads: scores of 16 tokens in a register, then the values weighted by them.
+template <typename Kv, int kH>
+void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, size_t n_tokens) {
+  const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
+  const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
+  __m512 scores[kH];
+  for (int h = 0; h < kH; ++h) scores[h] = _mm512_setzero_ps();
+  const float* query = a.query + first_head * a.head_dim;
+  for (size_t d = 0; d < a.head_dim; ++d) {
+    const __m512 key = Kv::Load(keys, d * kKvTokens, 0xffff);
+    for (int h = 0; h < kH; ++h) {
+      scores[h] = _mm512_fmadd_ps(key, _mm512_set1_ps(query[static_cast<size_t>(h) * a.head_dim + d]), scores[h]);
+    }
+  }
+  alignas(64) float weights[kH][kKvTokens];
+  float keep[kH];
+  const __mmask16 visible = Tail(n_tokens);
+  for (int h = 0; h < kH; ++h) {
+    const HeadState state = StateOf(a, first_head + static_cast<size_t>(h));
+    __m512 score = _mm512_mul_ps(scores[h], _mm512_set1_ps(a.scale));
+    if (Kv::kScaled) score = _mm512_mul_ps(score, _mm512_loadu_ps(scales));
+    score = _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_huge_valf()), visible, score);
+    const float block_largest = _mm512_reduce_max_ps(score);
+    const float raised = *state.largest > block_largest ? *state.largest : block_largest;
+    const __m512 weight = _mm512_maskz_mov_ps(visible, Exp(_mm512_sub_ps(score, _mm512_set1_ps(raised))));
+    keep[h] = _mm512_cvtss_f32(Exp(_mm512_set1_ps(*state.largest - raised)));
+    *state.total = *state.total * keep[h] + _mm512_reduce_add_ps(weight);
+    *state.largest = raised;
+    _mm512_store_ps(weights[h], Kv::kScaled ? _mm512_mul_ps(weight, _mm512_loadu_ps(scales + 64)) : weight);
+  }
+  for (size_t d = 0; d < a.head_dim; d += 16) {
+    const __mmask16 mask = Tail(a.head_dim - d);
+    __m512 sums[kH];
+    for (int h = 0; h < kH; ++h) {
+      const __m512 before = _mm512_maskz_loadu_ps(mask, StateOf(a, first_head + static_cast<size_t>(h)).sums + d);
+      sums[h] = _mm512_mul_ps(before, _mm512_set1_ps(keep[h]));
+    }
+    for (size_t t = 0; t < n_tokens; ++t) {
+      const __m512 value = Kv::Load(values, t * a.head_dim + d, mask);
+      for (int h = 0; h < kH; ++h) sums[h] = _mm512_fmadd_ps(value, _mm512_set1_ps(weights[h][t]), sums[h]);
+    }
+    for (int h = 0; h < kH; ++h) {
+      _mm512_mask_storeu_ps(StateOf(a, first_head + static_cast<size_t>(h)).sums + d, mask, sums[h]);
+    }
+  }
+}
+
+template <typename Kv>
+void Attend(const Attention& a) {
+  for (size_t head = 0; head < a.group; ++head) {
+    const HeadState state = StateOf(a, head);
+    for (size_t d = 0; d < a.head_dim; ++d) state.sums[d] = 0;
+    *state.largest = -__builtin_huge_valf();
+    *state.total = 0;
+  }
+  for (size_t begin = 0; begin < a.n_context; begin += kKvTokens) {
+    const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
+    const size_t n_tokens = a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens;
+    size_t head = 0;
+    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, keys, n_tokens);
+    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, keys, n_tokens);
+  }
+  for (size_t head = 0; head < a.group; ++head) {
+    const HeadState state = StateOf(a, head);
+    for (size_t d = 0; d < a.head_dim; ++d) a.out[head * a.head_dim + d] = state.sums[d] / *state.total;
+  }
+}
+
+uint64_t Read(const uint8_t* data, size_t bytes) {
+  __m512i sums[4] = {};
+  size_t i = 0;
+  for (; i + 256 <= bytes; i += 256) {
+    for (size_t v = 0; v < 4; ++v) sums[v] = _mm512_add_epi64(sums[v], Load512(data + i + 64 * v));
+  }
+  const __m512i all = _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
+  uint64_t sum = static_cast<uint64_t>(_mm512_reduce_add_epi64(all));
+  for (; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, data + i, 8);
+    sum += word;
+  }
+  return sum;
+}
+
+}  // namespace
+
+const KernelSet kAvx512 = {
+    .name = "avx512",
+    .quantized = {false, false, false, true, true, true, true, true, true, true},
+    .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, 544>,
+                AnyBlockProduct<Expand4<8>, 288>, AnySuperProduct<ExpandLut4, 32, false, 256>,
+                AnySuperProduct<Expand4<0>, 32, true, 256>, AnySuperProduct<Expand5, 32, true, 320>,
+                AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2, 16, true, 128>},
+    .quantize = Quantize,
+    .rms_norm = RmsNorm,
+    .swiglu = SwiGlu,
+    .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
+    .read = Read,
+};
+
+}  // namespace bantam::kernels

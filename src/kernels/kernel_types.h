@@ -1,0 +1,82 @@
+// What kernels are given. Kernel files include only this, <cstddef>, <cstdint> and intrinsics: code built for a wide
+// instruction set must never leak, as a shared inline function, into the portable path.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bantam::kernels {
+
+inline constexpr size_t kRows = 16;          // rows of a panel
+inline constexpr size_t kKinds = 10;         // panel kinds, in the order of PanelKind
+inline constexpr size_t kColumnsMax = 8;     // activation vectors of one product call
+inline constexpr size_t kKvTokens = 16;      // tokens of a KV block
+inline constexpr size_t kKvTypes = 3;        // F32, F16, int8, in the order of KvType
+
+// 32 activations as integers: x[i] is about scale * q[i].
+struct ActivationBlock {
+  float scale;
+  int16_t sum16[2];  // sums of q[0..15] and q[16..31]
+  int8_t q[32];      // -127..127
+};
+static_assert(sizeof(ActivationBlock) == 40);
+
+// One panel of 16 rows x columns (docs/formats/panels.md).
+struct Panel {
+  const uint8_t* data;
+  size_t columns;
+  const int8_t* table;  // 16 values, for lut4
+  float multiplier;     // of the sub-scales
+};
+
+// out[c][r] = sum over k of panel[r][k] * column c [k]; out is [n][16], n in 1..kColumnsMax.
+// Column pointers are const float* [columns] or const ActivationBlock* [columns / 32], as KernelSet::quantized says.
+using ProductFunction = void (*)(const Panel& panel, const void* const* columns, size_t n, float* out);
+
+// x [n] to n / 32 blocks: scale = max |x| / 127, round to nearest even.
+using QuantizeFunction = void (*)(const float* x, size_t n, ActivationBlock* out);
+
+// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]  (Zhang and Sennrich, "Root mean square layer normalization", 2019).
+using RmsNormFunction = void (*)(const float* x, const float* weight, size_t n, float epsilon, float* out);
+
+// out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]  (Shazeer, "GLU variants improve transformer", 2020).
+using SwiGluFunction = void (*)(const float* gate, const float* up, size_t n, float* out);
+
+// One query position of one kv head: `group` query heads that share its keys and values.
+// A KV block of one head: K as [head_dim][16 tokens], then V as [16 tokens][head_dim], then for int8 the scales of K [16]
+// and V [16] as f32.
+struct Attention {
+  const float* query;      // [group][head_dim]
+  const uint8_t* kv_base;  // block b of the sequence starts at kv_base + blocks[b] * block_bytes
+  const uint32_t* blocks;
+  size_t block_bytes;
+  size_t head_offset;      // of this layer and kv head in a block
+  size_t head_dim;
+  size_t group;
+  size_t n_context;        // tokens visible to the query, at least 1
+  float scale;             // of the scores, usually 1 / sqrt(head_dim)
+  float* scratch;          // AttentionScratchFloats(head_dim, group)
+  float* out;              // [group][head_dim]
+};
+using AttentionFunction = void (*)(const Attention& attention);
+
+// Converted K and V of one block, running sums, and a little per head.
+inline constexpr size_t AttentionScratchFloats(size_t head_dim, size_t group) {
+  return 2 * kKvTokens * head_dim + group * (head_dim + 2) + kKvTokens;
+}
+
+// A checksum of `bytes` bytes, read as fast as the set can: measures the memory, not the arithmetic.
+using ReadFunction = uint64_t (*)(const uint8_t* data, size_t bytes);
+
+struct KernelSet {
+  const char* name;
+  bool quantized[kKinds];  // the product of this kind takes ActivationBlocks
+  ProductFunction product[kKinds];
+  QuantizeFunction quantize;
+  RmsNormFunction rms_norm;
+  SwiGluFunction swiglu;
+  AttentionFunction attention[kKvTypes];
+  ReadFunction read;
+};
+
+}  // namespace bantam::kernels

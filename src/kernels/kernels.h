@@ -1,0 +1,30 @@
+// The kernel table: every operation as a plain reference (the specification) and per instruction set a faster one.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "kernels/kernel_types.h"
+
+namespace bantam {
+
+using kernels::KernelSet;
+
+// "auto" (the fastest set that this processor has and that passes its self-test), "ref", "avx2" or "avx512".
+// InvalidArgument for an unknown name; Unavailable when the processor lacks the set or the self-test fails.
+Result<const KernelSet*> ChooseKernels(std::string_view name);
+
+// Names of the sets this build contains, fastest first, "ref" last.
+std::vector<std::string_view> KernelSetNames();
+
+// Sets that this processor can run, fastest first, "ref" last.
+std::vector<const KernelSet*> RunnableKernels();
+
+// Compares a set with the reference on small random panels, vectors and KV blocks; under 5 ms. Internal, naming the
+// kernel and the difference, when they disagree.
+Status SelfTest(const KernelSet& set);
+
+}  // namespace bantam

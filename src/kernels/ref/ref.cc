@@ -1,0 +1,164 @@
+// The reference kernels: the specification in plain C++. Activations stay f32; weights are unpacked to their exact values.
+#include "kernels/ref/ref.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "tensor/half.h"
+#include "tensor/panel.h"
+
+namespace bantam::kernels {
+namespace {
+
+constexpr size_t kTile = 256;  // columns unpacked at a time: one group of any kind
+
+// 16 sums side by side, each over its row in column order: plain enough to read, wide enough to be vectorised.
+void MultiplyTile(const float* weights /* [columns][16] */, size_t columns, const float* x, float* out /* [16] */) {
+  float sums[kRows];
+  std::memcpy(sums, out, sizeof(sums));
+  for (size_t k = 0; k < columns; ++k) {
+    for (size_t r = 0; r < kRows; ++r) sums[r] += weights[k * kRows + r] * x[k];
+  }
+  std::memcpy(out, sums, sizeof(sums));
+}
+
+template <PanelKind kKind>
+void Product(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  PanelTable table;
+  if (panel.table != nullptr) std::memcpy(table.value.data(), panel.table, table.value.size());
+  table.multiplier = panel.multiplier;
+  std::memset(out, 0, n * kRows * sizeof(float));
+  float row[kTile];
+  float tile[kTile * kRows];
+  for (size_t begin = 0; begin < panel.columns; begin += kTile) {
+    const size_t width = std::min(kTile, panel.columns - begin);
+    const uint8_t* groups = panel.data + PanelBytes(kKind, begin);
+    for (size_t r = 0; r < kRows; ++r) {
+      UnpackPanelRow(kKind, table, groups, r, width, row);
+      for (size_t k = 0; k < width; ++k) tile[k * kRows + r] = row[k];
+    }
+    for (size_t c = 0; c < n; ++c) {
+      MultiplyTile(tile, width, static_cast<const float*>(columns[c]) + begin, out + c * kRows);
+    }
+  }
+}
+
+void Quantize(const float* x, size_t n, ActivationBlock* out) {
+  for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
+    float largest = 0;
+    for (size_t i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    out->scale = largest / 127.0f;
+    int sums[2] = {0, 0};
+    for (size_t i = 0; i < 32; ++i) {
+      const int q = static_cast<int>(std::nearbyint(x[i] * inverse));
+      out->q[i] = static_cast<int8_t>(std::clamp(q, -127, 127));
+      sums[i / 16] += out->q[i];
+    }
+    out->sum16[0] = static_cast<int16_t>(sums[0]);
+    out->sum16[1] = static_cast<int16_t>(sums[1]);
+  }
+}
+
+void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float* out) {
+  double squares = 0;
+  for (size_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  const float scale = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(epsilon)));
+  for (size_t i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
+}
+
+void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+struct F32Kv {
+  static constexpr size_t kBytes = 4;
+  static constexpr bool kScaled = false;
+  static float Load(const uint8_t* data, size_t i) {
+    float value;
+    std::memcpy(&value, data + 4 * i, 4);
+    return value;
+  }
+};
+struct F16Kv {
+  static constexpr size_t kBytes = 2;
+  static constexpr bool kScaled = false;
+  static float Load(const uint8_t* data, size_t i) {
+    uint16_t bits;
+    std::memcpy(&bits, data + 2 * i, 2);
+    return F16ToF32(bits);
+  }
+};
+struct Int8Kv {
+  static constexpr size_t kBytes = 1;
+  static constexpr bool kScaled = true;
+  static float Load(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+
+// softmax(q K^T * scale) V over the visible tokens, in one pass with a running maximum
+// (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Sums in double.
+template <typename Kv>
+void Attend(const Attention& a) {
+  const size_t values_offset = kKvTokens * a.head_dim * Kv::kBytes;
+  for (size_t head = 0; head < a.group; ++head) {
+    const float* query = a.query + head * a.head_dim;
+    float* out = a.out + head * a.head_dim;
+    double largest = -HUGE_VAL;
+    double total = 0;
+    std::fill_n(out, a.head_dim, 0.0f);
+    for (size_t t = 0; t < a.n_context; ++t) {
+      const uint8_t* keys = a.kv_base + a.blocks[t / kKvTokens] * a.block_bytes + a.head_offset;
+      const uint8_t* values = keys + values_offset;
+      const uint8_t* scales = values + values_offset;
+      const size_t slot = t % kKvTokens;
+      double score = 0;
+      for (size_t d = 0; d < a.head_dim; ++d) {
+        score += static_cast<double>(query[d]) * static_cast<double>(Kv::Load(keys, d * kKvTokens + slot));
+      }
+      score *= static_cast<double>(a.scale);
+      double value_scale = 1;
+      if (Kv::kScaled) {
+        score *= static_cast<double>(F32Kv::Load(scales, slot));
+        value_scale = static_cast<double>(F32Kv::Load(scales, kKvTokens + slot));
+      }
+      const double raised = std::max(largest, score);
+      const double keep = std::exp(largest - raised);
+      const double weight = std::exp(score - raised);
+      total = total * keep + weight;
+      for (size_t d = 0; d < a.head_dim; ++d) {
+        const double value = static_cast<double>(Kv::Load(values, slot * a.head_dim + d));
+        out[d] = static_cast<float>(static_cast<double>(out[d]) * keep + weight * value_scale * value);
+      }
+      largest = raised;
+    }
+    for (size_t d = 0; d < a.head_dim; ++d) out[d] = static_cast<float>(static_cast<double>(out[d]) / total);
+  }
+}
+
+uint64_t Read(const uint8_t* data, size_t bytes) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, data + i, 8);
+    sum += word;
+  }
+  return sum;
+}
+
+}  // namespace
+
+const KernelSet kReference = {
+    .name = "ref",
+    .quantized = {},
+    .product = {Product<PanelKind::kF32>, Product<PanelKind::kF16>, Product<PanelKind::kBF16>, Product<PanelKind::kQ8>,
+                Product<PanelKind::kQ4>, Product<PanelKind::kLut4>, Product<PanelKind::kQ4S>, Product<PanelKind::kQ5S>,
+                Product<PanelKind::kQ6S>, Product<PanelKind::kQ2S>},
+    .quantize = Quantize,
+    .rms_norm = RmsNorm,
+    .swiglu = SwiGlu,
+    .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
+    .read = Read,
+};
+
+}  // namespace bantam::kernels

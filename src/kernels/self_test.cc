@@ -1,0 +1,191 @@
+// Every vector kernel against the reference, on small random inputs: run at start, before a set is trusted.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/kernels.h"
+#include "kernels/ref/ref.h"
+#include "tensor/half.h"
+#include "tensor/panel.h"
+
+namespace bantam {
+namespace {
+
+using kernels::ActivationBlock;
+using kernels::kReference;
+using kernels::kRows;
+
+constexpr size_t kColumns = 512;
+// Of the sum of |terms|: room for another order of summation and for an approximate exponential, far below a wrong term.
+constexpr double kTolerance = 2e-5;
+
+float Small(Rng& rng) { return static_cast<float>(rng.Uniform() * 2 - 1); }
+
+std::vector<float> RandomFloats(Rng& rng, size_t n) {
+  std::vector<float> values(n);
+  for (float& value : values) value = Small(rng);
+  return values;
+}
+
+std::vector<uint8_t> RandomPanel(Rng& rng, PanelKind kind) {
+  const PanelInfo& info = Info(kind);
+  std::vector<uint8_t> panel(PanelBytes(kind, kColumns));
+  if (info.low_bits == 0) {
+    const size_t element_bytes = info.group_bytes / kPanelRows;
+    for (size_t i = 0; i < panel.size(); i += element_bytes) {
+      const float value = Small(rng);
+      uint32_t bits;
+      std::memcpy(&bits, &value, 4);
+      if (kind == PanelKind::kBF16) bits >>= 16;
+      if (kind == PanelKind::kF16) bits = F32ToF16(value);
+      std::memcpy(panel.data() + i, &bits, element_bytes);
+    }
+    return panel;
+  }
+  BlockCodes codes;
+  for (size_t group = 0; group < panel.size(); group += info.group_bytes) {
+    for (size_t row = 0; row < kPanelRows; ++row) {
+      codes.d = F32ToF16(Small(rng));
+      codes.dmin = F32ToF16(Small(rng));
+      for (int8_t& scale : codes.sub_scale) scale = static_cast<int8_t>(rng.Next());
+      for (uint8_t& minimum : codes.sub_min) minimum = static_cast<uint8_t>(rng.Next() & 63);
+      for (uint8_t& code : codes.code) code = static_cast<uint8_t>(rng.Next() & ((1u << (info.low_bits + info.high_bits)) - 1));
+      WriteGroupRow(kind, codes, row, panel.data() + group);
+    }
+  }
+  return panel;
+}
+
+Error Disagreement(const KernelSet& set, std::string_view kernel, double got, double expected) {
+  return Error(Code::kInternal, fmt::format("kernel {} of the set {} gives {} where the reference gives {}", kernel, set.name, got, expected));
+}
+
+// max |got - expected| must stay within the tolerance times `magnitude`. NaN fails.
+Status Compare(const KernelSet& set, std::string_view kernel, const std::vector<float>& got, const std::vector<float>& expected,
+               double magnitude) {
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double difference = std::fabs(static_cast<double>(got[i]) - static_cast<double>(expected[i]));
+    if (!(difference <= kTolerance * magnitude)) {
+      return Disagreement(set, kernel, static_cast<double>(got[i]), static_cast<double>(expected[i]));
+    }
+  }
+  return Ok();
+}
+
+Status TestProduct(const KernelSet& set, PanelKind kind, Rng& rng) {
+  constexpr size_t kN = 3;
+  const std::vector<uint8_t> bytes = RandomPanel(rng, kind);
+  PanelTable table;
+  for (int8_t& value : table.value) value = static_cast<int8_t>(std::max(-127, static_cast<int>(rng.Next() % 256) - 128));
+  const kernels::Panel panel = {bytes.data(), kColumns, table.value.data(), 0.125f};
+
+  std::vector<std::vector<float>> exact;
+  std::vector<std::vector<ActivationBlock>> blocks(kN, std::vector<ActivationBlock>(kColumns / 32));
+  const void* inputs[kN];
+  const void* exact_inputs[kN];
+  for (size_t c = 0; c < kN; ++c) {
+    exact.push_back(RandomFloats(rng, kColumns));
+    exact_inputs[c] = exact[c].data();
+    inputs[c] = exact[c].data();
+    if (!set.quantized[static_cast<size_t>(kind)]) continue;
+    // The same integers for both sides: what is compared is the product, not the rounding of its input.
+    kReference.quantize(exact[c].data(), kColumns, blocks[c].data());
+    for (size_t k = 0; k < kColumns; ++k) exact[c][k] = blocks[c][k / 32].scale * static_cast<float>(blocks[c][k / 32].q[k % 32]);
+    inputs[c] = blocks[c].data();
+  }
+  std::vector<float> got(kN * kRows);
+  std::vector<float> expected(kN * kRows);
+  set.product[static_cast<size_t>(kind)](panel, inputs, kN, got.data());
+  kReference.product[static_cast<size_t>(kind)](panel, exact_inputs, kN, expected.data());
+  double magnitude = 0;
+  std::vector<float> row(kColumns);
+  table.multiplier = panel.multiplier;
+  for (size_t r = 0; r < kRows; ++r) {
+    UnpackPanelRow(kind, table, bytes.data(), r, kColumns, row.data());
+    double sum = 0;
+    for (const float weight : row) sum += std::fabs(static_cast<double>(weight));
+    magnitude = std::max(magnitude, sum);
+  }
+  return Compare(set, fmt::format("product of {}", Info(kind).name), got, expected, magnitude);
+}
+
+Status TestQuantize(const KernelSet& set, Rng& rng) {
+  const std::vector<float> x = RandomFloats(rng, kColumns);
+  std::vector<ActivationBlock> got(kColumns / 32);
+  std::vector<ActivationBlock> expected(kColumns / 32);
+  set.quantize(x.data(), kColumns, got.data());
+  kReference.quantize(x.data(), kColumns, expected.data());
+  if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(ActivationBlock)) != 0) {
+    return Disagreement(set, "quantize", static_cast<double>(got[0].scale), static_cast<double>(expected[0].scale));
+  }
+  return Ok();
+}
+
+Status TestVectors(const KernelSet& set, Rng& rng) {
+  constexpr size_t kN = 133;  // no multiple of a register
+  const std::vector<float> x = RandomFloats(rng, kN);
+  const std::vector<float> y = RandomFloats(rng, kN);
+  std::vector<float> got(kN);
+  std::vector<float> expected(kN);
+  set.rms_norm(x.data(), y.data(), kN, 1e-5f, got.data());
+  kReference.rms_norm(x.data(), y.data(), kN, 1e-5f, expected.data());
+  BANTAM_TRY(Compare(set, "rms_norm", got, expected, /*magnitude=*/1));
+  set.swiglu(x.data(), y.data(), kN, got.data());
+  kReference.swiglu(x.data(), y.data(), kN, expected.data());
+  return Compare(set, "swiglu", got, expected, /*magnitude=*/1);
+}
+
+// Two blocks in reverse order, the second partly filled.
+Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
+  constexpr size_t kHeadDim = 40;
+  constexpr size_t kGroup = 5;
+  constexpr size_t kElementBytes[kernels::kKvTypes] = {4, 2, 1};
+  const size_t block_bytes = 2 * kernels::kKvTokens * kHeadDim * kElementBytes[kv_type] + 2 * kernels::kKvTokens * sizeof(float);
+  std::vector<uint8_t> kv(2 * block_bytes);
+  for (size_t at = 0; at < kv.size(); at += kElementBytes[kv_type]) {
+    const float value = Small(rng);
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    if (kv_type == 1) bits = F32ToF16(value);
+    if (kv_type == 2) bits = static_cast<uint32_t>(static_cast<int>(value * 127));
+    std::memcpy(kv.data() + at, &bits, kElementBytes[kv_type]);
+  }
+  for (size_t block = 1; kv_type == 2 && block <= 2; ++block) {
+    for (size_t i = 1; i <= 2 * kernels::kKvTokens; ++i) {
+      const float scale = 0.01f * static_cast<float>(i % 7 + 1);
+      std::memcpy(kv.data() + block * block_bytes - 4 * i, &scale, 4);
+    }
+  }
+  const std::vector<float> query = RandomFloats(rng, kGroup * kHeadDim);
+  std::vector<float> scratch(kernels::AttentionScratchFloats(kHeadDim, kGroup));
+  std::vector<float> got(kGroup * kHeadDim);
+  std::vector<float> expected(kGroup * kHeadDim);
+  const uint32_t blocks[2] = {1, 0};
+  kernels::Attention attention = {query.data(), kv.data(), blocks, block_bytes, /*head_offset=*/0, kHeadDim, kGroup, /*n_context=*/27,
+                                  /*scale=*/0.3f, scratch.data(), got.data()};
+  set.attention[kv_type](attention);
+  attention.out = expected.data();
+  kReference.attention[kv_type](attention);
+  return Compare(set, fmt::format("attention over KV type {}", kv_type), got, expected, /*magnitude=*/1);
+}
+
+}  // namespace
+
+Status SelfTest(const KernelSet& set) {
+  Rng rng(/*seed=*/20261120);
+  for (size_t kind = 0; kind < kPanelKinds; ++kind) {
+    BANTAM_TRY(TestProduct(set, static_cast<PanelKind>(kind), rng));
+  }
+  BANTAM_TRY(TestQuantize(set, rng));
+  BANTAM_TRY(TestVectors(set, rng));
+  for (size_t kv_type = 0; kv_type < kernels::kKvTypes; ++kv_type) {
+    BANTAM_TRY(TestAttention(set, kv_type, rng));
+  }
+  return Ok();
+}
+
+}  // namespace bantam

@@ -1,0 +1,40 @@
+// From a model file to something that runs: config, program, plan, weights.
+#pragma once
+
+#include <memory>
+
+#include "base/memory_budget.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/threads.h"
+#include "formats/model_file.h"
+#include "kernels/kernels.h"
+#include "model/config.h"
+#include "program/memory_plan.h"
+#include "program/program.h"
+#include "program/weights.h"
+
+namespace bantam {
+
+// What is known before any weight is read.
+struct ModelOutline {
+  Config config;
+  Program program;  // fused for the kernel set
+  const KernelSet* kernels;
+};
+
+// Reads the config and lowers it. Errors: Corrupt, Unsupported; they name the file.
+Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels);
+
+// Immutable once loaded; shared by everything that runs it.
+struct Model {
+  Config config;
+  Program program;
+  const KernelSet* kernels;
+  Weights weights;
+};
+
+Result<std::unique_ptr<Model>> LoadModel(ModelOutline outline, ModelFile& file, MemoryBudget& budget, ThreadPool& pool,
+                                         const Progress& progress);
+
+}  // namespace bantam

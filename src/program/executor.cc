@@ -1,0 +1,382 @@
+#include "program/executor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace bantam {
+namespace {
+
+using kernels::ActivationBlock;
+using kernels::kColumnsMax;
+
+// Tokens whose activations stay in the second-level cache while a thread's panels pass by.
+constexpr size_t kTokenTile = 64;
+
+bool Intersect(const std::vector<BufferId>& a, const std::vector<BufferId>& b) {
+  return std::any_of(a.begin(), a.end(), [&](BufferId id) { return std::find(b.begin(), b.end(), id) != b.end(); });
+}
+
+// What an operation touches, with each layer's KV as one more buffer behind the real ones.
+OpBuffers TouchedBy(const Program& program, const Op& op) {
+  OpBuffers touched = BuffersOf(op);
+  const BufferId kv = static_cast<BufferId>(program.buffers.size());
+  if (const auto* append = std::get_if<KvAppendOp>(&op)) touched.writes.push_back(kv + append->layer);
+  if (const auto* attend = std::get_if<AttendOp>(&op)) touched.reads.push_back(kv + attend->layer);
+  return touched;
+}
+
+// A barrier stands before an operation that touches what others wrote, or overwrites what others read, since the last one.
+std::vector<bool> PlaceBarriers(const Program& program) {
+  std::vector<bool> before;
+  OpBuffers open;
+  for (const Op& op : program.ops) {
+    const OpBuffers touched = TouchedBy(program, op);
+    const bool barrier =
+        Intersect(touched.reads, open.writes) || Intersect(touched.writes, open.writes) || Intersect(touched.writes, open.reads);
+    if (barrier) open = {};
+    before.push_back(barrier);
+    open.reads.insert(open.reads.end(), touched.reads.begin(), touched.reads.end());
+    open.writes.insert(open.writes.end(), touched.writes.begin(), touched.writes.end());
+  }
+  return before;
+}
+
+void RotatePair(float* a, float* b, float cosine, float sine) {
+  const float x = *a;
+  const float y = *b;
+  *a = x * cosine - y * sine;
+  *b = x * sine + y * cosine;
+}
+
+// Rotary embedding of one head (Su et al., "RoFormer", 2021); dimensions past the rotated ones pass unchanged.
+void Rotate(RopeLayout layout, const float* angles /* [pairs][cos, sin] */, size_t pairs, float* head) {
+  switch (layout) {
+    case RopeLayout::kInterleaved:
+      for (size_t i = 0; i < pairs; ++i) RotatePair(head + 2 * i, head + 2 * i + 1, angles[2 * i], angles[2 * i + 1]);
+      return;
+    case RopeLayout::kHalves:
+      for (size_t i = 0; i < pairs; ++i) RotatePair(head + i, head + i + pairs, angles[2 * i], angles[2 * i + 1]);
+      return;
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Executor>> Executor::Make(const Program& program, const Weights& weights, const KernelSet& kernels, ThreadPool& pool,
+                                                 const PlanOptions& options, MemoryBudget& budget) {
+  CHECK(options.threads == pool.size());
+  std::unique_ptr<Executor> executor(new Executor(program, weights, kernels, pool, options));
+  BANTAM_ASSIGN(executor->arena_, Arena::Make(budget, ActivationsBytes(program, options), "activations"));
+  for (BufferId id = 0; id < program.buffers.size(); ++id) {
+    const size_t row_bytes = program.RowWidthBytes(id);
+    executor->row_bytes_.push_back(row_bytes);
+    executor->buffers_.push_back(executor->arena_.Take(RowsMax(program, program.buffers[id], options) * row_bytes).data());
+  }
+  const uint64_t scratch_floats = ThreadScratchBytes(program, options) / sizeof(float);
+  for (int thread = 0; thread < options.threads; ++thread) executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
+  executor->barrier_before_ = PlaceBarriers(program);
+  return executor;
+}
+
+void Executor::Run(const Step& step) {
+  step_ = &step;
+  pool_.Run([this](int thread) {
+    for (size_t i = 0; i < program_.ops.size(); ++i) {
+      if (barrier_before_[i]) pool_.Barrier();
+      std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
+    }
+  });
+  step_ = nullptr;
+}
+
+size_t Executor::RowCount(BufferId id) const {
+  switch (program_.buffers[id].rows) {
+    case Rows::kTokens: return step_->rows.size();
+    case Rows::kTokenSlots: return step_->rows.size() * program_.experts_used;
+    case Rows::kOutputs: return step_->output_rows.size();
+  }
+  return 0;
+}
+
+void Executor::Execute(const EmbedOp& op, int thread) {
+  const WeightSpec& spec = program_.weights[op.table];
+  const auto [begin, end] = RowShare(op.out, thread);
+  for (size_t t = begin; t < end; ++t) {
+    const size_t token = step_->rows[t].token;
+    float* out = FloatRow(op.out, t);
+    if (spec.storage == WeightStorage::kRows) {
+      Unpack(spec.dtype, weights_.Row(op.table, token), spec.columns, out);
+    } else {
+      const uint8_t* panel = weights_.Panel(op.table, /*matrix=*/0, token / kPanelRows);
+      UnpackPanelRow(Info(spec.dtype).panel, TableOf(spec.dtype), panel, token % kPanelRows, spec.columns, out);
+    }
+  }
+}
+
+void Executor::Execute(const RmsNormOp& op, int thread) {
+  const size_t width = program_.buffers[op.in].width;
+  const auto [begin, end] = RowShare(op.in, thread);
+  for (size_t t = begin; t < end; ++t) {
+    kernels_.rms_norm(FloatRow(op.in, t), weights_.Vector(op.weight), width, op.epsilon, FloatRow(op.out, t));
+  }
+}
+
+void Executor::Execute(const RmsNormQuantizeOp& op, int thread) {
+  const size_t width = program_.buffers[op.in].width;
+  float* normed = scratch_[static_cast<size_t>(thread)];
+  const auto [begin, end] = RowShare(op.in, thread);
+  for (size_t t = begin; t < end; ++t) {
+    kernels_.rms_norm(FloatRow(op.in, t), weights_.Vector(op.weight), width, op.epsilon, normed);
+    kernels_.quantize(normed, width, reinterpret_cast<ActivationBlock*>(buffers_[op.out]) + t * (width / 32));
+  }
+}
+
+void Executor::Execute(const QuantizeOp& op, int thread) {
+  // Rows follow one another without gaps, so blocks can be shared out whatever the row they belong to.
+  const size_t blocks = RowCount(op.in) * (program_.buffers[op.in].width / 32);
+  const auto [begin, end] = Share(blocks, thread, pool_.size());
+  kernels_.quantize(Floats(op.in) + 32 * begin, 32 * (end - begin), reinterpret_cast<ActivationBlock*>(buffers_[op.out]) + begin);
+}
+
+void Executor::Execute(const RopeAnglesOp& op, int thread) {
+  const auto& frequency = program_.ropes[op.rope].inverse_frequency;
+  const auto [begin, end] = RowShare(op.out, thread);
+  for (size_t t = begin; t < end; ++t) {
+    float* out = FloatRow(op.out, t);
+    for (size_t i = 0; i < frequency.size(); ++i) {
+      const double angle = static_cast<double>(step_->rows[t].position) * frequency[i];
+      out[2 * i] = static_cast<float>(std::cos(angle));
+      out[2 * i + 1] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+void Executor::Execute(const RopeOp& op, int thread) {
+  const RopeSpec& rope = program_.ropes[op.rope];
+  const auto [begin, end] = Share(RowCount(op.in) * op.heads, thread, pool_.size());
+  for (size_t i = begin; i < end; ++i) {
+    const size_t t = i / op.heads;
+    Rotate(rope.layout, FloatRow(op.angles, t), rope.inverse_frequency.size(), FloatRow(op.in, t) + i % op.heads * op.head_dim);
+  }
+}
+
+void Executor::Execute(const KvAppendOp& op, int thread) {
+  const size_t heads = kv_.heads(op.layer);
+  const size_t head_dim = kv_.head_dim(op.layer);
+  const auto [begin, end] = Share(step_->rows.size() * heads, thread, pool_.size());
+  for (size_t i = begin; i < end; ++i) {
+    const size_t t = i / heads;
+    const size_t head = i % heads;
+    const StepRow& row = step_->rows[t];
+    uint8_t* block = step_->kv_base + row.blocks[row.position / kKvBlockTokens] * kv_.block_bytes();
+    kv_.Store(block, op.layer, head, row.position % kKvBlockTokens, FloatRow(op.keys, t) + head * head_dim,
+              FloatRow(op.values, t) + head * head_dim);
+  }
+}
+
+void Executor::Execute(const AttendOp& op, int thread) {
+  const size_t kv_heads = kv_.heads(op.layer);
+  const size_t head_dim = kv_.head_dim(op.layer);
+  const size_t group = op.heads / kv_heads;
+  const auto attend = kernels_.attention[static_cast<size_t>(kv_.type())];
+  // Later positions see more tokens: dealing pieces out in turn balances them.
+  for (size_t i = static_cast<size_t>(thread); i < step_->rows.size() * kv_heads; i += static_cast<size_t>(pool_.size())) {
+    const size_t t = i / kv_heads;
+    const size_t head = i % kv_heads;
+    const StepRow& row = step_->rows[t];
+    attend({.query = FloatRow(op.in, t) + head * group * head_dim,
+            .kv_base = step_->kv_base,
+            .blocks = row.blocks,
+            .block_bytes = kv_.block_bytes(),
+            .head_offset = kv_.HeadOffset(op.layer, head),
+            .head_dim = head_dim,
+            .group = group,
+            .n_context = row.position + 1,
+            .scale = op.scale,
+            .scratch = scratch_[static_cast<size_t>(thread)],
+            .out = FloatRow(op.out, t) + head * group * head_dim});
+  }
+}
+
+kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel) const {
+  const WeightSpec& spec = program_.weights[id];
+  const PanelTable& table = TableOf(spec.dtype);
+  return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier};
+}
+
+void Executor::Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* tile) const {
+  const size_t kind = static_cast<size_t>(Info(program_.weights[weight].dtype).panel);
+  kernels_.product[kind](PanelOf(weight, matrix, panel), columns, n, tile);
+}
+
+void Executor::PartProduct(const MatMulPart& part, size_t panel, const void* const* columns, size_t n, float* tile) const {
+  Product(part.weight, /*matrix=*/0, panel, columns, n, tile);
+  const auto scale = [&] {
+    for (size_t i = 0; i < n * kPanelRows; ++i) tile[i] *= *weights_.Vector(part.scale);
+  };
+  if (part.scale != kNone && !part.scale_covers_bias) scale();
+  if (part.bias != kNone) {
+    const float* bias = weights_.Vector(part.bias) + panel * kPanelRows;
+    const size_t count = std::min(kPanelRows, program_.weights[part.weight].rows - panel * kPanelRows);
+    for (size_t c = 0; c < n; ++c) {
+      for (size_t r = 0; r < count; ++r) tile[c * kPanelRows + r] += bias[r];
+    }
+  }
+  if (part.scale != kNone && part.scale_covers_bias) scale();
+}
+
+void Executor::StoreTile(const MatMulPart& part, size_t panel, size_t first_row, size_t n, const float* tile) const {
+  const size_t first = panel * kPanelRows;
+  const size_t count = std::min(kPanelRows, program_.weights[part.weight].rows - first);
+  for (size_t c = 0; c < n; ++c, tile += kPanelRows) {
+    float* out = FloatRow(part.out, first_row + c) + first;
+    for (size_t r = 0; r < count; ++r) out[r] = part.accumulate ? out[r] + tile[r] : tile[r];
+  }
+}
+
+void Executor::Execute(const MatMulOp& op, int thread) {
+  size_t panels = 0;
+  for (const MatMulPart& part : op.parts) panels += PanelCount(program_.weights[part.weight].rows);
+  const auto [begin, end] = Share(panels, thread, pool_.size());
+  const size_t rows = RowCount(op.in);
+  alignas(64) float tile[kColumnsMax * kPanelRows];
+  const void* columns[kColumnsMax];
+  for (size_t tile_begin = 0; tile_begin < rows; tile_begin += kTokenTile) {
+    const size_t tile_end = std::min(rows, tile_begin + kTokenTile);
+    size_t part_begin = 0;
+    for (const MatMulPart& part : op.parts) {
+      const size_t part_end = part_begin + PanelCount(program_.weights[part.weight].rows);
+      for (size_t p = std::max(begin, part_begin); p < std::min(end, part_end); ++p) {
+        for (size_t t = tile_begin; t < tile_end; t += kColumnsMax) {
+          const size_t n = std::min(kColumnsMax, tile_end - t);
+          for (size_t c = 0; c < n; ++c) columns[c] = Row(op.in, t + c);
+          PartProduct(part, p - part_begin, columns, n, tile);
+          StoreTile(part, p - part_begin, t, n, tile);
+        }
+      }
+      part_begin = part_end;
+    }
+  }
+}
+
+void Executor::Execute(const GatedMatMulOp& op, int thread) {
+  const size_t width = program_.weights[op.gate.weight].rows;
+  const auto [begin, end] = Share(PanelCount(width), thread, pool_.size());
+  const size_t rows = RowCount(op.in);
+  alignas(64) float gate[kColumnsMax * kPanelRows];
+  alignas(64) float up[kColumnsMax * kPanelRows];
+  const void* columns[kColumnsMax];
+  for (size_t tile_begin = 0; tile_begin < rows; tile_begin += kTokenTile) {
+    const size_t tile_end = std::min(rows, tile_begin + kTokenTile);
+    for (size_t p = begin; p < end; ++p) {
+      const size_t count = std::min(kPanelRows, width - p * kPanelRows);
+      for (size_t t = tile_begin; t < tile_end; t += kColumnsMax) {
+        const size_t n = std::min(kColumnsMax, tile_end - t);
+        for (size_t c = 0; c < n; ++c) columns[c] = Row(op.in, t + c);
+        PartProduct(op.gate, p, columns, n, gate);
+        PartProduct(op.up, p, columns, n, up);
+        for (size_t c = 0; c < n; ++c) {
+          kernels_.swiglu(gate + c * kPanelRows, up + c * kPanelRows, count, FloatRow(op.out, t + c) + p * kPanelRows);
+        }
+      }
+    }
+  }
+}
+
+void Executor::Execute(const ExpertMatMulOp& op, int thread) {
+  const WeightSpec& spec = program_.weights[op.weight];
+  const size_t panels = PanelCount(spec.rows);
+  const size_t slots = RowCount(op.out);
+  const size_t slots_per_input = program_.buffers[op.in].rows == Rows::kTokens ? program_.experts_used : 1;
+  const int32_t* ids = IntegerRow(op.ids, 0);
+  const auto [begin, end] = Share(panels * spec.matrices, thread, pool_.size());
+  alignas(64) float tile[kColumnsMax * kPanelRows];
+  const void* columns[kColumnsMax];
+  size_t chosen[kColumnsMax];
+  for (size_t i = begin; i < end; ++i) {
+    const size_t expert = i / panels;
+    const size_t panel = i % panels;
+    const size_t count = std::min(kPanelRows, spec.rows - panel * kPanelRows);
+    size_t n = 0;
+    for (size_t slot = 0; slot < slots; ++slot) {
+      if (static_cast<size_t>(ids[slot]) == expert) {
+        chosen[n] = slot;
+        columns[n++] = Row(op.in, slot / slots_per_input);
+      }
+      if (n == 0 || (n < kColumnsMax && slot + 1 < slots)) continue;
+      Product(op.weight, expert, panel, columns, n, tile);
+      const float scale = op.scale == kNone ? 1.0f : weights_.Vector(op.scale)[expert];
+      for (size_t c = 0; c < n; ++c) {
+        float* out = FloatRow(op.out, chosen[c]) + panel * kPanelRows;
+        for (size_t r = 0; r < count; ++r) out[r] = tile[c * kPanelRows + r] * scale;
+      }
+      n = 0;
+    }
+  }
+}
+
+void Executor::Execute(const RouteOp& op, int thread) {
+  const size_t experts = program_.buffers[op.logits].width;
+  const size_t used = program_.experts_used;
+  const auto [begin, end] = RowShare(op.logits, thread);
+  for (size_t t = begin; t < end; ++t) {
+    const float* logits = FloatRow(op.logits, t);
+    int32_t* ids = IntegerRow(op.ids, t);
+    float* weights = FloatRow(op.weights, t);
+    // Renormalising the softmax of the chosen ones is the softmax over the chosen ones.
+    for (size_t slot = 0; slot < used; ++slot) {
+      int32_t best = -1;
+      for (size_t e = 0; e < experts; ++e) {
+        const int32_t id = static_cast<int32_t>(e);
+        if (std::find(ids, ids + slot, id) != ids + slot) continue;
+        if (best < 0 || logits[e] > logits[best]) best = id;
+      }
+      ids[slot] = best;
+    }
+    float total = 0;
+    for (size_t slot = 0; slot < used; ++slot) {
+      weights[slot] = std::exp(logits[ids[slot]] - logits[ids[0]]);
+      total += weights[slot];
+    }
+    for (size_t slot = 0; slot < used; ++slot) weights[slot] /= total;
+  }
+}
+
+void Executor::Execute(const CombineOp& op, int thread) {
+  const size_t width = program_.buffers[op.out].width;
+  const size_t used = program_.experts_used;
+  const auto [begin, end] = RowShare(op.out, thread);
+  for (size_t t = begin; t < end; ++t) {
+    const float* weights = FloatRow(op.weights, t);
+    float* out = FloatRow(op.out, t);
+    std::fill_n(out, width, 0.0f);
+    for (size_t slot = 0; slot < used; ++slot) {
+      const float* in = FloatRow(op.in, t * used + slot);
+      for (size_t i = 0; i < width; ++i) out[i] += weights[slot] * in[i];
+    }
+  }
+}
+
+void Executor::Execute(const SwiGluOp& op, int thread) {
+  const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.size());
+  kernels_.swiglu(Floats(op.gate) + begin, Floats(op.up) + begin, end - begin, Floats(op.out) + begin);
+}
+
+void Executor::Execute(const AddOp& op, int thread) {
+  const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.size());
+  const float* in = Floats(op.in);
+  float* out = Floats(op.out);
+  for (size_t i = begin; i < end; ++i) out[i] += in[i];
+}
+
+void Executor::Execute(const GatherOutputsOp& op, int thread) {
+  const auto [begin, end] = RowShare(op.out, thread);
+  for (size_t i = begin; i < end; ++i) {
+    std::memcpy(FloatRow(op.out, i), FloatRow(op.in, step_->output_rows[i]), row_bytes_[op.out]);
+  }
+}
+
+}  // namespace bantam

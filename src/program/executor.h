@@ -1,0 +1,99 @@
+// Runs a program on the CPU: every thread walks the list of operations, takes its share of each, and meets the others only
+// where data crosses threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/memory_budget.h"
+#include "base/result.h"
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "program/kv_layout.h"
+#include "program/memory_plan.h"
+#include "program/program.h"
+#include "program/weights.h"
+#include "tensor/arena.h"
+
+namespace bantam {
+
+// One token of a step. Rows of one sequence stand in order of position.
+struct StepRow {
+  uint32_t token;
+  uint32_t position;
+  const uint32_t* blocks;  // the sequence's KV blocks, at least position / 16 + 1
+};
+
+struct Step {
+  std::span<const StepRow> rows;            // at most PlanOptions::step_tokens
+  std::span<const uint32_t> output_rows;    // rows whose logits are wanted, at most PlanOptions::step_outputs
+  uint8_t* kv_base;                         // block b starts at kv_base + b * KvLayout::block_bytes()
+};
+
+class Executor {
+ public:
+  // The program, weights, kernels and pool outlive the executor. Exhausted when the budget cannot hold the buffers.
+  static Result<std::unique_ptr<Executor>> Make(const Program& program, const Weights& weights, const KernelSet& kernels, ThreadPool& pool,
+                                                const PlanOptions& options, MemoryBudget& budget);
+
+  // Allocates nothing. Results depend neither on the number of threads nor on how tokens are cut into steps.
+  void Run(const Step& step);
+
+  // [output_rows.size(), vocabulary] of the last step.
+  const float* logits() const { return Floats(program_.logits); }
+
+  uint64_t arena_used_bytes() const { return arena_.used_bytes(); }
+
+ private:
+  Executor(const Program& program, const Weights& weights, const KernelSet& kernels, ThreadPool& pool, const PlanOptions& options)
+      : program_(program), weights_(weights), kernels_(kernels), pool_(pool), kv_(options.kv_type, program.kv_layers) {}
+
+  float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
+  const uint8_t* Row(BufferId id, size_t row) const { return reinterpret_cast<const uint8_t*>(buffers_[id]) + row * row_bytes_[id]; }
+  float* FloatRow(BufferId id, size_t row) const { return Floats(id) + row * program_.buffers[id].width; }
+  int32_t* IntegerRow(BufferId id, size_t row) const {
+    return reinterpret_cast<int32_t*>(buffers_[id]) + row * program_.buffers[id].width;
+  }
+  // Rows of a buffer in this step, and this thread's part of them.
+  size_t RowCount(BufferId id) const;
+  std::pair<size_t, size_t> RowShare(BufferId id, int thread) const { return Share(RowCount(id), thread, pool_.size()); }
+  kernels::Panel PanelOf(WeightId id, size_t matrix, size_t panel) const;
+  // One product of up to 8 rows of `in` with a panel: tile is [n][16].
+  void Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* tile) const;
+  // The same for a part, with its scale and bias.
+  void PartProduct(const MatMulPart& part, size_t panel, const void* const* columns, size_t n, float* tile) const;
+  void StoreTile(const MatMulPart& part, size_t panel, size_t first_row, size_t n, const float* tile) const;
+
+  void Execute(const EmbedOp& op, int thread);
+  void Execute(const RmsNormOp& op, int thread);
+  void Execute(const RopeAnglesOp& op, int thread);
+  void Execute(const RopeOp& op, int thread);
+  void Execute(const KvAppendOp& op, int thread);
+  void Execute(const AttendOp& op, int thread);
+  void Execute(const MatMulOp& op, int thread);
+  void Execute(const SwiGluOp& op, int thread);
+  void Execute(const AddOp& op, int thread);
+  void Execute(const RouteOp& op, int thread);
+  void Execute(const ExpertMatMulOp& op, int thread);
+  void Execute(const CombineOp& op, int thread);
+  void Execute(const GatherOutputsOp& op, int thread);
+  void Execute(const QuantizeOp& op, int thread);
+  void Execute(const RmsNormQuantizeOp& op, int thread);
+  void Execute(const GatedMatMulOp& op, int thread);
+
+  const Program& program_;
+  const Weights& weights_;
+  const KernelSet& kernels_;
+  ThreadPool& pool_;
+  const KvLayout kv_;
+  Arena arena_;
+  std::vector<std::byte*> buffers_;
+  std::vector<size_t> row_bytes_;
+  std::vector<float*> scratch_;        // per thread
+  std::vector<bool> barrier_before_;   // per operation
+  const Step* step_ = nullptr;
+};
+
+}  // namespace bantam

@@ -1,0 +1,152 @@
+#include "program/fuse.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace bantam {
+namespace {
+
+constexpr size_t kPartsMax = 3;  // query, key, value
+
+bool Contains(const std::vector<BufferId>& list, BufferId buffer) { return std::find(list.begin(), list.end(), buffer) != list.end(); }
+
+// Whether the value that `buffer` holds after operation `from` is read again before it is overwritten, except by `except`.
+bool ReadLater(const std::vector<Op>& ops, size_t from, BufferId buffer, size_t except) {
+  for (size_t i = from + 1; i < ops.size(); ++i) {
+    if (i == except) continue;
+    const OpBuffers buffers = BuffersOf(ops[i]);
+    if (Contains(buffers.reads, buffer)) return true;
+    if (Contains(buffers.writes, buffer)) return false;
+  }
+  return false;
+}
+
+bool Quantized(const Program& program, const KernelSet& kernels, WeightId weight) {
+  return kernels.quantized[static_cast<size_t>(Info(program.weights[weight].dtype).panel)];
+}
+
+// Neighbouring products of one input, in one activation form, become one operation.
+void MergeProducts(Program* program, const KernelSet& kernels) {
+  std::vector<Op> fused;
+  for (Op& op : program->ops) {
+    auto* product = std::get_if<MatMulOp>(&op);
+    auto* before = fused.empty() ? nullptr : std::get_if<MatMulOp>(&fused.back());
+    if (product != nullptr && before != nullptr && before->in == product->in && before->parts.size() < kPartsMax &&
+        Quantized(*program, kernels, before->parts[0].weight) == Quantized(*program, kernels, product->parts[0].weight)) {
+      before->parts.push_back(product->parts[0]);
+      continue;
+    }
+    fused.push_back(std::move(op));
+  }
+  program->ops = std::move(fused);
+}
+
+// out = W in; sum += out  becomes  sum += W in.
+void MergeAdditions(Program* program) {
+  std::vector<Op>& ops = program->ops;
+  for (size_t i = 0; i + 1 < ops.size(); ++i) {
+    auto* product = std::get_if<MatMulOp>(&ops[i]);
+    const auto* add = std::get_if<AddOp>(&ops[i + 1]);
+    if (product == nullptr || add == nullptr || product->parts.size() != 1) continue;
+    MatMulPart& part = product->parts[0];
+    if (part.out != add->in || part.accumulate || ReadLater(ops, i, part.out, /*except=*/i + 1)) continue;
+    part.out = add->out;
+    part.accumulate = true;
+    ops.erase(ops.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+  }
+}
+
+// {gate, up} = W in; h = swiglu(gate, up)  becomes one operation.
+void MergeGates(Program* program) {
+  std::vector<Op>& ops = program->ops;
+  for (size_t i = 0; i + 1 < ops.size(); ++i) {
+    const auto* products = std::get_if<MatMulOp>(&ops[i]);
+    const auto* swiglu = std::get_if<SwiGluOp>(&ops[i + 1]);
+    if (products == nullptr || swiglu == nullptr || products->parts.size() != 2) continue;
+    if (products->parts[0].out != swiglu->gate || products->parts[1].out != swiglu->up) continue;
+    if (ReadLater(ops, i, swiglu->gate, /*except=*/i + 1) || ReadLater(ops, i, swiglu->up, /*except=*/i + 1)) continue;
+    ops[i] = GatedMatMulOp{products->in, products->parts[0], products->parts[1], swiglu->out};
+    ops.erase(ops.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+  }
+}
+
+// The input of an operation whose weights want integers, or null.
+BufferId* QuantizedInput(const Program& program, const KernelSet& kernels, Op* op) {
+  if (auto* product = std::get_if<MatMulOp>(op)) {
+    return Quantized(program, kernels, product->parts[0].weight) ? &product->in : nullptr;
+  }
+  if (auto* gated = std::get_if<GatedMatMulOp>(op)) {
+    // Gate and up were merged because they want the same form.
+    return Quantized(program, kernels, gated->gate.weight) ? &gated->in : nullptr;
+  }
+  if (auto* expert = std::get_if<ExpertMatMulOp>(op)) {
+    return Quantized(program, kernels, expert->weight) ? &expert->in : nullptr;
+  }
+  return nullptr;
+}
+
+// Puts a QuantizeOp in front of the first operation that wants a value as integers; later ones share it until it changes.
+void QuantizeInputs(Program* program, const KernelSet& kernels) {
+  std::map<BufferId, BufferId> twin;  // of a float buffer: its integer buffer
+  std::map<BufferId, bool> current;   // whether the twin holds the buffer's value
+  std::vector<Op> fused;
+  for (Op& op : program->ops) {
+    if (BufferId* in = QuantizedInput(*program, kernels, &op)) {
+      const BufferId floats = *in;
+      if (!twin.contains(floats)) {
+        BufferSpec spec = program->buffers[floats];
+        spec.name += ".q";
+        spec.form = BufferForm::kQuantized;
+        twin[floats] = static_cast<BufferId>(program->buffers.size());
+        program->buffers.push_back(std::move(spec));
+      }
+      if (!current[floats]) fused.push_back(QuantizeOp{floats, twin[floats]});
+      current[floats] = true;
+      *in = twin[floats];
+    }
+    for (const BufferId written : BuffersOf(op).writes) current[written] = false;
+    fused.push_back(std::move(op));
+  }
+  program->ops = std::move(fused);
+}
+
+// norm; quantize  becomes one operation when nobody else reads the norm's floats.
+void MergeNorms(Program* program) {
+  std::vector<Op>& ops = program->ops;
+  for (size_t i = 0; i + 1 < ops.size(); ++i) {
+    const auto* norm = std::get_if<RmsNormOp>(&ops[i]);
+    const auto* quantize = std::get_if<QuantizeOp>(&ops[i + 1]);
+    if (norm == nullptr || quantize == nullptr || quantize->in != norm->out) continue;
+    if (ReadLater(ops, i, norm->out, /*except=*/i + 1)) continue;
+    ops[i] = RmsNormQuantizeOp{norm->in, quantize->out, norm->weight, norm->epsilon};
+    ops.erase(ops.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+  }
+}
+
+// Buffers that no operation touches any more take no memory.
+void DropUnused(Program* program) {
+  std::vector<bool> used(program->buffers.size());
+  for (const Op& op : program->ops) {
+    const OpBuffers buffers = BuffersOf(op);
+    for (const BufferId buffer : buffers.reads) used[buffer] = true;
+    for (const BufferId buffer : buffers.writes) used[buffer] = true;
+  }
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (!used[i]) program->buffers[i].width = 0;
+  }
+}
+
+}  // namespace
+
+Program Fuse(Program program, const KernelSet& kernels) {
+  MergeProducts(&program, kernels);
+  MergeAdditions(&program);
+  MergeGates(&program);
+  QuantizeInputs(&program, kernels);
+  MergeNorms(&program);
+  DropUnused(&program);
+  return program;
+}
+
+}  // namespace bantam

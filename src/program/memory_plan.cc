@@ -1,0 +1,110 @@
+#include "program/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/memory_budget.h"
+#include "kernels/kernel_types.h"
+#include "program/weights.h"
+#include "tensor/arena.h"
+
+namespace bantam {
+
+size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options) {
+  switch (buffer.rows) {
+    case Rows::kTokens: return options.step_tokens;
+    case Rows::kTokenSlots: return options.step_tokens * program.experts_used;
+    case Rows::kOutputs: return options.step_outputs;
+  }
+  return 0;
+}
+
+uint64_t ThreadScratchBytes(const Program& program, const PlanOptions&) {
+  uint64_t floats = 0;
+  for (const Op& op : program.ops) {
+    if (const auto* norm = std::get_if<RmsNormQuantizeOp>(&op)) {
+      floats = std::max<uint64_t>(floats, program.buffers[norm->in].width);
+    } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
+      const KvHeads& kv = program.kv_layers[attend->layer];
+      floats = std::max<uint64_t>(floats, kernels::AttentionScratchFloats(kv.head_dim, attend->heads / kv.heads));
+    } else if (const auto* embed = std::get_if<EmbedOp>(&op)) {
+      floats = std::max<uint64_t>(floats, program.buffers[embed->out].width);
+    }
+  }
+  return AlignUp(floats * sizeof(float));
+}
+
+uint64_t ActivationsBytes(const Program& program, const PlanOptions& options) {
+  uint64_t total = static_cast<uint64_t>(options.threads) * ThreadScratchBytes(program, options);
+  for (BufferId id = 0; id < program.buffers.size(); ++id) {
+    total += AlignUp(RowsMax(program, program.buffers[id], options) * program.RowWidthBytes(id));
+  }
+  return total;
+}
+
+MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64_t vocabulary_bytes) {
+  MemoryPlan plan;
+  plan.options = options;
+  plan.weights_bytes = WeightsBytes(program);
+  plan.kv_bytes = KvBlockCount(options.context) * KvLayout(options.kv_type, program.kv_layers).block_bytes();
+  plan.activations_bytes = ActivationsBytes(program, options);
+  plan.vocabulary_bytes = vocabulary_bytes;
+  plan.reserve_bytes = kProcessReserveBytes;
+  return plan;
+}
+
+Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request) {
+  PlanOptions options = request.wanted;
+  while (true) {
+    const MemoryPlan plan = PlanMemory(program, options, request.vocabulary_bytes);
+    if (plan.total_bytes() <= request.limit_bytes) return plan;
+    if (!request.fixed_kv && options.kv_type != KvType::kInt8) {
+      options.kv_type = KvType::kInt8;
+    } else if (!request.fixed_context && options.context > kContextMin) {
+      options.context = std::max(kContextMin, options.context / 2);
+    } else {
+      return Error(Code::kExhausted,
+                   fmt::format("the model needs {} (weights {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, program {}) and "
+                               "the limit is {}; raise --memory or choose a smaller model",
+                               FormatBytes(plan.total_bytes()), FormatBytes(plan.weights_bytes), options.context,
+                               KvTypeName(options.kv_type), FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes),
+                               FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes)));
+    }
+  }
+}
+
+uint64_t DecodeReadBytes(const Program& program) {
+  const auto matrix_bytes = [&](WeightId id) {
+    const WeightSpec& spec = program.weights[id];
+    return WeightBytes(spec) / spec.matrices;
+  };
+  uint64_t total = 0;
+  for (const Op& op : program.ops) {
+    if (const auto* product = std::get_if<MatMulOp>(&op)) {
+      for (const MatMulPart& part : product->parts) total += matrix_bytes(part.weight);
+    } else if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) {
+      total += matrix_bytes(gated->gate.weight) + matrix_bytes(gated->up.weight);
+    } else if (const auto* expert = std::get_if<ExpertMatMulOp>(&op)) {
+      total += matrix_bytes(expert->weight) * program.experts_used;
+    }
+  }
+  return total;
+}
+
+std::string Describe(const MemoryPlan& plan) {
+  const auto line = [](std::string_view name, uint64_t bytes, std::string_view note) {
+    return fmt::format("  {:<12} {:>14} bytes  {:>9}  {}\n", name, bytes, FormatBytes(bytes), note);
+  };
+  std::string text;
+  text += line("weights", plan.weights_bytes, "panels, ready for the kernels");
+  text += line("kv", plan.kv_bytes, fmt::format("{} tokens, {}", plan.options.context, KvTypeName(plan.options.kv_type)));
+  text += line("activations", plan.activations_bytes,
+               fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));
+  text += line("vocabulary", plan.vocabulary_bytes, "");
+  text += line("program", plan.reserve_bytes, "code, stacks, allocator");
+  text += line("total", plan.total_bytes(), "");
+  return text;
+}
+
+}  // namespace bantam

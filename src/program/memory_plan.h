@@ -1,0 +1,66 @@
+// The planner: what a program needs, to the byte, before anything is loaded; and the largest form that fits a budget.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "program/kv_layout.h"
+#include "program/program.h"
+
+namespace bantam {
+
+// Code, thread stacks, the allocator's slack and what the C library holds. Measured: 9 MiB for the program with a chat open.
+inline constexpr uint64_t kProcessReserveBytes = uint64_t{16} << 20;
+// A context below this is of no use; the planner refuses instead.
+inline constexpr size_t kContextMin = 128;
+
+struct PlanOptions {
+  size_t context = 0;       // tokens of one sequence
+  KvType kv_type = KvType::kF16;
+  size_t step_tokens = 128; // most tokens of one step
+  size_t step_outputs = 1;  // most tokens of one step whose logits are wanted
+  int threads = 1;
+};
+
+struct MemoryPlan {
+  PlanOptions options;
+  uint64_t weights_bytes = 0;
+  uint64_t kv_bytes = 0;
+  uint64_t activations_bytes = 0;  // buffers of a step, and every thread's scratch
+  uint64_t vocabulary_bytes = 0;
+  uint64_t reserve_bytes = 0;
+
+  uint64_t total_bytes() const { return weights_bytes + kv_bytes + activations_bytes + vocabulary_bytes + reserve_bytes; }
+};
+
+// Blocks of 16 tokens that hold `context` tokens.
+inline size_t KvBlockCount(size_t context) { return (context + kKvBlockTokens - 1) / kKvBlockTokens; }
+
+// Rows that a buffer has in a step of the largest size.
+size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options);
+// Bytes of one thread's scratch memory.
+uint64_t ThreadScratchBytes(const Program& program, const PlanOptions& options);
+uint64_t ActivationsBytes(const Program& program, const PlanOptions& options);
+
+MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64_t vocabulary_bytes);
+
+// The plan for `wanted`, or if it is too large: 8-bit KV, then a smaller context (halved down to kContextMin). `fixed_context`
+// and `fixed_kv` forbid a change that the user did not ask for. Exhausted, with the numbers, when nothing fits.
+struct FitRequest {
+  PlanOptions wanted;
+  uint64_t limit_bytes = 0;
+  uint64_t vocabulary_bytes = 0;
+  bool fixed_context = false;
+  bool fixed_kv = false;
+};
+Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request);
+
+// Bytes of weights that decoding one token reads; of experts, those used.
+uint64_t DecodeReadBytes(const Program& program);
+
+// The plan as lines of text, largest part first.
+std::string Describe(const MemoryPlan& plan);
+
+}  // namespace bantam

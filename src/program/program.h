@@ -1,0 +1,205 @@
+// A Program: one model's forward pass as a flat list of operations over numbered buffers. No host pointers, no virtual
+// calls: the CPU executes it, the planner sums it, and later a GPU captures it, training differentiates it, an emitter
+// prints it. Lowering writes the plain form; Fuse() (fuse.h) rewrites it for a kernel set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "program/kv_layout.h"
+#include "tensor/dtype.h"
+
+namespace bantam {
+
+using BufferId = uint32_t;
+using WeightId = uint32_t;
+using RopeId = uint32_t;
+inline constexpr uint32_t kNone = UINT32_MAX;
+
+// How many rows a buffer has in one step.
+enum class Rows : uint8_t {
+  kTokens,       // one per token of the step
+  kTokenSlots,   // one per token and chosen expert
+  kOutputs,      // one per token whose logits are wanted
+};
+
+enum class BufferForm : uint8_t {
+  kFloats,     // f32 [rows, width]
+  kQuantized,  // ActivationBlock [rows, width / 32]
+  kIntegers,   // int32 [rows, width]
+};
+
+struct BufferSpec {
+  std::string name;
+  size_t width = 0;  // elements per row
+  Rows rows = Rows::kTokens;
+  BufferForm form = BufferForm::kFloats;
+};
+
+enum class WeightStorage : uint8_t {
+  kPanels,  // matrices [rows, columns] as panels
+  kVector,  // f32 [columns]
+  kRows,    // rows as the file stores them, for look-ups
+};
+
+struct WeightSpec {
+  std::string name;  // of the tensor in the file
+  DType dtype = DType::kF32;
+  WeightStorage storage = WeightStorage::kPanels;
+  size_t columns = 0;
+  size_t rows = 1;
+  size_t matrices = 1;  // experts
+};
+
+enum class RopeLayout : uint8_t {
+  kInterleaved,  // pairs (0, 1), (2, 3), ...
+  kHalves,       // pairs (0, n/2), (1, n/2 + 1), ...
+};
+
+// Rotation angles: position * inverse_frequency[i], i < rotated dimensions / 2.
+struct RopeSpec {
+  RopeLayout layout = RopeLayout::kInterleaved;
+  std::vector<double> inverse_frequency;
+};
+
+// ---- The plain form ----
+
+// out[t] = row token[t] of the table.
+struct EmbedOp {
+  WeightId table;
+  BufferId out;
+};
+struct RmsNormOp {
+  BufferId in;
+  BufferId out;
+  WeightId weight;
+  float epsilon;
+};
+// The cosines and sines of every token's position: out is [tokens, rotated dimensions] as pairs.
+struct RopeAnglesOp {
+  RopeId rope;
+  BufferId out;
+};
+// Rotates the heads of `in` in place.
+struct RopeOp {
+  RopeId rope;
+  BufferId angles;
+  BufferId in;
+  size_t heads;
+  size_t head_dim;
+};
+// Appends keys and values to the sequence's KV blocks of `layer`.
+struct KvAppendOp {
+  BufferId keys;
+  BufferId values;
+  uint32_t layer;
+};
+// Causal attention of `in` (queries) over the KV blocks of `layer`.
+struct AttendOp {
+  BufferId in;
+  BufferId out;
+  uint32_t layer;
+  size_t heads;
+  float scale;
+};
+struct MatMulPart {
+  WeightId weight;
+  WeightId scale = kNone;   // one number, of formats that scale a whole matrix
+  WeightId bias = kNone;
+  bool scale_covers_bias = false;  // scale * (weight * in + bias) instead of scale * weight * in + bias
+  BufferId out = kNone;
+  bool accumulate = false;  // out += instead of out =
+};
+// out[t] = weight * in[t] (* scale) (+ bias), for each part. The plain form has one part.
+struct MatMulOp {
+  BufferId in;
+  std::vector<MatMulPart> parts;
+};
+struct SwiGluOp {
+  BufferId gate;
+  BufferId up;
+  BufferId out;
+};
+// out += in.
+struct AddOp {
+  BufferId in;
+  BufferId out;
+};
+// Softmax over the router's logits, the `used` largest, renormalised to sum 1 (Jiang et al., "Mixtral of experts", 2024).
+// ids and weights are [tokens, used], the largest first; of equal logits the lower id.
+struct RouteOp {
+  BufferId logits;
+  BufferId ids;
+  BufferId weights;
+};
+// out[slot] = weight[ids[slot]] * in[slot] (* scale[ids[slot]]), or in[slot / used] when `in` has one row per token.
+struct ExpertMatMulOp {
+  BufferId in;
+  BufferId ids;
+  BufferId out;
+  WeightId weight;
+  WeightId scale;  // a number per expert, or kNone
+};
+// out[t] = sum over the token's slots of weights[slot] * in[slot].
+struct CombineOp {
+  BufferId in;
+  BufferId weights;
+  BufferId out;
+};
+// out = the rows of `in` whose logits are wanted.
+struct GatherOutputsOp {
+  BufferId in;
+  BufferId out;
+};
+
+// ---- What fusion adds ----
+
+struct QuantizeOp {
+  BufferId in;
+  BufferId out;
+};
+struct RmsNormQuantizeOp {
+  BufferId in;
+  BufferId out;
+  WeightId weight;
+  float epsilon;
+};
+// out = swiglu(gate * in, up * in).
+struct GatedMatMulOp {
+  BufferId in;
+  MatMulPart gate;
+  MatMulPart up;
+  BufferId out;
+};
+
+using Op = std::variant<EmbedOp, RmsNormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, SwiGluOp, AddOp, RouteOp,
+                        ExpertMatMulOp, CombineOp, GatherOutputsOp, QuantizeOp, RmsNormQuantizeOp, GatedMatMulOp>;
+
+struct Program {
+  std::vector<BufferSpec> buffers;
+  std::vector<WeightSpec> weights;
+  std::vector<RopeSpec> ropes;
+  std::vector<KvHeads> kv_layers;  // per attention layer
+  std::vector<Op> ops;
+  BufferId logits = kNone;         // [outputs, vocabulary]
+  size_t vocabulary = 0;
+  size_t context_max = 0;          // positions the model was trained for
+  size_t experts_used = 1;         // slots per token
+
+  size_t RowWidthBytes(BufferId buffer) const;
+};
+
+// Short name of an operation's kind, for listings and profiles.
+const char* OpName(const Op& op);
+
+// The buffers an operation reads and writes, in that order of duty; in-place ones are in both.
+struct OpBuffers {
+  std::vector<BufferId> reads;
+  std::vector<BufferId> writes;
+};
+OpBuffers BuffersOf(const Op& op);
+
+}  // namespace bantam

@@ -1,0 +1,38 @@
+#include "tensor/arena.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include "base/check.h"
+
+namespace bantam {
+
+Result<Arena> Arena::Make(MemoryBudget& budget, uint64_t bytes, std::string_view what) {
+  Arena arena;
+  const uint64_t size = AlignUp(bytes);
+  BANTAM_ASSIGN(arena.reservation_, budget.Reserve(size, what));
+  if (size == 0) return arena;
+  void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (address == MAP_FAILED) {
+    return Error(Code::kExhausted,
+                 fmt::format("{}: the system refused {}; close other programs or choose a smaller model", what, FormatBytes(size)));
+  }
+  // Fewer page-table walks while weights stream through; only advice.
+  (void)::madvise(address, size, MADV_HUGEPAGE);
+  arena.base_ = static_cast<std::byte*>(address);
+  arena.size_ = size;
+  return arena;
+}
+
+Arena::~Arena() {
+  if (base_ != nullptr) ::munmap(base_, size_);
+}
+
+std::span<std::byte> Arena::Take(uint64_t bytes) {
+  const uint64_t begin = used_;
+  CHECK(bytes <= size_ - begin);
+  used_ = std::min(AlignUp(begin + bytes), size_);
+  return {base_ + begin, static_cast<size_t>(bytes)};
+}
+
+}  // namespace bantam

@@ -1,0 +1,46 @@
+// The dtype table: the only place that lists the weight formats of files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "tensor/panel.h"
+
+namespace bantam {
+
+enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K, kQ2_K, kIQ2_XXS };
+
+struct DTypeInfo {
+  DType dtype;
+  std::string_view name;
+  uint32_t gguf_id;
+  size_t block_elements;
+  size_t block_bytes;
+  PanelKind panel;
+  // One block's codes; null for floats, whose panels hold the file's bytes.
+  void (*decode)(const uint8_t* block, BlockCodes* codes);
+  // The code table of kLut4 panels; null for other kinds.
+  const PanelTable* table;
+};
+
+const DTypeInfo& Info(DType dtype);
+std::optional<DType> DTypeFromGguf(uint32_t gguf_id);
+
+// The table that goes with panels of this dtype (an empty one for all kinds but kLut4).
+const PanelTable& TableOf(DType dtype);
+
+// `elements` is a multiple of the block's.
+inline size_t RowBytes(DType dtype, size_t elements) {
+  return elements / Info(dtype).block_elements * Info(dtype).block_bytes;
+}
+
+// Unpacks `elements` weights (a multiple of the block's elements) to floats, equal to the format's definition to the last bit.
+void Unpack(DType dtype, const uint8_t* blocks, size_t elements, float* values);
+
+// Packs 16 rows of `columns` elements into one panel of Info(dtype).panel. Row pointers are null for padding rows, which
+// become zeros. `panel` holds PanelBytes bytes.
+void PackPanel(DType dtype, const uint8_t* const rows[kPanelRows], size_t columns, uint8_t* panel);
+
+}  // namespace bantam

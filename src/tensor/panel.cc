@@ -1,0 +1,181 @@
+#include "tensor/panel.h"
+
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "tensor/half.h"
+
+namespace bantam {
+namespace {
+
+constexpr size_t RoundUp(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+constexpr PanelInfo FloatPanel(PanelKind kind, std::string_view name, size_t element_bytes) {
+  return {kind, name, 1, element_bytes * kPanelRows, 0, 0, 0, 0, 0, 0, false, false};
+}
+
+// A group of 32 columns: 16 f16 scales, then the planes.
+constexpr PanelInfo BlockPanel(PanelKind kind, std::string_view name, int bits, int zero) {
+  const size_t plane = kPanelRows * 32 * static_cast<size_t>(bits) / 8;
+  return {kind, name, 32, 32 + plane, 32, plane, 32, zero, bits, 0, false, false};
+}
+
+struct SuperShape {
+  size_t sub_columns;
+  int low_bits;
+  int high_bits;
+  int zero;
+  bool has_min;
+};
+
+// A group of 256 columns: 16 f16 scales (and minima), 16 int8 sub-scales (and sub-minima) per sub-block, padding to 64
+// bytes, then the planes of 8 x 32 columns.
+constexpr PanelInfo SuperPanel(PanelKind kind, std::string_view name, SuperShape s) {
+  const size_t fields = s.has_min ? 2 : 1;
+  const size_t header = RoundUp(fields * (2 * kPanelRows + 256 / s.sub_columns * kPanelRows), 64);
+  const size_t planes = kPanelRows * 32 * static_cast<size_t>(s.low_bits + s.high_bits) / 8;
+  return {kind, name, 256, header + 8 * planes, header, planes, s.sub_columns, s.zero, s.low_bits, s.high_bits, true, s.has_min};
+}
+
+constexpr std::array<PanelInfo, kPanelKinds> kInfo = {
+    FloatPanel(PanelKind::kF32, "f32", 4),
+    FloatPanel(PanelKind::kF16, "f16", 2),
+    FloatPanel(PanelKind::kBF16, "bf16", 2),
+    BlockPanel(PanelKind::kQ8, "q8", /*bits=*/8, /*zero=*/0),
+    BlockPanel(PanelKind::kQ4, "q4", /*bits=*/4, /*zero=*/8),
+    SuperPanel(PanelKind::kLut4, "lut4", {.sub_columns = 32, .low_bits = 4, .high_bits = 0, .zero = 0, .has_min = false}),
+    SuperPanel(PanelKind::kQ4S, "q4s", {.sub_columns = 32, .low_bits = 4, .high_bits = 0, .zero = 0, .has_min = true}),
+    SuperPanel(PanelKind::kQ5S, "q5s", {.sub_columns = 32, .low_bits = 4, .high_bits = 1, .zero = 0, .has_min = true}),
+    SuperPanel(PanelKind::kQ6S, "q6s", {.sub_columns = 16, .low_bits = 4, .high_bits = 2, .zero = 32, .has_min = false}),
+    SuperPanel(PanelKind::kQ2S, "q2s", {.sub_columns = 16, .low_bits = 2, .high_bits = 0, .zero = 0, .has_min = true}),
+};
+
+constexpr bool InOrder() {
+  for (size_t i = 0; i < kInfo.size(); ++i) {
+    if (static_cast<size_t>(kInfo[i].kind) != i) return false;
+  }
+  return true;
+}
+static_assert(InOrder(), "kInfo is indexed by PanelKind");
+
+// Offsets of the header fields of a group with sub-scales.
+struct HeaderOffsets {
+  size_t dmin, sub_scale, sub_min;
+};
+constexpr HeaderOffsets Offsets(const PanelInfo& info) {
+  const size_t subs = 256 / (info.sub_columns == 0 ? 256 : info.sub_columns);
+  const size_t dmin = 2 * kPanelRows;
+  const size_t sub_scale = dmin + (info.has_min ? 2 * kPanelRows : 0);
+  return {dmin, sub_scale, sub_scale + subs * kPanelRows};
+}
+
+// Where column k (0..31) of a row lies within the planes of 32 columns. Four columns of a row are neighbours (one
+// 32-bit lane), the 16 rows follow one another, and a plane below 8 bits holds several such 64-byte vectors at once.
+struct Place {
+  size_t byte;
+  int shift;
+};
+constexpr Place PlaceOf(int bits, size_t row, size_t k) {
+  const size_t lane_byte = row * 4 + k % 4;
+  const size_t vector = k / 4;  // 0..7
+  if (bits == 8) return {vector * 64 + lane_byte, 0};
+  if (bits == 4) return {vector / 2 * 64 + lane_byte, static_cast<int>(vector % 2) * 4};
+  if (bits == 2) return {vector / 4 * 64 + lane_byte, static_cast<int>(vector % 4) * 2};
+  return {vector * 8 + lane_byte / 8, static_cast<int>(lane_byte % 8)};  // 1 bit: a 64-bit mask per vector
+}
+
+void PutBits(uint8_t* plane, int bits, size_t row, size_t k, unsigned value) {
+  const Place place = PlaceOf(bits, row, k);
+  const unsigned mask = ((1u << bits) - 1u) << place.shift;
+  plane[place.byte] = static_cast<uint8_t>((plane[place.byte] & ~mask) | ((value << place.shift) & mask));
+}
+
+unsigned GetBits(const uint8_t* plane, int bits, size_t row, size_t k) {
+  const Place place = PlaceOf(bits, row, k);
+  return (plane[place.byte] >> place.shift) & ((1u << bits) - 1u);
+}
+
+size_t LowPlaneBytes(const PanelInfo& info) { return kPanelRows * 32 * static_cast<size_t>(info.low_bits) / 8; }
+
+BlockCodes ReadGroupRow(const PanelInfo& info, const uint8_t* group, size_t row) {
+  BlockCodes codes;
+  codes.d = LoadUnaligned<uint16_t>(group + 2 * row);
+  if (info.has_sub_scale) {
+    const HeaderOffsets at = Offsets(info);
+    if (info.has_min) codes.dmin = LoadUnaligned<uint16_t>(group + at.dmin + 2 * row);
+    for (size_t s = 0; s < 256 / info.sub_columns; ++s) {
+      codes.sub_scale[s] = static_cast<int8_t>(group[at.sub_scale + s * kPanelRows + row]);
+      if (info.has_min) codes.sub_min[s] = group[at.sub_min + s * kPanelRows + row];
+    }
+  }
+  const size_t low_bytes = LowPlaneBytes(info);
+  for (size_t k = 0; k < info.group_columns; ++k) {
+    const uint8_t* planes = group + info.data_offset + k / 32 * info.bytes_per_32;
+    unsigned code = GetBits(planes, info.low_bits, row, k % 32);
+    if (info.high_bits != 0) code |= GetBits(planes + low_bytes, info.high_bits, row, k % 32) << info.low_bits;
+    codes.code[k] = static_cast<uint8_t>(code);
+  }
+  return codes;
+}
+
+float LoadFloat(PanelKind kind, const uint8_t* element) {
+  if (kind == PanelKind::kF32) return LoadUnaligned<float>(element);
+  const uint16_t bits = LoadUnaligned<uint16_t>(element);
+  return kind == PanelKind::kF16 ? F16ToF32(bits) : BF16ToF32(bits);
+}
+
+}  // namespace
+
+const PanelInfo& Info(PanelKind kind) { return kInfo[static_cast<size_t>(kind)]; }
+
+void WriteGroupRow(PanelKind kind, const BlockCodes& codes, size_t row, uint8_t* group) {
+  const PanelInfo& info = Info(kind);
+  DCHECK(info.low_bits != 0 && row < kPanelRows);
+  std::memcpy(group + 2 * row, &codes.d, 2);
+  if (info.has_sub_scale) {
+    const HeaderOffsets at = Offsets(info);
+    if (info.has_min) std::memcpy(group + at.dmin + 2 * row, &codes.dmin, 2);
+    for (size_t s = 0; s < 256 / info.sub_columns; ++s) {
+      group[at.sub_scale + s * kPanelRows + row] = static_cast<uint8_t>(codes.sub_scale[s]);
+      if (info.has_min) group[at.sub_min + s * kPanelRows + row] = codes.sub_min[s];
+    }
+  }
+  const size_t low_bytes = LowPlaneBytes(info);
+  for (size_t k = 0; k < info.group_columns; ++k) {
+    uint8_t* planes = group + info.data_offset + k / 32 * info.bytes_per_32;
+    const unsigned code = codes.code[k];
+    PutBits(planes, info.low_bits, row, k % 32, code);
+    if (info.high_bits != 0) PutBits(planes + low_bytes, info.high_bits, row, k % 32, code >> info.low_bits);
+  }
+}
+
+void UnpackCodes(PanelKind kind, const BlockCodes& codes, const PanelTable& table, float* values) {
+  const PanelInfo& info = Info(kind);
+  const float d = F16ToF32(codes.d);
+  const float dmin = F16ToF32(codes.dmin);
+  for (size_t k = 0; k < info.group_columns; ++k) {
+    const size_t s = k / info.sub_columns;
+    int value = codes.code[k] - info.zero;
+    if (kind == PanelKind::kQ8) value = static_cast<int8_t>(codes.code[k]);
+    if (kind == PanelKind::kLut4) value = table.value[codes.code[k]];
+    const float scale = info.has_sub_scale ? d * table.multiplier * static_cast<float>(codes.sub_scale[s]) : d;
+    const float weight = scale * static_cast<float>(value);
+    values[k] = info.has_min ? weight - dmin * static_cast<float>(codes.sub_min[s]) : weight;
+  }
+}
+
+void UnpackPanelRow(PanelKind kind, const PanelTable& table, const uint8_t* panel, size_t row, size_t columns, float* values) {
+  const PanelInfo& info = Info(kind);
+  DCHECK(columns % info.group_columns == 0 && row < kPanelRows);
+  if (info.low_bits == 0) {
+    const size_t element_bytes = info.group_bytes / kPanelRows;
+    for (size_t k = 0; k < columns; ++k) values[k] = LoadFloat(kind, panel + k * info.group_bytes + row * element_bytes);
+    return;
+  }
+  for (size_t k = 0; k < columns; k += info.group_columns, panel += info.group_bytes) {
+    UnpackCodes(kind, ReadGroupRow(info, panel, row), table, values + k);
+  }
+}
+
+}  // namespace bantam

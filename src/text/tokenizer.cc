@@ -1,0 +1,240 @@
+#include "text/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <limits>
+
+#include "base/bytes.h"
+#include "text/spm.h"
+#include "text/utf8.h"
+
+namespace bantam {
+namespace {
+
+constexpr uint32_t kNoToken = std::numeric_limits<uint32_t>::max();
+constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581
+
+uint64_t HashOf(std::string_view text) { return Fingerprint(std::as_bytes(std::span(text))); }
+
+// The byte that a token text like <0x0A> stands for.
+std::optional<uint8_t> ByteOf(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
+  unsigned value = 0;
+  for (const char digit : text.substr(3, 2)) {
+    const size_t place = std::string_view("0123456789ABCDEF").find(digit);
+    if (place == std::string_view::npos) return std::nullopt;
+    value = value * 16 + static_cast<unsigned>(place);
+  }
+  return static_cast<uint8_t>(value);
+}
+
+std::string SpacesToMarks(std::string_view text) {
+  std::string marked;
+  marked.reserve(text.size());
+  for (const char c : text) {
+    if (c == ' ') {
+      marked += kSpaceMark;
+    } else {
+      marked += c;
+    }
+  }
+  return marked;
+}
+
+void AppendMarksAsSpaces(std::string_view text, std::string* out) {
+  while (!text.empty()) {
+    if (text.starts_with(kSpaceMark)) {
+      *out += ' ';
+      text.remove_prefix(kSpaceMark.size());
+    } else {
+      *out += text.front();
+      text.remove_prefix(1);
+    }
+  }
+}
+
+// Whether plain text may become this token by merging: not by spelling out the name of a control or byte token.
+bool IsMergeable(TokenType type) {
+  return type == TokenType::kNormal || type == TokenType::kUserDefined || type == TokenType::kUnused;
+}
+bool IsAdded(TokenType type) { return type == TokenType::kControl || type == TokenType::kUserDefined || type == TokenType::kUnknown; }
+
+}  // namespace
+
+Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec) {
+  if (spec.size() == 0) return Error(Code::kCorrupt, "the vocabulary has no tokens; convert the model again");
+  CHECK(spec.scores.size() == spec.size() && spec.types.size() == spec.size());
+  Tokenizer tokenizer;
+  tokenizer.spec_ = std::move(spec);
+  tokenizer.byte_tokens_.assign(256, kNoToken);
+  for (uint32_t token = 0; token < tokenizer.size(); ++token) {
+    if (tokenizer.spec_.types[token] != TokenType::kByte) continue;
+    const auto byte = ByteOf(tokenizer.spec_.Text(token));
+    if (!byte) {
+      return Error(Code::kCorrupt, fmt::format("token {}: typed as a byte, but its text is not of the form <0x0A>; convert the model again", token));
+    }
+    tokenizer.byte_tokens_[*byte] = token;
+  }
+  const auto& bytes = tokenizer.byte_tokens_;
+  if (!tokenizer.spec_.unknown && std::find(bytes.begin(), bytes.end(), kNoToken) != bytes.end()) {
+    return Error(Code::kCorrupt, "the vocabulary has neither a token for every byte nor an unknown token; convert the model again");
+  }
+  tokenizer.BuildIndex();
+  return tokenizer;
+}
+
+void Tokenizer::BuildIndex() {
+  index_.assign(std::bit_ceil(2 * size()), 0);
+  for (uint32_t token = 0; token < size(); ++token) {
+    if (!IsMergeable(spec_.types[token]) || spec_.Text(token).empty()) continue;
+    size_t slot = HashOf(spec_.Text(token)) & (index_.size() - 1);
+    // Of tokens with one text the last counts, as in other readers.
+    while (index_[slot] != 0 && spec_.Text(index_[slot] - 1) != spec_.Text(token)) slot = (slot + 1) & (index_.size() - 1);
+    index_[slot] = token + 1;
+  }
+  for (uint32_t token = 0; token < size(); ++token) {
+    if (IsAdded(spec_.types[token]) && !spec_.Text(token).empty()) added_.push_back(token);
+  }
+  const auto lead = [&](uint32_t token) { return static_cast<unsigned char>(spec_.Text(token)[0]); };
+  std::sort(added_.begin(), added_.end(), [&](uint32_t a, uint32_t b) {
+    if (lead(a) != lead(b)) return lead(a) < lead(b);
+    if (spec_.Text(a).size() != spec_.Text(b).size()) return spec_.Text(a).size() > spec_.Text(b).size();
+    return a < b;
+  });
+  added_begin_.assign(257, 0);
+  for (const uint32_t token : added_) ++added_begin_[lead(token) + 1u];
+  for (size_t i = 1; i < added_begin_.size(); ++i) added_begin_[i] += added_begin_[i - 1];
+}
+
+std::optional<uint32_t> Tokenizer::Find(std::string_view text) const {
+  for (size_t slot = HashOf(text) & (index_.size() - 1); index_[slot] != 0; slot = (slot + 1) & (index_.size() - 1)) {
+    if (spec_.Text(index_[slot] - 1) == text) return index_[slot] - 1;
+  }
+  return std::nullopt;
+}
+
+std::optional<uint32_t> Tokenizer::MatchAdded(std::string_view text, bool trusted) const {
+  const auto lead = static_cast<unsigned char>(text.front());
+  for (uint32_t i = added_begin_[lead]; i < added_begin_[lead + 1u]; ++i) {
+    const uint32_t token = added_[i];
+    if ((trusted || spec_.types[token] == TokenType::kUserDefined) && text.starts_with(spec_.Text(token))) return token;
+  }
+  return std::nullopt;
+}
+
+std::vector<Tokenizer::Fragment> Tokenizer::Split(std::span<const PromptPiece> pieces) const {
+  std::vector<Fragment> fragments;
+  std::string plain;
+  const auto end_plain = [&] {
+    if (!plain.empty()) fragments.push_back({std::move(plain), std::nullopt});
+    plain.clear();
+  };
+  for (const PromptPiece& piece : pieces) {
+    for (size_t at = 0; at < piece.text.size();) {
+      const auto token = MatchAdded(std::string_view(piece.text).substr(at), piece.trusted);
+      if (token) {
+        end_plain();
+        fragments.push_back({{}, token});
+        at += spec_.Text(*token).size();
+      } else {
+        plain += piece.text[at++];
+      }
+    }
+  }
+  end_plain();
+  return fragments;
+}
+
+void Tokenizer::EncodePlain(std::string_view text, std::vector<uint32_t>* tokens) const {
+  const auto find = [&](std::string_view part) -> std::optional<SpmPiece> {
+    const auto token = Find(part);
+    if (!token) return std::nullopt;
+    return SpmPiece{*token, spec_.scores[*token]};
+  };
+  MergeSpm(text, find, [&](std::string_view part, std::optional<uint32_t> token) {
+    if (token) {
+      tokens->push_back(*token);
+      return;
+    }
+    for (const char c : part) {
+      const uint32_t byte = byte_tokens_[static_cast<unsigned char>(c)];
+      tokens->push_back(byte == kNoToken ? *spec_.unknown : byte);
+    }
+  });
+}
+
+std::vector<uint32_t> Tokenizer::Encode(std::span<const PromptPiece> pieces) const {
+  std::vector<uint32_t> tokens;
+  bool after_special = true;
+  for (const Fragment& fragment : Split(pieces)) {
+    if (fragment.special) {
+      tokens.push_back(*fragment.special);
+      after_special = true;
+      continue;
+    }
+    // The space goes in front of the text, and of text that follows a special token.
+    const bool prefix = spec_.add_space_prefix && after_special;
+    EncodePlain(SpacesToMarks(prefix ? " " + fragment.text : fragment.text), &tokens);
+    after_special = false;
+  }
+  return tokens;
+}
+
+std::vector<uint32_t> Tokenizer::Encode(std::string_view text, bool special) const {
+  const PromptPiece piece = {std::string(text), special};
+  return Encode(std::span(&piece, 1));
+}
+
+void Tokenizer::AppendBytes(uint32_t token, bool special, std::string* bytes) const {
+  if (token >= size()) return;
+  const std::string_view text = spec_.Text(token);
+  switch (spec_.types[token]) {
+    case TokenType::kNormal:
+    case TokenType::kUserDefined:
+    case TokenType::kUnused: AppendMarksAsSpaces(text, bytes); return;
+    case TokenType::kByte: *bytes += static_cast<char>(*ByteOf(text)); return;
+    case TokenType::kUnknown: *bytes += special ? std::string(text) : std::string(" \xe2\x81\x87 "); return;
+    case TokenType::kControl:
+      if (special) *bytes += text;
+      return;
+  }
+}
+
+std::string Tokenizer::Decode(std::span<const uint32_t> tokens, bool special) const {
+  std::string bytes;
+  for (const uint32_t token : tokens) AppendBytes(token, special, &bytes);
+  // The space that Encode put in front, unless the text starts with a token that takes none.
+  const bool plain_start = !tokens.empty() && tokens[0] < size() && spec_.types[tokens[0]] != TokenType::kControl;
+  const bool bos_first = !tokens.empty() && spec_.bos && tokens[0] == *spec_.bos && !special;
+  if (spec_.add_space_prefix && (plain_start || bos_first) && bytes.starts_with(' ')) bytes.erase(0, 1);
+  return bytes;
+}
+
+bool Tokenizer::EndsTurn(uint32_t token) const {
+  return std::find(spec_.end_of_turn.begin(), spec_.end_of_turn.end(), token) != spec_.end_of_turn.end();
+}
+
+uint64_t Tokenizer::bytes() const {
+  const auto size_of = [](const auto& list) { return list.capacity() * sizeof(list[0]); };
+  return spec_.texts.capacity() + size_of(spec_.text_ends) + size_of(spec_.scores) + size_of(spec_.types) + size_of(index_) +
+         size_of(added_) + size_of(added_begin_) + size_of(byte_tokens_);
+}
+
+std::string TokenStream::Push(uint32_t token) {
+  tokenizer_.AppendBytes(token, /*special=*/false, &pending_);
+  const size_t complete = pending_.size() - IncompleteUtf8Tail(pending_);
+  std::string text = ReplaceInvalidUtf8(std::string_view(pending_).substr(0, complete));
+  pending_.erase(0, complete);
+  return text;
+}
+
+std::string TokenStream::Finish() {
+  std::string text = ReplaceInvalidUtf8(pending_);
+  pending_.clear();
+  return text;
+}
+
+}  // namespace bantam
