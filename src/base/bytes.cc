@@ -6,8 +6,8 @@ namespace bantam {
 
 Result<std::span<const std::byte>> ByteReader::Take(uint64_t size, std::string_view what) {
   if (size > remaining()) {
-    return Error(Code::kCorrupt, fmt::format("{} at offset {} needs {} bytes and the file has {} left; it is cut short or damaged",
-                                             what, offset_, size, remaining()));
+    return Error(Code::kCorrupt, fmt::format("{} at offset {} needs {} bytes and the file has {} left; it is cut short or damaged", what,
+                                             offset_, size, remaining()));
   }
   const auto field = bytes_.subspan(offset_, static_cast<size_t>(size));
   offset_ += static_cast<size_t>(size);

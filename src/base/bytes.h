@@ -25,12 +25,8 @@ T LoadUnaligned(const void* source) {
 }
 
 // a * b and a + b, or false when the result does not fit in 64 bits.
-[[nodiscard]] inline bool CheckedMultiply(uint64_t a, uint64_t b, uint64_t* product) {
-  return !__builtin_mul_overflow(a, b, product);
-}
-[[nodiscard]] inline bool CheckedAdd(uint64_t a, uint64_t b, uint64_t* sum) {
-  return !__builtin_add_overflow(a, b, sum);
-}
+[[nodiscard]] inline bool CheckedMultiply(uint64_t a, uint64_t b, uint64_t* product) { return !__builtin_mul_overflow(a, b, product); }
+[[nodiscard]] inline bool CheckedAdd(uint64_t a, uint64_t b, uint64_t* sum) { return !__builtin_add_overflow(a, b, sum); }
 
 class ByteReader {
  public:
@@ -54,9 +50,7 @@ class ByteReader {
   size_t offset_ = 0;
 };
 
-inline std::string_view AsText(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+inline std::string_view AsText(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 // FNV-1a, 64 bits: a fingerprint for people to compare, not a protection against an adversary.
 uint64_t Fingerprint(std::span<const std::byte> bytes);

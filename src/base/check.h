@@ -9,10 +9,10 @@ namespace bantam {
 
 }  // namespace bantam
 
-#define CHECK(condition)                                             \
-  do {                                                               \
-    if (!(condition)) [[unlikely]]                                   \
-      ::bantam::CheckFailed(#condition, __FILE__, __LINE__);         \
+#define CHECK(condition)                                     \
+  do {                                                       \
+    if (!(condition)) [[unlikely]]                           \
+      ::bantam::CheckFailed(#condition, __FILE__, __LINE__); \
   } while (false)
 
 #ifdef NDEBUG

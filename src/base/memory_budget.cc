@@ -10,10 +10,10 @@ Result<MemoryBudget::Reservation> MemoryBudget::Reserve(uint64_t bytes, std::str
   uint64_t used = used_bytes_.load();
   do {
     if (bytes > limit_bytes_ - used) {
-      return Error(Code::kExhausted, fmt::format("{} needs {} ({} bytes) and the memory budget of {} has {} left; raise --memory or "
-                                                 "choose a smaller model or context",
-                                                 what, FormatBytes(bytes), bytes, FormatBytes(limit_bytes_),
-                                                 FormatBytes(limit_bytes_ - used)));
+      return Error(Code::kExhausted,
+                   fmt::format("{} needs {} ({} bytes) and the memory budget of {} has {} left; raise --memory or "
+                               "choose a smaller model or context",
+                               what, FormatBytes(bytes), bytes, FormatBytes(limit_bytes_), FormatBytes(limit_bytes_ - used)));
     }
   } while (!used_bytes_.compare_exchange_weak(used, used + bytes));
   return Reservation(this, bytes);

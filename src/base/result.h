@@ -130,15 +130,14 @@ inline Status Ok() { return {}; }
 #define BANTAM_CONCAT(a, b) BANTAM_CONCAT_INNER(a, b)
 
 // BANTAM_TRY(expression): returns its Error from the enclosing function, otherwise goes on.
-#define BANTAM_TRY(...)                                        \
-  do {                                                         \
-    if (auto bantam_status = (__VA_ARGS__); !bantam_status.ok()) \
-      return std::move(bantam_status).error();                 \
+#define BANTAM_TRY(...)                                                                                   \
+  do {                                                                                                    \
+    if (auto bantam_status = (__VA_ARGS__); !bantam_status.ok()) return std::move(bantam_status).error(); \
   } while (false)
 
 // BANTAM_ASSIGN(auto x, expression): x becomes the value, or the Error is returned.
 #define BANTAM_ASSIGN(target, ...) BANTAM_ASSIGN_INNER(BANTAM_CONCAT(bantam_result_, __LINE__), target, __VA_ARGS__)
-#define BANTAM_ASSIGN_INNER(temporary, target, ...)            \
-  auto temporary = (__VA_ARGS__);                              \
-  if (!temporary.ok()) return std::move(temporary).error();    \
+#define BANTAM_ASSIGN_INNER(temporary, target, ...)         \
+  auto temporary = (__VA_ARGS__);                           \
+  if (!temporary.ok()) return std::move(temporary).error(); \
   target = std::move(temporary).value()

@@ -144,9 +144,8 @@ SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, int af
   const auto memory = GroupFolders(mount + "/memory", groups.memory);
   const auto cpu = GroupFolders(mount + "/cpu", groups.cpu);
 
-  const uint64_t left = std::min(
-      GroupMemoryLeft(files, unified, "memory.max", "memory.current", "inactive_file "),
-      GroupMemoryLeft(files, memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
+  const uint64_t left = std::min(GroupMemoryLeft(files, unified, "memory.max", "memory.current", "inactive_file "),
+                                 GroupMemoryLeft(files, memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
   limits.memory_available_bytes = std::min(limits.memory_available_bytes, left);
 
   const double quota = std::min(UnifiedCpuQuota(files, unified), LegacyCpuQuota(files, cpu));

@@ -19,7 +19,8 @@ Result<std::string> FindModel(FileSystem& files, const std::string& name) {
     std::string path = fmt::format("{}/{}", folder, kDemoModel);
     if (files.Exists(path)) return path;
     return Error(Code::kNotFound, fmt::format("no model was named and the demo model is not at {}; fetch it with scripts/fetch-demo-model "
-                                              "(./dev run does) or name a .gguf file", path));
+                                              "(./dev run does) or name a .gguf file",
+                                              path));
   }
   if (name.find('/') != std::string::npos || files.Exists(name)) return name;
   for (const std::string& path : {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name)}) {

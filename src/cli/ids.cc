@@ -17,8 +17,8 @@ Result<std::vector<uint32_t>> ParseIds(std::string_view text, std::string_view i
     uint32_t id = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
     if (error != std::errc() || end != word.data() + word.size()) {
-      return Error(Code::kCorrupt, fmt::format("{}: word {} is {}, expected a token id (a decimal number)", input, ids.size() + 1,
-                                               word.substr(0, 40)));
+      return Error(Code::kCorrupt,
+                   fmt::format("{}: word {} is {}, expected a token id (a decimal number)", input, ids.size() + 1, word.substr(0, 40)));
     }
     ids.push_back(id);
     text.remove_prefix(word.size());

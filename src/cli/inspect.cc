@@ -28,18 +28,30 @@ struct Options {
 
 std::string_view ArrayTypeName(ArrayType type) {
   switch (type) {
-    case ArrayType::kU8: return "u8";
-    case ArrayType::kI8: return "i8";
-    case ArrayType::kU16: return "u16";
-    case ArrayType::kI16: return "i16";
-    case ArrayType::kU32: return "u32";
-    case ArrayType::kI32: return "i32";
-    case ArrayType::kF32: return "f32";
-    case ArrayType::kBool: return "bool";
-    case ArrayType::kString: return "string";
-    case ArrayType::kU64: return "u64";
-    case ArrayType::kI64: return "i64";
-    case ArrayType::kF64: return "f64";
+    case ArrayType::kU8:
+      return "u8";
+    case ArrayType::kI8:
+      return "i8";
+    case ArrayType::kU16:
+      return "u16";
+    case ArrayType::kI16:
+      return "i16";
+    case ArrayType::kU32:
+      return "u32";
+    case ArrayType::kI32:
+      return "i32";
+    case ArrayType::kF32:
+      return "f32";
+    case ArrayType::kBool:
+      return "bool";
+    case ArrayType::kString:
+      return "string";
+    case ArrayType::kU64:
+      return "u64";
+    case ArrayType::kI64:
+      return "i64";
+    case ArrayType::kF64:
+      return "f64";
   }
   return "?";
 }
@@ -104,7 +116,8 @@ std::string FileText(const ModelFile& file, const Options& options) {
   if (!options.tensors) return text;
   text += "\n";
   for (const TensorInfo& tensor : file.directory.tensors()) {
-    text += fmt::format("  {:<32} {:<8} {:<22} at {}\n", Printable(tensor.name), Info(tensor.dtype).name, ShapeText(tensor), tensor.offset_bytes);
+    text += fmt::format("  {:<32} {:<8} {:<22} at {}\n", Printable(tensor.name), Info(tensor.dtype).name, ShapeText(tensor),
+                        tensor.offset_bytes);
   }
   return text;
 }

@@ -22,11 +22,11 @@ inline constexpr size_t kInputBytesMax = size_t{64} << 20;
 inline constexpr size_t kContextDefault = 4096;
 
 struct RunOptions {
-  std::string memory;   // --memory, empty: what is available
-  size_t context = 0;   // --context, 0: min(trained, kContextDefault)
-  int threads = 0;      // -t, 0: all usable processors
+  std::string memory;  // --memory, empty: what is available
+  size_t context = 0;  // --context, 0: min(trained, kContextDefault)
+  int threads = 0;     // -t, 0: all usable processors
   std::string kernels = "auto";
-  std::string kv;       // --kv, empty: f16, or q8 when memory is short
+  std::string kv;  // --kv, empty: f16, or q8 when memory is short
 };
 
 void AddRunOptions(CLI::App& verb, RunOptions* options);

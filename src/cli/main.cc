@@ -16,8 +16,9 @@ int Main(int argc, char** argv) {
   CLI::App app("Small language models on small machines.", "bantam");
   app.set_version_flag("--version", std::string("bantam ") + BANTAM_VERSION);
   app.require_subcommand(0, 1);
-  app.footer("bantam VERB --help explains each verb.\n"
-             "Exit codes: 0 success, 2 usage, 3 bad input file, 4 not enough memory, 5 unavailable, 130 interrupted.");
+  app.footer(
+      "bantam VERB --help explains each verb.\n"
+      "Exit codes: 0 success, 2 usage, 3 bad input file, 4 not enough memory, 5 unavailable, 130 interrupted.");
   bantam::Action action;
   bantam::AddRunVerb(app, &action);
   bantam::AddInspectVerb(app, &action);

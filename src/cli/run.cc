@@ -166,7 +166,8 @@ int Runner::Once(const std::string& prompt) {
     done = Exchange(prompt);
   }
   if (!done.ok()) return Fail(done.error());
-  if (output_lost_) return Fail(Error(Code::kUnavailable, "standard output: cannot write the answer; its reader is gone or the disk is full"));
+  if (output_lost_)
+    return Fail(Error(Code::kUnavailable, "standard output: cannot write the answer; its reader is gone or the disk is full"));
   Note(Stats());
   return Interrupted() ? ExitStatus(Code::kCancelled) : 0;
 }
@@ -187,9 +188,9 @@ void Runner::Command(std::string_view line) {
 }
 
 int Runner::Chat() {
-  Note(fmt::format("{} on {} thread{}, kernels {}, context {}. /help lists the commands, Ctrl-D leaves.\n", loaded_.model->config.architecture,
-                   loaded_.plan.options.threads, loaded_.plan.options.threads == 1 ? "" : "s", loaded_.model->kernels->name,
-                   loaded_.session->context()));
+  Note(fmt::format("{} on {} thread{}, kernels {}, context {}. /help lists the commands, Ctrl-D leaves.\n",
+                   loaded_.model->config.architecture, loaded_.plan.options.threads, loaded_.plan.options.threads == 1 ? "" : "s",
+                   loaded_.model->kernels->name, loaded_.session->context()));
   while (!output_lost_) {
     ClearInterrupt();
     const InputLine line = ReadLine("> ");
@@ -225,8 +226,8 @@ std::string Runner::Stats() {
     text += fmt::format(", {:.1f} GB/s read, {:.0f} % of the {:.1f} GB/s measured here", read_rate * 1e-9, 100 * read_rate / bandwidth,
                         bandwidth * 1e-9);
   }
-  text += fmt::format("\ncontext {} of {} tokens; peak memory {} of {} planned", loaded_.session->tokens().size(), loaded_.session->context(),
-                      FormatBytes(PeakResidentBytes()), FormatBytes(loaded_.plan.total_bytes()));
+  text += fmt::format("\ncontext {} of {} tokens; peak memory {} of {} planned", loaded_.session->tokens().size(),
+                      loaded_.session->context(), FormatBytes(PeakResidentBytes()), FormatBytes(loaded_.plan.total_bytes()));
   if (!loaded_.session->tokens().empty()) {
     text += fmt::format("; logits {:016x}", Fingerprint(std::as_bytes(loaded_.session->logits())));
   }

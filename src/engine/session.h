@@ -63,8 +63,8 @@ class Session {
   const KvLayout layout_;
   KvCache cache_;
   std::unique_ptr<Executor> executor_;
-  std::vector<uint32_t> tokens_;   // capacity: the context
-  std::vector<uint32_t> blocks_;   // of this sequence, in order
+  std::vector<uint32_t> tokens_;  // capacity: the context
+  std::vector<uint32_t> blocks_;  // of this sequence, in order
   std::vector<StepRow> rows_;
   std::vector<uint32_t> output_rows_;
   size_t last_output_ = 0;
@@ -83,8 +83,8 @@ struct GenerateOptions {
 
 struct GenerateResult {
   StopReason reason = StopReason::kEndOfTurn;
-  size_t tokens = 0;       // generated, the end-of-turn token not counted
-  size_t decode_steps = 0; // single-token steps that were timed
+  size_t tokens = 0;        // generated, the end-of-turn token not counted
+  size_t decode_steps = 0;  // single-token steps that were timed
   int64_t decode_ns = 0;
   uint64_t kv_read_bytes = 0;
   std::string text;

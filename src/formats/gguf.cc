@@ -16,7 +16,19 @@ constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
 
 // Value types as the file numbers them.
 enum : uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 
 struct ScalarType {
@@ -26,19 +38,32 @@ struct ScalarType {
 
 std::optional<ScalarType> ScalarOf(uint32_t id) {
   switch (id) {
-    case kU8: return ScalarType{ArrayType::kU8, 1};
-    case kI8: return ScalarType{ArrayType::kI8, 1};
-    case kU16: return ScalarType{ArrayType::kU16, 2};
-    case kI16: return ScalarType{ArrayType::kI16, 2};
-    case kU32: return ScalarType{ArrayType::kU32, 4};
-    case kI32: return ScalarType{ArrayType::kI32, 4};
-    case kF32: return ScalarType{ArrayType::kF32, 4};
-    case kBool: return ScalarType{ArrayType::kBool, 1};
-    case kString: return ScalarType{ArrayType::kString, 0};
-    case kU64: return ScalarType{ArrayType::kU64, 8};
-    case kI64: return ScalarType{ArrayType::kI64, 8};
-    case kF64: return ScalarType{ArrayType::kF64, 8};
-    default: return std::nullopt;
+    case kU8:
+      return ScalarType{ArrayType::kU8, 1};
+    case kI8:
+      return ScalarType{ArrayType::kI8, 1};
+    case kU16:
+      return ScalarType{ArrayType::kU16, 2};
+    case kI16:
+      return ScalarType{ArrayType::kI16, 2};
+    case kU32:
+      return ScalarType{ArrayType::kU32, 4};
+    case kI32:
+      return ScalarType{ArrayType::kI32, 4};
+    case kF32:
+      return ScalarType{ArrayType::kF32, 4};
+    case kBool:
+      return ScalarType{ArrayType::kBool, 1};
+    case kString:
+      return ScalarType{ArrayType::kString, 0};
+    case kU64:
+      return ScalarType{ArrayType::kU64, 8};
+    case kI64:
+      return ScalarType{ArrayType::kI64, 8};
+    case kF64:
+      return ScalarType{ArrayType::kF64, 8};
+    default:
+      return std::nullopt;
   }
 }
 
@@ -88,16 +113,26 @@ Result<MetadataValue> ReadAs(ByteReader& reader, std::string_view key) {
 Result<MetadataValue> ReadValue(ByteReader& reader, std::string_view key) {
   BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
   switch (id) {
-    case kU8: return ReadAs<uint8_t, uint64_t>(reader, key);
-    case kI8: return ReadAs<int8_t, int64_t>(reader, key);
-    case kU16: return ReadAs<uint16_t, uint64_t>(reader, key);
-    case kI16: return ReadAs<int16_t, int64_t>(reader, key);
-    case kU32: return ReadAs<uint32_t, uint64_t>(reader, key);
-    case kI32: return ReadAs<int32_t, int64_t>(reader, key);
-    case kF32: return ReadAs<float, double>(reader, key);
-    case kU64: return ReadAs<uint64_t, uint64_t>(reader, key);
-    case kI64: return ReadAs<int64_t, int64_t>(reader, key);
-    case kF64: return ReadAs<double, double>(reader, key);
+    case kU8:
+      return ReadAs<uint8_t, uint64_t>(reader, key);
+    case kI8:
+      return ReadAs<int8_t, int64_t>(reader, key);
+    case kU16:
+      return ReadAs<uint16_t, uint64_t>(reader, key);
+    case kI16:
+      return ReadAs<int16_t, int64_t>(reader, key);
+    case kU32:
+      return ReadAs<uint32_t, uint64_t>(reader, key);
+    case kI32:
+      return ReadAs<int32_t, int64_t>(reader, key);
+    case kF32:
+      return ReadAs<float, double>(reader, key);
+    case kU64:
+      return ReadAs<uint64_t, uint64_t>(reader, key);
+    case kI64:
+      return ReadAs<int64_t, int64_t>(reader, key);
+    case kF64:
+      return ReadAs<double, double>(reader, key);
     case kBool: {
       BANTAM_ASSIGN(const uint8_t byte, reader.Read<uint8_t>(key));
       if (byte > 1) return Error(Code::kCorrupt, fmt::format("metadata key {}: a bool of value {}, expected 0 or 1", key, byte));
@@ -113,7 +148,8 @@ Result<MetadataValue> ReadValue(ByteReader& reader, std::string_view key) {
     }
     default:
       return Error(Code::kCorrupt, fmt::format("metadata key {}: value type {}, expected 0 to 12; the file is damaged or newer than "
-                                               "GGUF version 3", key, id));
+                                               "GGUF version 3",
+                                               key, id));
   }
 }
 
@@ -148,8 +184,8 @@ Status SizeTensor(TensorInfo* tensor) {
   uint64_t elements = 1;
   for (uint32_t d = 0; d < tensor->n_dimensions; ++d) {
     if (tensor->dimensions[d] == 0 || !CheckedMultiply(elements, tensor->dimensions[d], &elements) || elements > (uint64_t{1} << 48)) {
-      return Error(Code::kCorrupt, fmt::format("tensor {}: dimension {} of {} elements makes no possible size", tensor->name, d,
-                                               tensor->dimensions[d]));
+      return Error(Code::kCorrupt,
+                   fmt::format("tensor {}: dimension {} of {} elements makes no possible size", tensor->name, d, tensor->dimensions[d]));
     }
   }
   const DTypeInfo& info = Info(tensor->dtype);
@@ -178,8 +214,8 @@ Result<TensorInfo> ReadTensorInfo(ByteReader& reader) {
   BANTAM_ASSIGN(const uint32_t type, reader.Read<uint32_t>(tensor.name));
   const auto dtype = DTypeFromGguf(type);
   if (!dtype) {
-    return Error(Code::kUnsupported, fmt::format("tensor {}: weight format {} is not supported; convert the model to Q4_K_M, Q8_0 or F16",
-                                                 tensor.name, type));
+    return Error(Code::kUnsupported,
+                 fmt::format("tensor {}: weight format {} is not supported; convert the model to Q4_K_M, Q8_0 or F16", tensor.name, type));
   }
   tensor.dtype = *dtype;
   BANTAM_ASSIGN(tensor.offset_bytes, reader.Read<uint64_t>(tensor.name));
@@ -195,8 +231,8 @@ Status PlaceTensors(uint64_t data_begin, uint64_t file_bytes, uint64_t alignment
                                                tensor.name, tensor.offset_bytes, alignment));
     }
     uint64_t end = 0;
-    if (!CheckedAdd(data_begin, tensor.offset_bytes, &tensor.offset_bytes) ||
-        !CheckedAdd(tensor.offset_bytes, tensor.size_bytes, &end) || end > file_bytes) {
+    if (!CheckedAdd(data_begin, tensor.offset_bytes, &tensor.offset_bytes) || !CheckedAdd(tensor.offset_bytes, tensor.size_bytes, &end) ||
+        end > file_bytes) {
       return Error(Code::kCorrupt, fmt::format("tensor {}: {} bytes end past the file's {} bytes; the file is cut short, fetch it again",
                                                tensor.name, tensor.size_bytes, file_bytes));
     }
@@ -208,7 +244,8 @@ Result<uint64_t> ReadAlignment(const Metadata& metadata) {
   BANTAM_ASSIGN(const auto alignment, metadata.U32("general.alignment"));
   const uint64_t value = alignment.value_or(32);
   if (value == 0 || value > kGgufAlignmentMax || !std::has_single_bit(value)) {
-    return Error(Code::kCorrupt, fmt::format("metadata key general.alignment: {}, expected a power of two up to {}", value, kGgufAlignmentMax));
+    return Error(Code::kCorrupt,
+                 fmt::format("metadata key general.alignment: {}, expected a power of two up to {}", value, kGgufAlignmentMax));
   }
   return value;
 }

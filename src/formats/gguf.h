@@ -10,9 +10,9 @@
 
 namespace bantam {
 
-inline constexpr uint64_t kGgufMetadataMax = 1 << 16;   // key-value pairs
+inline constexpr uint64_t kGgufMetadataMax = 1 << 16;  // key-value pairs
 inline constexpr uint64_t kGgufTensorsMax = 1 << 16;
-inline constexpr uint64_t kGgufKeyBytesMax = 1 << 16;   // of a key or a tensor name
+inline constexpr uint64_t kGgufKeyBytesMax = 1 << 16;  // of a key or a tensor name
 inline constexpr uint64_t kGgufAlignmentMax = 1 << 20;
 
 // Maps and checks the file. Errors: those of FileSystem::Map; Corrupt (bytes contradict the format); Unsupported (another

@@ -19,16 +19,21 @@ size_t ElementBytes(ArrayType type) {
   switch (type) {
     case ArrayType::kU8:
     case ArrayType::kI8:
-    case ArrayType::kBool: return 1;
+    case ArrayType::kBool:
+      return 1;
     case ArrayType::kU16:
-    case ArrayType::kI16: return 2;
+    case ArrayType::kI16:
+      return 2;
     case ArrayType::kU32:
     case ArrayType::kI32:
-    case ArrayType::kF32: return 4;
+    case ArrayType::kF32:
+      return 4;
     case ArrayType::kU64:
     case ArrayType::kI64:
-    case ArrayType::kF64: return 8;
-    case ArrayType::kString: return 0;
+    case ArrayType::kF64:
+      return 8;
+    case ArrayType::kString:
+      return 0;
   }
   return 0;
 }
@@ -36,17 +41,28 @@ size_t ElementBytes(ArrayType type) {
 double LoadNumber(ArrayType type, const std::byte* at) {
   switch (type) {
     case ArrayType::kU8:
-    case ArrayType::kBool: return LoadUnaligned<uint8_t>(at);
-    case ArrayType::kI8: return LoadUnaligned<int8_t>(at);
-    case ArrayType::kU16: return LoadUnaligned<uint16_t>(at);
-    case ArrayType::kI16: return LoadUnaligned<int16_t>(at);
-    case ArrayType::kU32: return LoadUnaligned<uint32_t>(at);
-    case ArrayType::kI32: return LoadUnaligned<int32_t>(at);
-    case ArrayType::kF32: return static_cast<double>(LoadUnaligned<float>(at));
-    case ArrayType::kU64: return static_cast<double>(LoadUnaligned<uint64_t>(at));
-    case ArrayType::kI64: return static_cast<double>(LoadUnaligned<int64_t>(at));
-    case ArrayType::kF64: return LoadUnaligned<double>(at);
-    case ArrayType::kString: return 0;
+    case ArrayType::kBool:
+      return LoadUnaligned<uint8_t>(at);
+    case ArrayType::kI8:
+      return LoadUnaligned<int8_t>(at);
+    case ArrayType::kU16:
+      return LoadUnaligned<uint16_t>(at);
+    case ArrayType::kI16:
+      return LoadUnaligned<int16_t>(at);
+    case ArrayType::kU32:
+      return LoadUnaligned<uint32_t>(at);
+    case ArrayType::kI32:
+      return LoadUnaligned<int32_t>(at);
+    case ArrayType::kF32:
+      return static_cast<double>(LoadUnaligned<float>(at));
+    case ArrayType::kU64:
+      return static_cast<double>(LoadUnaligned<uint64_t>(at));
+    case ArrayType::kI64:
+      return static_cast<double>(LoadUnaligned<int64_t>(at));
+    case ArrayType::kF64:
+      return LoadUnaligned<double>(at);
+    case ArrayType::kString:
+      return 0;
   }
   return 0;
 }

@@ -7,11 +7,11 @@
 
 namespace bantam::kernels {
 
-inline constexpr size_t kRows = 16;          // rows of a panel
-inline constexpr size_t kKinds = 10;         // panel kinds, in the order of PanelKind
-inline constexpr size_t kColumnsMax = 8;     // activation vectors of one product call
-inline constexpr size_t kKvTokens = 16;      // tokens of a KV block
-inline constexpr size_t kKvTypes = 3;        // F32, F16, int8, in the order of KvType
+inline constexpr size_t kRows = 16;       // rows of a panel
+inline constexpr size_t kKinds = 10;      // panel kinds, in the order of PanelKind
+inline constexpr size_t kColumnsMax = 8;  // activation vectors of one product call
+inline constexpr size_t kKvTokens = 16;   // tokens of a KV block
+inline constexpr size_t kKvTypes = 3;     // F32, F16, int8, in the order of KvType
 
 // 32 activations as integers: x[i] is about scale * q[i].
 struct ActivationBlock {
@@ -50,13 +50,13 @@ struct Attention {
   const uint8_t* kv_base;  // block b of the sequence starts at kv_base + blocks[b] * block_bytes
   const uint32_t* blocks;
   size_t block_bytes;
-  size_t head_offset;      // of this layer and kv head in a block
+  size_t head_offset;  // of this layer and kv head in a block
   size_t head_dim;
   size_t group;
-  size_t n_context;        // tokens visible to the query, at least 1
-  float scale;             // of the scores, usually 1 / sqrt(head_dim)
-  float* scratch;          // AttentionScratchFloats(head_dim, group)
-  float* out;              // [group][head_dim]
+  size_t n_context;  // tokens visible to the query, at least 1
+  float scale;       // of the scores, usually 1 / sqrt(head_dim)
+  float* scratch;    // AttentionScratchFloats(head_dim, group)
+  float* out;        // [group][head_dim]
 };
 using AttentionFunction = void (*)(const Attention& attention);
 

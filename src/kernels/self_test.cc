@@ -61,7 +61,8 @@ std::vector<uint8_t> RandomPanel(Rng& rng, PanelKind kind) {
 }
 
 Error Disagreement(const KernelSet& set, std::string_view kernel, double got, double expected) {
-  return Error(Code::kInternal, fmt::format("kernel {} of the set {} gives {} where the reference gives {}", kernel, set.name, got, expected));
+  return Error(Code::kInternal,
+               fmt::format("kernel {} of the set {} gives {} where the reference gives {}", kernel, set.name, got, expected));
 }
 
 // max |got - expected| must stay within the tolerance times `magnitude`. NaN fails.
@@ -165,8 +166,9 @@ Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
   std::vector<float> got(kGroup * kHeadDim);
   std::vector<float> expected(kGroup * kHeadDim);
   const uint32_t blocks[2] = {1, 0};
-  kernels::Attention attention = {query.data(), kv.data(), blocks, block_bytes, /*head_offset=*/0, kHeadDim, kGroup, /*n_context=*/27,
-                                  /*scale=*/0.3f, scratch.data(), got.data()};
+  kernels::Attention attention = {query.data(),      kv.data(),      blocks,    block_bytes,
+                                  /*head_offset=*/0, kHeadDim,       kGroup,    /*n_context=*/27,
+                                  /*scale=*/0.3f,    scratch.data(), got.data()};
   set.attention[kv_type](attention);
   attention.out = expected.data();
   kReference.attention[kv_type](attention);

@@ -20,8 +20,7 @@ Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels) {
 Result<std::unique_ptr<Model>> LoadModel(ModelOutline outline, ModelFile& file, MemoryBudget& budget, ThreadPool& pool,
                                          const Progress& progress) {
   BANTAM_ASSIGN(Weights weights, Weights::Load(outline.program, file, budget, pool, progress));
-  return std::make_unique<Model>(
-      Model{std::move(outline.config), std::move(outline.program), outline.kernels, std::move(weights)});
+  return std::make_unique<Model>(Model{std::move(outline.config), std::move(outline.program), outline.kernels, std::move(weights)});
 }
 
 }  // namespace bantam

@@ -109,8 +109,10 @@ class Builder {
     const std::string prefix = fmt::format("blk.{}.", index);
     BANTAM_TRY(Attention(prefix, static_cast<uint32_t>(index), layer));
     switch (layer.feed_forward) {
-      case FeedForward::kGated: return Gated(prefix, layer);
-      case FeedForward::kExperts: return Experts(prefix, layer);
+      case FeedForward::kGated:
+        return Gated(prefix, layer);
+      case FeedForward::kExperts:
+        return Experts(prefix, layer);
     }
     return Ok();
   }
@@ -154,7 +156,8 @@ class Builder {
   Status Experts(const std::string& prefix, const LayerPlan& layer) {
     if (tensors_.Find(prefix + "ffn_gate.0.weight") != nullptr) {
       return Error(Code::kUnsupported, fmt::format("tensor {}ffn_gate.0.weight: one tensor per expert is an old layout; convert the model "
-                                                   "again with a current converter", prefix));
+                                                   "again with a current converter",
+                                                   prefix));
     }
     const size_t experts = config_.experts;
     const size_t inner = layer.feed_forward_width;

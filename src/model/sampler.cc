@@ -38,8 +38,8 @@ void Sampler::Accept(uint32_t token) {
 uint32_t Sampler::Sample(std::span<const float> logits) {
   Penalize(logits);
   if (options_.temperature == 0) {
-    const auto best = std::max_element(candidates_.begin(), candidates_.end(),
-                                       [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; });
+    const auto best =
+        std::max_element(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; });
     return best->token;
   }
   KeepTopK();
@@ -74,9 +74,7 @@ void Sampler::Penalize(std::span<const float> logits) {
 
 // Leaves the k largest, largest first.
 void Sampler::KeepTopK() {
-  const auto larger = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-  };
+  const auto larger = [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; };
   const size_t k = options_.top_k == 0 ? candidates_.size() : std::min<size_t>(options_.top_k, candidates_.size());
   std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(k), candidates_.end(), larger);
   candidates_.resize(k);

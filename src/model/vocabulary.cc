@@ -83,11 +83,12 @@ Result<TokenizerSpec> ReadSpec(const Metadata& metadata) {
 Result<Tokenizer> ReadVocabulary(const ModelFile& file) {
   BANTAM_ASSIGN(const auto model, file.metadata.Text("tokenizer.ggml.model"));
   if (!model) {
-    return Error(Code::kNotFound, fmt::format("{}: the file holds no vocabulary (tokenizer.ggml.model is missing); convert the model again", file.path));
+    return Error(Code::kNotFound,
+                 fmt::format("{}: the file holds no vocabulary (tokenizer.ggml.model is missing); convert the model again", file.path));
   }
   if (*model != "llama") {
-    return Error(Code::kUnsupported, fmt::format("{}: tokenizer model {} is not supported; this build knows llama (SentencePiece-BPE)",
-                                                 file.path, *model));
+    return Error(Code::kUnsupported,
+                 fmt::format("{}: tokenizer model {} is not supported; this build knows llama (SentencePiece-BPE)", file.path, *model));
   }
   Result<TokenizerSpec> spec = ReadSpec(file.metadata);
   if (!spec.ok()) return std::move(spec).error().With(file.path);

@@ -94,9 +94,12 @@ void Executor::Run(const Step& step) {
 
 size_t Executor::RowCount(BufferId id) const {
   switch (program_.buffers[id].rows) {
-    case Rows::kTokens: return step_->rows.size();
-    case Rows::kTokenSlots: return step_->rows.size() * program_.experts_used;
-    case Rows::kOutputs: return step_->output_rows.size();
+    case Rows::kTokens:
+      return step_->rows.size();
+    case Rows::kTokenSlots:
+      return step_->rows.size() * program_.experts_used;
+    case Rows::kOutputs:
+      return step_->output_rows.size();
   }
   return 0;
 }

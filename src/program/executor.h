@@ -27,9 +27,9 @@ struct StepRow {
 };
 
 struct Step {
-  std::span<const StepRow> rows;            // at most PlanOptions::step_tokens
-  std::span<const uint32_t> output_rows;    // rows whose logits are wanted, at most PlanOptions::step_outputs
-  uint8_t* kv_base;                         // block b starts at kv_base + b * KvLayout::block_bytes()
+  std::span<const StepRow> rows;          // at most PlanOptions::step_tokens
+  std::span<const uint32_t> output_rows;  // rows whose logits are wanted, at most PlanOptions::step_outputs
+  uint8_t* kv_base;                       // block b starts at kv_base + b * KvLayout::block_bytes()
 };
 
 class Executor {
@@ -53,9 +53,7 @@ class Executor {
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
   const uint8_t* Row(BufferId id, size_t row) const { return reinterpret_cast<const uint8_t*>(buffers_[id]) + row * row_bytes_[id]; }
   float* FloatRow(BufferId id, size_t row) const { return Floats(id) + row * program_.buffers[id].width; }
-  int32_t* IntegerRow(BufferId id, size_t row) const {
-    return reinterpret_cast<int32_t*>(buffers_[id]) + row * program_.buffers[id].width;
-  }
+  int32_t* IntegerRow(BufferId id, size_t row) const { return reinterpret_cast<int32_t*>(buffers_[id]) + row * program_.buffers[id].width; }
   // Rows of a buffer in this step, and this thread's part of them.
   size_t RowCount(BufferId id) const;
   std::pair<size_t, size_t> RowShare(BufferId id, int thread) const { return Share(RowCount(id), thread, pool_.size()); }
@@ -91,8 +89,8 @@ class Executor {
   Arena arena_;
   std::vector<std::byte*> buffers_;
   std::vector<size_t> row_bytes_;
-  std::vector<float*> scratch_;        // per thread
-  std::vector<bool> barrier_before_;   // per operation
+  std::vector<float*> scratch_;       // per thread
+  std::vector<bool> barrier_before_;  // per operation
   const Step* step_ = nullptr;
 };
 

@@ -15,9 +15,12 @@ static_assert(kKvBlockTokens == kernels::kKvTokens);
 
 size_t ElementBytes(KvType type) {
   switch (type) {
-    case KvType::kF32: return 4;
-    case KvType::kF16: return 2;
-    case KvType::kInt8: return 1;
+    case KvType::kF32:
+      return 4;
+    case KvType::kF16:
+      return 2;
+    case KvType::kInt8:
+      return 1;
   }
   return 4;
 }
@@ -48,9 +51,12 @@ void StoreInt8(uint8_t* base, const float* x, size_t n, size_t stride, uint8_t* 
 
 std::string_view KvTypeName(KvType type) {
   switch (type) {
-    case KvType::kF32: return "f32";
-    case KvType::kF16: return "f16";
-    case KvType::kInt8: return "q8";
+    case KvType::kF32:
+      return "f32";
+    case KvType::kF16:
+      return "f16";
+    case KvType::kInt8:
+      return "q8";
   }
   return "f32";
 }

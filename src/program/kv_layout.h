@@ -18,7 +18,7 @@ enum class KvType : uint8_t {
   kF16,
   kInt8,  // with one f32 scale per token, head, and K or V
 };
-std::string_view KvTypeName(KvType type);                    // "f32", "f16", "q8"
+std::string_view KvTypeName(KvType type);  // "f32", "f16", "q8"
 std::optional<KvType> KvTypeFromName(std::string_view name);
 
 struct KvHeads {

@@ -13,9 +13,12 @@ namespace bantam {
 
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options) {
   switch (buffer.rows) {
-    case Rows::kTokens: return options.step_tokens;
-    case Rows::kTokenSlots: return options.step_tokens * program.experts_used;
-    case Rows::kOutputs: return options.step_outputs;
+    case Rows::kTokens:
+      return options.step_tokens;
+    case Rows::kTokenSlots:
+      return options.step_tokens * program.experts_used;
+    case Rows::kOutputs:
+      return options.step_outputs;
   }
   return 0;
 }
@@ -99,8 +102,9 @@ std::string Describe(const MemoryPlan& plan) {
   std::string text;
   text += line("weights", plan.weights_bytes, "panels, ready for the kernels");
   text += line("kv", plan.kv_bytes, fmt::format("{} tokens, {}", plan.options.context, KvTypeName(plan.options.kv_type)));
-  text += line("activations", plan.activations_bytes,
-               fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));
+  text += line(
+      "activations", plan.activations_bytes,
+      fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));
   text += line("vocabulary", plan.vocabulary_bytes, "");
   text += line("program", plan.reserve_bytes, "code, stacks, allocator");
   text += line("total", plan.total_bytes(), "");

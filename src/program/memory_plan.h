@@ -17,10 +17,10 @@ inline constexpr uint64_t kProcessReserveBytes = uint64_t{16} << 20;
 inline constexpr size_t kContextMin = 128;
 
 struct PlanOptions {
-  size_t context = 0;       // tokens of one sequence
+  size_t context = 0;  // tokens of one sequence
   KvType kv_type = KvType::kF16;
-  size_t step_tokens = 128; // most tokens of one step
-  size_t step_outputs = 1;  // most tokens of one step whose logits are wanted
+  size_t step_tokens = 128;  // most tokens of one step
+  size_t step_outputs = 1;   // most tokens of one step whose logits are wanted
   int threads = 1;
 };
 

@@ -17,49 +17,81 @@ Overloaded(Functions...) -> Overloaded<Functions...>;
 size_t Program::RowWidthBytes(BufferId buffer) const {
   const BufferSpec& spec = buffers[buffer];
   switch (spec.form) {
-    case BufferForm::kFloats: return spec.width * sizeof(float);
-    case BufferForm::kQuantized: return spec.width / 32 * sizeof(kernels::ActivationBlock);
-    case BufferForm::kIntegers: return spec.width * sizeof(int32_t);
+    case BufferForm::kFloats:
+      return spec.width * sizeof(float);
+    case BufferForm::kQuantized:
+      return spec.width / 32 * sizeof(kernels::ActivationBlock);
+    case BufferForm::kIntegers:
+      return spec.width * sizeof(int32_t);
   }
   return 0;
 }
 
 const char* OpName(const Op& op) {
-  static constexpr const char* kNames[] = {"embed",      "rms_norm",      "rope_angles", "rope",           "kv_append", "attend",
-                                           "matmul",     "swiglu",        "add",         "route",          "expert_matmul",
-                                           "combine",    "gather_outputs", "quantize",   "rms_norm_quantize", "gated_matmul"};
+  static constexpr const char* kNames[] = {
+      "embed",         "rms_norm", "rope_angles",    "rope",     "kv_append",         "attend",      "matmul", "swiglu", "add", "route",
+      "expert_matmul", "combine",  "gather_outputs", "quantize", "rms_norm_quantize", "gated_matmul"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>);
   return kNames[op.index()];
 }
 
 OpBuffers BuffersOf(const Op& op) {
-  return std::visit(
-      Overloaded{
-          [](const EmbedOp& o) { return OpBuffers{{}, {o.out}}; },
-          [](const RmsNormOp& o) { return OpBuffers{{o.in}, {o.out}}; },
-          [](const RopeAnglesOp& o) { return OpBuffers{{}, {o.out}}; },
-          [](const RopeOp& o) { return OpBuffers{{o.angles, o.in}, {o.in}}; },
-          [](const KvAppendOp& o) { return OpBuffers{{o.keys, o.values}, {}}; },
-          [](const AttendOp& o) { return OpBuffers{{o.in}, {o.out}}; },
-          [](const MatMulOp& o) {
-            OpBuffers buffers{{o.in}, {}};
-            for (const MatMulPart& part : o.parts) {
-              buffers.writes.push_back(part.out);
-              if (part.accumulate) buffers.reads.push_back(part.out);
-            }
-            return buffers;
-          },
-          [](const SwiGluOp& o) { return OpBuffers{{o.gate, o.up}, {o.out}}; },
-          [](const AddOp& o) { return OpBuffers{{o.in, o.out}, {o.out}}; },
-          [](const RouteOp& o) { return OpBuffers{{o.logits}, {o.ids, o.weights}}; },
-          [](const ExpertMatMulOp& o) { return OpBuffers{{o.in, o.ids}, {o.out}}; },
-          [](const CombineOp& o) { return OpBuffers{{o.in, o.weights}, {o.out}}; },
-          [](const GatherOutputsOp& o) { return OpBuffers{{o.in}, {o.out}}; },
-          [](const QuantizeOp& o) { return OpBuffers{{o.in}, {o.out}}; },
-          [](const RmsNormQuantizeOp& o) { return OpBuffers{{o.in}, {o.out}}; },
-          [](const GatedMatMulOp& o) { return OpBuffers{{o.in}, {o.out}}; },
-      },
-      op);
+  return std::visit(Overloaded{
+                        [](const EmbedOp& o) {
+                          return OpBuffers{{}, {o.out}};
+                        },
+                        [](const RmsNormOp& o) {
+                          return OpBuffers{{o.in}, {o.out}};
+                        },
+                        [](const RopeAnglesOp& o) {
+                          return OpBuffers{{}, {o.out}};
+                        },
+                        [](const RopeOp& o) {
+                          return OpBuffers{{o.angles, o.in}, {o.in}};
+                        },
+                        [](const KvAppendOp& o) {
+                          return OpBuffers{{o.keys, o.values}, {}};
+                        },
+                        [](const AttendOp& o) {
+                          return OpBuffers{{o.in}, {o.out}};
+                        },
+                        [](const MatMulOp& o) {
+                          OpBuffers buffers{{o.in}, {}};
+                          for (const MatMulPart& part : o.parts) {
+                            buffers.writes.push_back(part.out);
+                            if (part.accumulate) buffers.reads.push_back(part.out);
+                          }
+                          return buffers;
+                        },
+                        [](const SwiGluOp& o) {
+                          return OpBuffers{{o.gate, o.up}, {o.out}};
+                        },
+                        [](const AddOp& o) {
+                          return OpBuffers{{o.in, o.out}, {o.out}};
+                        },
+                        [](const RouteOp& o) {
+                          return OpBuffers{{o.logits}, {o.ids, o.weights}};
+                        },
+                        [](const ExpertMatMulOp& o) {
+                          return OpBuffers{{o.in, o.ids}, {o.out}};
+                        },
+                        [](const CombineOp& o) {
+                          return OpBuffers{{o.in, o.weights}, {o.out}};
+                        },
+                        [](const GatherOutputsOp& o) {
+                          return OpBuffers{{o.in}, {o.out}};
+                        },
+                        [](const QuantizeOp& o) {
+                          return OpBuffers{{o.in}, {o.out}};
+                        },
+                        [](const RmsNormQuantizeOp& o) {
+                          return OpBuffers{{o.in}, {o.out}};
+                        },
+                        [](const GatedMatMulOp& o) {
+                          return OpBuffers{{o.in}, {o.out}};
+                        },
+                    },
+                    op);
 }
 
 }  // namespace bantam

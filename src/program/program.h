@@ -21,9 +21,9 @@ inline constexpr uint32_t kNone = UINT32_MAX;
 
 // How many rows a buffer has in one step.
 enum class Rows : uint8_t {
-  kTokens,       // one per token of the step
-  kTokenSlots,   // one per token and chosen expert
-  kOutputs,      // one per token whose logits are wanted
+  kTokens,      // one per token of the step
+  kTokenSlots,  // one per token and chosen expert
+  kOutputs,     // one per token whose logits are wanted
 };
 
 enum class BufferForm : uint8_t {
@@ -107,7 +107,7 @@ struct AttendOp {
 };
 struct MatMulPart {
   WeightId weight;
-  WeightId scale = kNone;   // one number, of formats that scale a whole matrix
+  WeightId scale = kNone;  // one number, of formats that scale a whole matrix
   WeightId bias = kNone;
   bool scale_covers_bias = false;  // scale * (weight * in + bias) instead of scale * weight * in + bias
   BufferId out = kNone;
@@ -175,8 +175,8 @@ struct GatedMatMulOp {
   BufferId out;
 };
 
-using Op = std::variant<EmbedOp, RmsNormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, SwiGluOp, AddOp, RouteOp,
-                        ExpertMatMulOp, CombineOp, GatherOutputsOp, QuantizeOp, RmsNormQuantizeOp, GatedMatMulOp>;
+using Op = std::variant<EmbedOp, RmsNormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, SwiGluOp, AddOp, RouteOp, ExpertMatMulOp,
+                        CombineOp, GatherOutputsOp, QuantizeOp, RmsNormQuantizeOp, GatedMatMulOp>;
 
 struct Program {
   std::vector<BufferSpec> buffers;
@@ -184,10 +184,10 @@ struct Program {
   std::vector<RopeSpec> ropes;
   std::vector<KvHeads> kv_layers;  // per attention layer
   std::vector<Op> ops;
-  BufferId logits = kNone;         // [outputs, vocabulary]
+  BufferId logits = kNone;  // [outputs, vocabulary]
   size_t vocabulary = 0;
-  size_t context_max = 0;          // positions the model was trained for
-  size_t experts_used = 1;         // slots per token
+  size_t context_max = 0;   // positions the model was trained for
+  size_t experts_used = 1;  // slots per token
 
   size_t RowWidthBytes(BufferId buffer) const;
 };

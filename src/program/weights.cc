@@ -60,9 +60,12 @@ Status CopyRows(uint64_t offset, uint64_t size, TensorSource& source, uint8_t* t
 
 uint64_t WeightBytes(const WeightSpec& spec) {
   switch (spec.storage) {
-    case WeightStorage::kPanels: return spec.matrices * MatrixBytes(Info(spec.dtype).panel, spec.rows, spec.columns);
-    case WeightStorage::kVector: return spec.columns * sizeof(float);
-    case WeightStorage::kRows: return spec.rows * RowBytes(spec.dtype, spec.columns);
+    case WeightStorage::kPanels:
+      return spec.matrices * MatrixBytes(Info(spec.dtype).panel, spec.rows, spec.columns);
+    case WeightStorage::kVector:
+      return spec.columns * sizeof(float);
+    case WeightStorage::kRows:
+      return spec.rows * RowBytes(spec.dtype, spec.columns);
   }
   return 0;
 }

@@ -21,9 +21,7 @@ void SixBitPair(const uint8_t* packed, size_t s, BlockCodes* codes) {
 }
 
 // Codes 0, 1, 2 of a codebook entry stand for 8, 25, 43; with the sign they index kIQ2Table.
-constexpr uint8_t SignedIndex(unsigned magnitude, bool negative) {
-  return static_cast<uint8_t>(negative ? 2 - magnitude : 3 + magnitude);
-}
+constexpr uint8_t SignedIndex(unsigned magnitude, bool negative) { return static_cast<uint8_t>(negative ? 2 - magnitude : 3 + magnitude); }
 
 }  // namespace
 

@@ -32,9 +32,7 @@ std::optional<DType> DTypeFromGguf(uint32_t gguf_id);
 const PanelTable& TableOf(DType dtype);
 
 // `elements` is a multiple of the block's.
-inline size_t RowBytes(DType dtype, size_t elements) {
-  return elements / Info(dtype).block_elements * Info(dtype).block_bytes;
-}
+inline size_t RowBytes(DType dtype, size_t elements) { return elements / Info(dtype).block_elements * Info(dtype).block_bytes; }
 
 // Unpacks `elements` weights (a multiple of the block's elements) to floats, equal to the format's definition to the last bit.
 void Unpack(DType dtype, const uint8_t* blocks, size_t elements, float* values);

@@ -45,13 +45,9 @@ struct PanelInfo {
 const PanelInfo& Info(PanelKind kind);
 
 // Bytes of one panel of 16 rows x `columns`, and of all panels of a matrix. `columns` is a multiple of the group.
-inline size_t PanelBytes(PanelKind kind, size_t columns) {
-  return columns / Info(kind).group_columns * Info(kind).group_bytes;
-}
+inline size_t PanelBytes(PanelKind kind, size_t columns) { return columns / Info(kind).group_columns * Info(kind).group_bytes; }
 inline size_t PanelCount(size_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
-inline size_t MatrixBytes(PanelKind kind, size_t rows, size_t columns) {
-  return PanelCount(rows) * PanelBytes(kind, columns);
-}
+inline size_t MatrixBytes(PanelKind kind, size_t rows, size_t columns) { return PanelCount(rows) * PanelBytes(kind, columns); }
 
 // One row's part of a group as small integers, before it is spread over a panel's planes. A weight is
 //   (d * multiplier * sub_scale[s]) * value(code) - dmin * sub_min[s],   s = column / sub_columns,

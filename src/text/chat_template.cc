@@ -39,9 +39,10 @@ Result<std::unique_ptr<ChatTemplate>> MakeChatTemplate(const ChatTemplateInput& 
   if (zephyr && Contains(input.source, "<|assistant|>")) {
     return std::unique_ptr<ChatTemplate>(std::make_unique<ZephyrTemplate>(input.eos));
   }
-  return Error(Code::kUnsupported, input.source.empty()
-                                       ? std::string("the model carries no chat template; use --raw to complete plain text")
-                                       : std::string("the model's chat template is not one this build knows; use --raw to complete plain text"));
+  return Error(Code::kUnsupported,
+               input.source.empty()
+                   ? std::string("the model carries no chat template; use --raw to complete plain text")
+                   : std::string("the model's chat template is not one this build knows; use --raw to complete plain text"));
 }
 
 }  // namespace bantam

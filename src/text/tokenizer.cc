@@ -44,22 +44,21 @@ std::string SpacesToMarks(std::string_view text) {
   return marked;
 }
 
-void AppendMarksAsSpaces(std::string_view text, std::string* out) {
+// Over whole texts, not per token: behind a byte that announces a longer character the mark of a space is taken apart
+// into byte tokens, and only their bytes together are the mark again.
+std::string MarksToSpaces(std::string_view text) {
+  std::string plain;
+  plain.reserve(text.size());
   while (!text.empty()) {
-    if (text.starts_with(kSpaceMark)) {
-      *out += ' ';
-      text.remove_prefix(kSpaceMark.size());
-    } else {
-      *out += text.front();
-      text.remove_prefix(1);
-    }
+    const bool mark = text.starts_with(kSpaceMark);
+    plain += mark ? ' ' : text.front();
+    text.remove_prefix(mark ? kSpaceMark.size() : 1);
   }
+  return plain;
 }
 
 // Whether plain text may become this token by merging: not by spelling out the name of a control or byte token.
-bool IsMergeable(TokenType type) {
-  return type == TokenType::kNormal || type == TokenType::kUserDefined || type == TokenType::kUnused;
-}
+bool IsMergeable(TokenType type) { return type == TokenType::kNormal || type == TokenType::kUserDefined || type == TokenType::kUnused; }
 bool IsAdded(TokenType type) { return type == TokenType::kControl || type == TokenType::kUserDefined || type == TokenType::kUnknown; }
 
 }  // namespace
@@ -74,7 +73,8 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec) {
     if (tokenizer.spec_.types[token] != TokenType::kByte) continue;
     const auto byte = ByteOf(tokenizer.spec_.Text(token));
     if (!byte) {
-      return Error(Code::kCorrupt, fmt::format("token {}: typed as a byte, but its text is not of the form <0x0A>; convert the model again", token));
+      return Error(Code::kCorrupt,
+                   fmt::format("token {}: typed as a byte, but its text is not of the form <0x0A>; convert the model again", token));
     }
     tokenizer.byte_tokens_[*byte] = token;
   }
@@ -188,15 +188,21 @@ std::vector<uint32_t> Tokenizer::Encode(std::string_view text, bool special) con
   return Encode(std::span(&piece, 1));
 }
 
-void Tokenizer::AppendBytes(uint32_t token, bool special, std::string* bytes) const {
+void Tokenizer::AppendRaw(uint32_t token, bool special, std::string* bytes) const {
   if (token >= size()) return;
   const std::string_view text = spec_.Text(token);
   switch (spec_.types[token]) {
     case TokenType::kNormal:
     case TokenType::kUserDefined:
-    case TokenType::kUnused: AppendMarksAsSpaces(text, bytes); return;
-    case TokenType::kByte: *bytes += static_cast<char>(*ByteOf(text)); return;
-    case TokenType::kUnknown: *bytes += special ? std::string(text) : std::string(" \xe2\x81\x87 "); return;
+    case TokenType::kUnused:
+      *bytes += text;
+      return;
+    case TokenType::kByte:
+      *bytes += static_cast<char>(*ByteOf(text));
+      return;
+    case TokenType::kUnknown:
+      *bytes += special ? std::string(text) : std::string(" \xe2\x81\x87 ");
+      return;
     case TokenType::kControl:
       if (special) *bytes += text;
       return;
@@ -205,7 +211,8 @@ void Tokenizer::AppendBytes(uint32_t token, bool special, std::string* bytes) co
 
 std::string Tokenizer::Decode(std::span<const uint32_t> tokens, bool special) const {
   std::string bytes;
-  for (const uint32_t token : tokens) AppendBytes(token, special, &bytes);
+  for (const uint32_t token : tokens) AppendRaw(token, special, &bytes);
+  bytes = MarksToSpaces(bytes);
   // The space that Encode put in front, unless the text starts with a token that takes none.
   const bool plain_start = !tokens.empty() && tokens[0] < size() && spec_.types[tokens[0]] != TokenType::kControl;
   const bool bos_first = !tokens.empty() && spec_.bos && tokens[0] == *spec_.bos && !special;
@@ -224,9 +231,9 @@ uint64_t Tokenizer::bytes() const {
 }
 
 std::string TokenStream::Push(uint32_t token) {
-  tokenizer_.AppendBytes(token, /*special=*/false, &pending_);
+  tokenizer_.AppendRaw(token, /*special=*/false, &pending_);
   const size_t complete = pending_.size() - IncompleteUtf8Tail(pending_);
-  std::string text = ReplaceInvalidUtf8(std::string_view(pending_).substr(0, complete));
+  std::string text = ReplaceInvalidUtf8(MarksToSpaces(std::string_view(pending_).substr(0, complete)));
   pending_.erase(0, complete);
   return text;
 }

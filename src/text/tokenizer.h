@@ -20,16 +20,16 @@ enum class TokenType : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnu
 
 struct TokenizerSpec {
   TokenizerModel model = TokenizerModel::kSentencePieceBpe;
-  std::string texts;                 // all token texts, one after another
-  std::vector<uint32_t> text_ends;   // of token i in `texts`; tokens are numbered from 0
-  std::vector<float> scores;         // per token
-  std::vector<TokenType> types;      // per token
+  std::string texts;                // all token texts, one after another
+  std::vector<uint32_t> text_ends;  // of token i in `texts`; tokens are numbered from 0
+  std::vector<float> scores;        // per token
+  std::vector<TokenType> types;     // per token
   std::optional<uint32_t> bos;
   std::optional<uint32_t> eos;
   std::optional<uint32_t> unknown;
   std::vector<uint32_t> end_of_turn;  // tokens that end an answer, eos included
   bool add_bos = true;
-  bool add_space_prefix = true;       // a space is put in front of the text
+  bool add_space_prefix = true;  // a space is put in front of the text
 
   size_t size() const { return text_ends.size(); }
   std::string_view Text(uint32_t token) const {
@@ -57,8 +57,9 @@ class Tokenizer {
   std::vector<uint32_t> Encode(std::span<const PromptPiece> pieces) const;
   std::vector<uint32_t> Encode(std::string_view text, bool special) const;
 
-  // The bytes of one token: control tokens have none unless `special`. Ids outside the vocabulary have none.
-  void AppendBytes(uint32_t token, bool special, std::string* bytes) const;
+  // The bytes of one token, spaces still marked as U+2581: control tokens have none unless `special`, nor have ids outside
+  // the vocabulary.
+  void AppendRaw(uint32_t token, bool special, std::string* bytes) const;
   // Decode(Encode(x)) == x for any bytes when the vocabulary has byte tokens (a literal U+2581 aside, which reads as space).
   std::string Decode(std::span<const uint32_t> tokens, bool special) const;
 
@@ -80,10 +81,10 @@ class Tokenizer {
   void BuildIndex();
 
   TokenizerSpec spec_;
-  std::vector<uint32_t> index_;            // open-addressed hash of the texts that plain text can become: token + 1, or 0
-  std::vector<uint32_t> added_;            // control and user-defined tokens, by first byte, the longest first
-  std::vector<uint32_t> added_begin_;      // [257]: where each first byte's tokens start in added_
-  std::vector<uint32_t> byte_tokens_;      // [256], or kNoToken
+  std::vector<uint32_t> index_;        // open-addressed hash of the texts that plain text can become: token + 1, or 0
+  std::vector<uint32_t> added_;        // control and user-defined tokens, by first byte, the longest first
+  std::vector<uint32_t> added_begin_;  // [257]: where each first byte's tokens start in added_
+  std::vector<uint32_t> byte_tokens_;  // [256], or kNoToken
 };
 
 // Decodes a growing answer. Never emits half a character: bytes wait until their character is complete; bytes that can no

@@ -125,8 +125,8 @@ inline __m256 Dot(const __m256i w[8], const ActivationBlock& x, int sum) {
     __m256i narrow = _mm256_setzero_si256();
     for (int i = g; i < g + Expand::kAdds && i < kEnd; ++i) {
       const __m256i q = Broadcast4(x.q + 4 * i);
-      const __m256i products = Expand::kSigned ? _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(q, w[i]))
-                                               : _mm256_maddubs_epi16(w[i], q);
+      const __m256i products =
+          Expand::kSigned ? _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(q, w[i])) : _mm256_maddubs_epi16(w[i], q);
       narrow = i == g ? products : _mm256_add_epi16(narrow, products);
     }
     total = _mm256_add_epi32(total, _mm256_madd_epi16(narrow, ones));
@@ -271,9 +271,8 @@ inline void WithCounts(const void* const* columns, size_t n, float* out, Run run
 
 template <typename Load>
 void AnyFloatProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
-  WithCounts(columns, n, out, [&](auto count, const void* const* some, float* to) {
-    FloatProduct<Load, decltype(count)::kValue>(panel, some, to);
-  });
+  WithCounts(columns, n, out,
+             [&](auto count, const void* const* some, float* to) { FloatProduct<Load, decltype(count)::kValue>(panel, some, to); });
 }
 template <typename Expand, size_t kGroupBytes>
 void AnyBlockProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
@@ -364,9 +363,7 @@ inline __m256 Exp(__m256 x) {
   return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(second, bias), 23)));
 }
 
-inline __m256 Silu(__m256 g) {
-  return _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), Exp(_mm256_sub_ps(_mm256_setzero_ps(), g))));
-}
+inline __m256 Silu(__m256 g) { return _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), Exp(_mm256_sub_ps(_mm256_setzero_ps(), g)))); }
 
 void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
   size_t i = 0;
@@ -492,9 +489,8 @@ const KernelSet kAvx2 = {
     .name = "avx2",
     .quantized = {false, false, false, true, true, true, true, true, true, true},
     .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, 544>,
-                AnyBlockProduct<Expand4<8>, 288>, AnySuperProduct<ExpandLut4, 32, false, 256>,
-                AnySuperProduct<Expand4<0>, 32, true, 256>, AnySuperProduct<Expand5, 32, true, 320>,
-                AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2, 16, true, 128>},
+                AnyBlockProduct<Expand4<8>, 288>, AnySuperProduct<ExpandLut4, 32, false, 256>, AnySuperProduct<Expand4<0>, 32, true, 256>,
+                AnySuperProduct<Expand5, 32, true, 320>, AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2, 16, true, 128>},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,

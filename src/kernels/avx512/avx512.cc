@@ -224,15 +224,32 @@ struct Count {
 template <typename Run>
 inline void WithCount(size_t n, Run run) {
   switch (n) {
-    case 1: run(Count<1>()); break;
-    case 2: run(Count<2>()); break;
-    case 3: run(Count<3>()); break;
-    case 4: run(Count<4>()); break;
-    case 5: run(Count<5>()); break;
-    case 6: run(Count<6>()); break;
-    case 7: run(Count<7>()); break;
-    case 8: run(Count<8>()); break;
-    default: __builtin_trap();
+    case 1:
+      run(Count<1>());
+      break;
+    case 2:
+      run(Count<2>());
+      break;
+    case 3:
+      run(Count<3>());
+      break;
+    case 4:
+      run(Count<4>());
+      break;
+    case 5:
+      run(Count<5>());
+      break;
+    case 6:
+      run(Count<6>());
+      break;
+    case 7:
+      run(Count<7>());
+      break;
+    case 8:
+      run(Count<8>());
+      break;
+    default:
+      __builtin_trap();
   }
 }
 
@@ -430,9 +447,8 @@ const KernelSet kAvx512 = {
     .name = "avx512",
     .quantized = {false, false, false, true, true, true, true, true, true, true},
     .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, 544>,
-                AnyBlockProduct<Expand4<8>, 288>, AnySuperProduct<ExpandLut4, 32, false, 256>,
-                AnySuperProduct<Expand4<0>, 32, true, 256>, AnySuperProduct<Expand5, 32, true, 320>,
-                AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2, 16, true, 128>},
+                AnyBlockProduct<Expand4<8>, 288>, AnySuperProduct<ExpandLut4, 32, false, 256>, AnySuperProduct<Expand4<0>, 32, true, 256>,
+                AnySuperProduct<Expand5, 32, true, 320>, AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2, 16, true, 128>},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,

@@ -24,7 +24,8 @@ Result<std::vector<float>> ReadRopeDivisors(ModelFile& file, size_t pairs) {
   for (size_t i = 0; i < pairs; ++i) {
     divisors[i] = LoadUnaligned<float>(bytes.data() + 4 * i);
     if (divisors[i] == 0 || !std::isfinite(divisors[i])) {
-      return Error(Code::kCorrupt, fmt::format("tensor rope_freqs.weight: element {} is {}, expected a finite number but 0", i, divisors[i]));
+      return Error(Code::kCorrupt,
+                   fmt::format("tensor rope_freqs.weight: element {} is {}, expected a finite number but 0", i, divisors[i]));
     }
   }
   return divisors;
@@ -45,7 +46,8 @@ Result<RopeSpec> ReadRope(ModelFile& file, const FamilyMetadata& metadata, uint3
     scaling.linear_factor = factor;  // a factor of 0 is how some converters write "none"
   } else if (type != "none" && type != "linear") {
     return Error(Code::kUnsupported, fmt::format("rotary scaling of type {} is not supported; this build knows linear scaling and "
-                                                 "frequency tables", type));
+                                                 "frequency tables",
+                                                 type));
   }
   BANTAM_ASSIGN(const std::vector<float> divisors, ReadRopeDivisors(file, scaling.rotated_dimensions / 2));
   scaling.divisors = divisors;

@@ -1,0 +1,270 @@
+// Measures this machine: memory, kernels, and a model beside a peer. Prints a table to stderr and JSON to stdout.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory_budget.h"
+#include "base/rng.h"
+#include "base/system_limits.h"
+#include "base/threads.h"
+#include "engine/bandwidth.h"
+#include "engine/session.h"
+#include "formats/gguf.h"
+#include "kernels/kernels.h"
+#include "model/load.h"
+#include "tensor/panel.h"
+
+namespace bantam {
+namespace {
+
+struct Options {
+  std::string only;  // part of the case's name
+  std::string model;
+  std::string peer;
+  std::vector<int> threads;
+  size_t prompt = 128;
+  size_t decode = 64;
+  int repetitions = 5;
+};
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n == 0 ? 0 : n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+class Report {
+ public:
+  explicit Report(std::string only) : only_(std::move(only)) {}
+  bool Wants(const std::string& name) const { return name.find(only_) != std::string::npos; }
+  void Add(const std::string& name, const Json& values) {
+    std::string line = fmt::format("{:<44}", name);
+    for (const auto& [key, value] : values.items()) line += fmt::format(" {} {:.4g}", key, value.get<double>());
+    std::fprintf(stderr, "%s\n", line.c_str());
+    Json row = {{"case", name}};
+    row.update(values);
+    rows_.push_back(row);
+  }
+  const Json& rows() const { return rows_; }
+
+ private:
+  std::string only_;
+  Json rows_ = Json::array();
+};
+
+// Seconds of one call: the median of `repetitions` timings of enough calls to last 20 ms.
+double SecondsPerCall(const std::function<void()>& call, int repetitions, const Clock& clock) {
+  size_t calls = 1;
+  while (true) {
+    const int64_t begin = clock.NowNs();
+    for (size_t i = 0; i < calls; ++i) call();
+    if (clock.NowNs() - begin > 20'000'000) break;
+    calls *= 2;
+  }
+  std::vector<double> seconds;
+  for (int i = 0; i < repetitions; ++i) {
+    const int64_t begin = clock.NowNs();
+    for (size_t c = 0; c < calls; ++c) call();
+    seconds.push_back(static_cast<double>(clock.NowNs() - begin) * 1e-9 / static_cast<double>(calls));
+  }
+  return Median(seconds);
+}
+
+void BenchBandwidth(const Options& options, const KernelSet& kernels, Report& report) {
+  MonotonicClock clock;
+  const std::vector<std::byte> memory(size_t{256} << 20, std::byte{1});
+  for (const int threads : options.threads) {
+    const std::string name = fmt::format("memory.read.t{}", threads);
+    if (!report.Wants(name)) continue;
+    ThreadPool pool(threads);
+    report.Add(name, {{"GB/s", MeasureReadBandwidth(memory, kernels, pool, clock) * 1e-9}});
+  }
+}
+
+// One panel of 2048 columns, which stays in the first-level cache: the arithmetic, not the memory.
+void BenchProducts(const Options& options, const KernelSet& kernels, Report& report) {
+  constexpr size_t kColumns = 2048;
+  MonotonicClock clock;
+  Rng rng(1);
+  for (size_t kind = 0; kind < kPanelKinds; ++kind) {
+    const PanelInfo& info = Info(static_cast<PanelKind>(kind));
+    std::vector<uint8_t> bytes(PanelBytes(info.kind, kColumns));
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(rng.Next() & 0x3b);  // no infinities among the f16 scales
+    std::vector<float> x(kColumns);
+    for (float& value : x) value = static_cast<float>(rng.Uniform() - 0.5);
+    std::vector<kernels::ActivationBlock> q(kColumns / 32);
+    kernels.quantize(x.data(), kColumns, q.data());
+    const PanelTable table;
+    const kernels::Panel panel = {bytes.data(), kColumns, table.value.data(), 1};
+    for (const size_t n : {size_t{1}, kernels::kColumnsMax}) {
+      const std::string name = fmt::format("product.{}.{}.n{}", kernels.name, info.name, n);
+      if (!report.Wants(name)) continue;
+      std::vector<const void*> columns(n, kernels.quantized[kind] ? static_cast<const void*>(q.data()) : x.data());
+      std::vector<float> out(n * kernels::kRows);
+      const double seconds =
+          SecondsPerCall([&] { kernels.product[kind](panel, columns.data(), n, out.data()); }, options.repetitions, clock);
+      const double multiplies = static_cast<double>(kColumns * kernels::kRows * n);
+      report.Add(name, {{"GB/s", static_cast<double>(bytes.size()) / seconds * 1e-9}, {"GMAC/s", multiplies / seconds * 1e-9}});
+    }
+  }
+}
+
+struct Speed {
+  double prompt = 0;  // tokens per second
+  double decode = 0;
+};
+
+class LoadedModel {
+ public:
+  static Result<std::unique_ptr<LoadedModel>> Make(const Options& options, int threads, const KernelSet& kernels) {
+    std::unique_ptr<LoadedModel> loaded(new LoadedModel(threads));
+    const auto files = MakeFileSystem();
+    BANTAM_ASSIGN(ModelFile file, OpenGguf(*files, options.model));
+    BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, kernels));
+    PlanOptions plan_options;
+    plan_options.context = std::max(options.prompt, options.decode + 1);
+    plan_options.threads = threads;
+    const MemoryPlan plan = PlanMemory(outline.program, plan_options, 0);
+    BANTAM_ASSIGN(loaded->model_, LoadModel(std::move(outline), file, loaded->budget_, loaded->pool_, nullptr));
+    BANTAM_ASSIGN(loaded->session_, Session::Make(*loaded->model_, plan, loaded->pool_, loaded->budget_));
+    return loaded;
+  }
+
+  // Random tokens, as the peer's bench uses: the prompt in one go, then single tokens from an empty context.
+  Speed Run(const Options& options) {
+    Rng rng(7);
+    const auto token = [&] { return static_cast<uint32_t>(rng.Next() % session_->vocabulary()); };
+    std::vector<uint32_t> prompt(options.prompt);
+    for (uint32_t& id : prompt) id = token();
+    Speed speed;
+    session_->Truncate(0);
+    int64_t begin = clock_.NowNs();
+    (void)session_->Append(prompt).ok();
+    speed.prompt = static_cast<double>(prompt.size()) / Seconds(begin);
+    session_->Truncate(0);
+    begin = clock_.NowNs();
+    for (size_t i = 0; i < options.decode; ++i) {
+      const uint32_t id = token();
+      (void)session_->Append(std::span(&id, 1)).ok();
+    }
+    speed.decode = static_cast<double>(options.decode) / Seconds(begin);
+    return speed;
+  }
+
+  double Bandwidth() { return MeasureReadBandwidth(model_->weights.bytes(), *model_->kernels, pool_, clock_); }
+  double BytesPerToken() const { return static_cast<double>(DecodeReadBytes(model_->program)); }
+
+ private:
+  explicit LoadedModel(int threads) : budget_(UINT64_MAX), pool_(threads) {}
+  double Seconds(int64_t begin) const { return static_cast<double>(clock_.NowNs() - begin) * 1e-9; }
+
+  MonotonicClock clock_;
+  MemoryBudget budget_;
+  ThreadPool pool_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Session> session_;
+};
+
+// llama-bench prints one JSON object per test: the prompt's has n_gen 0.
+Result<Speed> RunPeer(const Options& options, int threads) {
+  const std::string command = fmt::format("'{}' -m '{}' -t {} -p {} -n {} -r 1 -o json 2>/dev/null", options.peer, options.model, threads,
+                                          options.prompt, options.decode);
+  FILE* pipe = ::popen(command.c_str(), "r");
+  if (pipe == nullptr) return Error(Code::kUnavailable, fmt::format("{}: cannot be started", options.peer));
+  std::string text;
+  std::array<char, 4096> chunk{};
+  for (size_t got = 0; (got = std::fread(chunk.data(), 1, chunk.size(), pipe)) > 0;) text.append(chunk.data(), got);
+  ::pclose(pipe);
+  const Json rows = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  Speed speed;
+  if (rows.is_array()) {
+    for (const Json& row : rows) (row.value("n_gen", 0) == 0 ? speed.prompt : speed.decode) = row.value("avg_ts", 0.0);
+  }
+  if (speed.prompt <= 0 || speed.decode <= 0) {
+    return Error(Code::kUnavailable,
+                 fmt::format("{}: expected the JSON that llama-bench -o json prints; check that it runs", options.peer));
+  }
+  return speed;
+}
+
+Status BenchModel(const Options& options, const KernelSet& kernels, Report& report) {
+  for (const int threads : options.threads) {
+    const std::string name = fmt::format("model.{}.t{}", kernels.name, threads);
+    if (!report.Wants(name)) continue;
+    BANTAM_ASSIGN(const auto loaded, LoadedModel::Make(options, threads, kernels));
+    loaded->Run(options);  // the first run finds cold caches
+    std::vector<double> prompt;
+    std::vector<double> decode;
+    std::vector<double> peer_prompt;
+    std::vector<double> peer_decode;
+    for (int i = 0; i < options.repetitions; ++i) {
+      const Speed ours = loaded->Run(options);
+      prompt.push_back(ours.prompt);
+      decode.push_back(ours.decode);
+      if (options.peer.empty()) continue;
+      BANTAM_ASSIGN(const Speed peer, RunPeer(options, threads));
+      peer_prompt.push_back(peer.prompt);
+      peer_decode.push_back(peer.decode);
+    }
+    const double bandwidth = loaded->Bandwidth();
+    Json values = {{"prompt", Median(prompt)},
+                   {"decode", Median(decode)},
+                   {"GB/s", Median(decode) * loaded->BytesPerToken() * 1e-9},
+                   {"%bandwidth", 100 * Median(decode) * loaded->BytesPerToken() / bandwidth}};
+    if (!options.peer.empty()) {
+      values["peer_prompt"] = Median(peer_prompt);
+      values["peer_decode"] = Median(peer_decode);
+      values["prompt_ratio"] = Median(prompt) / Median(peer_prompt);
+      values["decode_ratio"] = Median(decode) / Median(peer_decode);
+    }
+    report.Add(name, values);
+  }
+  return Ok();
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Measures this machine, the kernels, and a model beside a peer. Table on stderr, JSON on stdout.", "bantam_bench");
+  Options options;
+  app.add_option("--only", options.only, "cases whose name contains this");
+  app.add_option("--model", options.model, "a .gguf file: prompt and decode speed");
+  app.add_option("--peer", options.peer, "path of llama-bench: runs in turn with ours on the same file");
+  app.add_option("-t,--threads", options.threads, "thread counts, such as 1,2")->delimiter(',');
+  app.add_option("-p,--prompt", options.prompt, "tokens of the prompt")->check(CLI::Range(1, 1 << 16))->capture_default_str();
+  app.add_option("-n,--decode", options.decode, "tokens to decode")->check(CLI::Range(1, 1 << 16))->capture_default_str();
+  app.add_option("--repetitions", options.repetitions, "the median of this many")->check(CLI::Range(1, 1000))->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  const auto files = MakeFileSystem();
+  const int processors = ReadSystemLimits(*files, /*root=*/"", AffinityProcessors()).processors;
+  if (options.threads.empty()) options.threads = processors == 1 ? std::vector<int>{1} : std::vector<int>{1, processors};
+  if (options.repetitions % 2 == 0) ++options.repetitions;
+
+  Report report(options.only);
+  BenchBandwidth(options, *RunnableKernels().front(), report);
+  for (const KernelSet* kernels : RunnableKernels()) {
+    if (options.model.empty()) BenchProducts(options, *kernels, report);
+  }
+  if (!options.model.empty()) {
+    const Status done = BenchModel(options, *RunnableKernels().front(), report);
+    if (!done.ok()) {
+      std::fprintf(stderr, "bantam_bench: %s\n", done.error().message().c_str());
+      return ExitStatus(done.error().code());
+    }
+  }
+  std::printf("%s\n", DumpJson(report.rows(), /*indent=*/2).c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace bantam
+
+int main(int argc, char** argv) { return bantam::Main(argc, argv); }

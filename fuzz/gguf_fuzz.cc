@@ -1,0 +1,78 @@
+// A hostile model file, all the way: header, vocabulary, config, lowering, plan, weights, and two tokens.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/memory_budget.h"
+#include "base/threads.h"
+#include "formats/gguf.h"
+#include "kernels/ref/ref.h"
+#include "model/kv_cache.h"
+#include "model/load.h"
+#include "model/vocabulary.h"
+#include "program/executor.h"
+
+namespace bantam {
+namespace {
+
+constexpr uint64_t kMemoryMax = uint64_t{256} << 20;
+
+class MemoryMapping final : public FileMapping {
+ public:
+  MemoryMapping(const uint8_t* data, size_t size) { bytes_ = {reinterpret_cast<const std::byte*>(data), size}; }
+  void Release(uint64_t, uint64_t) const override {}
+};
+
+// One file, whatever its name.
+class MemoryFiles final : public FileSystem {
+ public:
+  MemoryFiles(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+  Result<std::unique_ptr<FileMapping>> Map(const std::string&) override {
+    return std::unique_ptr<FileMapping>(std::make_unique<MemoryMapping>(data_, size_));
+  }
+  Result<std::string> ReadText(const std::string&, size_t) override { return Error(Code::kNotFound, "no such file"); }
+  Result<std::unique_ptr<FileWriter>> Create(const std::string&) override { return Error(Code::kDenied, "read-only"); }
+  bool Exists(const std::string&) override { return true; }
+
+ private:
+  const uint8_t* data_;
+  size_t size_;
+};
+
+Status RunTwoTokens(ModelFile& file) {
+  MemoryBudget budget(kMemoryMax);
+  ThreadPool pool(1);
+  BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, kernels::kReference));
+  PlanOptions options;
+  options.context = 32;
+  options.step_tokens = 2;
+  const MemoryPlan plan = PlanMemory(outline.program, options, 0);
+  if (plan.total_bytes() > kMemoryMax) return Error(Code::kExhausted, "too large to run here");
+  BANTAM_ASSIGN(const auto model, LoadModel(std::move(outline), file, budget, pool, nullptr));
+  const KvLayout layout(options.kv_type, model->program.kv_layers);
+  BANTAM_ASSIGN(const KvCache cache, KvCache::Make(layout, KvBlockCount(options.context), budget));
+  BANTAM_ASSIGN(const auto executor, Executor::Make(model->program, model->weights, kernels::kReference, pool, options, budget));
+  const uint32_t blocks[2] = {0, 1};
+  const uint32_t last = static_cast<uint32_t>(model->program.vocabulary - 1);
+  const StepRow rows[2] = {{0, 0, blocks}, {last, 1, blocks}};
+  const uint32_t outputs[1] = {1};
+  executor->Run({rows, outputs, cache.base()});
+  return Ok();
+}
+
+}  // namespace
+}  // namespace bantam
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  bantam::MemoryFiles files(data, size);
+  auto file = bantam::OpenGguf(files, "input.gguf");
+  if (!file.ok()) return 0;
+  const auto tokenizer = bantam::ReadVocabulary(*file);
+  if (tokenizer.ok()) {
+    const auto ids = tokenizer->Encode("Hello <s> w\xc3\xb6rld", /*special=*/true);
+    (void)tokenizer->Decode(ids, /*special=*/true);
+  }
+  (void)bantam::RunTwoTokens(*file).ok();
+  return 0;
+}

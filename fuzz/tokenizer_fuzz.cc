@@ -1,0 +1,46 @@
+// Any vocabulary on any text: the first bytes of the input make the pieces, the rest is the text, which must come back.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "base/check.h"
+#include "text/tokenizer.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace bantam;
+  TokenizerSpec spec;
+  const auto add = [&](std::string_view text, TokenType type, float score) {
+    spec.texts += text;
+    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
+    spec.types.push_back(type);
+    spec.scores.push_back(score);
+  };
+  add("<unk>", TokenType::kUnknown, 0);
+  add("<s>", TokenType::kControl, 0);
+  for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), TokenType::kByte, 0);
+  add("\xe2\x96\x81", TokenType::kNormal, 0);
+  spec.bos = 1;
+  spec.unknown = 0;
+  // Up to 31 pieces of up to 7 bytes, each with a score.
+  size_t pieces = size > 0 ? data[0] % 32 : 0;
+  size_t at = std::min<size_t>(1, size);
+  for (; pieces > 0 && at + 2 <= size; --pieces) {
+    const size_t length = std::min<size_t>(data[at] % 8, size - at - 2);
+    const auto score = static_cast<float>(static_cast<int8_t>(data[at + 1]));
+    add(std::string_view(reinterpret_cast<const char*>(data) + at + 2, length), TokenType::kNormal, score);
+    at += 2 + length;
+  }
+  const auto tokenizer = Tokenizer::Make(std::move(spec));
+  CHECK(tokenizer.ok());
+  const std::string text(reinterpret_cast<const char*>(data) + at, size - at);
+  const auto tokens = tokenizer->Encode(text, /*special=*/false);
+  for (const uint32_t token : tokens) CHECK(tokenizer->spec().types[token] != TokenType::kControl);
+  const std::string back = tokenizer->Decode(tokens, /*special=*/false);
+  if (text.find("\xe2\x96\x81") == std::string::npos) CHECK(back == text);
+  TokenStream stream(*tokenizer);
+  for (const uint32_t token : tokens) (void)stream.Push(token);
+  (void)stream.Finish();
+  return 0;
+}

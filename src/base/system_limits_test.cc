@@ -1,0 +1,77 @@
+#include "base/system_limits.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "testing/paths.h"
+
+namespace bantam {
+namespace {
+
+class SystemLimitsTest : public ::testing::Test {
+ protected:
+  void Put(const std::string& path, const std::string& text) {
+    const std::filesystem::path whole = folder_.Path(path);
+    std::filesystem::create_directories(whole.parent_path());
+    std::ofstream(whole) << text;
+  }
+  SystemLimits Read(int processors) { return ReadSystemLimits(*files_, folder_.Path(""), processors); }
+
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+};
+
+constexpr char kMeminfo[] = "MemTotal:  8000000 kB\nMemFree: 1000 kB\nMemAvailable:    6000000 kB\n";
+
+TEST_F(SystemLimitsTest, PlainMachine) {
+  Put("proc/meminfo", kMeminfo);
+  const SystemLimits limits = Read(4);
+  EXPECT_EQ(limits.memory_total_bytes, uint64_t{8000000} * 1024);
+  EXPECT_EQ(limits.memory_available_bytes, uint64_t{6000000} * 1024);
+  EXPECT_EQ(limits.processors, 4);
+}
+
+TEST_F(SystemLimitsTest, UnifiedGroupAndItsParents) {
+  Put("proc/meminfo", kMeminfo);
+  Put("proc/self/cgroup", "0::/outer/inner\n");
+  Put("sys/fs/cgroup/outer/memory.max", "1000000\n");
+  Put("sys/fs/cgroup/outer/memory.current", "400000\n");
+  Put("sys/fs/cgroup/outer/memory.stat", "anon 5\ninactive_file 100000\n");
+  Put("sys/fs/cgroup/outer/inner/memory.max", "max\n");
+  Put("sys/fs/cgroup/outer/inner/cpu.max", "max 100000\n");
+  Put("sys/fs/cgroup/outer/cpu.max", "250000 100000\n");
+  const SystemLimits limits = Read(4);
+  EXPECT_EQ(limits.memory_available_bytes, 700000u) << "limit less what is held, of which the file cache can go";
+  EXPECT_EQ(limits.processors, 2) << "2.5 processors run two threads without throttling";
+}
+
+TEST_F(SystemLimitsTest, LegacyGroups) {
+  Put("proc/meminfo", kMeminfo);
+  Put("proc/self/cgroup", "5:cpu,cpuacct:/box\n4:memory:/box\n");
+  Put("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "2000000\n");
+  Put("sys/fs/cgroup/memory/box/memory.usage_in_bytes", "2500000\n");
+  Put("sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", "50000\n");
+  Put("sys/fs/cgroup/cpu/box/cpu.cfs_period_us", "100000\n");
+  const SystemLimits limits = Read(8);
+  EXPECT_EQ(limits.memory_available_bytes, 0u);
+  EXPECT_EQ(limits.processors, 1) << "half a processor is still one thread";
+}
+
+TEST_F(SystemLimitsTest, NoQuotaAndNonsense) {
+  Put("proc/meminfo", kMeminfo);
+  Put("proc/self/cgroup", "garbage\n0::/\n7:cpu:/b\n");
+  Put("sys/fs/cgroup/cpu/b/cpu.cfs_quota_us", "-1\n");
+  Put("sys/fs/cgroup/cpu/b/cpu.cfs_period_us", "100000\n");
+  Put("sys/fs/cgroup/cpu.max", "x y\n");
+  EXPECT_EQ(Read(3).processors, 3);
+}
+
+TEST(SystemLimits, OfThisMachine) {
+  EXPECT_GE(AffinityProcessors(), 1);
+  EXPECT_GT(PeakResidentBytes(), uint64_t{1} << 20);
+}
+
+}  // namespace
+}  // namespace bantam

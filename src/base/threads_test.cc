@@ -1,0 +1,67 @@
+#include "base/threads.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+namespace bantam {
+namespace {
+
+TEST(Share, PartsAreContiguousAndEven) {
+  for (const size_t count : {0u, 1u, 7u, 64u, 1000003u}) {
+    for (const int threads : {1, 2, 3, 8}) {
+      size_t at = 0;
+      for (int thread = 0; thread < threads; ++thread) {
+        const auto [begin, end] = Share(count, thread, threads);
+        EXPECT_EQ(begin, at);
+        EXPECT_LE(end - begin, count / static_cast<size_t>(threads) + 1);
+        at = end;
+      }
+      EXPECT_EQ(at, count);
+    }
+  }
+}
+
+TEST(ThreadPool, EveryThreadRunsOncePerRun) {
+  for (const int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    std::vector<int> runs(static_cast<size_t>(threads));
+    for (int i = 0; i < 200; ++i) pool.Run([&](int thread) { ++runs[static_cast<size_t>(thread)]; });
+    EXPECT_EQ(runs, std::vector<int>(static_cast<size_t>(threads), 200));
+  }
+}
+
+// Each phase reads what all threads wrote in the one before: a barrier that lets one through too early shows.
+TEST(ThreadPool, NobodyPassesABarrierEarly) {
+  constexpr int kThreads = 4;
+  constexpr int kPhases = 500;
+  ThreadPool pool(kThreads);
+  std::vector<int> values(kThreads);
+  std::atomic<int> wrong = 0;
+  pool.Run([&](int thread) {
+    for (int phase = 1; phase <= kPhases; ++phase) {
+      values[static_cast<size_t>(thread)] = phase;
+      pool.Barrier();
+      if (std::accumulate(values.begin(), values.end(), 0) != phase * kThreads) ++wrong;
+      pool.Barrier();
+    }
+  });
+  EXPECT_EQ(wrong, 0);
+}
+
+// More threads than processors: waiters must sleep, not spin for ever.
+TEST(ThreadPool, ManyThreadsOnFewProcessors) {
+  ThreadPool pool(32);
+  std::atomic<int> total = 0;
+  for (int i = 0; i < 20; ++i) {
+    pool.Run([&](int) {
+      pool.Barrier();
+      ++total;
+    });
+  }
+  EXPECT_EQ(total, 640);
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,156 @@
+#include "engine/session.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "formats/gguf.h"
+#include "kernels/ref/ref.h"
+#include "model/vocabulary.h"
+#include "testing/paths.h"
+#include "testing/tiny_model.h"
+
+// Counts every allocation of this program.
+namespace {
+std::atomic<uint64_t> allocations = 0;
+}  // namespace
+
+void* operator new(size_t size) {
+  ++allocations;
+  void* memory = std::malloc(size);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
+namespace bantam {
+namespace {
+
+class SessionTest : public ::testing::Test {
+ protected:
+  void Load(const testing::TinyModel& tiny, size_t context, size_t step_tokens = 16, bool all_outputs = false) {
+    testing::BuildTinyModel(tiny).Write(folder_.Path("m.gguf"));
+    ModelFile file = OpenGguf(*files_, folder_.Path("m.gguf")).value();
+    tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
+    ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
+    PlanOptions options = {context, KvType::kF16, step_tokens, all_outputs ? step_tokens : 1, pool_.size()};
+    plan_ = PlanMemory(outline.program, options, 0);
+    model_ = LoadModel(std::move(outline), file, budget_, pool_, nullptr).value();
+    session_ = Session::Make(*model_, plan_, pool_, budget_).value();
+  }
+  static std::vector<uint32_t> Tokens(size_t n, uint32_t seed = 1) {
+    std::vector<uint32_t> tokens(n);
+    for (size_t i = 0; i < n; ++i) tokens[i] = static_cast<uint32_t>((i * 31 + seed * 7) % 300);
+    return tokens;
+  }
+  std::vector<float> Logits() const { return {session_->logits().begin(), session_->logits().end()}; }
+
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  MemoryBudget budget_{uint64_t{1} << 30};
+  ThreadPool pool_{2};
+  MemoryPlan plan_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Session> session_;
+};
+
+// The plan is kept to the byte: what was reserved is what was planned.
+TEST_F(SessionTest, HoldsExactlyThePlannedBytes) {
+  for (const DType dtype : {DType::kF32, DType::kQ4_K}) {
+    session_.reset();
+    model_.reset();
+    Load({.experts = 4, .experts_used = 2, .matrices = dtype}, 100);
+    EXPECT_EQ(budget_.used_bytes(), plan_.weights_bytes + plan_.kv_bytes + plan_.activations_bytes);
+  }
+}
+
+TEST_F(SessionTest, DecodingAllocatesNothing) {
+  Load({.matrices = DType::kQ8_0}, 200);
+  SamplerOptions options;
+  options.temperature = 0.8f;
+  options.repetition_penalty = 1.1f;
+  Sampler sampler(options, session_->vocabulary());
+  ASSERT_TRUE(session_->Append(Tokens(20)).ok());
+  const uint64_t before = allocations;
+  for (int i = 0; i < 100; ++i) {
+    const uint32_t token = sampler.Sample(session_->logits());
+    sampler.Accept(token);
+    ASSERT_TRUE(session_->Append(std::span(&token, 1)).ok());
+  }
+  EXPECT_EQ(allocations, before);
+}
+
+TEST_F(SessionTest, TruncatingAndReadingAgainGivesTheSameLogits) {
+  Load({.matrices = DType::kQ4_0}, 200);
+  ASSERT_TRUE(session_->Append(Tokens(50)).ok());
+  const auto expected = Logits();
+  ASSERT_TRUE(session_->Append(Tokens(60, 9)).ok());
+  EXPECT_NE(Logits(), expected);
+  session_->Truncate(17);
+  const std::vector<uint32_t> tokens = Tokens(50);
+  ASSERT_TRUE(session_->Append(std::span(tokens).subspan(17)).ok());
+  EXPECT_EQ(Logits(), expected);
+  session_->Truncate(0);
+  for (const uint32_t token : Tokens(50)) ASSERT_TRUE(session_->Append(std::span(&token, 1)).ok());
+  EXPECT_EQ(Logits(), expected);
+}
+
+TEST_F(SessionTest, LogitsOfEveryToken) {
+  Load({}, 100, /*step_tokens=*/8, /*all_outputs=*/true);
+  std::vector<float> all;
+  ASSERT_TRUE(session_
+                  ->AppendForLogits(Tokens(21),
+                                    [&](std::span<const float> logits) {
+                                      all.insert(all.end(), logits.begin(), logits.end());
+                                      return Ok();
+                                    })
+                  .ok());
+  ASSERT_EQ(all.size(), 21u * 300);
+  session_->Truncate(0);
+  ASSERT_TRUE(session_->Append(Tokens(13)).ok());
+  EXPECT_EQ(std::memcmp(Logits().data(), all.data() + 12 * 300, 300 * 4), 0);
+}
+
+TEST_F(SessionTest, ErrorsLeaveTheSessionUsable) {
+  Load({}, 32);
+  EXPECT_EQ(session_->Append({}).error().code(), Code::kInvalidArgument);
+  const std::vector<uint32_t> foreign = {1, 300};
+  EXPECT_EQ(session_->Append(foreign).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(session_->Append(Tokens(33)).error().code(), Code::kExhausted);
+  EXPECT_TRUE(session_->Append(Tokens(32)).ok());
+  EXPECT_EQ(session_->Append(Tokens(1)).error().code(), Code::kExhausted);
+}
+
+TEST_F(SessionTest, ReadingCanBeStoppedBetweenSteps) {
+  Load({}, 100, /*step_tokens=*/10);
+  const Status stopped = session_->Append(Tokens(50), [](std::string_view, uint64_t done, uint64_t) { return done < 20; });
+  EXPECT_EQ(stopped.error().code(), Code::kCancelled);
+  EXPECT_EQ(session_->tokens().size(), 20u);
+}
+
+TEST_F(SessionTest, GenerationStops) {
+  Load({}, 40);
+  MonotonicClock clock;
+  Sampler sampler({}, session_->vocabulary());
+  ASSERT_TRUE(session_->Append(Tokens(10)).ok());
+  const auto by_length = Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 5, .cancelled = {}, .on_text = {}});
+  EXPECT_EQ(by_length->reason, StopReason::kLength);
+  EXPECT_EQ(by_length->tokens, 5u);
+  EXPECT_EQ(session_->tokens().size(), 14u) << "the last token need not be read";
+  const auto by_user = Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 5, .cancelled = [] { return true; }, .on_text = {}});
+  EXPECT_EQ(by_user->reason, StopReason::kCancelled);
+  EXPECT_EQ(by_user->tokens, 0u);
+  std::string streamed;
+  const auto by_context = Generate(*session_, sampler, *tokenizer_, clock,
+                                   {.tokens_max = 1000, .cancelled = {}, .on_text = [&](std::string_view text) { streamed += text; }});
+  EXPECT_TRUE(by_context->reason == StopReason::kContextFull || by_context->reason == StopReason::kEndOfTurn);
+  EXPECT_EQ(streamed, by_context->text);
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,343 @@
+#include "kernels/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/ref/ref.h"
+#include "tensor/dtype.h"
+#include "tensor/half.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+using kernels::ActivationBlock;
+using kernels::kColumnsMax;
+using kernels::kReference;
+using kernels::kRows;
+
+constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                             DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kQ2_K, DType::kIQ2_XXS};
+
+std::vector<float> RandomFloats(Rng& rng, size_t n) {
+  std::vector<float> values(n);
+  for (float& value : values) value = static_cast<float>(rng.Uniform() * 4 - 2);
+  return values;
+}
+
+// A matrix of 16 rows: as panel, as exact floats, and what its kernels need.
+struct TestPanel {
+  TestPanel(DType dtype_in, size_t columns_in, Rng& rng) : dtype(dtype_in), columns(columns_in) {
+    const std::string blocks = testing::RandomBlocks(dtype, kRows * columns, columns, rng);
+    const uint8_t* rows[kPanelRows];
+    exact.resize(kRows * columns);
+    for (size_t r = 0; r < kRows; ++r) {
+      rows[r] = reinterpret_cast<const uint8_t*>(blocks.data()) + r * RowBytes(dtype, columns);
+      Unpack(dtype, rows[r], columns, exact.data() + r * columns);
+    }
+    bytes.resize(PanelBytes(Info(dtype).panel, columns));
+    PackPanel(dtype, rows, columns, bytes.data());
+  }
+  kernels::Panel View() const { return {bytes.data(), columns, TableOf(dtype).value.data(), TableOf(dtype).multiplier}; }
+  size_t kind() const { return static_cast<size_t>(Info(dtype).panel); }
+
+  DType dtype;
+  size_t columns;
+  std::vector<float> exact;  // [rows][columns]
+  std::vector<uint8_t> bytes;
+};
+
+struct Case {
+  const KernelSet* set;
+  DType dtype;
+};
+
+// What ctest shows; the default would print addresses, which differ from run to run.
+void PrintTo(const Case& row, std::ostream* out) { *out << row.set->name << " " << Info(row.dtype).name; }
+
+std::vector<Case> AllCases() {
+  std::vector<Case> cases;
+  for (const KernelSet* set : RunnableKernels()) {
+    for (const DType dtype : kDTypes) cases.push_back({set, dtype});
+  }
+  return cases;
+}
+
+class Products : public ::testing::TestWithParam<Case> {};
+
+// Against sums in double over exact weights and the very integers that the kernel was given.
+TEST_P(Products, MatchDoubleSums) {
+  const auto [set, dtype] = GetParam();
+  const size_t block = Info(dtype).block_elements;
+  for (const size_t blocks : {1, 2, 3, 7, 31, 33, 127}) {
+    Rng rng(blocks);
+    const TestPanel panel(dtype, block * std::min<size_t>(blocks, block == 256 ? 7 : 127), rng);
+    const bool quantized = set->quantized[panel.kind()];
+    for (size_t n = 1; n <= kColumnsMax; ++n) {
+      std::vector<std::vector<float>> x;
+      std::vector<std::vector<ActivationBlock>> q(n, std::vector<ActivationBlock>(panel.columns / 32));
+      const void* inputs[kColumnsMax];
+      for (size_t c = 0; c < n; ++c) {
+        x.push_back(RandomFloats(rng, panel.columns));
+        inputs[c] = x[c].data();
+        if (!quantized) continue;
+        set->quantize(x[c].data(), panel.columns, q[c].data());
+        inputs[c] = q[c].data();
+        for (size_t k = 0; k < panel.columns; ++k) x[c][k] = q[c][k / 32].scale * static_cast<float>(q[c][k / 32].q[k % 32]);
+      }
+      std::vector<float> out(n * kRows, std::numeric_limits<float>::quiet_NaN());
+      set->product[panel.kind()](panel.View(), inputs, n, out.data());
+      for (size_t c = 0; c < n; ++c) {
+        for (size_t r = 0; r < kRows; ++r) {
+          double sum = 0;
+          double magnitude = 0;
+          for (size_t k = 0; k < panel.columns; ++k) {
+            const double term = static_cast<double>(panel.exact[r * panel.columns + k]) * static_cast<double>(x[c][k]);
+            sum += term;
+            magnitude += std::fabs(term);
+          }
+          // Integer sums are exact; what remains is float rounding of at most one addition per 32 columns, twice.
+          ASSERT_NEAR(static_cast<double>(out[c * kRows + r]), sum, 4e-6 * magnitude + 1e-30)
+              << "columns " << panel.columns << " n " << n << " column " << c << " row " << r;
+        }
+      }
+    }
+  }
+}
+
+// A token's result must not depend on what else is in the batch.
+TEST_P(Products, DoNotDependOnTheBatch) {
+  const auto [set, dtype] = GetParam();
+  Rng rng(3);
+  const TestPanel panel(dtype, 768, rng);
+  std::vector<std::vector<float>> x;
+  std::vector<std::vector<ActivationBlock>> q(kColumnsMax, std::vector<ActivationBlock>(panel.columns / 32));
+  const void* inputs[kColumnsMax];
+  for (size_t c = 0; c < kColumnsMax; ++c) {
+    x.push_back(RandomFloats(rng, panel.columns));
+    set->quantize(x[c].data(), panel.columns, q[c].data());
+    inputs[c] = set->quantized[panel.kind()] ? static_cast<const void*>(q[c].data()) : x[c].data();
+  }
+  std::vector<float> all(kColumnsMax * kRows);
+  set->product[panel.kind()](panel.View(), inputs, kColumnsMax, all.data());
+  for (size_t n = 1; n <= kColumnsMax; ++n) {
+    std::vector<float> some(n * kRows);
+    set->product[panel.kind()](panel.View(), inputs + kColumnsMax - n, n, some.data());
+    EXPECT_EQ(std::memcmp(some.data(), all.data() + (kColumnsMax - n) * kRows, some.size() * sizeof(float)), 0) << n;
+  }
+}
+
+// Largest codes against largest activations: 16-bit intermediate sums must not overflow.
+TEST_P(Products, HoldTheLargestValues) {
+  const auto [set, dtype] = GetParam();
+  if (Info(dtype).decode == nullptr) return;  // floats have no codes
+  const size_t kind = static_cast<size_t>(Info(dtype).panel);
+  const PanelInfo& info = Info(Info(dtype).panel);
+  const size_t columns = info.group_columns;
+  for (const bool high : {true, false}) {
+    BlockCodes codes;
+    codes.d = 0x3c00;  // 1
+    codes.dmin = 0x3c00;
+    codes.sub_scale.fill(info.has_min ? 63 : -128);
+    codes.sub_min.fill(63);
+    codes.code.fill(high ? 0xff : info.low_bits == 8 ? 0x80 : 0);
+    std::vector<uint8_t> panel(info.group_bytes);
+    for (size_t r = 0; r < kRows; ++r) WriteGroupRow(info.kind, codes, r, panel.data());
+    PanelTable table;
+    table.value.fill(high ? 127 : -127);
+    std::vector<float> row(columns);
+    UnpackPanelRow(info.kind, table, panel.data(), 0, columns, row.data());
+    std::vector<float> x(columns, -127.0f);
+    std::vector<ActivationBlock> q(columns / 32);
+    set->quantize(x.data(), columns, q.data());
+    const void* input = set->quantized[kind] ? static_cast<const void*>(q.data()) : x.data();
+    float out[kRows];
+    set->product[kind]({panel.data(), columns, table.value.data(), table.multiplier}, &input, 1, out);
+    double sum = 0;
+    double magnitude = 0;
+    for (const float weight : row) {
+      sum += static_cast<double>(weight) * -127;
+      magnitude += std::fabs(static_cast<double>(weight)) * 127;
+    }
+    for (const float value : out) EXPECT_NEAR(static_cast<double>(value), sum, 4e-6 * (magnitude + 63.0 * 127 * 256)) << high;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Products, ::testing::ValuesIn(AllCases()),
+                         [](const auto& row) { return std::string(row.param.set->name) + "_" + std::string(Info(row.param.dtype).name); });
+
+class Sets : public ::testing::TestWithParam<const KernelSet*> {};
+
+TEST_P(Sets, PassTheirSelfTest) { EXPECT_TRUE(SelfTest(*GetParam()).ok()); }
+
+// One kernel replaced by that of another kind: the self-test must see it.
+TEST_P(Sets, SelfTestSeesAWrongKernel) {
+  for (size_t kind = 0; kind < kernels::kKinds; ++kind) {
+    KernelSet wrong = *GetParam();
+    wrong.product[kind] = [](const kernels::Panel&, const void* const*, size_t n, float* out) { std::fill_n(out, n * kRows, 0.25f); };
+    EXPECT_EQ(SelfTest(wrong).error().code(), Code::kInternal) << kind;
+  }
+  KernelSet wrong = *GetParam();
+  wrong.swiglu = [](const float*, const float* up, size_t n, float* out) { std::copy_n(up, n, out); };
+  EXPECT_FALSE(SelfTest(wrong).ok());
+  wrong = *GetParam();
+  std::swap(wrong.attention[0], wrong.attention[1]);
+  EXPECT_FALSE(SelfTest(wrong).ok());
+}
+
+TEST_P(Sets, QuantizeAsTheReference) {
+  Rng rng(9);
+  std::vector<float> x = RandomFloats(rng, 32 * 50);
+  std::fill_n(x.begin(), 32, 0.0f);                 // a block of zeros
+  std::fill_n(x.begin() + 32, 32, -3.5f);           // one value
+  for (size_t i = 64; i < 96; ++i) x[i] *= 1e-30f;  // tiny
+  x[96] = 1e30f;                                    // an outlier
+  std::vector<ActivationBlock> got(50);
+  std::vector<ActivationBlock> expected(50);
+  GetParam()->quantize(x.data(), x.size(), got.data());
+  kReference.quantize(x.data(), x.size(), expected.data());
+  EXPECT_EQ(std::memcmp(got.data(), expected.data(), 50 * sizeof(ActivationBlock)), 0);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const ActivationBlock& block = got[i / 32];
+    EXPECT_LE(std::fabs(static_cast<double>(block.q[i % 32]) * static_cast<double>(block.scale) - static_cast<double>(x[i])),
+              0.5001 * static_cast<double>(block.scale));
+  }
+}
+
+TEST_P(Sets, NormAndGateOfOddSizes) {
+  for (const size_t n : {1, 7, 15, 16, 17, 31, 33, 127, 2048}) {
+    Rng rng(n);
+    const std::vector<float> x = RandomFloats(rng, n);
+    const std::vector<float> y = RandomFloats(rng, n);
+    std::vector<float> out(n + 1, 42.0f);
+    GetParam()->rms_norm(x.data(), y.data(), n, 1e-5f, out.data());
+    double squares = 0;
+    for (const float v : x) squares += static_cast<double>(v) * static_cast<double>(v);
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-5);
+    for (size_t i = 0; i < n; ++i) {
+      const double expected = static_cast<double>(x[i]) * scale * static_cast<double>(y[i]);
+      EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * (1 + std::fabs(expected))) << n;
+    }
+    GetParam()->swiglu(x.data(), y.data(), n, out.data());
+    for (size_t i = 0; i < n; ++i) {
+      const double g = static_cast<double>(x[i]);
+      const double expected = g / (1 + std::exp(-g)) * static_cast<double>(y[i]);
+      EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * (1 + std::fabs(expected))) << n;
+    }
+    EXPECT_EQ(out[n], 42.0f) << "nothing is written past the end";
+  }
+}
+
+TEST_P(Sets, GateFarFromZero) {
+  const std::vector<float> gate = {-1e4f, -104, -100, -89, -88, -20, 20, 88, 89, 100, 1e4f};
+  const std::vector<float> up(gate.size(), 1.0f);
+  std::vector<float> out(gate.size());
+  GetParam()->swiglu(gate.data(), up.data(), gate.size(), out.data());
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double g = static_cast<double>(gate[i]);
+    const double expected = g / (1 + std::exp(-g));
+    EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * std::fabs(expected) + 1e-36) << gate[i];
+  }
+}
+
+struct KvCase {
+  size_t head_dim;
+  size_t group;
+  size_t n_context;
+};
+
+// Softmax attention in double over KV blocks that lie in no order.
+TEST_P(Sets, AttentionMatchesDouble) {
+  const size_t element_bytes[] = {4, 2, 1};
+  for (size_t type = 0; type < kernels::kKvTypes; ++type) {
+    for (const KvCase c :
+         {KvCase{8, 2, 1}, KvCase{48, 1, 16}, KvCase{64, 8, 17}, KvCase{20, 3, 40}, KvCase{128, 4, 33}, KvCase{7, 5, 100}}) {
+      Rng rng(c.head_dim * 100 + type);
+      const size_t blocks = (c.n_context + 15) / 16;
+      const size_t values_bytes = 16 * c.head_dim * element_bytes[type];
+      const size_t offset = 64;
+      const size_t block_bytes = offset + 2 * values_bytes + 128 + 64;
+      std::vector<uint8_t> kv(blocks * block_bytes, 0xff);  // unwritten slots are NaN
+      std::vector<double> keys(c.n_context * c.head_dim);
+      std::vector<double> values(c.n_context * c.head_dim);
+      std::vector<uint32_t> order(blocks);
+      for (size_t b = 0; b < blocks; ++b) order[b] = static_cast<uint32_t>(blocks - 1 - b);
+      const auto put = [&](uint8_t* at, float value, float scale) {
+        if (type == 0) {
+          std::memcpy(at, &value, 4);
+          return static_cast<double>(value);
+        }
+        if (type == 1) {
+          const uint16_t half = F32ToF16(value);
+          std::memcpy(at, &half, 2);
+          return static_cast<double>(F16ToF32(half));
+        }
+        const auto q = static_cast<int8_t>(value * 60);
+        std::memcpy(at, &q, 1);
+        return static_cast<double>(q) * static_cast<double>(scale);
+      };
+      for (size_t t = 0; t < c.n_context; ++t) {
+        uint8_t* base = kv.data() + order[t / 16] * block_bytes + offset;
+        const float key_scale = 0.01f * static_cast<float>(1 + t % 3);
+        const float value_scale = 0.02f * static_cast<float>(1 + t % 5);
+        std::memcpy(base + 2 * values_bytes + 4 * (t % 16), &key_scale, 4);
+        std::memcpy(base + 2 * values_bytes + 64 + 4 * (t % 16), &value_scale, 4);
+        for (size_t d = 0; d < c.head_dim; ++d) {
+          const auto x = static_cast<float>(rng.Uniform() * 4 - 2);
+          const auto y = static_cast<float>(rng.Uniform() * 4 - 2);
+          keys[t * c.head_dim + d] = put(base + (d * 16 + t % 16) * element_bytes[type], x, key_scale);
+          values[t * c.head_dim + d] = put(base + values_bytes + (t % 16 * c.head_dim + d) * element_bytes[type], y, value_scale);
+        }
+      }
+      const std::vector<float> query = RandomFloats(rng, c.group * c.head_dim);
+      std::vector<float> scratch(kernels::AttentionScratchFloats(c.head_dim, c.group));
+      std::vector<float> out(c.group * c.head_dim + 1, 42.0f);
+      GetParam()->attention[type](
+          {query.data(), kv.data(), order.data(), block_bytes, offset, c.head_dim, c.group, c.n_context, 0.3f, scratch.data(), out.data()});
+      for (size_t h = 0; h < c.group; ++h) {
+        std::vector<double> weight(c.n_context);
+        double largest = -INFINITY;
+        for (size_t t = 0; t < c.n_context; ++t) {
+          for (size_t d = 0; d < c.head_dim; ++d) weight[t] += static_cast<double>(query[h * c.head_dim + d]) * keys[t * c.head_dim + d];
+          weight[t] *= static_cast<double>(0.3f);
+          largest = std::max(largest, weight[t]);
+        }
+        double total = 0;
+        for (double& w : weight) total += w = std::exp(w - largest);
+        for (size_t d = 0; d < c.head_dim; ++d) {
+          double expected = 0;
+          for (size_t t = 0; t < c.n_context; ++t) expected += weight[t] / total * values[t * c.head_dim + d];
+          ASSERT_NEAR(static_cast<double>(out[h * c.head_dim + d]), expected, 1e-5)
+              << "type " << type << " head_dim " << c.head_dim << " context " << c.n_context;
+        }
+      }
+      EXPECT_EQ(out.back(), 42.0f);
+    }
+  }
+}
+
+TEST_P(Sets, ReadSumsAllWords) {
+  std::vector<uint64_t> words(1003);
+  uint64_t sum = 0;
+  for (size_t i = 0; i < words.size(); ++i) sum += words[i] = i * 0x9e3779b97f4a7c15ULL;
+  EXPECT_EQ(GetParam()->read(reinterpret_cast<const uint8_t*>(words.data()), words.size() * 8), sum);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Sets, ::testing::ValuesIn(RunnableKernels()), [](const auto& row) { return std::string(row.param->name); });
+
+TEST(Choice, ByName) {
+  EXPECT_EQ(*ChooseKernels("auto"), RunnableKernels().front());
+  EXPECT_STREQ((*ChooseKernels("ref"))->name, "ref");
+  EXPECT_EQ(ChooseKernels("sse9").error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(KernelSetNames().back(), "ref");
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,60 @@
+#include "model/lowering.h"
+
+#include <gtest/gtest.h>
+
+#include "formats/gguf.h"
+#include "model/arch/registry.h"
+#include "testing/paths.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+class LoweringTest : public ::testing::Test {
+ protected:
+  Result<Program> LowerFile(const testing::GgufBuilder& builder) {
+    builder.Write(folder_.Path("m.gguf"));
+    BANTAM_ASSIGN(file_, OpenGguf(*files_, folder_.Path("m.gguf")));
+    BANTAM_ASSIGN(const Config config, ReadConfig(file_));
+    return Lower(config, file_.directory);
+  }
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  ModelFile file_;
+};
+
+TEST_F(LoweringTest, LayersShareBuffersAndCountKv) {
+  const auto two = LowerFile(testing::BuildTinyModel({.layers = 2}));
+  const size_t buffers = two->buffers.size();
+  const auto five = LowerFile(testing::BuildTinyModel({.layers = 5}));
+  EXPECT_EQ(five->buffers.size(), buffers);
+  EXPECT_EQ(five->kv_layers.size(), 5u);
+  EXPECT_EQ(five->vocabulary, 300u);
+  EXPECT_EQ(five->context_max, 512u);
+}
+
+TEST_F(LoweringTest, TiedEmbeddingsAreOneWeight) {
+  const auto tied = LowerFile(testing::BuildTinyModel({.tied = true}));
+  const auto untied = LowerFile(testing::BuildTinyModel({}));
+  EXPECT_EQ(tied->weights.size() + 1, untied->weights.size());
+  EXPECT_EQ(tied->weights[0].storage, WeightStorage::kPanels);
+  EXPECT_EQ(untied->weights[0].storage, WeightStorage::kRows);
+}
+
+TEST_F(LoweringTest, MissingAndMisshapenTensorsAreNamed) {
+  testing::GgufBuilder vocabulary_only;
+  vocabulary_only.Text("general.architecture", "llama").U32("llama.block_count", 1).U32("llama.embedding_length", 64);
+  vocabulary_only.U32("llama.context_length", 64).U32("llama.feed_forward_length", 64).U32("llama.attention.head_count", 2);
+  EXPECT_NE(LowerFile(vocabulary_only).error().message().find("token_embd.weight is missing"), std::string::npos);
+  testing::GgufBuilder misshapen = vocabulary_only;
+  misshapen.Add({"token_embd.weight", {32, 10}, 0, std::string(32 * 10 * 4, '\0'), -1});
+  const auto error = LowerFile(misshapen).error();
+  EXPECT_EQ(error.code(), Code::kCorrupt);
+  EXPECT_NE(error.message().find("shape [32, 10, 1], expected [64, 10, 1]"), std::string::npos) << error.message();
+  testing::GgufBuilder incomplete = vocabulary_only;
+  incomplete.Add({"token_embd.weight", {64, 10}, 0, std::string(64 * 10 * 4, '\0'), -1});
+  EXPECT_NE(LowerFile(incomplete).error().message().find("blk.0.attn_norm.weight is missing"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,122 @@
+// Whole models against logits that another implementation computed.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/ref/ref.h"
+#include "testing/model_runner.h"
+#include "testing/paths.h"
+#include "testing/reference_logits.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+using testing::DataPath;
+using testing::DemoModelPath;
+using testing::ModelRunner;
+using testing::RunSetup;
+using testing::SharedPath;
+
+std::vector<float> RunModel(const std::string& model, const RunSetup& setup, std::span<const uint32_t> tokens) {
+  auto runner = ModelRunner::Make(model, setup, tokens.size());
+  EXPECT_TRUE(runner.ok()) << runner.error().message();
+  return runner.ok() ? (*runner)->Logits(tokens) : std::vector<float>();
+}
+
+double ErrorOf(const std::string& model, const std::string& logits, const RunSetup& setup) {
+  const auto reference = testing::ReadReferenceLogits(logits);
+  const auto got = RunModel(model, setup, reference.tokens);
+  return got.size() == reference.logits.size() ? testing::Nmse(got, reference.logits) : HUGE_VAL;
+}
+
+// F32 weights and F32 KV: in one piece, token by token, in ragged chunks, on one and two threads, with every kernel set.
+void CheckExact(const std::string& model, const std::string& logits) {
+  for (const KernelSet* kernels : RunnableKernels()) {
+    for (const int threads : {1, 2}) {
+      for (const std::vector<size_t>& chunks : {std::vector<size_t>{1000}, std::vector<size_t>{1}, std::vector<size_t>{7, 1, 16, 3}}) {
+        const RunSetup setup = {kernels, KvType::kF32, threads, chunks};
+        EXPECT_LT(ErrorOf(model, logits, setup), 1e-9) << kernels->name << ", " << threads << " threads, chunks of " << chunks[0];
+      }
+    }
+  }
+}
+
+TEST(Reference, LlamaDense) { CheckExact(DataPath("archs/llama-dense.gguf"), DataPath("archs/llama-dense.logits")); }
+
+TEST(Reference, LlamaMoe) {
+  SKIP_WITHOUT(SharedPath("golden/archs/llama-moe.gguf"));
+  CheckExact(SharedPath("golden/archs/llama-moe.gguf"), SharedPath("golden/archs/llama-moe.logits"));
+}
+
+TEST(Reference, Mistral3Dense) {
+  SKIP_WITHOUT(SharedPath("golden/archs/mistral3-dense.gguf"));
+  CheckExact(SharedPath("golden/archs/mistral3-dense.gguf"), SharedPath("golden/archs/mistral3-dense.logits"));
+}
+
+TEST(Reference, Stories260K) {
+  const RunSetup setup = {&kernels::kReference, KvType::kF32, 2, {1000}};
+  EXPECT_LT(ErrorOf(DataPath("models/stories260K.gguf"), DataPath("models/stories260K.logits"), setup), 1e-8);
+}
+
+TEST(Reference, KvTypes) {
+  for (const KernelSet* kernels : RunnableKernels()) {
+    EXPECT_LT(ErrorOf(DataPath("archs/llama-dense.gguf"), DataPath("archs/llama-dense.logits"), {kernels, KvType::kF16, 2, {1000}}), 1e-9);
+    EXPECT_LT(ErrorOf(DataPath("archs/llama-dense.gguf"), DataPath("archs/llama-dense.logits"), {kernels, KvType::kInt8, 2, {1000}}), 1e-6);
+  }
+}
+
+TEST(Reference, Stories15M) {
+  const std::string model = SharedPath("models/stories15M-f16.gguf");
+  SKIP_WITHOUT(model);
+  const std::string logits = SharedPath("golden/real/stories15M.logits");
+  EXPECT_LT(ErrorOf(model, logits, {&kernels::kReference, KvType::kF32, 2, {1000}}), 1e-8);
+  for (const KernelSet* kernels : RunnableKernels()) EXPECT_LT(ErrorOf(model, logits, {kernels, KvType::kF32, 2, {1000}}), 1e-6);
+}
+
+TEST(Reference, DemoModel) {
+  SKIP_WITHOUT(DemoModelPath());
+  const std::string logits = SharedPath("golden/real/tinyllama.logits");
+  SKIP_WITHOUT(logits);
+  for (const KernelSet* kernels : RunnableKernels()) {
+    const double limit = kernels == &kernels::kReference ? 1e-8 : 4e-3;
+    EXPECT_LT(ErrorOf(DemoModelPath(), logits, {kernels, KvType::kF32, 2, {1000}}), limit) << kernels->name;
+  }
+}
+
+// Every block format through a whole model: integer kernels stay near the exact reference, and results are the same bits
+// for any thread count and any cut into steps.
+TEST(Reference, EveryFormatOnATinyModel) {
+  const testing::TemporaryFolder folder;
+  std::vector<uint32_t> tokens(40);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<uint32_t>(i * 37 % 300);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                            DType::kQ2_K, DType::kIQ2_XXS}) {
+    for (const uint32_t experts : {0u, 4u}) {
+      const std::string path = folder.Path("tiny.gguf");
+      testing::BuildTinyModel(
+          {.experts = experts, .experts_used = experts / 2, .tied = experts != 0, .biases = experts == 0, .matrices = dtype})
+          .Write(path);
+      const auto exact = RunModel(path, {&kernels::kReference, KvType::kF32, 1, {1000}}, tokens);
+      for (const KernelSet* kernels : RunnableKernels()) {
+        const auto whole = RunModel(path, {kernels, KvType::kF32, 1, {1000}}, tokens);
+        // A router's near-tie may fall the other way when its input is rounded: only the dense form has a bound.
+        if (experts == 0) {
+          EXPECT_LT(testing::Nmse(whole, exact), 1e-3) << Info(dtype).name << " " << kernels->name;
+        }
+        for (const int threads : {2, 3}) {
+          const auto cut = RunModel(path, {kernels, KvType::kF32, threads, {5, 1, 13}}, tokens);
+          ASSERT_EQ(cut.size(), whole.size());
+          EXPECT_EQ(std::memcmp(cut.data(), whole.data(), 4 * whole.size()), 0)
+              << Info(dtype).name << " " << kernels->name << " " << threads;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bantam

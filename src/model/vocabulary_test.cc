@@ -1,0 +1,95 @@
+#include "model/vocabulary.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include "formats/gguf.h"
+#include "testing/gguf_builder.h"
+#include "testing/paths.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+std::string ReadAll(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// X.inp: cases separated by marker lines; X.out: the ids of each, one line. From another implementation.
+void CheckCases(const std::string& path) {
+  const auto files = MakeFileSystem();
+  const ModelFile file = OpenGguf(*files, path).value();
+  const Tokenizer tokenizer = ReadVocabulary(file).value();
+  std::string cases = ReadAll(path + ".inp");
+  std::istringstream expected(ReadAll(path + ".out"));
+  const std::string marker = "\n__ggml_vocab_test__\n";
+  size_t count = 0;
+  for (std::string line; std::getline(expected, line); ++count) {
+    const size_t end = cases.find(marker);
+    ASSERT_NE(end, std::string::npos) << "more lines than cases";
+    const std::string text = cases.substr(0, end);
+    cases.erase(0, end + marker.size());
+    const auto ids = tokenizer.Encode(text, /*special=*/false);
+    EXPECT_EQ(ids.empty() ? "" : fmt::format(" {}", fmt::join(ids, " ")), line) << "case " << count << ": " << text;
+    EXPECT_EQ(tokenizer.Decode(ids, /*special=*/false), text) << "case " << count;
+  }
+  EXPECT_GT(count, 40u);
+}
+
+TEST(Vocabulary, AllLlamaSentencePieceCases) { CheckCases(testing::DataPath("tokenizers/ggml-vocab-llama-spm.gguf")); }
+
+TEST(Vocabulary, AllPhi3Cases) {
+  const std::string path = testing::SharedPath("golden/tokenizers/ggml-vocab-phi-3.gguf");
+  SKIP_WITHOUT(path);
+  CheckCases(path);
+}
+
+class VocabularyTest : public ::testing::Test {
+ protected:
+  Result<Tokenizer> Read(const testing::GgufBuilder& builder) {
+    builder.Write(folder_.Path("v.gguf"));
+    BANTAM_ASSIGN(file_, OpenGguf(*files_, folder_.Path("v.gguf")));
+    return ReadVocabulary(file_);
+  }
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  ModelFile file_;
+};
+
+TEST_F(VocabularyTest, SpecialTokens) {
+  testing::GgufBuilder builder;
+  testing::AddTinyVocabulary(builder, 300);
+  const Tokenizer tokenizer = Read(builder).value();
+  EXPECT_EQ(tokenizer.spec().bos, 1u);
+  EXPECT_EQ(tokenizer.spec().end_of_turn, std::vector<uint32_t>{2});
+  EXPECT_TRUE(tokenizer.spec().add_bos);
+  EXPECT_GT(tokenizer.bytes(), 1000u);
+}
+
+TEST_F(VocabularyTest, Refusals) {
+  EXPECT_EQ(Read(testing::GgufBuilder().U32("x", 1)).error().code(), Code::kNotFound);
+  testing::GgufBuilder other;
+  other.Text("tokenizer.ggml.model", "gpt2");
+  EXPECT_EQ(Read(other).error().code(), Code::kUnsupported);
+  testing::GgufBuilder uneven;
+  uneven.Text("tokenizer.ggml.model", "llama").Texts("tokenizer.ggml.tokens", {"a", "b"}).F32s("tokenizer.ggml.scores", {0});
+  uneven.I32s("tokenizer.ggml.token_type", {1, 1});
+  EXPECT_EQ(Read(uneven).error().code(), Code::kCorrupt);
+  testing::GgufBuilder bad_type;
+  bad_type.Text("tokenizer.ggml.model", "llama").Texts("tokenizer.ggml.tokens", {"a"}).F32s("tokenizer.ggml.scores", {0});
+  bad_type.I32s("tokenizer.ggml.token_type", {9});
+  EXPECT_NE(Read(bad_type).error().message().find("token 0: type 9"), std::string::npos);
+  testing::GgufBuilder bad_score;
+  bad_score.Text("tokenizer.ggml.model", "llama").Texts("tokenizer.ggml.tokens", {"a"}).F32s("tokenizer.ggml.scores", {NAN});
+  bad_score.I32s("tokenizer.ggml.token_type", {1});
+  EXPECT_NE(Read(bad_score).error().message().find("token 0: score"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,83 @@
+#include "program/fuse.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <map>
+#include <string>
+
+#include "formats/gguf.h"
+#include "kernels/ref/ref.h"
+#include "model/arch/registry.h"
+#include "model/lowering.h"
+#include "testing/paths.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+class FuseTest : public ::testing::Test {
+ protected:
+  Program Lowered(const testing::TinyModel& model) {
+    testing::BuildTinyModel(model).Write(folder_.Path("m.gguf"));
+    const auto files = MakeFileSystem();
+    ModelFile file = OpenGguf(*files, folder_.Path("m.gguf")).value();
+    const Config config = ReadConfig(file).value();
+    return Lower(config, file.directory).value();
+  }
+  static std::map<std::string, int> Count(const Program& program) {
+    std::map<std::string, int> count;
+    for (const Op& op : program.ops) ++count[OpName(op)];
+    return count;
+  }
+  testing::TemporaryFolder folder_;
+};
+
+KernelSet Quantizing() {
+  KernelSet set = kernels::kReference;
+  for (size_t kind = 3; kind < kernels::kKinds; ++kind) set.quantized[kind] = true;
+  return set;
+}
+
+TEST_F(FuseTest, PlainFormIsUnfused) {
+  const auto count = Count(Lowered({}));
+  EXPECT_EQ(count.at("matmul"), 2 * 7 + 1);
+  EXPECT_EQ(count.at("rms_norm"), 2 * 2 + 1);
+  EXPECT_EQ(count.at("add"), 2 * 2);
+  EXPECT_FALSE(count.contains("quantize"));
+}
+
+TEST_F(FuseTest, ReferenceSetMergesProductsAndGates) {
+  const auto count = Count(Fuse(Lowered({}), kernels::kReference));
+  EXPECT_EQ(count.at("matmul"), 2 * 3 + 1) << "query, key and value; output; down; and the head";
+  EXPECT_EQ(count.at("gated_matmul"), 2);
+  EXPECT_FALSE(count.contains("add"));
+  EXPECT_FALSE(count.contains("swiglu"));
+  EXPECT_FALSE(count.contains("quantize"));
+}
+
+TEST_F(FuseTest, IntegerSetsQuantizeEachInputOnce) {
+  const auto count = Count(Fuse(Lowered({.matrices = DType::kQ8_0}), Quantizing()));
+  EXPECT_EQ(count.at("rms_norm_quantize"), 2 * 2 + 1);
+  EXPECT_EQ(count.at("quantize"), 2 * 2) << "attention's and the gate's results";
+  EXPECT_FALSE(count.contains("rms_norm"));
+}
+
+TEST_F(FuseTest, TheRouterKeepsItsFloats) {
+  const auto count = Count(Fuse(Lowered({.experts = 4, .experts_used = 2, .matrices = DType::kQ8_0}), Quantizing()));
+  EXPECT_EQ(count.at("rms_norm"), 2) << "the F32 router reads the norm's floats";
+  EXPECT_EQ(count.at("quantize"), 2 * 3) << "for the experts, the gated rows and attention's result";
+  EXPECT_EQ(count.at("expert_matmul"), 2 * 3);
+}
+
+TEST_F(FuseTest, BuffersThatNobodyUsesTakeNoMemory) {
+  const Program program = Fuse(Lowered({.matrices = DType::kQ8_0}), Quantizing());
+  for (const BufferSpec& buffer : program.buffers) {
+    if (buffer.name == "gate" || buffer.name == "up" || buffer.name == "branch" || buffer.name == "normed") {
+      EXPECT_EQ(buffer.width, 0u) << buffer.name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bantam

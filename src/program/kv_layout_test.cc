@@ -1,0 +1,61 @@
+#include "program/kv_layout.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tensor/half.h"
+
+namespace bantam {
+namespace {
+
+TEST(KvLayout, NamesRoundTrip) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kInt8}) EXPECT_EQ(KvTypeFromName(KvTypeName(type)), type);
+  EXPECT_FALSE(KvTypeFromName("f64"));
+}
+
+TEST(KvLayout, Sizes) {
+  const std::vector<KvHeads> layers = {{2, 64}, {1, 32}};
+  EXPECT_EQ(KvLayout(KvType::kF32, layers).block_bytes(), 2u * 16 * 4 * (2 * 64 + 32));
+  EXPECT_EQ(KvLayout(KvType::kF16, layers).block_bytes(), 2u * 16 * 2 * (2 * 64 + 32));
+  EXPECT_EQ(KvLayout(KvType::kInt8, layers).block_bytes(), 2u * 16 * (2 * 64 + 32) + 3 * 128);
+  const KvLayout layout(KvType::kF16, layers);
+  EXPECT_EQ(layout.HeadOffset(0, 1), 4096u);
+  EXPECT_EQ(layout.HeadOffset(1, 0), 8192u);
+  EXPECT_EQ(layout.bytes_per_token(), layout.block_bytes() / 16);
+}
+
+TEST(KvLayout, KeysLieByDimensionValuesByToken) {
+  const KvLayout layout(KvType::kF16, {{1, 4}});
+  std::vector<uint8_t> block(layout.block_bytes());
+  const float key[4] = {1, 2, 3, 4};
+  const float value[4] = {5, 6, 7, 8};
+  layout.Store(block.data(), 0, 0, /*slot=*/3, key, value);
+  const auto at = [&](size_t index) {
+    uint16_t half;
+    std::memcpy(&half, block.data() + 2 * index, 2);
+    return F16ToF32(half);
+  };
+  for (size_t d = 0; d < 4; ++d) {
+    EXPECT_EQ(at(d * 16 + 3), key[d]);
+    EXPECT_EQ(at(4 * 16 + 3 * 4 + d), value[d]);
+  }
+}
+
+TEST(KvLayout, Int8KeepsAScalePerTokenAndSide) {
+  const KvLayout layout(KvType::kInt8, {{1, 8}});
+  std::vector<uint8_t> block(layout.block_bytes());
+  const float key[8] = {0.5f, -1, 0.25f, 0, 0, 0, 0, 1};
+  const float zeros[8] = {};
+  layout.Store(block.data(), 0, 0, /*slot=*/15, key, zeros);
+  float scales[2];
+  std::memcpy(&scales[0], block.data() + 2 * 16 * 8 + 4 * 15, 4);
+  std::memcpy(&scales[1], block.data() + 2 * 16 * 8 + 64 + 4 * 15, 4);
+  EXPECT_EQ(scales[0], 1.0f / 127);
+  EXPECT_EQ(scales[1], 0.0f);
+  EXPECT_EQ(static_cast<int8_t>(block[1 * 16 + 15]), -127);
+  EXPECT_EQ(static_cast<int8_t>(block[0 * 16 + 15]), 64);  // 63.5 to even
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,104 @@
+#include "program/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "formats/gguf.h"
+#include "kernels/ref/ref.h"
+#include "model/load.h"
+#include "testing/paths.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+class MemoryPlanTest : public ::testing::Test {
+ protected:
+  MemoryPlanTest() {
+    testing::BuildTinyModel({.matrices = DType::kQ8_0}).Write(folder_.Path("m.gguf"));
+    file_ = OpenGguf(*files_, folder_.Path("m.gguf")).value();
+    program_ = OutlineModel(file_, kernels::kReference).value().program;
+  }
+  FitRequest Request(uint64_t limit) const {
+    FitRequest request;
+    request.wanted.context = 4096;
+    request.wanted.step_tokens = 16;
+    request.limit_bytes = limit;
+    return request;
+  }
+  uint64_t Need(size_t context, KvType type) const {
+    PlanOptions options = Request(0).wanted;
+    options.context = context;
+    options.kv_type = type;
+    return PlanMemory(program_, options, 0).total_bytes();
+  }
+
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  ModelFile file_;
+  Program program_;
+};
+
+TEST_F(MemoryPlanTest, WeightsByHand) {
+  // Q8_0: 544 bytes per 16 rows x 32 columns. Rows of the output matrix are padded from 300 to 304.
+  const auto matrix = [](uint64_t rows, uint64_t columns) { return (rows + 15) / 16 * (columns / 32) * 544; };
+  const uint64_t layer = 2 * matrix(256, 256) + 2 * matrix(64, 256) + 2 * matrix(512, 256) + matrix(256, 512) + 2 * 1024;
+  const uint64_t embedding = (uint64_t{300} * 256 / 32 * 34 + 63) / 64 * 64;
+  EXPECT_EQ(PlanMemory(program_, Request(0).wanted, 0).weights_bytes, 2 * layer + embedding + matrix(300, 256) + 1024);
+}
+
+TEST_F(MemoryPlanTest, KvByHand) {
+  PlanOptions options = Request(0).wanted;
+  options.context = 33;  // three blocks
+  options.kv_type = KvType::kF16;
+  EXPECT_EQ(PlanMemory(program_, options, 0).kv_bytes, 3u * 16 * 2 * 2 * 2 * 32 * 2) << "tokens, K and V, layers, heads, width, bytes";
+}
+
+TEST_F(MemoryPlanTest, EightBitKvComesFirstThenASmallerContext) {
+  const auto roomy = FitMemory(program_, Request(Need(4096, KvType::kF16)));
+  ASSERT_TRUE(roomy.ok());
+  EXPECT_EQ(roomy->options.kv_type, KvType::kF16);
+  EXPECT_EQ(roomy->options.context, 4096u);
+  const auto tight = FitMemory(program_, Request(Need(4096, KvType::kF16) - 1));
+  ASSERT_TRUE(tight.ok());
+  EXPECT_EQ(tight->options.kv_type, KvType::kInt8);
+  EXPECT_EQ(tight->options.context, 4096u);
+  const auto tighter = FitMemory(program_, Request(Need(1024, KvType::kInt8)));
+  ASSERT_TRUE(tighter.ok());
+  EXPECT_EQ(tighter->options.context, 1024u);
+  EXPECT_LE(tighter->total_bytes(), Need(1024, KvType::kInt8));
+}
+
+TEST_F(MemoryPlanTest, RefusesWithTheNumbers) {
+  const auto refused = FitMemory(program_, Request(Need(kContextMin, KvType::kInt8) - 1));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), Code::kExhausted);
+  EXPECT_NE(refused.error().message().find("weights"), std::string::npos);
+  EXPECT_NE(refused.error().message().find("128 tokens"), std::string::npos);
+}
+
+TEST_F(MemoryPlanTest, WhatTheUserFixedStays) {
+  FitRequest request = Request(Need(4096, KvType::kInt8));
+  request.fixed_kv = true;
+  const auto smaller = FitMemory(program_, request);
+  ASSERT_TRUE(smaller.ok());
+  EXPECT_EQ(smaller->options.kv_type, KvType::kF16);
+  EXPECT_LT(smaller->options.context, 4096u);
+  request.fixed_context = true;
+  EXPECT_EQ(FitMemory(program_, request).error().code(), Code::kExhausted);
+}
+
+TEST_F(MemoryPlanTest, ReadBytesAreTheMatricesOfAToken) {
+  const MemoryPlan plan = PlanMemory(program_, Request(0).wanted, 0);
+  const uint64_t embedding = (uint64_t{300} * 256 / 32 * 34 + 63) / 64 * 64;
+  EXPECT_EQ(DecodeReadBytes(program_), plan.weights_bytes - embedding - 5 * 1024) << "all but look-ups and norms";
+}
+
+TEST_F(MemoryPlanTest, DescribesEveryPart) {
+  const std::string text = Describe(PlanMemory(program_, Request(0).wanted, 77));
+  for (const char* part : {"weights", "kv", "activations", "vocabulary", "program", "total"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part;
+  }
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,52 @@
+#include "testing/model_runner.h"
+
+#include <algorithm>
+
+#include "formats/gguf.h"
+
+namespace bantam::testing {
+
+Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(const std::string& path, const RunSetup& setup, size_t tokens_max) {
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(setup));
+  const auto files = MakeFileSystem();
+  BANTAM_ASSIGN(ModelFile file, OpenGguf(*files, path));
+  BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *setup.kernels));
+  BANTAM_ASSIGN(runner->model_, LoadModel(std::move(outline), file, runner->budget_, runner->pool_, nullptr));
+  PlanOptions options;
+  options.context = tokens_max;
+  options.kv_type = setup.kv_type;
+  options.step_tokens = std::min(tokens_max, *std::max_element(setup.chunks.begin(), setup.chunks.end()));
+  options.step_outputs = options.step_tokens;
+  options.threads = setup.threads;
+  const KvLayout layout(setup.kv_type, runner->model_->program.kv_layers);
+  const size_t blocks = KvBlockCount(tokens_max);
+  BANTAM_ASSIGN(runner->cache_, KvCache::Make(layout, blocks, runner->budget_));
+  for (size_t i = 0; i < blocks; ++i) {
+    BANTAM_ASSIGN(const uint32_t block, runner->cache_.Take());
+    runner->blocks_.push_back(block);
+  }
+  std::reverse(runner->blocks_.begin(), runner->blocks_.end());  // a sequence's blocks need not be in order
+  BANTAM_ASSIGN(runner->executor_,
+                Executor::Make(runner->model_->program, runner->model_->weights, *setup.kernels, runner->pool_, options, runner->budget_));
+  return runner;
+}
+
+std::vector<float> ModelRunner::Logits(std::span<const uint32_t> tokens) {
+  std::vector<float> logits;
+  size_t chunk = 0;
+  for (size_t done = 0; done < tokens.size(); ++chunk) {
+    const size_t n = std::min(setup_.chunks[chunk % setup_.chunks.size()], tokens.size() - done);
+    std::vector<StepRow> rows;
+    std::vector<uint32_t> outputs;
+    for (size_t i = 0; i < n; ++i) {
+      rows.push_back({tokens[done + i], static_cast<uint32_t>(done + i), blocks_.data()});
+      outputs.push_back(static_cast<uint32_t>(i));
+    }
+    executor_->Run({rows, outputs, cache_.base()});
+    logits.insert(logits.end(), executor_->logits(), executor_->logits() + n * model_->program.vocabulary);
+    done += n;
+  }
+  return logits;
+}
+
+}  // namespace bantam::testing

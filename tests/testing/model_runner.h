@@ -1,0 +1,47 @@
+// From a model file to logits in one call, for tests.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/memory_budget.h"
+#include "base/threads.h"
+#include "model/kv_cache.h"
+#include "model/load.h"
+#include "program/executor.h"
+
+namespace bantam::testing {
+
+struct RunSetup {
+  const KernelSet* kernels = nullptr;
+  KvType kv_type = KvType::kF32;
+  int threads = 2;
+  std::vector<size_t> chunks = {1 << 20};  // sizes of the steps, repeated; cut to the tokens that are left
+};
+
+// Everything a model needs to run on its own.
+class ModelRunner {
+ public:
+  static Result<std::unique_ptr<ModelRunner>> Make(const std::string& path, const RunSetup& setup, size_t tokens_max);
+
+  // Logits of every token of one sequence: [tokens, vocabulary].
+  std::vector<float> Logits(std::span<const uint32_t> tokens);
+
+  const Model& model() const { return *model_; }
+  uint64_t budget_used() const { return budget_.used_bytes(); }
+
+ private:
+  ModelRunner(const RunSetup& setup) : setup_(setup), budget_(uint64_t{1} << 40), pool_(setup.threads) {}
+  RunSetup setup_;
+  MemoryBudget budget_;
+  ThreadPool pool_;
+  std::unique_ptr<Model> model_;
+  KvCache cache_;
+  std::vector<uint32_t> blocks_;
+  std::unique_ptr<Executor> executor_;
+};
+
+}  // namespace bantam::testing

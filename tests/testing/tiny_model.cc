@@ -1,0 +1,144 @@
+#include "testing/tiny_model.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "tensor/half.h"
+
+namespace bantam::testing {
+namespace {
+
+// Where a block keeps its f16 scales, and how large a typical code times its sub-scale is.
+struct ScalePlace {
+  DType dtype;
+  size_t d;
+  int dmin;  // -1: none
+  float typical_code;
+};
+constexpr ScalePlace kScalePlaces[] = {
+    {DType::kQ8_0, 0, -1, 74},        {DType::kQ4_0, 0, -1, 4.6f},         {DType::kQ4_K, 0, 2, 32 * 5.0f},
+    {DType::kQ5_K, 0, 2, 32 * 10.0f}, {DType::kQ6_K, 208, -1, 74 * 18.0f}, {DType::kQ2_K, 80, 82, 8 * 1.5f},
+    {DType::kIQ2_XXS, 0, -1, 60},
+};
+
+void PutHalf(std::string* bytes, size_t at, float value) {
+  const uint16_t half = F32ToF16(value);
+  std::memcpy(bytes->data() + at, &half, 2);
+}
+
+std::string RandomFloats(DType dtype, size_t elements, float scale, Rng& rng) {
+  std::string bytes(elements * Info(dtype).block_bytes, '\0');
+  for (size_t i = 0; i < elements; ++i) {
+    const float value = static_cast<float>(rng.Uniform() * 2 - 1) * 1.7f * scale;  // unit variance times scale
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    if (dtype == DType::kBF16) bits >>= 16;
+    if (dtype == DType::kF16) bits = F32ToF16(value);
+    std::memcpy(bytes.data() + i * Info(dtype).block_bytes, &bits, Info(dtype).block_bytes);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::string RandomBlocks(DType dtype, size_t elements, size_t columns, Rng& rng) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(columns));
+  const DTypeInfo& info = Info(dtype);
+  if (info.decode == nullptr) return RandomFloats(dtype, elements, scale, rng);
+  std::string bytes(RowBytes(dtype, elements), '\0');
+  for (char& byte : bytes) byte = static_cast<char>(rng.Next());
+  for (const ScalePlace& place : kScalePlaces) {
+    if (place.dtype != dtype) continue;
+    for (size_t block = 0; block < bytes.size(); block += info.block_bytes) {
+      const float d = scale / place.typical_code * static_cast<float>(0.5 + rng.Uniform());
+      PutHalf(&bytes, block + place.d, d);
+      if (place.dmin >= 0) PutHalf(&bytes, block + static_cast<size_t>(place.dmin), d * place.typical_code / 40);
+    }
+    return bytes;
+  }
+  CHECK(!"every block format has a row in kScalePlaces");
+  return bytes;
+}
+
+void AddTinyVocabulary(GgufBuilder& builder, uint32_t size) {
+  CHECK(size >= 300);
+  std::vector<std::string> texts = {"<unk>", "<s>", "</s>"};
+  std::vector<float> scores = {0, 0, 0};
+  std::vector<int32_t> types = {2, 3, 3};
+  for (int byte = 0; byte < 256; ++byte) {
+    texts.push_back(fmt::format("<0x{:02X}>", byte));
+    types.push_back(6);
+  }
+  while (texts.size() < size) {
+    const size_t i = texts.size() - 259;
+    texts.push_back(i == 0 ? "\xe2\x96\x81" : i <= 26 ? std::string(1, static_cast<char>('a' + i - 1)) : fmt::format("piece{}", i));
+    types.push_back(1);
+  }
+  for (size_t i = 3; i < size; ++i) scores.push_back(-static_cast<float>(i));
+  builder.Text("tokenizer.ggml.model", "llama").Texts("tokenizer.ggml.tokens", texts).F32s("tokenizer.ggml.scores", scores);
+  builder.I32s("tokenizer.ggml.token_type", types);
+  builder.U32("tokenizer.ggml.bos_token_id", 1).U32("tokenizer.ggml.eos_token_id", 2).U32("tokenizer.ggml.unknown_token_id", 0);
+}
+
+GgufBuilder BuildTinyModel(const TinyModel& model) {
+  Rng rng(model.seed);
+  GgufBuilder builder;
+  builder.Text("general.architecture", "llama").U32("llama.block_count", model.layers).U32("llama.embedding_length", model.width);
+  builder.U32("llama.context_length", model.context).U32("llama.feed_forward_length", model.feed_forward);
+  builder.U32("llama.attention.head_count", model.heads).U32("llama.attention.head_count_kv", model.kv_heads);
+  builder.F32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  builder.U32("llama.expert_count", model.experts).U32("llama.expert_used_count", model.experts_used);
+  AddTinyVocabulary(builder, model.vocabulary);
+
+  const auto vector = [&](const std::string& name, uint64_t width, float around) {
+    std::string bytes;
+    for (uint64_t i = 0; i < width; ++i) {
+      const float value = around + 0.1f * static_cast<float>(rng.Uniform() - 0.5);
+      char raw[4];
+      std::memcpy(raw, &value, 4);
+      bytes.append(raw, 4);
+    }
+    builder.Add({name, {width}, 0, bytes});
+  };
+  const auto matrix = [&](const std::string& prefix, uint64_t columns, uint64_t rows, uint64_t matrices) {
+    std::vector<uint64_t> dimensions = {columns, rows};
+    if (matrices > 1) dimensions.push_back(matrices);
+    builder.Add({prefix + ".weight", dimensions, Info(model.matrices).gguf_id,
+                 RandomBlocks(model.matrices, columns * rows * matrices, columns, rng)});
+    if (model.biases && matrices == 1 && prefix.starts_with("blk.")) vector(prefix + ".bias", rows, 0);
+  };
+  matrix("token_embd", model.width, model.vocabulary, 1);
+  const uint64_t kv_width = model.width / model.heads * model.kv_heads;
+  for (uint32_t layer = 0; layer < model.layers; ++layer) {
+    const std::string prefix = fmt::format("blk.{}.", layer);
+    vector(prefix + "attn_norm.weight", model.width, 1);
+    matrix(prefix + "attn_q", model.width, model.width, 1);
+    matrix(prefix + "attn_k", model.width, kv_width, 1);
+    matrix(prefix + "attn_v", model.width, kv_width, 1);
+    matrix(prefix + "attn_output", model.width, model.width, 1);
+    vector(prefix + "ffn_norm.weight", model.width, 1);
+    if (model.experts == 0) {
+      matrix(prefix + "ffn_gate", model.width, model.feed_forward, 1);
+      matrix(prefix + "ffn_up", model.width, model.feed_forward, 1);
+      matrix(prefix + "ffn_down", model.feed_forward, model.width, 1);
+    } else {
+      builder.Add({prefix + "ffn_gate_inp.weight",
+                   {model.width, model.experts},
+                   0,
+                   RandomBlocks(DType::kF32, uint64_t{model.width} * model.experts, model.width, rng)});
+      matrix(prefix + "ffn_gate_exps", model.width, model.feed_forward, model.experts);
+      matrix(prefix + "ffn_up_exps", model.width, model.feed_forward, model.experts);
+      matrix(prefix + "ffn_down_exps", model.feed_forward, model.width, model.experts);
+    }
+  }
+  vector("output_norm.weight", model.width, 1);
+  if (!model.tied) matrix("output", model.width, model.vocabulary, 1);
+  return builder;
+}
+
+}  // namespace bantam::testing

@@ -1,0 +1,38 @@
+// Small random models of the llama family, written as GGUF.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/rng.h"
+#include "tensor/dtype.h"
+#include "testing/gguf_builder.h"
+
+namespace bantam::testing {
+
+struct TinyModel {
+  uint32_t layers = 2;
+  uint32_t width = 256;
+  uint32_t heads = 8;
+  uint32_t kv_heads = 2;
+  uint32_t feed_forward = 512;
+  uint32_t vocabulary = 300;
+  uint32_t context = 512;
+  uint32_t experts = 0;
+  uint32_t experts_used = 0;
+  bool tied = false;
+  bool biases = false;
+  DType matrices = DType::kF32;
+  uint64_t seed = 1;
+};
+
+// Raw blocks of `elements` weights of about unit gain for `columns` inputs: random codes, sane scales.
+std::string RandomBlocks(DType dtype, size_t elements, size_t columns, Rng& rng);
+
+// A complete file: weights, and a byte-fallback vocabulary (control tokens, 256 bytes, letters).
+GgufBuilder BuildTinyModel(const TinyModel& model);
+
+// Only the vocabulary keys, for `size` tokens (at least 300).
+void AddTinyVocabulary(GgufBuilder& builder, uint32_t size);
+
+}  // namespace bantam::testing
