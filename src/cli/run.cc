@@ -71,6 +71,8 @@ class Runner {
  private:
   Result<std::vector<uint32_t>> TokenizeMessages(std::span<const ChatMessage> messages) const;
   Result<std::vector<uint32_t>> TokenizeRaw(const std::string& prompt) const;
+  // Refuses text that cannot fit the context before memory is spent on tokenising it.
+  Status CheckSize(size_t bytes) const;
   // Brings the session to exactly these tokens, keeping what it shares with them.
   Status Read(const std::vector<uint32_t>& tokens);
   Result<GenerateResult> Answer();
@@ -90,6 +92,13 @@ class Runner {
   bool output_lost_ = false;
 };
 
+Status Runner::CheckSize(size_t bytes) const {
+  const size_t context = loaded_.session->context();
+  if (bytes / tokenizer_.longest_token() <= context) return Ok();
+  return Error(Code::kExhausted,
+               fmt::format("a text of {} bytes cannot fit the context of {} tokens; shorten it or raise --context", bytes, context));
+}
+
 Result<std::vector<uint32_t>> Runner::TokenizeMessages(std::span<const ChatMessage> messages) const {
   BANTAM_ASSIGN(const auto pieces, template_->Render(messages));
   std::vector<uint32_t> tokens = tokenizer_.Encode(pieces);
@@ -100,6 +109,7 @@ Result<std::vector<uint32_t>> Runner::TokenizeMessages(std::span<const ChatMessa
 }
 
 Result<std::vector<uint32_t>> Runner::TokenizeRaw(const std::string& prompt) const {
+  BANTAM_TRY(CheckSize(prompt.size()));
   std::vector<uint32_t> tokens = tokenizer_.Encode(prompt, /*special=*/false);
   if (tokenizer_.spec().add_bos && tokenizer_.spec().bos) tokens.insert(tokens.begin(), *tokenizer_.spec().bos);
   if (tokens.empty()) return Error(Code::kInvalidArgument, "the prompt is empty; give some text");
@@ -141,6 +151,7 @@ Result<GenerateResult> Runner::Answer() {
 Status Runner::Exchange(const std::string& text) {
   const size_t context = loaded_.session->context();
   const size_t reserve = std::min(kAnswerReserveMax, context / 4);
+  BANTAM_TRY(CheckSize(text.size()));
   std::vector<ChatMessage> wanted = messages_;
   wanted.push_back({"user", text});
   BANTAM_ASSIGN(TrimmedChat chat, TrimChat(std::move(wanted), context - reserve,

@@ -12,7 +12,7 @@ constexpr char kZephyr[] =
     "{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n"
     "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}";
 
-TEST(ChatTemplate, RendersTheDemoModelsTurns) {
+TEST(ChatTemplate, RendersZephyrTurns) {
   const auto made = MakeChatTemplate({kZephyr, "</s>"});
   ASSERT_TRUE(made.ok());
   const std::vector<ChatMessage> messages = {{"system", "You are a helpful assistant."},

@@ -70,6 +70,7 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec) {
   tokenizer.spec_ = std::move(spec);
   tokenizer.byte_tokens_.assign(256, kNoToken);
   for (uint32_t token = 0; token < tokenizer.size(); ++token) {
+    tokenizer.longest_token_ = std::max(tokenizer.longest_token_, tokenizer.spec_.Text(token).size());
     if (tokenizer.spec_.types[token] != TokenType::kByte) continue;
     const auto byte = ByteOf(tokenizer.spec_.Text(token));
     if (!byte) {

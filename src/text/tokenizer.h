@@ -65,6 +65,9 @@ class Tokenizer {
 
   bool EndsTurn(uint32_t token) const;
 
+  // Bytes of the longest token: n bytes of text are at least n / longest_token() tokens.
+  size_t longest_token() const { return longest_token_; }
+
   // Memory held, to the byte of its arrays.
   uint64_t bytes() const;
 
@@ -85,6 +88,7 @@ class Tokenizer {
   std::vector<uint32_t> added_;        // control and user-defined tokens, by first byte, the longest first
   std::vector<uint32_t> added_begin_;  // [257]: where each first byte's tokens start in added_
   std::vector<uint32_t> byte_tokens_;  // [256], or kNoToken
+  size_t longest_token_ = 1;
 };
 
 // Decodes a growing answer. Never emits half a character: bytes wait until their character is complete; bytes that can no
