@@ -85,10 +85,34 @@ constexpr Place PlaceOf(int bits, size_t row, size_t k) {
   return {vector * 8 + lane_byte / 8, static_cast<int>(lane_byte % 8)};  // 1 bit: a 64-bit mask per vector
 }
 
-void PutBits(uint8_t* plane, int bits, size_t row, size_t k, unsigned value) {
-  const Place place = PlaceOf(bits, row, k);
-  const unsigned mask = ((1u << bits) - 1u) << place.shift;
-  plane[place.byte] = static_cast<uint8_t>((plane[place.byte] & ~mask) | ((value << place.shift) & mask));
+// Spreads 32 codes of a row over a plane of 1, 2, 4 or 8 bits, which holds zeros in their places. The loops below are
+// PlaceOf() turned inside out: loading a model writes every weight once.
+void PutPlane(uint8_t* plane, int bits, size_t row, const uint8_t* codes, int shift) {
+  const auto code = [&](size_t k) { return static_cast<unsigned>(codes[k] >> shift) & ((1u << bits) - 1u); };
+  uint8_t* lane = plane + 4 * row;
+  switch (bits) {
+    case 8:
+      for (size_t v = 0; v < 8; ++v) std::memcpy(lane + 64 * v, codes + 4 * v, 4);
+      return;
+    case 4:
+      for (size_t v = 0; v < 4; ++v) {
+        for (size_t i = 0; i < 4; ++i) lane[64 * v + i] = static_cast<uint8_t>(code(8 * v + i) | (code(8 * v + 4 + i) << 4));
+      }
+      return;
+    case 2:
+      for (size_t v = 0; v < 2; ++v) {
+        for (size_t i = 0; i < 4; ++i) {
+          const size_t k = 16 * v + i;
+          lane[64 * v + i] = static_cast<uint8_t>(code(k) | (code(k + 4) << 2) | (code(k + 8) << 4) | (code(k + 12) << 6));
+        }
+      }
+      return;
+    default:
+      for (size_t k = 0; k < 32; ++k) {
+        const Place place = PlaceOf(1, row, k);
+        plane[place.byte] = static_cast<uint8_t>(plane[place.byte] | (code(k) << place.shift));
+      }
+  }
 }
 
 unsigned GetBits(const uint8_t* plane, int bits, size_t row, size_t k) {
@@ -142,11 +166,10 @@ void WriteGroupRow(PanelKind kind, const BlockCodes& codes, size_t row, uint8_t*
     }
   }
   const size_t low_bytes = LowPlaneBytes(info);
-  for (size_t k = 0; k < info.group_columns; ++k) {
+  for (size_t k = 0; k < info.group_columns; k += 32) {
     uint8_t* planes = group + info.data_offset + k / 32 * info.bytes_per_32;
-    const unsigned code = codes.code[k];
-    PutBits(planes, info.low_bits, row, k % 32, code);
-    if (info.high_bits != 0) PutBits(planes + low_bytes, info.high_bits, row, k % 32, code >> info.low_bits);
+    PutPlane(planes, info.low_bits, row, codes.code.data() + k, /*shift=*/0);
+    if (info.high_bits != 0) PutPlane(planes + low_bytes, info.high_bits, row, codes.code.data() + k, info.low_bits);
   }
 }
 

@@ -66,7 +66,7 @@ struct PanelTable {
   float multiplier = 1.0f;
 };
 
-// Writes row `row` (0..15) of one group.
+// Writes row `row` (0..15) of one group whose bytes for that row are zeros.
 void WriteGroupRow(PanelKind kind, const BlockCodes& codes, size_t row, uint8_t* group);
 
 // The float values of one decoded group: `group_columns` of them.
