@@ -130,6 +130,14 @@ TEST_F(ChatTerminal, CtrlCStopsTheAnswerAndNotTheProgram) {
   EXPECT_EQ(AwaitExit(&rest), 0);
 }
 
+TEST_F(ChatTerminal, CtrlCEndsASingleAnswerWithExitCode130) {
+  Start({"-p", "abc", "--context", "20000"});
+  Await("loading");
+  Type("\x03");
+  std::string rest;
+  EXPECT_EQ(AwaitExit(&rest), 130);
+}
+
 TEST_F(ChatTerminal, WhenTheContextFillsTheOldestExchangesGo) {
   Start({"--context", "160", "-n", "10", "--system", "be kind"});
   Await("\n> ");

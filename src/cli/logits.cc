@@ -59,6 +59,7 @@ void AddLogitsVerb(CLI::App& app, Action* action) {
   verb->footer("Example: bantam logits model.gguf --tokens ids.txt --out logits.f32 --kv f32 --kernels ref");
   verb->callback([=] {
     *action = [=](FileSystem& files) {
+      DeferInterrupts();
       const Status written = WriteLogits(files, *options);
       EndProgressLine();
       return written.ok() ? 0 : Fail(written.error());

@@ -311,6 +311,7 @@ void AddRunVerb(CLI::App& app, Action* action) {
   verb->callback([=] {
     options->has_prompt = prompt->count() > 0;
     *action = [=](FileSystem& files) {
+      DeferInterrupts();
       const Result<int> code = Run(files, *options);
       EndProgressLine();
       return code.ok() ? *code : Fail(code.error());

@@ -15,9 +15,13 @@ namespace bantam {
 namespace {
 
 std::atomic<bool> interrupted = false;
+std::atomic<bool> interrupts_deferred = false;
 bool progress_shown = false;
 
-void OnInterrupt(int) { interrupted.store(true, std::memory_order_relaxed); }
+void OnInterrupt(int) {
+  if (!interrupts_deferred.load(std::memory_order_relaxed)) ::_exit(130);
+  interrupted.store(true, std::memory_order_relaxed);
+}
 
 void OnBusError(int) {
   static constexpr char kMessage[] =
@@ -42,6 +46,7 @@ void InstallSignalHandlers() {
   Handle(SIGPIPE, SIG_IGN);
 }
 
+void DeferInterrupts() { interrupts_deferred.store(true, std::memory_order_relaxed); }
 bool Interrupted() { return interrupted.load(std::memory_order_relaxed); }
 void ClearInterrupt() { interrupted.store(false, std::memory_order_relaxed); }
 

@@ -10,9 +10,12 @@
 
 namespace bantam {
 
-// Installs the handlers: SIGINT sets a flag, SIGBUS (a mapped file shrank) ends the program with exit code 3 and a message,
+// Installs the handlers: SIGINT ends the program with exit code 130 (until DeferInterrupts), SIGBUS (a mapped file shrank) ends the program with exit code 3 and a message,
 // SIGPIPE is ignored so that a closed pipe is an ordinary write error.
 void InstallSignalHandlers();
+
+// From here on SIGINT only sets a flag: for verbs that look at it between steps and have something to finish.
+void DeferInterrupts();
 
 // Whether Ctrl-C was pressed since the last call to ClearInterrupt.
 bool Interrupted();

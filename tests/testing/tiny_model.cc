@@ -44,6 +44,18 @@ std::string RandomFloats(DType dtype, size_t elements, float scale, Rng& rng) {
   return bytes;
 }
 
+// Per head, rows 0, 2, 4, ... and then 1, 3, 5, ...: pairs of neighbours become pairs half a head apart.
+std::string SplitHalves(const std::string& rows, size_t row_bytes, size_t head_dim) {
+  std::string split;
+  for (size_t head = 0; head < rows.size(); head += head_dim * row_bytes) {
+    for (size_t i = 0; i < head_dim; ++i) {
+      const size_t from = i < head_dim / 2 ? 2 * i : 2 * (i - head_dim / 2) + 1;
+      split += rows.substr(head + from * row_bytes, row_bytes);
+    }
+  }
+  return split;
+}
+
 }  // namespace
 
 std::string RandomBlocks(DType dtype, size_t elements, size_t columns, Rng& rng) {
@@ -108,8 +120,11 @@ GgufBuilder BuildTinyModel(const TinyModel& model) {
   const auto matrix = [&](const std::string& prefix, uint64_t columns, uint64_t rows, uint64_t matrices) {
     std::vector<uint64_t> dimensions = {columns, rows};
     if (matrices > 1) dimensions.push_back(matrices);
-    builder.Add({prefix + ".weight", dimensions, Info(model.matrices).gguf_id,
-                 RandomBlocks(model.matrices, columns * rows * matrices, columns, rng)});
+    std::string bytes = RandomBlocks(model.matrices, columns * rows * matrices, columns, rng);
+    if (model.halves && (prefix.ends_with("attn_q") || prefix.ends_with("attn_k"))) {
+      bytes = SplitHalves(bytes, RowBytes(model.matrices, columns), model.width / model.heads);
+    }
+    builder.Add({prefix + ".weight", dimensions, Info(model.matrices).gguf_id, std::move(bytes)});
     if (model.biases && matrices == 1 && prefix.starts_with("blk.")) vector(prefix + ".bias", rows, 0);
   };
   matrix("token_embd", model.width, model.vocabulary, 1);

@@ -22,6 +22,7 @@ struct TinyModel {
   uint32_t experts_used = 0;
   bool tied = false;
   bool biases = false;
+  bool halves = false;  // rows of F32 queries and keys in the order that the half-split rotary layout wants
   DType matrices = DType::kF32;
   uint64_t seed = 1;
 };

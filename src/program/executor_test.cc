@@ -1,0 +1,62 @@
+#include "program/executor.h"
+
+#include <gtest/gtest.h>
+
+#include "formats/gguf.h"
+#include "model/kv_cache.h"
+#include "model/load.h"
+#include "testing/paths.h"
+#include "testing/reference_logits.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+constexpr size_t kTokens = 20;
+
+// Logits of a fixed text, with the program changed by `change` before it runs.
+template <typename Change>
+std::vector<float> Logits(const testing::TinyModel& tiny, Change change) {
+  const testing::TemporaryFolder folder;
+  testing::BuildTinyModel(tiny).Write(folder.Path("m.gguf"));
+  const auto files = MakeFileSystem();
+  ModelFile file = OpenGguf(*files, folder.Path("m.gguf")).value();
+  const KernelSet& kernels = *RunnableKernels().front();
+  ModelOutline outline = OutlineModel(file, kernels).value();
+  change(&outline.program);
+  MemoryBudget budget(uint64_t{1} << 30);
+  ThreadPool pool(2);
+  const auto model = LoadModel(std::move(outline), file, budget, pool, nullptr).value();
+  const PlanOptions options = {kTokens, KvType::kF32, kTokens, kTokens, 2};
+  const KvCache cache = KvCache::Make(KvLayout(options.kv_type, model->program.kv_layers), KvBlockCount(kTokens), budget).value();
+  const auto executor = Executor::Make(model->program, model->weights, kernels, pool, options, budget).value();
+  const uint32_t blocks[2] = {1, 0};
+  std::vector<StepRow> rows;
+  std::vector<uint32_t> outputs;
+  for (uint32_t i = 0; i < kTokens; ++i) {
+    rows.push_back({i * 13 % 300, i, blocks});
+    outputs.push_back(i);
+  }
+  executor->Run({rows, outputs, cache.base()});
+  return {executor->logits(), executor->logits() + kTokens * model->program.vocabulary};
+}
+
+// Su et al. pair neighbours, others pair elements half a head apart. With the rows of the query and key matrices permuted to
+// match, both are the same function.
+TEST(Executor, BothRotaryLayoutsAreOneFunction) {
+  const auto interleaved = Logits({}, [](Program*) {});
+  const auto halves = Logits({.halves = true}, [](Program* program) { program->ropes[0].layout = RopeLayout::kHalves; });
+  EXPECT_LT(testing::Nmse(halves, interleaved), 1e-11);
+  const auto mismatched = Logits({.halves = true}, [](Program*) {});
+  EXPECT_GT(testing::Nmse(mismatched, interleaved), 1e-3) << "the layout matters";
+}
+
+// Dimensions past the rotated ones pass unchanged: with no pair rotated, order is all that attention knows.
+TEST(Executor, RotatesOnlyTheGivenPairs) {
+  const auto none = Logits({}, [](Program* program) { program->ropes[0].inverse_frequency.assign(16, 0.0); });
+  const auto all = Logits({}, [](Program*) {});
+  EXPECT_GT(testing::Nmse(none, all), 1e-3);
+}
+
+}  // namespace
+}  // namespace bantam
