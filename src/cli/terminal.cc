@@ -1,6 +1,8 @@
 #include "cli/terminal.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -17,10 +19,22 @@ namespace {
 std::atomic<bool> interrupted = false;
 std::atomic<bool> interrupts_deferred = false;
 bool progress_shown = false;
+// A byte per Ctrl-C: who waits for input waits for this as well. A flag alone could be set just before the wait begins, by
+// any thread, and never be seen.
+int interrupt_pipe[2] = {-1, -1};
+
+// Waits until stdin can be read (true) or Ctrl-C is pressed (false).
+bool AwaitInput() {
+  pollfd waiting[2] = {{STDIN_FILENO, POLLIN, 0}, {interrupt_pipe[0], POLLIN, 0}};
+  while (::poll(waiting, 2, /*timeout_ms=*/-1) < 0 && errno == EINTR) {
+  }
+  return waiting[1].revents == 0;
+}
 
 void OnInterrupt(int) {
   if (!interrupts_deferred.load(std::memory_order_relaxed)) ::_exit(130);
   interrupted.store(true, std::memory_order_relaxed);
+  (void)!::write(interrupt_pipe[1], "", 1);
 }
 
 void OnBusError(int) {
@@ -33,14 +47,15 @@ void OnBusError(int) {
 void Handle(int signal_number, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;  // a Ctrl-C must not make a write of the answer fail
   sigemptyset(&action.sa_mask);
-  // No SA_RESTART: a read that waits for a line must notice Ctrl-C.
   (void)::sigaction(signal_number, &action, nullptr);
 }
 
 }  // namespace
 
 void InstallSignalHandlers() {
+  if (::pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) interrupt_pipe[0] = interrupt_pipe[1] = -1;
   Handle(SIGINT, OnInterrupt);
   Handle(SIGBUS, OnBusError);
   Handle(SIGPIPE, SIG_IGN);
@@ -48,7 +63,12 @@ void InstallSignalHandlers() {
 
 void DeferInterrupts() { interrupts_deferred.store(true, std::memory_order_relaxed); }
 bool Interrupted() { return interrupted.load(std::memory_order_relaxed); }
-void ClearInterrupt() { interrupted.store(false, std::memory_order_relaxed); }
+void ClearInterrupt() {
+  char bytes[64];
+  while (::read(interrupt_pipe[0], bytes, sizeof(bytes)) > 0) {
+  }
+  interrupted.store(false, std::memory_order_relaxed);
+}
 
 bool StdinIsTerminal() { return ::isatty(STDIN_FILENO) != 0; }
 bool StdoutIsTerminal() { return ::isatty(STDOUT_FILENO) != 0; }
@@ -118,13 +138,13 @@ InputLine ReadLine(std::string_view prompt) {
       buffered.erase(0, end == std::string::npos ? buffered.size() : end + 1);
       return line;
     }
-    char chunk[4096];
-    const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof(chunk));
-    if (got < 0 && errno == EINTR) {
-      if (!Interrupted()) continue;
+    if (!AwaitInput()) {
       buffered.clear();
       return {InputLine::Kind::kInterrupted, {}};
     }
+    char chunk[4096];
+    const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof(chunk));
+    if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {
       if (buffered.empty()) return {InputLine::Kind::kEnd, {}};
       InputLine line = {InputLine::Kind::kLine, std::move(buffered)};
@@ -139,11 +159,9 @@ Result<std::string> ReadStdin(size_t size_max) {
   std::string text;
   char chunk[1 << 16];
   while (true) {
+    if (!AwaitInput()) return Error(Code::kCancelled, "standard input: reading was interrupted");
     const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof(chunk));
-    if (got < 0 && errno == EINTR) {
-      if (Interrupted()) return Error(Code::kCancelled, "standard input: reading was interrupted");
-      continue;
-    }
+    if (got < 0 && errno == EINTR) continue;
     if (got < 0) return Error(Code::kUnavailable, fmt::format("standard input: cannot read it: {}", std::strerror(errno)));
     if (got == 0) return text;
     text.append(chunk, static_cast<size_t>(got));

@@ -10,8 +10,8 @@
 
 namespace bantam {
 
-// Installs the handlers: SIGINT ends the program with exit code 130 (until DeferInterrupts), SIGBUS (a mapped file shrank) ends the program with exit code 3 and a message,
-// SIGPIPE is ignored so that a closed pipe is an ordinary write error.
+// Installs the handlers: SIGINT ends the program with exit code 130 (until DeferInterrupts), SIGBUS (a mapped file shrank)
+// ends it with exit code 3 and a message, SIGPIPE is ignored so that a closed pipe is an ordinary write error.
 void InstallSignalHandlers();
 
 // From here on SIGINT only sets a flag: for verbs that look at it between steps and have something to finish.
