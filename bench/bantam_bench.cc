@@ -86,7 +86,8 @@ void BenchBandwidth(const Options& options, const KernelSet& kernels, Report& re
   for (const int threads : options.threads) {
     const std::string name = fmt::format("memory.read.t{}", threads);
     if (!report.Wants(name)) continue;
-    ThreadPool pool(threads);
+    const auto threads_owner = ThreadPool::Make(threads).value();
+    ThreadPool& pool = *threads_owner;
     report.Add(name, {{"GB/s", MeasureReadBandwidth(memory, kernels, pool, clock) * 1e-9}});
   }
 }
@@ -135,8 +136,8 @@ class LoadedModel {
     plan_options.context = std::max(options.prompt, options.decode + 1);
     plan_options.threads = threads;
     const MemoryPlan plan = PlanMemory(outline.program, plan_options, 0);
-    BANTAM_ASSIGN(loaded->model_, LoadModel(std::move(outline), file, loaded->budget_, loaded->pool_, nullptr));
-    BANTAM_ASSIGN(loaded->session_, Session::Make(*loaded->model_, plan, loaded->pool_, loaded->budget_));
+    BANTAM_ASSIGN(loaded->model_, LoadModel(std::move(outline), file, {loaded->budget_, loaded->pool_}, nullptr));
+    BANTAM_ASSIGN(loaded->session_, Session::Make(*loaded->model_, plan, {loaded->budget_, loaded->pool_}));
     return loaded;
   }
 
@@ -165,18 +166,22 @@ class LoadedModel {
   double BytesPerToken() const { return static_cast<double>(DecodeReadBytes(model_->program)); }
 
  private:
-  explicit LoadedModel(int threads) : budget_(UINT64_MAX), pool_(threads) {}
+  explicit LoadedModel(int threads) : budget_(UINT64_MAX), pool_owner_(ThreadPool::Make(threads).value()), pool_(*pool_owner_) {}
   double Seconds(int64_t begin) const { return static_cast<double>(clock_.NowNs() - begin) * 1e-9; }
 
   MonotonicClock clock_;
   MemoryBudget budget_;
-  ThreadPool pool_;
+  std::unique_ptr<ThreadPool> pool_owner_;
+  ThreadPool& pool_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Session> session_;
 };
 
 // llama-bench prints one JSON object per test: the prompt's has n_gen 0.
 Result<Speed> RunPeer(const Options& options, int threads) {
+  if ((options.peer + options.model).find('\'') != std::string::npos) {
+    return Error(Code::kInvalidArgument, "--peer and --model: expected paths without single quotes; rename the file");
+  }
   const std::string command = fmt::format("'{}' -m '{}' -t {} -p {} -n {} -r 1 -o json 2>/dev/null", options.peer, options.model, threads,
                                           options.prompt, options.decode);
   FILE* pipe = ::popen(command.c_str(), "r");
@@ -238,7 +243,9 @@ int Main(int argc, char** argv) {
   app.add_option("--only", options.only, "cases whose name contains this");
   app.add_option("--model", options.model, "a .gguf file: prompt and decode speed");
   app.add_option("--peer", options.peer, "path of llama-bench: runs in turn with ours on the same file");
-  app.add_option("-t,--threads", options.threads, "thread counts, such as 1,2")->delimiter(',');
+  app.add_option("-t,--threads", options.threads, "thread counts, such as 1,2")
+      ->delimiter(',')
+      ->check(CLI::Range(1, ThreadPool::kThreadsMax));
   app.add_option("-p,--prompt", options.prompt, "tokens of the prompt")->check(CLI::Range(1, 1 << 16))->capture_default_str();
   app.add_option("-n,--decode", options.decode, "tokens to decode")->check(CLI::Range(1, 1 << 16))->capture_default_str();
   app.add_option("--repetitions", options.repetitions, "the median of this many")->check(CLI::Range(1, 1000))->capture_default_str();

@@ -7,7 +7,7 @@
 #include "base/memory_budget.h"
 #include "base/threads.h"
 #include "formats/gguf.h"
-#include "kernels/ref/ref.h"
+#include "kernels/kernels.h"
 #include "model/kv_cache.h"
 #include "model/load.h"
 #include "model/vocabulary.h"
@@ -40,19 +40,24 @@ class MemoryFiles final : public FileSystem {
   size_t size_;
 };
 
-Status RunTwoTokens(ModelFile& file) {
+// `choice` picks the kernel set and the KV type.
+Status RunTwoTokens(ModelFile& file, size_t choice) {
   MemoryBudget budget(kMemoryMax);
-  ThreadPool pool(1);
-  BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, kernels::kReference));
+  const auto threads_owner = ThreadPool::Make(1).value();
+  ThreadPool& pool = *threads_owner;
+  const std::vector<const KernelSet*> sets = RunnableKernels();
+  const KernelSet& kernels = *sets[choice % sets.size()];
+  BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, kernels));
   PlanOptions options;
+  options.kv_type = static_cast<KvType>(choice / sets.size() % kernels::kKvTypes);
   options.context = 32;
   options.step_tokens = 2;
   const MemoryPlan plan = PlanMemory(outline.program, options, 0);
   if (plan.total_bytes() > kMemoryMax) return Error(Code::kExhausted, "too large to run here");
-  BANTAM_ASSIGN(const auto model, LoadModel(std::move(outline), file, budget, pool, nullptr));
+  BANTAM_ASSIGN(const auto model, LoadModel(std::move(outline), file, {budget, pool}, nullptr));
   const KvLayout layout(options.kv_type, model->program.kv_layers);
   BANTAM_ASSIGN(const KvCache cache, KvCache::Make(layout, KvBlockCount(options.context), budget));
-  BANTAM_ASSIGN(const auto executor, Executor::Make(model->program, model->weights, kernels::kReference, pool, options, budget));
+  BANTAM_ASSIGN(const auto executor, Executor::Make({model->program, model->weights, kernels, options}, {budget, pool}));
   const uint32_t blocks[2] = {0, 1};
   const uint32_t last = static_cast<uint32_t>(model->program.vocabulary - 1);
   const StepRow rows[2] = {{0, 0, blocks}, {last, 1, blocks}};
@@ -73,6 +78,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto ids = tokenizer->Encode("Hello <s> w\xc3\xb6rld", /*special=*/true);
     (void)tokenizer->Decode(ids, /*special=*/true);
   }
-  (void)bantam::RunTwoTokens(*file).ok();
+  (void)bantam::RunTwoTokens(*file, size).ok();
   return 0;
 }

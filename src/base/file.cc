@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -37,9 +38,14 @@ Error SystemError(const std::string& path, std::string_view action, int error_nu
   } else if (error_number == EACCES || error_number == EPERM || error_number == EROFS) {
     code = Code::kDenied;
     remedy = "check its permissions";
-  } else if (error_number == EISDIR) {
+  } else if (error_number == EISDIR || error_number == ENAMETOOLONG || error_number == ELOOP) {
     code = Code::kInvalidArgument;
     remedy = "name a file";
+  } else if (error_number == ENOMEM || error_number == EMFILE || error_number == ENFILE) {
+    code = Code::kExhausted;
+    remedy = "close other programs or raise the process's limits";
+  } else if (error_number == ENOSPC || error_number == EDQUOT) {
+    remedy = "free some space on the disk";
   }
   return Error(code, fmt::format("{}: cannot {}: {}; {}", path, action, std::strerror(error_number), remedy));
 }
@@ -86,6 +92,11 @@ class SystemWriter final : public FileWriter {
       : descriptor_(std::move(descriptor)), path_(std::move(path)), part_(std::move(part)) {}
   ~SystemWriter() override {
     if (!part_.empty()) ::unlink(part_.c_str());
+  }
+
+  Status SetMode(mode_t mode) {
+    if (::fchmod(descriptor_.get(), mode) != 0) return SystemError(path_, "set its permissions", errno);
+    return Ok();
   }
 
   Status Append(std::span<const std::byte> bytes) override {
@@ -142,12 +153,29 @@ class SystemFiles final : public FileSystem {
   }
 
   Result<std::unique_ptr<FileWriter>> Create(const std::string& path) override {
+    if (path.empty()) return Error(Code::kInvalidArgument, "an empty file name; give the path of a file");
     struct stat info {};
-    const bool direct = ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
-    const std::string target = direct ? path : fmt::format("{}.part-{}", path, ::getpid());
-    Descriptor descriptor(::open(target.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    const bool exists = ::stat(path.c_str(), &info) == 0;
+    if (exists && !S_ISREG(info.st_mode)) {
+      Descriptor descriptor(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+      if (descriptor.get() < 0) return SystemError(path, "write to it", errno);
+      return std::unique_ptr<FileWriter>(std::make_unique<SystemWriter>(std::move(descriptor), path, /*part=*/""));
+    }
+    std::string target = path;
+    if (exists) {
+      // Through a link, the file it leads to is the target.
+      const std::unique_ptr<char, decltype(&std::free)> resolved(::realpath(path.c_str(), nullptr), &std::free);
+      if (resolved != nullptr) target = resolved.get();
+    }
+    std::string part = target + ".part-XXXXXX";
+    Descriptor descriptor(::mkostemp(part.data(), O_CLOEXEC));
     if (descriptor.get() < 0) return SystemError(path, "create it", errno);
-    return std::unique_ptr<FileWriter>(std::make_unique<SystemWriter>(std::move(descriptor), path, direct ? "" : target));
+    auto writer = std::make_unique<SystemWriter>(std::move(descriptor), target, part);
+    // mkostemp made it private: an existing file keeps its mode, a new one gets the usual one.
+    const mode_t mask = ::umask(0);
+    ::umask(mask);
+    BANTAM_TRY(writer->SetMode(exists ? info.st_mode & 07777u : 0666u & ~mask));
+    return std::unique_ptr<FileWriter>(std::move(writer));
   }
 
   bool Exists(const std::string& path) override { return ::access(path.c_str(), F_OK) == 0; }

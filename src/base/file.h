@@ -26,7 +26,8 @@ class FileMapping {
 };
 
 // Writes beside the target and renames at Commit, so that nobody sees half a file; without Commit nothing stays behind.
-// A target that exists and is not a regular file (a pipe, /dev/null) is written to directly.
+// A target that exists keeps its permissions, and through a link the file it leads to is replaced. A target that is not a
+// regular file (a pipe, /dev/null) is written to directly.
 class FileWriter {
  public:
   virtual ~FileWriter() = default;
@@ -38,7 +39,7 @@ class FileSystem {
  public:
   virtual ~FileSystem() = default;
 
-  // Errors: NotFound, Denied, InvalidArgument (a folder, an empty file), Unavailable (the map failed).
+  // Errors: NotFound, Denied, InvalidArgument (a folder, a device), Corrupt (empty), Exhausted (no address space), Unavailable.
   virtual Result<std::unique_ptr<FileMapping>> Map(const std::string& path) = 0;
 
   // The whole file as text. Exhausted when it is longer than `size_max`.

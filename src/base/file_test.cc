@@ -42,6 +42,22 @@ TEST_F(FileTest, WithoutCommitNothingStaysBehind) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Path("")));
 }
 
+TEST_F(FileTest, ReplacingKeepsPermissionsAndFollowsLinks) {
+  std::ofstream(folder_.Path("private")) << "old";
+  ASSERT_EQ(::chmod(folder_.Path("private").c_str(), 0600), 0);
+  std::filesystem::create_symlink("private", folder_.Path("link"));
+  auto writer = files_->Create(folder_.Path("link"));
+  ASSERT_TRUE(writer.ok());
+  ASSERT_TRUE((*writer)->Append(Bytes("new")).ok());
+  ASSERT_TRUE((*writer)->Commit().ok());
+  EXPECT_TRUE(std::filesystem::is_symlink(folder_.Path("link")));
+  EXPECT_EQ(*files_->ReadText(folder_.Path("private"), 100), "new");
+  struct stat info {};
+  ASSERT_EQ(::stat(folder_.Path("private").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777u, 0600u);
+  EXPECT_EQ(files_->Create("").error().code(), Code::kInvalidArgument);
+}
+
 // A rename over /dev/null would replace it for the whole machine.
 TEST_F(FileTest, WritesThroughWhatIsNotARegularFile) {
   auto writer = files_->Create("/dev/null");

@@ -38,4 +38,7 @@ class Rng {
   uint64_t state_[4];
 };
 
+// A seed from the system's entropy, for what must be unpredictable and changes no result.
+uint64_t RandomSeed();
+
 }  // namespace bantam

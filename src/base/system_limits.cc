@@ -133,6 +133,7 @@ double LegacyCpuQuota(FileSystem& files, const std::vector<std::string>& folders
 
 SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, int affinity_processors) {
   SystemLimits limits;
+  limits.memory_available_bytes = kNoLimit;
   if (const auto meminfo = files.ReadText(root + "/proc/meminfo", kSystemFileMax); meminfo.ok()) {
     limits.memory_total_bytes = FindNumber(*meminfo, "MemTotal:").value_or(0) * 1024;
     limits.memory_available_bytes = FindNumber(*meminfo, "MemAvailable:").value_or(limits.memory_total_bytes / 1024) * 1024;

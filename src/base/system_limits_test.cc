@@ -68,6 +68,12 @@ TEST_F(SystemLimitsTest, NoQuotaAndNonsense) {
   EXPECT_EQ(Read(3).processors, 3);
 }
 
+TEST_F(SystemLimitsTest, WithoutAnyOfTheFilesThereIsNoLimit) {
+  const SystemLimits limits = Read(2);
+  EXPECT_GT(limits.memory_available_bytes, uint64_t{1} << 60);
+  EXPECT_EQ(limits.processors, 2);
+}
+
 TEST(SystemLimits, OfThisMachine) {
   EXPECT_GE(AffinityProcessors(), 1);
   EXPECT_GT(PeakResidentBytes(), uint64_t{1} << 20);

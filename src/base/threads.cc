@@ -1,5 +1,9 @@
 #include "base/threads.h"
 
+#include <fmt/format.h>
+
+#include <cstring>
+
 #include "base/check.h"
 
 namespace bantam {
@@ -18,19 +22,32 @@ inline void Pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : size_(threads) {
+Result<std::unique_ptr<ThreadPool>> ThreadPool::Make(int threads) {
   CHECK(threads >= 1 && threads <= kThreadsMax);
-  workers_.reserve(static_cast<size_t>(threads - 1));
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(threads));
+  pool->workers_.reserve(static_cast<size_t>(threads - 1));  // workers hold pointers into it
   for (int thread = 1; thread < threads; ++thread) {
-    workers_.emplace_back([this, thread] { Work(thread); });
+    pool->workers_.push_back({pool.get(), thread, {}});
+    const int error_number = ::pthread_create(&pool->workers_.back().handle, nullptr, Start, &pool->workers_.back());
+    if (error_number == 0) continue;
+    pool->workers_.pop_back();
+    return Error(Code::kExhausted, fmt::format("thread {} of {}: the system refused to start it: {}; use fewer threads (-t)", thread + 1,
+                                               threads, std::strerror(error_number)));
   }
+  return pool;
+}
+
+void* ThreadPool::Start(void* worker) {
+  const Worker& self = *static_cast<Worker*>(worker);
+  self.pool->Work(self.thread);
+  return nullptr;
 }
 
 ThreadPool::~ThreadPool() {
   stopping_ = true;
   run_number_.fetch_add(1, std::memory_order_seq_cst);
   Wake();
-  for (std::thread& worker : workers_) worker.join();
+  for (const Worker& worker : workers_) ::pthread_join(worker.handle, nullptr);
 }
 
 void ThreadPool::AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen) {

@@ -1,14 +1,19 @@
 // ThreadPool: a fixed team that runs one function together and meets at barriers.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
-#include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "base/result.h"
 
 namespace bantam {
 
@@ -19,7 +24,8 @@ class ThreadPool {
  public:
   static constexpr int kThreadsMax = 256;
 
-  explicit ThreadPool(int threads);
+  // Exhausted when the system gives no more threads; those that started are gone again.
+  static Result<std::unique_ptr<ThreadPool>> Make(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -40,6 +46,13 @@ class ThreadPool {
   void Barrier();
 
  private:
+  explicit ThreadPool(int threads) : size_(threads) {}
+  struct Worker {
+    ThreadPool* pool;
+    int thread;
+    pthread_t handle;
+  };
+  static void* Start(void* worker);
   void Work(int thread);
   // Waits until `word` differs from `seen`.
   void AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen);
@@ -55,7 +68,7 @@ class ThreadPool {
   alignas(64) std::atomic<int> sleepers_ = 0;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<std::thread> workers_;
+  std::vector<Worker> workers_;
 };
 
 // The part [begin, end) of `count` pieces that thread `thread` of `threads` takes: contiguous, sizes differ by at most one.

@@ -25,7 +25,8 @@ TEST(Share, PartsAreContiguousAndEven) {
 
 TEST(ThreadPool, EveryThreadRunsOncePerRun) {
   for (const int threads : {1, 2, 5}) {
-    ThreadPool pool(threads);
+    const auto threads_owner = ThreadPool::Make(threads).value();
+    ThreadPool& pool = *threads_owner;
     std::vector<int> runs(static_cast<size_t>(threads));
     for (int i = 0; i < 200; ++i) pool.Run([&](int thread) { ++runs[static_cast<size_t>(thread)]; });
     EXPECT_EQ(runs, std::vector<int>(static_cast<size_t>(threads), 200));
@@ -36,7 +37,8 @@ TEST(ThreadPool, EveryThreadRunsOncePerRun) {
 TEST(ThreadPool, NobodyPassesABarrierEarly) {
   constexpr int kThreads = 4;
   constexpr int kPhases = 500;
-  ThreadPool pool(kThreads);
+  const auto threads_owner = ThreadPool::Make(kThreads).value();
+  ThreadPool& pool = *threads_owner;
   std::vector<int> values(kThreads);
   std::atomic<int> wrong = 0;
   pool.Run([&](int thread) {
@@ -52,7 +54,8 @@ TEST(ThreadPool, NobodyPassesABarrierEarly) {
 
 // More threads than processors: waiters must sleep, not spin for ever.
 TEST(ThreadPool, ManyThreadsOnFewProcessors) {
-  ThreadPool pool(32);
+  const auto threads_owner = ThreadPool::Make(32).value();
+  ThreadPool& pool = *threads_owner;
   std::atomic<int> total = 0;
   for (int i = 0; i < 20; ++i) {
     pool.Run([&](int) {

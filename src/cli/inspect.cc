@@ -123,8 +123,10 @@ std::string FileText(const ModelFile& file, const Options& options) {
 }
 
 Json FileJson(const ModelFile& file, const Options& options) {
+  // Keys are known to differ: appending to the underlying list saves a search per key.
   Json metadata = Json::object();
-  for (const MetadataEntry& entry : file.metadata.entries()) metadata[std::string(entry.key)] = ToJson(entry.value);
+  auto& pairs = static_cast<Json::object_t::Container&>(metadata.get_ref<Json::object_t&>());
+  for (const MetadataEntry& entry : file.metadata.entries()) pairs.emplace_back(std::string(entry.key), ToJson(entry.value));
   Json formats = Json::object();
   for (const auto& [name, sum] : SumFormats(file.directory)) {
     formats[std::string(name)] = {{"tensors", sum.tensors}, {"weights", sum.elements}, {"bytes", sum.bytes}};
@@ -175,7 +177,7 @@ int Inspect(FileSystem& files, const Options& options) {
     // A tokenizer this build cannot run does not stop `logits`, so it does not stop the plan either.
     const Result<Tokenizer> tokenizer = ReadVocabulary(*file);
     const Result<Prepared> prepared =
-        Prepare(files, std::move(file).value(), tokenizer.ok() ? &*tokenizer : nullptr, options.run, StepShape{});
+        Prepare(files, std::move(file).value(), {tokenizer.ok() ? &*tokenizer : nullptr, options.run, StepShape{}});
     if (prepared.ok()) {
       plan_text = fmt::format("\nmemory plan (kernels {})\n{}", prepared->outline.kernels->name, Describe(prepared->plan));
       plan_text += fmt::format("  decoding reads {} bytes of weights per token\n", DecodeReadBytes(prepared->outline.program));
@@ -186,8 +188,8 @@ int Inspect(FileSystem& files, const Options& options) {
       json["problem"] = problem->message();
     }
   }
-  if (!Print(options.json ? DumpJson(json, /*indent=*/2) + "\n" : text + plan_text)) return 5;
-  return problem ? Fail(*problem) : 0;
+  const int code = PrintResult(options.json ? DumpJson(json, /*indent=*/2) + "\n" : text + plan_text);
+  return code == 0 && problem ? Fail(*problem) : code;
 }
 
 }  // namespace

@@ -10,8 +10,10 @@
 namespace bantam {
 
 void AddRunOptions(CLI::App& verb, RunOptions* options) {
-  verb.add_option("--memory", options->memory, "hard limit for the whole process, such as 512M (default: what is available)");
-  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)");
+  verb.add_option("--memory", options->memory, "hard limit for the whole process, such as 512M; auto: what is available")
+      ->capture_default_str();
+  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)")
+      ->check(CLI::NonNegativeNumber);
   verb.add_option("-t,--threads", options->threads, "threads (default: usable processors)");
   verb.add_option("--kernels", options->kernels, "kernel set: auto, avx512, avx2 or ref")->capture_default_str();
   verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
@@ -41,22 +43,24 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
 
 }  // namespace
 
-Result<Prepared> Prepare(FileSystem& files, ModelFile file, const Tokenizer* tokenizer, const RunOptions& options, const StepShape& shape) {
+Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request) {
   Prepared prepared;
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
-  BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(options.kernels));
+  BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(request.run.kernels));
   BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels));
-  FitRequest request;
-  BANTAM_ASSIGN(request.wanted, ReadPlanOptions(options, prepared.outline, limits.processors, shape));
-  request.limit_bytes = limits.memory_available_bytes;
-  if (!options.memory.empty()) {
-    BANTAM_ASSIGN(request.limit_bytes, ParseBytes(options.memory, "--memory"));
+  FitRequest fit;
+  BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(request.run, prepared.outline, limits.processors, request.shape));
+  fit.limit_bytes = limits.memory_available_bytes;
+  if (request.run.memory != "auto") {
+    BANTAM_ASSIGN(const uint64_t asked, ParseBytes(request.run.memory, "--memory"));
+    // More than is free would end with the system killing the process.
+    fit.limit_bytes = std::min(asked, limits.memory_available_bytes);
   }
-  request.vocabulary_bytes = tokenizer == nullptr ? 0 : tokenizer->bytes();
-  request.fixed_context = options.context != 0;
-  request.fixed_kv = !options.kv.empty();
-  BANTAM_ASSIGN(prepared.plan, FitMemory(prepared.outline.program, request).With(file.path));
-  prepared.memory_limit_bytes = request.limit_bytes;
+  fit.vocabulary_bytes = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes();
+  fit.fixed_context = request.run.context != 0;
+  fit.fixed_kv = !request.run.kv.empty();
+  BANTAM_ASSIGN(prepared.plan, FitMemory(prepared.outline.program, fit).With(file.path));
+  prepared.memory_limit_bytes = fit.limit_bytes;
   prepared.file = std::move(file);
   return prepared;
 }
@@ -65,9 +69,9 @@ Result<Loaded> Load(Prepared prepared) {
   Loaded loaded;
   loaded.plan = prepared.plan;
   loaded.budget = std::make_unique<MemoryBudget>(prepared.memory_limit_bytes);
-  loaded.pool = std::make_unique<ThreadPool>(prepared.plan.options.threads);
-  BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, *loaded.budget, *loaded.pool, MakeProgressLine()));
-  BANTAM_ASSIGN(loaded.session, Session::Make(*loaded.model, loaded.plan, *loaded.pool, *loaded.budget));
+  BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
+  BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
+  BANTAM_ASSIGN(loaded.session, Session::Make(*loaded.model, loaded.plan, {*loaded.budget, *loaded.pool}));
   return loaded;
 }
 

@@ -22,7 +22,7 @@ inline constexpr size_t kInputBytesMax = size_t{64} << 20;
 inline constexpr size_t kContextDefault = 4096;
 
 struct RunOptions {
-  std::string memory;  // --memory, empty: what is available
+  std::string memory = "auto";  // --memory; auto: what is available
   size_t context = 0;  // --context, 0: min(trained, kContextDefault)
   int threads = 0;     // -t, 0: all usable processors
   std::string kernels = "auto";
@@ -45,8 +45,14 @@ struct Prepared {
   uint64_t memory_limit_bytes = 0;
 };
 
-// `tokenizer` may be null: some verbs need none. Errors are those of each step; they name the input.
-Result<Prepared> Prepare(FileSystem& files, ModelFile file, const Tokenizer* tokenizer, const RunOptions& options, const StepShape& shape);
+struct PrepareRequest {
+  const Tokenizer* tokenizer = nullptr;  // counted in the plan; some verbs need none
+  RunOptions run;
+  StepShape shape;
+};
+
+// Errors are those of each step; they name the input.
+Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request);
 
 // A model in memory and one session on it.
 struct Loaded {

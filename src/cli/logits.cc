@@ -35,14 +35,14 @@ Status WriteLogits(FileSystem& files, Options options) {
   if (ids.empty()) return Error(Code::kCorrupt, fmt::format("{}: no token ids; give at least one", options.tokens));
   if (options.run.context == 0) options.run.context = ids.size();
   const StepShape shape = {std::min(options.chunk, ids.size()), /*all_outputs=*/true};
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), /*tokenizer=*/nullptr, options.run, shape));
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {/*tokenizer=*/nullptr, options.run, shape}));
   BANTAM_TRY(CheckIds(ids, options.tokens, prepared.outline.program.vocabulary));
-  BANTAM_ASSIGN(const Loaded loaded, Load(std::move(prepared)));
+  DeferInterrupts();
+  // An output that cannot be written is known before the model is loaded.
   BANTAM_ASSIGN(const auto writer, files.Create(options.out));
-  BANTAM_TRY(loaded.session->AppendForLogits(ids, [&](std::span<const float> logits) -> Status {
-    if (Interrupted()) return Error(Code::kCancelled, "computing logits was interrupted");
-    return writer->Append(std::as_bytes(logits));
-  }));
+  BANTAM_ASSIGN(const Loaded loaded, Load(std::move(prepared)));
+  const auto sink = [&](std::span<const float> logits) { return writer->Append(std::as_bytes(logits)); };
+  BANTAM_TRY(loaded.session->AppendForLogits(ids, sink, Interrupted));
   return writer->Commit();
 }
 
@@ -59,7 +59,6 @@ void AddLogitsVerb(CLI::App& app, Action* action) {
   verb->footer("Example: bantam logits model.gguf --tokens ids.txt --out logits.f32 --kv f32 --kernels ref");
   verb->callback([=] {
     *action = [=](FileSystem& files) {
-      DeferInterrupts();
       const Status written = WriteLogits(files, *options);
       EndProgressLine();
       return written.ok() ? 0 : Fail(written.error());

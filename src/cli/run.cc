@@ -190,6 +190,7 @@ void Runner::Command(std::string_view line) {
     messages_.clear();
     if (!options_.system.empty()) messages_.push_back({"system", options_.system});
     loaded_.session->Truncate(0);
+    sampler_.Reset();
     Note("[the conversation is forgotten]\n");
   } else if (line == "/stats") {
     Note(Stats());
@@ -202,7 +203,7 @@ int Runner::Chat() {
   Note(fmt::format("{} on {} thread{}, kernels {}, context {}. /help lists the commands, Ctrl-D leaves.\n",
                    loaded_.model->config.architecture, loaded_.plan.options.threads, loaded_.plan.options.threads == 1 ? "" : "s",
                    loaded_.model->kernels->name, loaded_.session->context()));
-  while (!output_lost_) {
+  while (!output_lost_ && !Terminated()) {
     ClearInterrupt();
     const InputLine line = ReadLine("> ");
     if (line.kind == InputLine::Kind::kEnd) break;
@@ -222,8 +223,9 @@ int Runner::Chat() {
       Fail(done.error());
     }
   }
+  if (output_lost_) return Fail(OutputLost());
   Note("\n" + Stats());
-  return 0;
+  return Terminated() ? ExitStatus(Code::kCancelled) : 0;
 }
 
 std::string Runner::Stats() {
@@ -278,7 +280,8 @@ Result<int> Run(FileSystem& files, const Options& options) {
     while (prompt.ends_with('\n') || prompt.ends_with('\r')) prompt.pop_back();
   }
   if (!chat && prompt.empty()) return Error(Code::kInvalidArgument, "no prompt: give one with -p or on standard input");
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), &tokenizer, options.run, StepShape{}));
+  DeferInterrupts();
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, options.run, StepShape{}}));
   NoteChanges(prepared.plan, options.run, prepared.outline.program.context_max);
   BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
   EndProgressLine();
@@ -297,12 +300,14 @@ void AddRunVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("run", "chat with a model, or answer one prompt");
   verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder (default: the demo model)");
   CLI::Option* prompt = verb->add_option("-p,--prompt", options->prompt, "answer this and end (default: a chat, or standard input)");
-  verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer (default: until it ends)");
+  verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer (default: until it ends)")->check(CLI::NonNegativeNumber);
   verb->add_option("--system", options->system, "system message");
   verb->add_flag("--raw", options->raw, "complete the prompt as it is, without the chat template");
   verb->add_option("--temperature", options->sampler.temperature, "0 always takes the likeliest token")->capture_default_str();
-  verb->add_option("--seed", options->sampler.seed, "equal seeds give equal answers")->capture_default_str();
-  verb->add_option("--top-k", options->sampler.top_k, "keep the k likeliest tokens; 0: all")->capture_default_str();
+  verb->add_option("--seed", options->sampler.seed, "equal seeds give equal answers")->check(CLI::NonNegativeNumber)->capture_default_str();
+  verb->add_option("--top-k", options->sampler.top_k, "keep the k likeliest tokens; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb->add_option("--top-p", options->sampler.top_p, "keep the likeliest tokens up to this mass")->capture_default_str();
   verb->add_option("--min-p", options->sampler.min_p, "keep tokens this likely relative to the likeliest")->capture_default_str();
   verb->add_option("--repetition-penalty", options->sampler.repetition_penalty, "divide logits of recent tokens")->capture_default_str();
@@ -311,7 +316,6 @@ void AddRunVerb(CLI::App& app, Action* action) {
   verb->callback([=] {
     options->has_prompt = prompt->count() > 0;
     *action = [=](FileSystem& files) {
-      DeferInterrupts();
       const Result<int> code = Run(files, *options);
       EndProgressLine();
       return code.ok() ? *code : Fail(code.error());

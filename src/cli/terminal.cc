@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -18,6 +19,7 @@ namespace {
 
 std::atomic<bool> interrupted = false;
 std::atomic<bool> interrupts_deferred = false;
+std::atomic<bool> terminated = false;
 bool progress_shown = false;
 // A byte per Ctrl-C: who waits for input waits for this as well. A flag alone could be set just before the wait begins, by
 // any thread, and never be seen.
@@ -31,8 +33,9 @@ bool AwaitInput() {
   return waiting[1].revents == 0;
 }
 
-void OnInterrupt(int) {
+void OnInterrupt(int signal_number) {
   if (!interrupts_deferred.load(std::memory_order_relaxed)) ::_exit(130);
+  if (signal_number != SIGINT) terminated.store(true, std::memory_order_relaxed);
   interrupted.store(true, std::memory_order_relaxed);
   (void)!::write(interrupt_pipe[1], "", 1);
 }
@@ -56,13 +59,14 @@ void Handle(int signal_number, void (*handler)(int)) {
 
 void InstallSignalHandlers() {
   if (::pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) interrupt_pipe[0] = interrupt_pipe[1] = -1;
-  Handle(SIGINT, OnInterrupt);
+  for (const int signal_number : {SIGINT, SIGTERM, SIGHUP}) Handle(signal_number, OnInterrupt);
   Handle(SIGBUS, OnBusError);
   Handle(SIGPIPE, SIG_IGN);
 }
 
 void DeferInterrupts() { interrupts_deferred.store(true, std::memory_order_relaxed); }
-bool Interrupted() { return interrupted.load(std::memory_order_relaxed); }
+bool Interrupted() { return interrupted.load(std::memory_order_relaxed) || Terminated(); }
+bool Terminated() { return terminated.load(std::memory_order_relaxed); }
 void ClearInterrupt() {
   char bytes[64];
   while (::read(interrupt_pipe[0], bytes, sizeof(bytes)) > 0) {
@@ -78,13 +82,22 @@ bool Print(std::string_view text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
 }
 
+Error OutputLost() { return Error(Code::kUnavailable, "standard output: cannot write to it; its reader is gone or the disk is full"); }
+
+int PrintResult(std::string_view text) { return Print(text) ? 0 : Fail(OutputLost()); }
+
 void Note(std::string_view text) {
   EndProgressLine();
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 
 int Fail(const Error& error) {
-  Note(fmt::format("bantam: {}\n", Printable(error.message())));
+  // One line, whatever names a file brought into the message; of a very long one the middle goes.
+  constexpr size_t kKept = 400;
+  std::string message = Printable(error.message());
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  if (message.size() > 3 * kKept) message.replace(kKept, message.size() - 2 * kKept, " ... ");
+  Note(fmt::format("bantam: {}\n", ReplaceInvalidUtf8(message)));
   return ExitStatus(error.code());
 }
 

@@ -1,7 +1,6 @@
 // The program's side of the terminal: output, progress, lines of input, signals.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -10,15 +9,17 @@
 
 namespace bantam {
 
-// Installs the handlers: SIGINT ends the program with exit code 130 (until DeferInterrupts), SIGBUS (a mapped file shrank)
-// ends it with exit code 3 and a message, SIGPIPE is ignored so that a closed pipe is an ordinary write error.
+// Installs the handlers: SIGINT, SIGTERM and SIGHUP end the program with exit code 130 (until DeferInterrupts), SIGBUS (a
+// mapped file shrank) ends it with exit code 3 and a message, SIGPIPE is ignored so that a closed pipe is a write error.
 void InstallSignalHandlers();
 
 // From here on SIGINT only sets a flag: for verbs that look at it between steps and have something to finish.
 void DeferInterrupts();
 
-// Whether Ctrl-C was pressed since the last call to ClearInterrupt.
+// Whether Ctrl-C was pressed since the last call to ClearInterrupt, or the program was asked to end.
 bool Interrupted();
+// Whether SIGTERM or SIGHUP came: not only the step but the program is to end.
+bool Terminated();
 void ClearInterrupt();
 
 bool StdinIsTerminal();
@@ -26,6 +27,10 @@ bool StdoutIsTerminal();
 
 // Writes to stdout at once. False when the reader is gone.
 bool Print(std::string_view text);
+// Writes a verb's whole result to stdout. The exit code: not 0, with a message, when it cannot be written.
+int PrintResult(std::string_view text);
+// Why Print failed.
+Error OutputLost();
 // Writes to stderr.
 void Note(std::string_view text);
 

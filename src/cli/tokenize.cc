@@ -88,7 +88,7 @@ void AddTokenizeVerb(CLI::App& app, Action* action) {
     *action = [=](FileSystem& files) {
       const Result<std::string> output = Tokenize(files, *options);
       if (!output.ok()) return Fail(output.error());
-      return Print(*output) ? 0 : 5;
+      return PrintResult(*output);
     };
   });
 }

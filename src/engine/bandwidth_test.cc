@@ -19,7 +19,8 @@ class SteppingClock final : public Clock {
 };
 
 TEST(Bandwidth, IsBytesPerTimeOfAPass) {
-  ThreadPool pool(2);
+  const auto threads_owner = ThreadPool::Make(2).value();
+  ThreadPool& pool = *threads_owner;
   const std::vector<std::byte> memory(size_t{1} << 20);
   // 1 MiB is read 64 times in a pass that takes one microsecond on this clock.
   EXPECT_DOUBLE_EQ(MeasureReadBandwidth(memory, kernels::kReference, pool, SteppingClock()), 64.0 * (1 << 20) * 1e6);

@@ -6,11 +6,11 @@
 
 namespace bantam {
 
-Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryPlan& plan, ThreadPool& pool, MemoryBudget& budget) {
+Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryPlan& plan, const Resources& resources) {
   std::unique_ptr<Session> session(new Session(model, plan));
   const size_t blocks = KvBlockCount(plan.options.context);
-  BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, blocks, budget));
-  BANTAM_ASSIGN(session->executor_, Executor::Make(model.program, model.weights, *model.kernels, pool, plan.options, budget));
+  BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, blocks, resources.budget));
+  BANTAM_ASSIGN(session->executor_, Executor::Make({model.program, model.weights, *model.kernels, plan.options}, resources));
   session->tokens_.reserve(plan.options.context);
   session->blocks_.reserve(blocks);
   session->rows_.reserve(plan.options.step_tokens);
@@ -32,7 +32,7 @@ Status Session::Check(std::span<const uint32_t> tokens) const {
   return Ok();
 }
 
-Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs) {
+Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs, const Cancelled& cancelled) {
   const size_t begin = tokens_.size();
   while (blocks_.size() < KvBlockCount(begin + tokens.size())) {
     BANTAM_ASSIGN(const uint32_t block, cache_.Take());
@@ -44,7 +44,9 @@ Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs) {
     rows_.push_back({tokens[i], static_cast<uint32_t>(begin + i), blocks_.data()});
     if (all_outputs || i + 1 == tokens.size()) output_rows_.push_back(static_cast<uint32_t>(i));
   }
-  executor_->Run({rows_, output_rows_, cache_.base()});
+  if (!executor_->Run({rows_, output_rows_, cache_.base(), cancelled ? &cancelled : nullptr})) {
+    return Error(Code::kCancelled, "reading the prompt was interrupted");
+  }
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   last_output_ = output_rows_.size() - 1;
   return Ok();
@@ -52,23 +54,23 @@ Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs) {
 
 Status Session::Append(std::span<const uint32_t> tokens, const Progress& progress) {
   BANTAM_TRY(Check(tokens));
-  for (size_t done = 0; done < tokens.size();) {
+  size_t done = 0;
+  Cancelled cancelled;
+  if (progress) cancelled = [&] { return !progress("reading the prompt", done, tokens.size()); };
+  while (done < tokens.size()) {
     const size_t n = std::min(plan_.options.step_tokens, tokens.size() - done);
-    BANTAM_TRY(RunStep(tokens.subspan(done, n), /*all_outputs=*/false));
+    BANTAM_TRY(RunStep(tokens.subspan(done, n), /*all_outputs=*/false, cancelled));
     done += n;
-    if (progress && !progress("reading the prompt", done, tokens.size()) && done < tokens.size()) {
-      return Error(Code::kCancelled, "reading the prompt was interrupted");
-    }
   }
   return Ok();
 }
 
-Status Session::AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink) {
+Status Session::AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink, const Cancelled& cancelled) {
   CHECK(plan_.options.step_outputs == plan_.options.step_tokens);
   BANTAM_TRY(Check(tokens));
   for (size_t done = 0; done < tokens.size();) {
     const size_t n = std::min(plan_.options.step_tokens, tokens.size() - done);
-    BANTAM_TRY(RunStep(tokens.subspan(done, n), /*all_outputs=*/true));
+    BANTAM_TRY(RunStep(tokens.subspan(done, n), /*all_outputs=*/true, cancelled));
     done += n;
     BANTAM_TRY(sink({executor_->logits(), n * vocabulary()}));
   }
@@ -88,6 +90,7 @@ Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokeni
                                 const GenerateOptions& options) {
   GenerateResult result;
   result.reason = StopReason::kLength;
+  sampler.Observe(session.tokens());
   TokenStream stream(tokenizer);
   const auto emit = [&](std::string text) {
     if (text.empty()) return;

@@ -26,21 +26,22 @@ namespace bantam {
 class Session {
  public:
   // The model and pool outlive the session. Exhausted when the budget cannot hold KV and activations.
-  static Result<std::unique_ptr<Session>> Make(const Model& model, const MemoryPlan& plan, ThreadPool& pool, MemoryBudget& budget);
+  static Result<std::unique_ptr<Session>> Make(const Model& model, const MemoryPlan& plan, const Resources& resources);
 
   size_t context() const { return plan_.options.context; }
   std::span<const uint32_t> tokens() const { return tokens_; }
   size_t vocabulary() const { return model_.program.vocabulary; }
 
   // Reads tokens, in steps of at most PlanOptions::step_tokens; the logits are then those after the last one. `progress`
-  // may end it between steps: Cancelled, with the tokens read so far kept. Other errors: InvalidArgument (an id outside the
-  // vocabulary, no tokens), Exhausted (they do not fit the context). A single token allocates nothing.
+  // is also asked within steps and may end it: Cancelled, with the tokens of whole steps kept. Other errors: InvalidArgument
+  // (an id outside the vocabulary, no tokens), Exhausted (they do not fit the context). Without `progress` a single token
+  // allocates nothing.
   Status Append(std::span<const uint32_t> tokens, const Progress& progress = nullptr);
 
   // The same, with the logits of every token: `sink` gets [n, vocabulary] per step. Needs a plan whose step_outputs is
   // step_tokens.
   using LogitsSink = std::function<Status(std::span<const float> logits)>;
-  Status AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink);
+  Status AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink, const Cancelled& cancelled = nullptr);
 
   // Forgets tokens from `length` on. The logits are then stale until the next Append.
   void Truncate(size_t length);
@@ -55,8 +56,8 @@ class Session {
   Session(const Model& model, const MemoryPlan& plan)
       : model_(model), plan_(plan), layout_(plan.options.kv_type, model.program.kv_layers) {}
   Status Check(std::span<const uint32_t> tokens) const;
-  // One step of at most step_tokens tokens.
-  Status RunStep(std::span<const uint32_t> tokens, bool all_outputs);
+  // One step of at most step_tokens tokens; Cancelled leaves the session as it was.
+  Status RunStep(std::span<const uint32_t> tokens, bool all_outputs, const Cancelled& cancelled);
 
   const Model& model_;
   const MemoryPlan plan_;

@@ -39,8 +39,8 @@ class SessionTest : public ::testing::Test {
     ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
     PlanOptions options = {context, KvType::kF16, step_tokens, all_outputs ? step_tokens : 1, pool_.size()};
     plan_ = PlanMemory(outline.program, options, 0);
-    model_ = LoadModel(std::move(outline), file, budget_, pool_, nullptr).value();
-    session_ = Session::Make(*model_, plan_, pool_, budget_).value();
+    model_ = LoadModel(std::move(outline), file, {budget_, pool_}, nullptr).value();
+    session_ = Session::Make(*model_, plan_, {budget_, pool_}).value();
   }
   static std::vector<uint32_t> Tokens(size_t n, uint32_t seed = 1) {
     std::vector<uint32_t> tokens(n);
@@ -52,7 +52,8 @@ class SessionTest : public ::testing::Test {
   testing::TemporaryFolder folder_;
   std::unique_ptr<FileSystem> files_ = MakeFileSystem();
   MemoryBudget budget_{uint64_t{1} << 30};
-  ThreadPool pool_{2};
+  std::unique_ptr<ThreadPool> threads_owner_ = ThreadPool::Make(2).value();
+  ThreadPool& pool_ = *threads_owner_;
   MemoryPlan plan_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Model> model_;
@@ -131,6 +132,27 @@ TEST_F(SessionTest, ReadingCanBeStoppedBetweenSteps) {
   const Status stopped = session_->Append(Tokens(50), [](std::string_view, uint64_t done, uint64_t) { return done < 20; });
   EXPECT_EQ(stopped.error().code(), Code::kCancelled);
   EXPECT_EQ(session_->tokens().size(), 20u);
+}
+
+// A step may be left anywhere; the session is then as before it, on any number of threads.
+TEST_F(SessionTest, AStepCanBeStoppedWithin) {
+  Load({.matrices = DType::kQ4_0}, 100, /*step_tokens=*/20);
+  ASSERT_TRUE(session_->Append(Tokens(40)).ok());
+  const auto expected = Logits();
+  for (int polls = 1; polls < 60; polls += 7) {
+    session_->Truncate(0);
+    int left = polls;
+    const Status stopped = session_->Append(Tokens(40), [&](std::string_view, uint64_t, uint64_t) { return --left > 0; });
+    if (!stopped.ok()) {
+      EXPECT_EQ(stopped.error().code(), Code::kCancelled);
+      EXPECT_EQ(session_->tokens().size() % 20, 0u);
+    }
+    const std::vector<uint32_t> tokens = Tokens(40);
+    if (session_->tokens().size() < 40) {
+      ASSERT_TRUE(session_->Append(std::span(tokens).subspan(session_->tokens().size())).ok());
+    }
+    EXPECT_EQ(Logits(), expected) << polls;
+  }
 }
 
 TEST_F(SessionTest, GenerationStops) {

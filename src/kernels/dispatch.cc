@@ -2,6 +2,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
+#include "tensor/half.h"
 #include "tensor/panel.h"
 #if defined(__x86_64__)
 #include "kernels/avx2/avx2.h"
@@ -11,7 +12,7 @@
 namespace bantam {
 namespace {
 
-static_assert(kernels::kRows == kPanelRows && kernels::kKinds == kPanelKinds);
+static_assert(kernels::kRows == kPanelRows && kernels::kKinds == kPanelKinds && kernels::kQuantizedMin == kQuantizedMin);
 
 struct Candidate {
   const KernelSet* set;

@@ -11,7 +11,8 @@ inline constexpr size_t kRows = 16;       // rows of a panel
 inline constexpr size_t kKinds = 10;      // panel kinds, in the order of PanelKind
 inline constexpr size_t kColumnsMax = 8;  // activation vectors of one product call
 inline constexpr size_t kKvTokens = 16;   // tokens of a KV block
-inline constexpr size_t kKvTypes = 3;     // F32, F16, int8, in the order of KvType
+inline constexpr float kQuantizedMin = 1e-30f;
+inline constexpr size_t kKvTypes = 3;  // F32, F16, int8, in the order of KvType
 
 // 32 activations as integers: x[i] is about scale * q[i].
 struct ActivationBlock {
@@ -33,7 +34,8 @@ struct Panel {
 // Column pointers are const float* [columns] or const ActivationBlock* [columns / 32], as KernelSet::quantized says.
 using ProductFunction = void (*)(const Panel& panel, const void* const* columns, size_t n, float* out);
 
-// x [n] to n / 32 blocks: scale = max |x| / 127, round to nearest even.
+// x [n] to n / 32 blocks: scale = max |x| / 127, round to nearest even; NaN gives 0, and so does a block whose largest
+// magnitude is below kQuantizedMin (or is no number).
 using QuantizeFunction = void (*)(const float* x, size_t n, ActivationBlock* out);
 
 // out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]  (Zhang and Sennrich, "Root mean square layer normalization", 2019).

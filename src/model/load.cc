@@ -17,9 +17,8 @@ Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels) {
   return outline;
 }
 
-Result<std::unique_ptr<Model>> LoadModel(ModelOutline outline, ModelFile& file, MemoryBudget& budget, ThreadPool& pool,
-                                         const Progress& progress) {
-  BANTAM_ASSIGN(Weights weights, Weights::Load(outline.program, file, budget, pool, progress));
+Result<std::unique_ptr<Model>> LoadModel(ModelOutline outline, ModelFile& file, const Resources& resources, const Progress& progress) {
+  BANTAM_ASSIGN(Weights weights, Weights::Load(outline.program, file, resources, progress));
   return std::make_unique<Model>(Model{std::move(outline.config), std::move(outline.program), outline.kernels, std::move(weights)});
 }
 

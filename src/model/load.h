@@ -34,7 +34,6 @@ struct Model {
   Weights weights;
 };
 
-Result<std::unique_ptr<Model>> LoadModel(ModelOutline outline, ModelFile& file, MemoryBudget& budget, ThreadPool& pool,
-                                         const Progress& progress);
+Result<std::unique_ptr<Model>> LoadModel(ModelOutline outline, ModelFile& file, const Resources& resources, const Progress& progress);
 
 }  // namespace bantam

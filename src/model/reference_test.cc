@@ -97,16 +97,15 @@ TEST(Reference, EveryFormatOnATinyModel) {
                             DType::kQ2_K, DType::kIQ2_XXS}) {
     for (const uint32_t experts : {0u, 4u}) {
       const std::string path = folder.Path("tiny.gguf");
+      // All experts are used: no near-tie of the router can fall the other way.
       testing::BuildTinyModel(
-          {.experts = experts, .experts_used = experts / 2, .tied = experts != 0, .biases = experts == 0, .matrices = dtype})
+          {.experts = experts, .experts_used = experts, .tied = experts != 0, .biases = experts == 0, .matrices = dtype})
           .Write(path);
       const auto exact = RunModel(path, {&kernels::kReference, KvType::kF32, 1, {1000}}, tokens);
       for (const KernelSet* kernels : RunnableKernels()) {
         const auto whole = RunModel(path, {kernels, KvType::kF32, 1, {1000}}, tokens);
-        // A router's near-tie may fall the other way when its input is rounded: only the dense form has a bound.
-        if (experts == 0) {
-          EXPECT_LT(testing::Nmse(whole, exact), 1e-3) << Info(dtype).name << " " << kernels->name;
-        }
+        // Rounding activations to 8 bits costs about 1e-4; a wrong scale, plane or expert costs everything.
+        EXPECT_LT(testing::Nmse(whole, exact), 5e-4) << Info(dtype).name << " " << kernels->name << " " << experts;
         for (const int threads : {2, 3}) {
           const auto cut = RunModel(path, {kernels, KvType::kF32, threads, {5, 1, 13}}, tokens);
           ASSERT_EQ(cut.size(), whole.size());

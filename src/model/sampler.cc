@@ -35,6 +35,16 @@ void Sampler::Accept(uint32_t token) {
   ++accepted_;
 }
 
+void Sampler::Observe(std::span<const uint32_t> context) {
+  accepted_ = 0;
+  for (const uint32_t token : context.last(std::min(context.size(), recent_.size()))) Accept(token);
+}
+
+void Sampler::Reset() {
+  rng_ = Rng(options_.seed);
+  accepted_ = 0;
+}
+
 uint32_t Sampler::Sample(std::span<const float> logits) {
   Penalize(logits);
   if (options_.temperature == 0) {

@@ -35,6 +35,10 @@ class Sampler {
 
   // Tells the sampler of a token that entered the context, for the penalty.
   void Accept(uint32_t token);
+  // The same for a whole context, in place of what it knew.
+  void Observe(std::span<const uint32_t> context);
+  // Starts over from the seed.
+  void Reset();
 
  private:
   struct Candidate {

@@ -10,6 +10,9 @@
 namespace bantam {
 namespace {
 
+// Bytes of all token texts together: several times those of the largest vocabularies.
+constexpr size_t kVocabularyTextMax = size_t{32} << 20;
+
 Result<TokenType> TypeOf(double value, size_t token) {
   constexpr TokenType kTypes[] = {TokenType::kNormal,      TokenType::kUnknown, TokenType::kControl,
                                   TokenType::kUserDefined, TokenType::kUnused,  TokenType::kByte};
@@ -61,7 +64,10 @@ Result<TokenizerSpec> ReadSpec(const Metadata& metadata) {
   }
   size_t total = 0;
   for (const std::string_view text : *texts) total += text.size();
-  if (total >= UINT32_MAX) return Error(Code::kCorrupt, "the vocabulary's texts exceed 4 GiB; convert the model again");
+  if (total > kVocabularyTextMax) {
+    return Error(Code::kCorrupt, fmt::format("the vocabulary's texts take {} bytes, expected at most {}; convert the model again", total,
+                                             kVocabularyTextMax));
+  }
   spec.texts.reserve(total);
   spec.text_ends.reserve(texts->size());
   for (size_t i = 0; i < texts->size(); ++i) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 
@@ -65,31 +66,42 @@ void Rotate(RopeLayout layout, const float* angles /* [pairs][cos, sin] */, size
 
 }  // namespace
 
-Result<std::unique_ptr<Executor>> Executor::Make(const Program& program, const Weights& weights, const KernelSet& kernels, ThreadPool& pool,
-                                                 const PlanOptions& options, MemoryBudget& budget) {
-  CHECK(options.threads == pool.size());
-  std::unique_ptr<Executor> executor(new Executor(program, weights, kernels, pool, options));
-  BANTAM_ASSIGN(executor->arena_, Arena::Make(budget, ActivationsBytes(program, options), "activations"));
+Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, const Resources& resources) {
+  const Program& program = setup.program;
+  CHECK(setup.options.threads == resources.pool.size());
+  std::unique_ptr<Executor> executor(new Executor(setup, resources.pool));
+  BANTAM_ASSIGN(executor->arena_, Arena::Make(resources.budget, ActivationsBytes(program, setup.options), "activations"));
   for (BufferId id = 0; id < program.buffers.size(); ++id) {
     const size_t row_bytes = program.RowWidthBytes(id);
     executor->row_bytes_.push_back(row_bytes);
-    executor->buffers_.push_back(executor->arena_.Take(RowsMax(program, program.buffers[id], options) * row_bytes).data());
+    executor->buffers_.push_back(executor->arena_.Take(RowsMax(program, program.buffers[id], setup.options) * row_bytes).data());
   }
-  const uint64_t scratch_floats = ThreadScratchBytes(program, options) / sizeof(float);
-  for (int thread = 0; thread < options.threads; ++thread) executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
+  const uint64_t scratch_floats = ThreadScratchBytes(program) / sizeof(float);
+  for (int thread = 0; thread < setup.options.threads; ++thread) {
+    executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
+  }
   executor->barrier_before_ = PlaceBarriers(program);
   return executor;
 }
 
-void Executor::Run(const Step& step) {
+bool Executor::Run(const Step& step) {
+  constexpr size_t kNever = std::numeric_limits<size_t>::max();
   step_ = &step;
+  stop_before_ = kNever;
   pool_.Run([this](int thread) {
     for (size_t i = 0; i < program_.ops.size(); ++i) {
-      if (barrier_before_[i]) pool_.Barrier();
+      if (barrier_before_[i]) {
+        // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A
+        // slow reader may already see a later decision, which is why the operation's number is told and not a flag.
+        if (thread == 0 && step_->cancelled != nullptr && stop_before_ == kNever && (*step_->cancelled)()) stop_before_ = i;
+        pool_.Barrier();
+        if (stop_before_ <= i) return;
+      }
       std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
     }
   });
   step_ = nullptr;
+  return stop_before_ == kNever;
 }
 
 size_t Executor::RowCount(BufferId id) const {
@@ -329,13 +341,15 @@ void Executor::Execute(const RouteOp& op, int thread) {
     const float* logits = FloatRow(op.logits, t);
     int32_t* ids = IntegerRow(op.ids, t);
     float* weights = FloatRow(op.weights, t);
-    // Renormalising the softmax of the chosen ones is the softmax over the chosen ones.
+    // Renormalising the softmax of the chosen ones is the softmax over the chosen ones. Each choice is the next in the order
+    // (logit falling, id rising); NaN comes last.
+    const auto key = [&](int32_t e) { return std::isnan(logits[e]) ? -std::numeric_limits<float>::infinity() : logits[e]; };
+    const auto precedes = [&](int32_t a, int32_t b) { return key(a) != key(b) ? key(a) > key(b) : a < b; };
     for (size_t slot = 0; slot < used; ++slot) {
       int32_t best = -1;
-      for (size_t e = 0; e < experts; ++e) {
-        const int32_t id = static_cast<int32_t>(e);
-        if (std::find(ids, ids + slot, id) != ids + slot) continue;
-        if (best < 0 || logits[e] > logits[best]) best = id;
+      for (int32_t e = 0; e < static_cast<int32_t>(experts); ++e) {
+        const bool left = slot == 0 || precedes(ids[slot - 1], e);
+        if (left && (best < 0 || precedes(e, best))) best = e;
       }
       ids[slot] = best;
     }

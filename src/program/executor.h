@@ -2,7 +2,9 @@
 // where data crosses threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -26,29 +28,42 @@ struct StepRow {
   const uint32_t* blocks;  // the sequence's KV blocks, at least position / 16 + 1
 };
 
+// Asked now and then, on the calling thread, while a step runs: true ends the step early.
+using Cancelled = std::function<bool()>;
+
 struct Step {
   std::span<const StepRow> rows;          // at most PlanOptions::step_tokens
   std::span<const uint32_t> output_rows;  // rows whose logits are wanted, at most PlanOptions::step_outputs
   uint8_t* kv_base;                       // block b starts at kv_base + b * KvLayout::block_bytes()
+  const Cancelled* cancelled = nullptr;
+};
+
+struct ExecutorSetup {
+  const Program& program;
+  const Weights& weights;
+  const KernelSet& kernels;
+  PlanOptions options;
 };
 
 class Executor {
  public:
-  // The program, weights, kernels and pool outlive the executor. Exhausted when the budget cannot hold the buffers.
-  static Result<std::unique_ptr<Executor>> Make(const Program& program, const Weights& weights, const KernelSet& kernels, ThreadPool& pool,
-                                                const PlanOptions& options, MemoryBudget& budget);
+  // All but the options outlive the executor. Exhausted when the budget cannot hold the buffers.
+  static Result<std::unique_ptr<Executor>> Make(const ExecutorSetup& setup, const Resources& resources);
 
-  // Allocates nothing. Results depend neither on the number of threads nor on how tokens are cut into steps.
-  void Run(const Step& step);
+  // Allocates nothing. Results depend neither on the number of threads nor on how tokens are cut into steps. False when it
+  // was cancelled: logits are stale then, and the KV of the step's positions is to be written again.
+  bool Run(const Step& step);
 
   // [output_rows.size(), vocabulary] of the last step.
   const float* logits() const { return Floats(program_.logits); }
 
-  uint64_t arena_used_bytes() const { return arena_.used_bytes(); }
-
  private:
-  Executor(const Program& program, const Weights& weights, const KernelSet& kernels, ThreadPool& pool, const PlanOptions& options)
-      : program_(program), weights_(weights), kernels_(kernels), pool_(pool), kv_(options.kv_type, program.kv_layers) {}
+  Executor(const ExecutorSetup& setup, ThreadPool& pool)
+      : program_(setup.program),
+        weights_(setup.weights),
+        kernels_(setup.kernels),
+        pool_(pool),
+        kv_(setup.options.kv_type, setup.program.kv_layers) {}
 
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
   const uint8_t* Row(BufferId id, size_t row) const { return reinterpret_cast<const uint8_t*>(buffers_[id]) + row * row_bytes_[id]; }
@@ -92,6 +107,8 @@ class Executor {
   std::vector<float*> scratch_;       // per thread
   std::vector<bool> barrier_before_;  // per operation
   const Step* step_ = nullptr;
+  // The operation before which all threads leave a cancelled step.
+  std::atomic<size_t> stop_before_ = 0;
 };
 
 }  // namespace bantam

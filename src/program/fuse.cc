@@ -50,7 +50,8 @@ void MergeAdditions(Program* program) {
     const auto* add = std::get_if<AddOp>(&ops[i + 1]);
     if (product == nullptr || add == nullptr || product->parts.size() != 1) continue;
     MatMulPart& part = product->parts[0];
-    if (part.out != add->in || part.accumulate || ReadLater(ops, i, part.out, /*except=*/i + 1)) continue;
+    // A product of the sum itself cannot write into it: other threads still read it.
+    if (part.out != add->in || part.accumulate || product->in == add->out || ReadLater(ops, i, part.out, /*except=*/i + 1)) continue;
     part.out = add->out;
     part.accumulate = true;
     ops.erase(ops.begin() + static_cast<std::ptrdiff_t>(i) + 1);

@@ -38,12 +38,10 @@ void StoreHalves(uint8_t* base, const float* x, size_t n, size_t stride) {
 void StoreInt8(uint8_t* base, const float* x, size_t n, size_t stride, uint8_t* scale_at) {
   float largest = 0;
   for (size_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
-  const float scale = largest / 127.0f;
-  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-  for (size_t i = 0; i < n; ++i) {
-    const int q = static_cast<int>(std::nearbyint(x[i] * inverse));
-    base[i * stride] = static_cast<uint8_t>(static_cast<int8_t>(std::clamp(q, -127, 127)));
-  }
+  const bool zeros = !(largest >= kQuantizedMin);
+  const float scale = zeros ? 0.0f : largest / 127.0f;
+  const float inverse = zeros ? 0.0f : 127.0f / largest;
+  for (size_t i = 0; i < n; ++i) base[i * stride] = static_cast<uint8_t>(RoundToInt8(x[i] * inverse));
   std::memcpy(scale_at, &scale, sizeof(scale));
 }
 

@@ -23,7 +23,7 @@ size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptio
   return 0;
 }
 
-uint64_t ThreadScratchBytes(const Program& program, const PlanOptions&) {
+uint64_t ThreadScratchBytes(const Program& program) {
   uint64_t floats = 0;
   for (const Op& op : program.ops) {
     if (const auto* norm = std::get_if<RmsNormQuantizeOp>(&op)) {
@@ -31,15 +31,13 @@ uint64_t ThreadScratchBytes(const Program& program, const PlanOptions&) {
     } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
       const KvHeads& kv = program.kv_layers[attend->layer];
       floats = std::max<uint64_t>(floats, kernels::AttentionScratchFloats(kv.head_dim, attend->heads / kv.heads));
-    } else if (const auto* embed = std::get_if<EmbedOp>(&op)) {
-      floats = std::max<uint64_t>(floats, program.buffers[embed->out].width);
     }
   }
   return AlignUp(floats * sizeof(float));
 }
 
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options) {
-  uint64_t total = static_cast<uint64_t>(options.threads) * ThreadScratchBytes(program, options);
+  uint64_t total = static_cast<uint64_t>(options.threads) * ThreadScratchBytes(program);
   for (BufferId id = 0; id < program.buffers.size(); ++id) {
     total += AlignUp(RowsMax(program, program.buffers[id], options) * program.RowWidthBytes(id));
   }

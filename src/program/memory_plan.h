@@ -42,7 +42,7 @@ inline size_t KvBlockCount(size_t context) { return (context + kKvBlockTokens - 
 // Rows that a buffer has in a step of the largest size.
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options);
 // Bytes of one thread's scratch memory.
-uint64_t ThreadScratchBytes(const Program& program, const PlanOptions& options);
+uint64_t ThreadScratchBytes(const Program& program);
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options);
 
 MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64_t vocabulary_bytes);

@@ -11,47 +11,68 @@ namespace {
 // Source bytes after which pages of the file are given back: loading must not hold a whole tensor twice.
 constexpr uint64_t kReleaseBytes = uint64_t{4} << 20;
 
-// The panels of `count` rows that start at `source`; threads take equal shares.
-void PackPanels(const WeightSpec& spec, const uint8_t* source, size_t count, uint8_t* target, ThreadPool& pool) {
+// Walks through a tensor's bytes in pieces, giving back the pages of each when the next is asked for.
+class TensorCursor {
+ public:
+  TensorCursor(const TensorInfo& tensor, TensorSource& source) : source_(source), offset_(tensor.offset_bytes) {}
+  ~TensorCursor() { source_.Release(offset_ - size_, size_); }
+  TensorCursor(const TensorCursor&) = delete;
+  TensorCursor& operator=(const TensorCursor&) = delete;
+
+  Result<const uint8_t*> Next(uint64_t size) {
+    source_.Release(offset_ - size_, size_);
+    BANTAM_ASSIGN(const auto bytes, source_.View(offset_, size));
+    offset_ += size;
+    size_ = size;
+    return reinterpret_cast<const uint8_t*>(bytes.data());
+  }
+
+ private:
+  TensorSource& source_;
+  uint64_t offset_;    // of the next piece
+  uint64_t size_ = 0;  // of the last one
+};
+
+struct RowRange {
+  const uint8_t* first;
+  size_t count;
+};
+
+// Threads take equal shares of the panels that these rows make.
+void PackPanels(const WeightSpec& spec, RowRange range, uint8_t* target, ThreadPool& pool) {
   const size_t row_bytes = RowBytes(spec.dtype, spec.columns);
   const size_t panel_bytes = PanelBytes(Info(spec.dtype).panel, spec.columns);
   pool.Run([&](int thread) {
-    const auto [begin, end] = Share(PanelCount(count), thread, pool.size());
+    const auto [begin, end] = Share(PanelCount(range.count), thread, pool.size());
     for (size_t p = begin; p < end; ++p) {
       const uint8_t* rows[kPanelRows] = {};
-      for (size_t r = 0; r < kPanelRows && p * kPanelRows + r < count; ++r) rows[r] = source + (p * kPanelRows + r) * row_bytes;
+      for (size_t r = 0; r < kPanelRows && p * kPanelRows + r < range.count; ++r) rows[r] = range.first + (p * kPanelRows + r) * row_bytes;
       PackPanel(spec.dtype, rows, spec.columns, target + p * panel_bytes);
     }
   });
 }
 
 // Rows [16 p, 16 p + 16) of each matrix become panel p.
-Status PackMatrices(const WeightSpec& spec, uint64_t offset, TensorSource& source, uint8_t* target, ThreadPool& pool) {
+Status PackMatrices(const WeightSpec& spec, TensorCursor& cursor, uint8_t* target, ThreadPool& pool) {
   const size_t row_bytes = RowBytes(spec.dtype, spec.columns);
   const size_t rows_at_once = std::max<size_t>(1, kReleaseBytes / (row_bytes * kPanelRows)) * kPanelRows;
   const size_t panel_bytes = PanelBytes(Info(spec.dtype).panel, spec.columns);
   for (size_t matrix = 0; matrix < spec.matrices; ++matrix) {
     for (size_t row = 0; row < spec.rows; row += rows_at_once) {
       const size_t count = std::min(rows_at_once, spec.rows - row);
-      BANTAM_ASSIGN(const auto bytes, source.View(offset, count * row_bytes));
-      PackPanels(spec, reinterpret_cast<const uint8_t*>(bytes.data()), count, target, pool);
-      source.Release(offset, count * row_bytes);
-      offset += count * row_bytes;
+      BANTAM_ASSIGN(const uint8_t* rows, cursor.Next(count * row_bytes));
+      PackPanels(spec, {rows, count}, target, pool);
       target += PanelCount(count) * panel_bytes;
     }
   }
   return Ok();
 }
 
-Status CopyRows(uint64_t offset, uint64_t size, TensorSource& source, uint8_t* target) {
-  while (size > 0) {
-    const uint64_t count = std::min(size, kReleaseBytes);
-    BANTAM_ASSIGN(const auto bytes, source.View(offset, count));
-    std::memcpy(target, bytes.data(), count);
-    source.Release(offset, count);
-    offset += count;
-    target += count;
-    size -= count;
+Status CopyRows(uint64_t size, TensorCursor& cursor, uint8_t* target) {
+  for (uint64_t done = 0; done < size; done += kReleaseBytes) {
+    const uint64_t count = std::min(size - done, kReleaseBytes);
+    BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(count));
+    std::memcpy(target + done, bytes, count);
   }
   return Ok();
 }
@@ -76,32 +97,33 @@ uint64_t WeightsBytes(const Program& program) {
   return total;
 }
 
-Result<Weights> Weights::Load(const Program& program, ModelFile& file, MemoryBudget& budget, ThreadPool& pool, const Progress& progress) {
+Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Resources& resources, const Progress& progress) {
   Weights weights;
   const uint64_t total = WeightsBytes(program);
-  BANTAM_ASSIGN(weights.arena_, Arena::Make(budget, total, "weights"));
+  BANTAM_ASSIGN(weights.arena_, Arena::Make(resources.budget, total, "weights"));
   uint64_t done = 0;
   for (const WeightSpec& spec : program.weights) {
     const TensorInfo* tensor = file.directory.Find(spec.name);
     CHECK(tensor != nullptr && tensor->dtype == spec.dtype && tensor->elements() == spec.columns * spec.rows * spec.matrices);
     auto* target = reinterpret_cast<uint8_t*>(weights.arena_.Take(WeightBytes(spec)).data());
     Entry entry = {target, 0, 0};
+    TensorCursor cursor(*tensor, *file.source);
     switch (spec.storage) {
       case WeightStorage::kPanels: {
         const PanelKind kind = Info(spec.dtype).panel;
         entry.matrix_bytes = MatrixBytes(kind, spec.rows, spec.columns);
         entry.panel_bytes = PanelBytes(kind, spec.columns);
-        BANTAM_TRY(PackMatrices(spec, tensor->offset_bytes, *file.source, target, pool));
+        BANTAM_TRY(PackMatrices(spec, cursor, target, resources.pool));
         break;
       }
       case WeightStorage::kVector: {
-        BANTAM_ASSIGN(const auto bytes, file.source->View(tensor->offset_bytes, tensor->size_bytes));
-        Unpack(spec.dtype, reinterpret_cast<const uint8_t*>(bytes.data()), spec.columns, reinterpret_cast<float*>(target));
+        BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(tensor->size_bytes));
+        Unpack(spec.dtype, bytes, spec.columns, reinterpret_cast<float*>(target));
         break;
       }
       case WeightStorage::kRows:
         entry.panel_bytes = RowBytes(spec.dtype, spec.columns);
-        BANTAM_TRY(CopyRows(tensor->offset_bytes, tensor->size_bytes, *file.source, target));
+        BANTAM_TRY(CopyRows(tensor->size_bytes, cursor, target));
         break;
     }
     weights.entries_.push_back(entry);

@@ -20,12 +20,18 @@ uint64_t WeightBytes(const WeightSpec& spec);
 // Bytes of all of them, each aligned: what LoadWeights reserves.
 uint64_t WeightsBytes(const Program& program);
 
+// What loading and running take from the process.
+struct Resources {
+  MemoryBudget& budget;
+  ThreadPool& pool;
+};
+
 class Weights {
  public:
   // Reads every tensor the program names, packs matrices into panels on all threads, and gives pages of the file back as
   // it goes. The lowering has checked names, types and shapes against the file's directory.
   // Errors: Exhausted (budget), Cancelled (progress), those of the source.
-  static Result<Weights> Load(const Program& program, ModelFile& file, MemoryBudget& budget, ThreadPool& pool, const Progress& progress);
+  static Result<Weights> Load(const Program& program, ModelFile& file, const Resources& resources, const Progress& progress);
 
   // A matrix's panel: 16 rows from 16 * panel on.
   const uint8_t* Panel(WeightId id, size_t matrix, size_t panel) const {

@@ -28,9 +28,10 @@ class WeightsTest : public ::testing::Test {
 
 TEST_F(WeightsTest, TakesThePlannedBytesAndHoldsTheFilesWeights) {
   MemoryBudget budget(uint64_t{1} << 30);
-  ThreadPool pool(2);
+  const auto threads_owner = ThreadPool::Make(2).value();
+  ThreadPool& pool = *threads_owner;
   uint64_t last = 0;
-  const auto weights = Weights::Load(program_, file_, budget, pool, [&](std::string_view, uint64_t done, uint64_t total) {
+  const auto weights = Weights::Load(program_, file_, {budget, pool}, [&](std::string_view, uint64_t done, uint64_t total) {
     EXPECT_GT(done, last);
     EXPECT_LE(done, total);
     last = done;
@@ -63,15 +64,16 @@ TEST_F(WeightsTest, TakesThePlannedBytesAndHoldsTheFilesWeights) {
 }
 
 TEST_F(WeightsTest, StopsWhenAskedAndWhenTheBudgetIsShort) {
-  ThreadPool pool(1);
+  const auto threads_owner = ThreadPool::Make(1).value();
+  ThreadPool& pool = *threads_owner;
   MemoryBudget budget(uint64_t{1} << 30);
   int calls = 0;
-  const auto stopped = Weights::Load(program_, file_, budget, pool, [&](std::string_view, uint64_t, uint64_t) { return ++calls < 3; });
+  const auto stopped = Weights::Load(program_, file_, {budget, pool}, [&](std::string_view, uint64_t, uint64_t) { return ++calls < 3; });
   EXPECT_EQ(stopped.error().code(), Code::kCancelled);
   EXPECT_EQ(calls, 3);
   EXPECT_EQ(budget.used_bytes(), 0u) << "a stopped load gives everything back";
   MemoryBudget small(WeightsBytes(program_) - 1);
-  EXPECT_EQ(Weights::Load(program_, file_, small, pool, nullptr).error().code(), Code::kExhausted);
+  EXPECT_EQ(Weights::Load(program_, file_, {small, pool}, nullptr).error().code(), Code::kExhausted);
 }
 
 }  // namespace

@@ -44,7 +44,6 @@ class Arena {
     return reinterpret_cast<T*>(Take(count * sizeof(T)).data());
   }
 
-  uint64_t size_bytes() const { return size_; }
   uint64_t used_bytes() const { return used_; }
   std::span<const std::byte> bytes() const { return {base_, static_cast<size_t>(used_)}; }
 

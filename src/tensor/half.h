@@ -1,7 +1,8 @@
-// 16-bit floats in plain C++: the specification that vector conversions are held against.
+// Small numbers in plain C++: the specification that vector conversions are held against.
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 namespace bantam {
@@ -37,5 +38,16 @@ inline uint16_t F32ToF16(float value) {
 
 // bfloat16 is the upper half of binary32.
 inline float BF16ToF32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+// Below this a block of values counts as zeros: the inverse of its scale would not be finite.
+inline constexpr float kQuantizedMin = 1e-30f;
+
+// Nearest (even) of -127..127; NaN gives 0.
+inline int8_t RoundToInt8(float value) {
+  const float nearest = std::nearbyint(value);
+  if (nearest >= 127.0f) return 127;
+  if (nearest <= -127.0f) return -127;
+  return nearest == nearest ? static_cast<int8_t>(nearest) : int8_t{0};
+}
 
 }  // namespace bantam

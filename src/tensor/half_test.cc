@@ -10,9 +10,14 @@
 namespace bantam {
 namespace {
 
-// The compiler's own 16-bit float is the independent implementation.
-float Oracle(uint16_t bits) { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
-uint16_t Oracle(float value) { return std::bit_cast<uint16_t>(static_cast<_Float16>(value)); }
+// The compiler's own 16-bit float is the independent implementation. (g++ 12 has _Float16 in C++ on x86 only.)
+#if defined(__aarch64__)
+using CompilerHalf = __fp16;
+#else
+using CompilerHalf = _Float16;
+#endif
+float Oracle(uint16_t bits) { return static_cast<float>(std::bit_cast<CompilerHalf>(bits)); }
+uint16_t Oracle(float value) { return std::bit_cast<uint16_t>(static_cast<CompilerHalf>(value)); }
 
 TEST(F16, EveryHalfConvertsExactlyAndBack) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {

@@ -17,8 +17,6 @@ namespace {
 constexpr uint32_t kNoToken = std::numeric_limits<uint32_t>::max();
 constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581
 
-uint64_t HashOf(std::string_view text) { return Fingerprint(std::as_bytes(std::span(text))); }
-
 // The byte that a token text like <0x0A> stands for.
 std::optional<uint8_t> ByteOf(std::string_view text) {
   if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
@@ -63,14 +61,21 @@ bool IsAdded(TokenType type) { return type == TokenType::kControl || type == Tok
 
 }  // namespace
 
-Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec) {
+Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec, uint64_t hash_seed) {
   if (spec.size() == 0) return Error(Code::kCorrupt, "the vocabulary has no tokens; convert the model again");
   CHECK(spec.scores.size() == spec.size() && spec.types.size() == spec.size());
   Tokenizer tokenizer;
   tokenizer.spec_ = std::move(spec);
+  tokenizer.hash_seed_ = hash_seed;
   tokenizer.byte_tokens_.assign(256, kNoToken);
   for (uint32_t token = 0; token < tokenizer.size(); ++token) {
-    tokenizer.longest_token_ = std::max(tokenizer.longest_token_, tokenizer.spec_.Text(token).size());
+    const size_t size = tokenizer.spec_.Text(token).size();
+    const size_t size_max = IsAdded(tokenizer.spec_.types[token]) ? kAddedTokenBytesMax : kTokenBytesMax;
+    if (size > size_max) {
+      return Error(Code::kCorrupt,
+                   fmt::format("token {}: a text of {} bytes, expected at most {}; convert the model again", token, size, size_max));
+    }
+    tokenizer.longest_token_ = std::max(tokenizer.longest_token_, size);
     if (tokenizer.spec_.types[token] != TokenType::kByte) continue;
     const auto byte = ByteOf(tokenizer.spec_.Text(token));
     if (!byte) {
@@ -84,30 +89,48 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec) {
     return Error(Code::kCorrupt, "the vocabulary has neither a token for every byte nor an unknown token; convert the model again");
   }
   tokenizer.BuildIndex();
+  tokenizer.BuildAdded();
   return tokenizer;
+}
+
+// Eight bytes at a time through a 128-bit product, from a seed that the vocabulary's author does not know: texts that
+// collide for one process do not for the next.
+uint64_t Tokenizer::HashOf(std::string_view text) const {
+  __extension__ using Wide = unsigned __int128;
+  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15ULL;
+  uint64_t hash = hash_seed_ ^ (text.size() * kOdd);
+  const auto mix = [&](uint64_t word) {
+    const auto product = static_cast<Wide>(hash ^ word) * (hash_seed_ | 1);
+    hash = (static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64)) + kOdd;
+  };
+  for (; text.size() >= 8; text.remove_prefix(8)) mix(LoadUnaligned<uint64_t>(text.data()));
+  uint64_t rest = 0;
+  for (const char c : text) rest = rest << 8 | static_cast<unsigned char>(c);
+  mix(rest);
+  return hash ^ (hash >> 32);
 }
 
 void Tokenizer::BuildIndex() {
   index_.assign(std::bit_ceil(2 * size()), 0);
   for (uint32_t token = 0; token < size(); ++token) {
-    if (!IsMergeable(spec_.types[token]) || spec_.Text(token).empty()) continue;
-    size_t slot = HashOf(spec_.Text(token)) & (index_.size() - 1);
+    const std::string_view text = spec_.Text(token);
+    if (!IsMergeable(spec_.types[token]) || text.empty()) continue;
+    size_t slot = HashOf(text) & (index_.size() - 1);
     // Of tokens with one text the last counts, as in other readers.
-    while (index_[slot] != 0 && spec_.Text(index_[slot] - 1) != spec_.Text(token)) slot = (slot + 1) & (index_.size() - 1);
+    while (index_[slot] != 0 && spec_.Text(index_[slot] - 1) != text) slot = (slot + 1) & (index_.size() - 1);
     index_[slot] = token + 1;
+    for (size_t at = text.find(kSpaceMark); at != std::string_view::npos; at = text.find(kSpaceMark, at + 1)) {
+      if (at > 0 && !text.substr(0, at).ends_with(kSpaceMark)) words_are_apart_ = false;
+    }
   }
+}
+
+void Tokenizer::BuildAdded() {
   for (uint32_t token = 0; token < size(); ++token) {
     if (IsAdded(spec_.types[token]) && !spec_.Text(token).empty()) added_.push_back(token);
   }
-  const auto lead = [&](uint32_t token) { return static_cast<unsigned char>(spec_.Text(token)[0]); };
-  std::sort(added_.begin(), added_.end(), [&](uint32_t a, uint32_t b) {
-    if (lead(a) != lead(b)) return lead(a) < lead(b);
-    if (spec_.Text(a).size() != spec_.Text(b).size()) return spec_.Text(a).size() > spec_.Text(b).size();
-    return a < b;
-  });
-  added_begin_.assign(257, 0);
-  for (const uint32_t token : added_) ++added_begin_[lead(token) + 1u];
-  for (size_t i = 1; i < added_begin_.size(); ++i) added_begin_[i] += added_begin_[i - 1];
+  std::sort(added_.begin(), added_.end(),
+            [&](uint32_t a, uint32_t b) { return spec_.Text(a) != spec_.Text(b) ? spec_.Text(a) < spec_.Text(b) : a < b; });
 }
 
 std::optional<uint32_t> Tokenizer::Find(std::string_view text) const {
@@ -118,12 +141,25 @@ std::optional<uint32_t> Tokenizer::Find(std::string_view text) const {
 }
 
 std::optional<uint32_t> Tokenizer::MatchAdded(std::string_view text, bool trusted) const {
-  const auto lead = static_cast<unsigned char>(text.front());
-  for (uint32_t i = added_begin_[lead]; i < added_begin_[lead + 1u]; ++i) {
-    const uint32_t token = added_[i];
-    if ((trusted || spec_.types[token] == TokenType::kUserDefined) && text.starts_with(spec_.Text(token))) return token;
+  std::optional<uint32_t> longest;
+  auto begin = added_.begin();
+  auto end = added_.end();
+  // All in [begin, end) start with the first `depth` bytes of the text; one more byte narrows the range.
+  for (size_t depth = 0; depth < text.size() && begin != end; ++depth) {
+    const auto byte_of = [&](uint32_t token) {
+      return spec_.Text(token).size() > depth ? static_cast<int>(static_cast<unsigned char>(spec_.Text(token)[depth])) : -1;
+    };
+    const int byte = static_cast<unsigned char>(text[depth]);
+    begin = std::lower_bound(begin, end, byte, [&](uint32_t token, int wanted) { return byte_of(token) < wanted; });
+    end = std::upper_bound(begin, end, byte, [&](int wanted, uint32_t token) { return wanted < byte_of(token); });
+    for (auto at = begin; at != end && spec_.Text(*at).size() == depth + 1; ++at) {
+      if (trusted || spec_.types[*at] == TokenType::kUserDefined) {
+        longest = *at;
+        break;
+      }
+    }
   }
-  return std::nullopt;
+  return longest;
 }
 
 std::vector<Tokenizer::Fragment> Tokenizer::Split(std::span<const PromptPiece> pieces) const {
@@ -150,6 +186,18 @@ std::vector<Tokenizer::Fragment> Tokenizer::Split(std::span<const PromptPiece> p
 }
 
 void Tokenizer::EncodePlain(std::string_view text, std::vector<uint32_t>* tokens) const {
+  // Where no piece reaches across, every word (its spaces first) is merged on its own: the same result in less memory.
+  while (words_are_apart_ && !text.empty()) {
+    size_t end = 0;
+    while (text.substr(end).starts_with(kSpaceMark)) end += kSpaceMark.size();
+    end = std::min(text.find(kSpaceMark, end), text.size());
+    EncodeWord(text.substr(0, end), tokens);
+    text.remove_prefix(end);
+  }
+  if (!text.empty()) EncodeWord(text, tokens);
+}
+
+void Tokenizer::EncodeWord(std::string_view text, std::vector<uint32_t>* tokens) const {
   const auto find = [&](std::string_view part) -> std::optional<SpmPiece> {
     const auto token = Find(part);
     if (!token) return std::nullopt;
@@ -228,7 +276,7 @@ bool Tokenizer::EndsTurn(uint32_t token) const {
 uint64_t Tokenizer::bytes() const {
   const auto size_of = [](const auto& list) { return list.capacity() * sizeof(list[0]); };
   return spec_.texts.capacity() + size_of(spec_.text_ends) + size_of(spec_.scores) + size_of(spec_.types) + size_of(index_) +
-         size_of(added_) + size_of(added_begin_) + size_of(byte_tokens_);
+         size_of(added_) + size_of(byte_tokens_);
 }
 
 std::string TokenStream::Push(uint32_t token) {

@@ -9,17 +9,18 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/rng.h"
 
 namespace bantam {
 
-enum class TokenizerModel : uint8_t {
-  kSentencePieceBpe,  // pieces merged by score, with byte fallback (Kudo and Richardson, "SentencePiece", 2018)
-};
+// Longest text of a token, and of one that is looked for at every byte of a text (control and user-defined tokens).
+inline constexpr size_t kTokenBytesMax = 1024;
+inline constexpr size_t kAddedTokenBytesMax = 256;
 
 enum class TokenType : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnused, kByte };
 
+// SentencePiece-BPE: pieces merged by score, with byte fallback (Kudo and Richardson, "SentencePiece", 2018).
 struct TokenizerSpec {
-  TokenizerModel model = TokenizerModel::kSentencePieceBpe;
   std::string texts;                // all token texts, one after another
   std::vector<uint32_t> text_ends;  // of token i in `texts`; tokens are numbered from 0
   std::vector<float> scores;        // per token
@@ -48,7 +49,8 @@ struct PromptPiece {
 class Tokenizer {
  public:
   // Corrupt when the spec contradicts itself (no byte tokens and no unknown token, no tokens at all).
-  static Result<Tokenizer> Make(TokenizerSpec spec);
+  // `hash_seed` makes look-up times unpredictable to whoever made the vocabulary; it changes no result.
+  static Result<Tokenizer> Make(TokenizerSpec spec, uint64_t hash_seed = RandomSeed());
 
   const TokenizerSpec& spec() const { return spec_; }
   size_t size() const { return spec_.size(); }
@@ -60,7 +62,8 @@ class Tokenizer {
   // The bytes of one token, spaces still marked as U+2581: control tokens have none unless `special`, nor have ids outside
   // the vocabulary.
   void AppendRaw(uint32_t token, bool special, std::string* bytes) const;
-  // Decode(Encode(x)) == x for any bytes when the vocabulary has byte tokens (a literal U+2581 aside, which reads as space).
+  // Decode(Encode(x)) == x for any bytes when the vocabulary has byte tokens. Two exceptions: a literal U+2581 reads as a
+  // space, and behind a control or user-defined token stands the space that Encode puts there.
   std::string Decode(std::span<const uint32_t> tokens, bool special) const;
 
   bool EndsTurn(uint32_t token) const;
@@ -79,16 +82,21 @@ class Tokenizer {
   std::vector<Fragment> Split(std::span<const PromptPiece> pieces) const;
   // The longest control or user-defined token that `text` starts with.
   std::optional<uint32_t> MatchAdded(std::string_view text, bool trusted) const;
+  void EncodeWord(std::string_view text, std::vector<uint32_t>* tokens) const;
   void EncodePlain(std::string_view text, std::vector<uint32_t>* tokens) const;
   std::optional<uint32_t> Find(std::string_view text) const;
+  uint64_t HashOf(std::string_view text) const;
   void BuildIndex();
+  void BuildAdded();
 
   TokenizerSpec spec_;
   std::vector<uint32_t> index_;        // open-addressed hash of the texts that plain text can become: token + 1, or 0
-  std::vector<uint32_t> added_;        // control and user-defined tokens, by first byte, the longest first
-  std::vector<uint32_t> added_begin_;  // [257]: where each first byte's tokens start in added_
+  std::vector<uint32_t> added_;        // control and user-defined tokens, sorted by text
   std::vector<uint32_t> byte_tokens_;  // [256], or kNoToken
+  uint64_t hash_seed_ = 0;
   size_t longest_token_ = 1;
+  // No piece has a space behind another character: words can be encoded one by one.
+  bool words_are_apart_ = true;
 };
 
 // Decodes a growing answer. Never emits half a character: bytes wait until their character is complete; bytes that can no

@@ -120,6 +120,55 @@ TEST_F(TokenizerTest, EndOfTurn) {
   EXPECT_FALSE(tokenizer_.EndsTurn(1));
 }
 
+TEST(Tokenizer, TheHashSeedChangesNoResult) {
+  const Tokenizer one = Tokenizer::Make(SmallSpec(), 1).value();
+  const Tokenizer two = Tokenizer::Make(SmallSpec(), 0xfeedfacecafebeefULL).value();
+  Rng rng(3);
+  for (int round = 0; round < 200; ++round) {
+    std::string text;
+    while (text.size() < 30) text += "ab <s> /\xe2\x96\x81"[rng.Next() % 11];
+    EXPECT_EQ(one.Encode(text, false), two.Encode(text, false)) << text;
+  }
+}
+
+// Words are encoded one by one unless a piece reaches from one into the next.
+TEST(Tokenizer, PiecesAcrossWordsAreFound) {
+  TokenizerSpec spec = SmallSpec();
+  const uint32_t across = static_cast<uint32_t>(spec.size());
+  spec.texts += "b\xe2\x96\x81";
+  spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
+  spec.types.push_back(TokenType::kNormal);
+  spec.scores.push_back(10);
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  const auto tokens = tokenizer.Encode("b b", false);
+  EXPECT_EQ(std::count(tokens.begin(), tokens.end(), across), 1);
+  EXPECT_EQ(tokenizer.Decode(tokens, false), "b b");
+}
+
+TEST(Tokenizer, TheLongestOfAddedTokensWins) {
+  TokenizerSpec spec = SmallSpec();
+  const auto first = static_cast<uint32_t>(spec.size());
+  for (const char* text : {"<a>", "<a><b>", "<", "<a><c>"}) {
+    spec.texts += text;
+    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
+    spec.types.push_back(TokenType::kControl);
+    spec.scores.push_back(0);
+  }
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  EXPECT_EQ(tokenizer.Encode("<a><b><a><c><a><", true), (std::vector<uint32_t>{first + 1, first + 3, first, first + 2}));
+}
+
+TEST(Tokenizer, RefusesTextsThatNoVocabularyHas) {
+  for (const TokenType type : {TokenType::kNormal, TokenType::kControl}) {
+    TokenizerSpec spec = SmallSpec();
+    spec.texts += std::string((type == TokenType::kNormal ? kTokenBytesMax : kAddedTokenBytesMax) + 1, 'x');
+    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
+    spec.types.push_back(type);
+    spec.scores.push_back(0);
+    EXPECT_EQ(Tokenizer::Make(std::move(spec)).error().code(), Code::kCorrupt);
+  }
+}
+
 TEST(Tokenizer, RefusesContradictions) {
   EXPECT_EQ(Tokenizer::Make(TokenizerSpec()).error().code(), Code::kCorrupt);
   TokenizerSpec bad_byte = SmallSpec();

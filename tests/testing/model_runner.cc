@@ -11,7 +11,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(const std::string& path, 
   const auto files = MakeFileSystem();
   BANTAM_ASSIGN(ModelFile file, OpenGguf(*files, path));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *setup.kernels));
-  BANTAM_ASSIGN(runner->model_, LoadModel(std::move(outline), file, runner->budget_, runner->pool_, nullptr));
+  BANTAM_ASSIGN(runner->model_, LoadModel(std::move(outline), file, {runner->budget_, runner->pool_}, nullptr));
   PlanOptions options;
   options.context = tokens_max;
   options.kv_type = setup.kv_type;
@@ -26,8 +26,8 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(const std::string& path, 
     runner->blocks_.push_back(block);
   }
   std::reverse(runner->blocks_.begin(), runner->blocks_.end());  // a sequence's blocks need not be in order
-  BANTAM_ASSIGN(runner->executor_,
-                Executor::Make(runner->model_->program, runner->model_->weights, *setup.kernels, runner->pool_, options, runner->budget_));
+  BANTAM_ASSIGN(runner->executor_, Executor::Make({runner->model_->program, runner->model_->weights, *setup.kernels, options},
+                                                  {runner->budget_, runner->pool_}));
   return runner;
 }
 

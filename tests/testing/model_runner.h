@@ -30,14 +30,13 @@ class ModelRunner {
   // Logits of every token of one sequence: [tokens, vocabulary].
   std::vector<float> Logits(std::span<const uint32_t> tokens);
 
-  const Model& model() const { return *model_; }
-  uint64_t budget_used() const { return budget_.used_bytes(); }
-
  private:
-  ModelRunner(const RunSetup& setup) : setup_(setup), budget_(uint64_t{1} << 40), pool_(setup.threads) {}
+  ModelRunner(const RunSetup& setup)
+      : setup_(setup), budget_(uint64_t{1} << 40), pool_owner_(ThreadPool::Make(setup.threads).value()), pool_(*pool_owner_) {}
   RunSetup setup_;
   MemoryBudget budget_;
-  ThreadPool pool_;
+  std::unique_ptr<ThreadPool> pool_owner_;
+  ThreadPool& pool_;
   std::unique_ptr<Model> model_;
   KvCache cache_;
   std::vector<uint32_t> blocks_;

@@ -298,6 +298,9 @@ inline float MaxLanes(__m256 v) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
+// NaN becomes 0: a conversion would make it the smallest integer.
+inline __m256i ToInt(__m256 v) { return _mm256_cvtps_epi32(_mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q))); }
+
 void Quantize(const float* x, size_t n, ActivationBlock* out) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
@@ -308,11 +311,12 @@ void Quantize(const float* x, size_t n, ActivationBlock* out) {
       largest_lanes = _mm256_max_ps(largest_lanes, _mm256_andnot_ps(sign, v[i]));
     }
     const float largest = MaxLanes(largest_lanes);
-    const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-    out->scale = largest / 127.0f;
+    const bool zeros = !(largest >= kQuantizedMin);
+    const __m256 inverse = _mm256_set1_ps(zeros ? 0.0f : 127.0f / largest);
+    out->scale = zeros ? 0.0f : largest / 127.0f;
     alignas(32) int32_t q[32];
     for (int i = 0; i < 4; ++i) {
-      _mm256_store_si256(reinterpret_cast<__m256i*>(q + 8 * i), _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse)));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(q + 8 * i), ToInt(_mm256_mul_ps(v[i], inverse)));
     }
     int32_t sums[2] = {0, 0};
     for (int i = 0; i < 32; ++i) {

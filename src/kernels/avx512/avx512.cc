@@ -266,15 +266,19 @@ void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, f
   WithCount(n, [&](auto count) { SuperProduct<Expand, kSub, kMin, kPlaneBytes, decltype(count)::kValue>(panel, columns, out); });
 }
 
+// NaN becomes 0: a conversion would make it the smallest integer.
+inline __m512i ToInt(__m512 v) { return _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v); }
+
 void Quantize(const float* x, size_t n, ActivationBlock* out) {
   for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
     const __m512 low = _mm512_loadu_ps(x);
     const __m512 high = _mm512_loadu_ps(x + 16);
     const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-    const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-    const __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-    const __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-    out->scale = largest / 127.0f;
+    const bool zeros = !(largest >= kQuantizedMin);
+    const __m512 inverse = _mm512_set1_ps(zeros ? 0.0f : 127.0f / largest);
+    const __m512i q_low = ToInt(_mm512_mul_ps(low, inverse));
+    const __m512i q_high = ToInt(_mm512_mul_ps(high, inverse));
+    out->scale = zeros ? 0.0f : largest / 127.0f;
     out->sum16[0] = static_cast<int16_t>(_mm512_reduce_add_epi32(q_low));
     out->sum16[1] = static_cast<int16_t>(_mm512_reduce_add_epi32(q_high));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out->q), _mm512_cvtsepi32_epi8(q_low));

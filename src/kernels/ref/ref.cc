@@ -48,12 +48,12 @@ void Quantize(const float* x, size_t n, ActivationBlock* out) {
   for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
     float largest = 0;
     for (size_t i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-    out->scale = largest / 127.0f;
+    const bool zeros = !(largest >= kernels::kQuantizedMin);
+    const float inverse = zeros ? 0.0f : 127.0f / largest;
+    out->scale = zeros ? 0.0f : largest / 127.0f;
     int sums[2] = {0, 0};
     for (size_t i = 0; i < 32; ++i) {
-      const int q = static_cast<int>(std::nearbyint(x[i] * inverse));
-      out->q[i] = static_cast<int8_t>(std::clamp(q, -127, 127));
+      out->q[i] = RoundToInt8(x[i] * inverse);
       sums[i / 16] += out->q[i];
     }
     out->sum16[0] = static_cast<int16_t>(sums[0]);

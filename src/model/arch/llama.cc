@@ -35,8 +35,9 @@ Result<RopeSpec> ReadRope(ModelFile& file, const FamilyMetadata& metadata, uint3
   RopeScaling scaling;
   BANTAM_ASSIGN(scaling.rotated_dimensions, metadata.Read("rope.dimension_count", {2, head_dim}, head_dim));
   BANTAM_ASSIGN(scaling.base, metadata.ReadNumber("rope.freq_base", 10000));
-  BANTAM_ASSIGN(const std::string_view type, metadata.ReadText("rope.scaling.type", "none"));
-  BANTAM_ASSIGN(const double factor, metadata.ReadNumber("rope.scaling.factor", 0));
+  BANTAM_ASSIGN(const std::string_view type, metadata.ReadText("rope.scaling.type", "linear"));
+  BANTAM_ASSIGN(const double old_factor, metadata.ReadNumber("rope.scale_linear", 0));  // the key of early files
+  BANTAM_ASSIGN(const double factor, metadata.ReadNumber("rope.scaling.factor", old_factor));
   if (scaling.rotated_dimensions % 2 != 0 || !(scaling.base > 0) || !(factor >= 0)) {
     return Error(Code::kCorrupt, fmt::format("rotary embedding of {} dimensions, base {}, factor {}: expected an even number and "
                                              "positive values; convert the model again",

@@ -94,6 +94,11 @@ TEST_F(LlamaConfigTest, Rope) {
   GgufBuilder linear = Base();
   linear.Text("llama.rope.scaling.type", "linear").F32("llama.rope.scaling.factor", 2);
   EXPECT_DOUBLE_EQ(Read(linear)->rope.inverse_frequency[0], 0.5);
+  for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"}) {
+    GgufBuilder factor_alone = Base();
+    factor_alone.F32(key, 4);
+    EXPECT_DOUBLE_EQ(Read(factor_alone)->rope.inverse_frequency[0], 0.25) << key;
+  }
   GgufBuilder none = Base();
   none.Text("llama.rope.scaling.type", "linear").F32("llama.rope.scaling.factor", 0);
   EXPECT_DOUBLE_EQ(Read(none)->rope.inverse_frequency[0], 1);
