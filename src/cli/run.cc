@@ -282,13 +282,13 @@ Result<int> Run(FileSystem& files, const Options& options) {
   if (!chat && prompt.empty()) return Error(Code::kInvalidArgument, "no prompt: give one with -p or on standard input");
   DeferInterrupts();
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, options.run, StepShape{}}));
+  if (tokenizer.size() > prepared.outline.program.vocabulary) {
+    return Error(Code::kCorrupt, fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path,
+                                             tokenizer.size(), prepared.outline.program.vocabulary));
+  }
   NoteChanges(prepared.plan, options.run, prepared.outline.program.context_max);
   BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
   EndProgressLine();
-  if (tokenizer.size() > loaded.session->vocabulary()) {
-    return Error(Code::kCorrupt, fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path,
-                                             tokenizer.size(), loaded.session->vocabulary()));
-  }
   Runner runner(options, std::move(tokenizer), std::move(chat_template), std::move(loaded));
   return chat ? runner.Chat() : runner.Once(prompt);
 }
