@@ -139,9 +139,8 @@ TEST(Tidy, Sizes) {
     }
     // A function runs from the line in column 0 (members of classes: 2) on which its declaration starts, to the next "}" in
     // that column; the "{" may stand some lines below where the parameters wrap.
-    static const std::regex not_function(
-        R"(^\s*(namespace|class|struct|enum|union|extern|template|using|#|//|public|private|)"
-        R"(return|if|for|while|switch|else|do|[A-Z_]+\()\b|=)");
+    static const std::regex not_function(R"(^\s*(namespace|class|struct|enum|union|extern|template|using|#|//|public|private|)"
+                                         R"(return|if|for|while|switch|else|do|[A-Z_]+\()\b|=)");
     for (const std::string& indent : {std::string(), std::string("  ")}) {
       size_t declared = 0;
       size_t begin = 0;

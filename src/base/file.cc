@@ -57,7 +57,7 @@ Result<Descriptor> OpenRegular(const std::string& path, uint64_t* size) {
   struct stat info {};
   if (::fstat(descriptor.get(), &info) != 0) return SystemError(path, "read its size", errno);
   if (!S_ISREG(info.st_mode)) {
-    return Error(Code::kInvalidArgument, fmt::format("{}: not a regular file; name a file, not a folder or a device", path));
+    return Error(Code::kUnsupported, fmt::format("{}: not a regular file; name a file, not a folder or a device", path));
   }
   *size = static_cast<uint64_t>(info.st_size);
   return descriptor;

@@ -39,7 +39,7 @@ class FileSystem {
  public:
   virtual ~FileSystem() = default;
 
-  // Errors: NotFound, Denied, InvalidArgument (a folder, a device), Corrupt (empty), Exhausted (no address space), Unavailable.
+  // Errors: NotFound, Denied, Unsupported (a folder, a device), Corrupt (empty), Exhausted (no address space), Unavailable.
   virtual Result<std::unique_ptr<FileMapping>> Map(const std::string& path) = 0;
 
   // The whole file as text. Exhausted when it is longer than `size_max`.

@@ -72,7 +72,7 @@ TEST_F(FileTest, ErrorsNameThePathAndTheRemedy) {
   ASSERT_FALSE(missing.ok());
   EXPECT_EQ(missing.error().code(), Code::kNotFound);
   EXPECT_NE(missing.error().message().find(folder_.Path("no")), std::string::npos);
-  EXPECT_EQ(files_->Map(folder_.Path("")).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(files_->Map(folder_.Path("")).error().code(), Code::kUnsupported);
   std::ofstream(folder_.Path("empty"));
   EXPECT_EQ(files_->Map(folder_.Path("empty")).error().code(), Code::kCorrupt);
   EXPECT_EQ(files_->Create(folder_.Path("no/file")).error().code(), Code::kNotFound);
@@ -83,7 +83,7 @@ TEST_F(FileTest, ErrorsNameThePathAndTheRemedy) {
 // Opening a pipe that nobody writes to would wait for ever.
 TEST_F(FileTest, APipeIsRefusedWithoutWaiting) {
   ASSERT_EQ(::mkfifo(folder_.Path("pipe").c_str(), 0600), 0);
-  EXPECT_EQ(files_->Map(folder_.Path("pipe")).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(files_->Map(folder_.Path("pipe")).error().code(), Code::kUnsupported);
 }
 
 TEST_F(FileTest, ReleasedPagesReadTheSameAgain) {

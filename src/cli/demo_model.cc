@@ -13,16 +13,18 @@ std::string ModelFolder() {
   return fmt::format("{}/.cache/bantam/models", home == nullptr ? "" : home);
 }
 
+Result<std::string> FindDemoModel(FileSystem& files) {
+  std::string path = fmt::format("{}/{}", ModelFolder(), kDemoModel);
+  if (files.Exists(path)) return path;
+  return Error(Code::kNotFound, fmt::format("no model was named and the demo model is not at {}; fetch it with scripts/fetch-demo-model "
+                                            "(./dev run does) or name a .gguf file",
+                                            path));
+}
+
 Result<std::string> FindModel(FileSystem& files, const std::string& name) {
-  const std::string folder = ModelFolder();
-  if (name.empty()) {
-    std::string path = fmt::format("{}/{}", folder, kDemoModel);
-    if (files.Exists(path)) return path;
-    return Error(Code::kNotFound, fmt::format("no model was named and the demo model is not at {}; fetch it with scripts/fetch-demo-model "
-                                              "(./dev run does) or name a .gguf file",
-                                              path));
-  }
+  if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; give the path of a .gguf file");
   if (name.find('/') != std::string::npos || files.Exists(name)) return name;
+  const std::string folder = ModelFolder();
   for (const std::string& path : {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name)}) {
     if (files.Exists(path)) return path;
   }

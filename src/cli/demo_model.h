@@ -13,8 +13,11 @@ inline constexpr char kDemoModel[] = "tinyllama-1.1b-chat-iq2_xxs.gguf";
 // ${XDG_CACHE_HOME:-~/.cache}/bantam/models
 std::string ModelFolder();
 
-// A path as it is, or a name in the model folder (with or without .gguf). An empty name means the demo model.
-// NotFound says where it looked and, for the demo model, how to fetch it.
+// A path as it is, or a name in the model folder (with or without .gguf). NotFound says where it looked, InvalidArgument
+// refuses an empty name.
 Result<std::string> FindModel(FileSystem& files, const std::string& name);
+
+// NotFound says how to fetch it.
+Result<std::string> FindDemoModel(FileSystem& files);
 
 }  // namespace bantam

@@ -7,7 +7,7 @@
 
 namespace bantam {
 
-Result<std::vector<uint32_t>> ParseIds(std::string_view text, std::string_view input) {
+Result<std::vector<uint32_t>> ParseIds(std::string_view text, std::string_view input, Code code) {
   constexpr std::string_view kSpace = " \t\r\n\f\v";
   std::vector<uint32_t> ids;
   while (true) {
@@ -17,7 +17,7 @@ Result<std::vector<uint32_t>> ParseIds(std::string_view text, std::string_view i
     uint32_t id = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
     if (error != std::errc() || end != word.data() + word.size()) {
-      return Error(Code::kCorrupt,
+      return Error(code,
                    fmt::format("{}: word {} is {}, expected a token id (a decimal number)", input, ids.size() + 1, word.substr(0, 40)));
     }
     ids.push_back(id);

@@ -9,12 +9,19 @@
 
 namespace bantam {
 
+CLI::Validator WholeNumber() {
+  const auto check = [](std::string& text) {
+    const bool digits = !text.empty() && text.size() <= 18 && text.find_first_not_of("0123456789") == std::string::npos;
+    return digits ? std::string() : fmt::format("{}: expected a whole number such as 0 or 512", text);
+  };
+  return CLI::Validator(check, "");
+}
+
 void AddRunOptions(CLI::App& verb, RunOptions* options) {
   verb.add_option("--memory", options->memory, "hard limit for the whole process, such as 512M; auto: what is available")
       ->capture_default_str();
-  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)")
-      ->check(CLI::NonNegativeNumber);
-  verb.add_option("-t,--threads", options->threads, "threads (default: usable processors)");
+  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)")->check(WholeNumber());
+  verb.add_option("-t,--threads", options->threads, "threads (default: usable processors)")->check(WholeNumber());
   verb.add_option("--kernels", options->kernels, "kernel set: auto, avx512, avx2 or ref")->capture_default_str();
   verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
 }
@@ -61,6 +68,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   fit.fixed_kv = !request.run.kv.empty();
   BANTAM_ASSIGN(prepared.plan, FitMemory(prepared.outline.program, fit).With(file.path));
   prepared.memory_limit_bytes = fit.limit_bytes;
+  prepared.processors = limits.processors;
   prepared.file = std::move(file);
   return prepared;
 }

@@ -16,18 +16,22 @@
 
 namespace bantam {
 
-// Longest text, token list or standard input that a verb reads.
-inline constexpr size_t kInputBytesMax = size_t{64} << 20;
+// Longest text that `tokenize` reads, and longest list of ids.
+inline constexpr size_t kInputBytesMax = size_t{16} << 20;
+inline constexpr size_t kIdsBytesMax = size_t{4} << 20;
 // Without --context a session holds at most this many tokens.
 inline constexpr size_t kContextDefault = 4096;
 
 struct RunOptions {
   std::string memory = "auto";  // --memory; auto: what is available
-  size_t context = 0;  // --context, 0: min(trained, kContextDefault)
-  int threads = 0;     // -t, 0: all usable processors
+  size_t context = 0;           // --context, 0: min(trained, kContextDefault)
+  int threads = 0;              // -t, 0: all usable processors
   std::string kernels = "auto";
   std::string kv;  // --kv, empty: f16, or q8 when memory is short
 };
+
+// For options that take a count: decimal digits.
+CLI::Validator WholeNumber();
 
 void AddRunOptions(CLI::App& verb, RunOptions* options);
 
@@ -43,6 +47,7 @@ struct Prepared {
   ModelOutline outline;
   MemoryPlan plan;
   uint64_t memory_limit_bytes = 0;
+  int processors = 1;  // usable at once
 };
 
 struct PrepareRequest {

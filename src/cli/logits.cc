@@ -30,8 +30,8 @@ Status WriteLogits(FileSystem& files, Options options) {
   }
   BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
   BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
-  BANTAM_ASSIGN(const std::string text, files.ReadText(options.tokens, kInputBytesMax));
-  BANTAM_ASSIGN(const auto ids, ParseIds(text, options.tokens));
+  BANTAM_ASSIGN(const std::string text, files.ReadText(options.tokens, kIdsBytesMax));
+  BANTAM_ASSIGN(const auto ids, ParseIds(text, options.tokens, Code::kCorrupt));
   if (ids.empty()) return Error(Code::kCorrupt, fmt::format("{}: no token ids; give at least one", options.tokens));
   if (options.run.context == 0) options.run.context = ids.size();
   const StepShape shape = {std::min(options.chunk, ids.size()), /*all_outputs=*/true};

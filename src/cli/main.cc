@@ -4,6 +4,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <string>
 
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -29,8 +30,11 @@ int Main(int argc, char** argv) {
   } catch (const CLI::Success& success) {
     return app.exit(success);  // --help, --version
   } catch (const CLI::ParseError& error) {
-    bantam::Note(fmt::format("bantam: {}; see bantam --help\n", error.what()));
-    return 2;
+    const auto verbs = app.get_subcommands();  // those on this command line
+    const std::string help = verbs.empty() ? "bantam --help" : fmt::format("bantam {} --help", verbs.front()->get_name());
+    std::string message = error.what();
+    if (verbs.empty() && argc > 1) message = fmt::format("{}: expected a verb: run, inspect, tokenize or logits", argv[1]);
+    return bantam::Fail(bantam::Error(bantam::Code::kInvalidArgument, fmt::format("{}; see {}", message, help)));
   }
   if (!action) {
     bantam::Note(app.help());

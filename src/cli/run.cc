@@ -15,6 +15,7 @@
 #include "engine/bandwidth.h"
 #include "engine/chat.h"
 #include "formats/gguf.h"
+#include "model/arch/registry.h"
 #include "model/vocabulary.h"
 #include "text/chat_template.h"
 
@@ -28,12 +29,15 @@ constexpr std::string_view kHelp =
     "  /help    this list\n"
     "  /reset   forget the conversation\n"
     "  /stats   speed, memory and the state of the context\n"
-    "  Ctrl-C   stop the answer; Ctrl-D leave\n";
+    "  /quit    leave, as does Ctrl-D\n"
+    "  Ctrl-C   stop the answer\n"
+    "A line that begins with a space is a message, even if a / follows.\n";
 
 struct Options {
   std::string model;
   std::string prompt;
   std::string system;
+  bool has_model = false;
   bool has_prompt = false;
   bool raw = false;
   size_t tokens_max = 0;  // -n, 0: until the turn ends
@@ -213,7 +217,9 @@ int Runner::Chat() {
     }
     if (line.text.find_first_not_of(" \t\r") == std::string::npos) continue;
     if (line.text[0] == '/') {
-      Command(line.text);
+      const std::string_view command = std::string_view(line.text).substr(0, line.text.find_last_not_of(" \t\r") + 1);
+      if (command == "/quit") break;
+      Command(command);
       continue;
     }
     const Status done = Exchange(line.text);
@@ -254,39 +260,61 @@ Result<std::unique_ptr<ChatTemplate>> ReadTemplate(const ModelFile& file, const 
   return MakeChatTemplate({source.value_or(""), spec.eos ? spec.Text(*spec.eos) : ""}).With(file.path);
 }
 
-void NoteChanges(const MemoryPlan& plan, const RunOptions& asked, size_t context_max) {
-  if (asked.kv.empty() && plan.options.kv_type != KvType::kF16) Note("[memory is short: keys and values are kept in 8 bits]\n");
-  if (asked.context == 0 && plan.options.context < std::min(context_max, kContextDefault)) {
-    Note(fmt::format("[memory is short: the context is {} tokens]\n", plan.options.context));
+// What the plan decided for the user, and what the user may regret.
+void NoteChanges(const Prepared& prepared, const RunOptions& asked) {
+  const PlanOptions& plan = prepared.plan.options;
+  const size_t context_max = prepared.outline.program.context_max;
+  if (asked.kv.empty() && plan.kv_type != KvType::kF16) Note("[memory is short: keys and values are kept in 8 bits]\n");
+  if (asked.context == 0 && plan.context < std::min(context_max, kContextDefault)) {
+    Note(fmt::format("[memory is short: the context is {} tokens]\n", plan.context));
   }
-  if (plan.options.context > context_max) {
+  if (plan.context > context_max) {
     Note(fmt::format("[the model was trained on {} tokens; answers beyond that are unreliable]\n", context_max));
   }
+  if (plan.threads > prepared.processors) {
+    Note(fmt::format("[{} threads on {} processors wait for one another; -t {} is faster]\n", plan.threads, prepared.processors,
+                     prepared.processors));
+  }
+}
+
+// The prompt of a single answer. Standard input is read only after the plan: what cannot fit the context is not kept.
+Result<std::string> ReadPrompt(const Options& options, const Tokenizer& tokenizer, const MemoryPlan& plan) {
+  std::string prompt = options.prompt;
+  if (!options.has_prompt) {
+    if (StdinIsTerminal()) Note("[reading the prompt from standard input; Ctrl-D ends it]\n");
+    BANTAM_ASSIGN(prompt, ReadStdin(plan.options.context * tokenizer.longest_token()));
+    while (prompt.ends_with('\n') || prompt.ends_with('\r')) prompt.pop_back();
+  }
+  if (prompt.empty()) return Error(Code::kInvalidArgument, "no prompt: give one with -p or on standard input");
+  return prompt;
 }
 
 Result<int> Run(FileSystem& files, const Options& options) {
   BANTAM_TRY(CheckSamplerOptions(options.sampler));
-  BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
+  if (options.raw && !options.system.empty()) {
+    return Error(Code::kInvalidArgument, "--system and --raw were both given; plain text has no system message, leave one out");
+  }
+  BANTAM_ASSIGN(const std::string path, options.has_model ? FindModel(files, options.model) : FindDemoModel(files));
   BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+  // Of a model that this build cannot run, the architecture is the first thing to say.
+  BANTAM_TRY(ReadConfig(file));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
   std::unique_ptr<ChatTemplate> chat_template;
   if (!options.raw) {
     BANTAM_ASSIGN(chat_template, ReadTemplate(file, tokenizer));
   }
-  const bool chat = !options.has_prompt && StdinIsTerminal() && !options.raw;
-  std::string prompt = options.prompt;
-  if (!chat && !options.has_prompt) {
-    BANTAM_ASSIGN(prompt, ReadStdin(kInputBytesMax));
-    while (prompt.ends_with('\n') || prompt.ends_with('\r')) prompt.pop_back();
-  }
-  if (!chat && prompt.empty()) return Error(Code::kInvalidArgument, "no prompt: give one with -p or on standard input");
   DeferInterrupts();
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, options.run, StepShape{}}));
   if (tokenizer.size() > prepared.outline.program.vocabulary) {
     return Error(Code::kCorrupt, fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path,
                                              tokenizer.size(), prepared.outline.program.vocabulary));
   }
-  NoteChanges(prepared.plan, options.run, prepared.outline.program.context_max);
+  NoteChanges(prepared, options.run);
+  const bool chat = !options.has_prompt && !options.raw && StdinIsTerminal() && StdoutIsTerminal();
+  std::string prompt;
+  if (!chat) {
+    BANTAM_ASSIGN(prompt, ReadPrompt(options, tokenizer, prepared.plan));
+  }
   BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
   EndProgressLine();
   Runner runner(options, std::move(tokenizer), std::move(chat_template), std::move(loaded));
@@ -298,22 +326,23 @@ Result<int> Run(FileSystem& files, const Options& options) {
 void AddRunVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("run", "chat with a model, or answer one prompt");
-  verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder (default: the demo model)");
+  CLI::Option* model = verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder (default: the demo model)");
   CLI::Option* prompt = verb->add_option("-p,--prompt", options->prompt, "answer this and end (default: a chat, or standard input)");
-  verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer (default: until it ends)")->check(CLI::NonNegativeNumber);
+  verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer; 0: until it ends")->check(WholeNumber());
   verb->add_option("--system", options->system, "system message");
   verb->add_flag("--raw", options->raw, "complete the prompt as it is, without the chat template");
   verb->add_option("--temperature", options->sampler.temperature, "0 always takes the likeliest token")->capture_default_str();
-  verb->add_option("--seed", options->sampler.seed, "equal seeds give equal answers")->check(CLI::NonNegativeNumber)->capture_default_str();
-  verb->add_option("--top-k", options->sampler.top_k, "keep the k likeliest tokens; 0: all")
-      ->check(CLI::NonNegativeNumber)
+  verb->add_option("--seed", options->sampler.seed, "of the draws when the temperature is above 0: equal seeds give equal answers")
+      ->check(WholeNumber())
       ->capture_default_str();
+  verb->add_option("--top-k", options->sampler.top_k, "keep the k likeliest tokens; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_option("--top-p", options->sampler.top_p, "keep the likeliest tokens up to this mass")->capture_default_str();
   verb->add_option("--min-p", options->sampler.min_p, "keep tokens this likely relative to the likeliest")->capture_default_str();
   verb->add_option("--repetition-penalty", options->sampler.repetition_penalty, "divide logits of recent tokens")->capture_default_str();
   AddRunOptions(*verb, &options->run);
   verb->footer("Examples: bantam run\n          bantam run model.gguf -p \"What is a gateway?\" --memory 1G");
   verb->callback([=] {
+    options->has_model = model->count() > 0;
     options->has_prompt = prompt->count() > 0;
     *action = [=](FileSystem& files) {
       const Result<int> code = Run(files, *options);

@@ -84,7 +84,12 @@ bool Print(std::string_view text) {
 
 Error OutputLost() { return Error(Code::kUnavailable, "standard output: cannot write to it; its reader is gone or the disk is full"); }
 
-int PrintResult(std::string_view text) { return Print(text) ? 0 : Fail(OutputLost()); }
+int PrintResult(std::string_view text) {
+  errno = 0;
+  if (Print(text)) return 0;
+  // A reader that has seen enough (head) is no news to anybody.
+  return errno == EPIPE ? ExitStatus(Code::kUnavailable) : Fail(OutputLost());
+}
 
 void Note(std::string_view text) {
   EndProgressLine();

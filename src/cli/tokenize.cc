@@ -34,6 +34,7 @@ Result<std::string> ReadInput(FileSystem& files, const Options& options) {
   }
   if (!options.file.empty()) return files.ReadText(options.file, kInputBytesMax);
   if (options.has_text) return options.text;
+  if (StdinIsTerminal()) Note("[reading standard input; Ctrl-D ends it]\n");
   return ReadStdin(kInputBytesMax);
 }
 
@@ -45,7 +46,7 @@ Json TokenList(const Tokenizer& tokenizer, const std::vector<uint32_t>& ids) {
 
 Result<std::string> Decode(const Tokenizer& tokenizer, const Options& options, const std::string& input) {
   const std::string_view source = options.file.empty() ? std::string_view("the ids to decode") : std::string_view(options.file);
-  BANTAM_ASSIGN(const auto ids, ParseIds(input, source));
+  BANTAM_ASSIGN(const auto ids, ParseIds(input, source, options.has_text ? Code::kInvalidArgument : Code::kCorrupt));
   BANTAM_TRY(CheckIds(ids, source, tokenizer.size()));
   std::string text = tokenizer.Decode(ids, options.special);
   if (!options.json) return text;
@@ -78,7 +79,7 @@ void AddTokenizeVerb(CLI::App& app, Action* action) {
   verb->add_option("MODEL", options->model, "a .gguf file (a vocabulary is enough) or a name in the model folder")->required();
   CLI::Option* text = verb->add_option("TEXT", options->text, "the text, or with --decode the ids; from standard input if absent");
   verb->add_option("--file", options->file, "read the text from this file");
-  verb->add_flag("--json", options->json, "print JSON: ids and the text of each token");
+  verb->add_flag("--json", options->json, "print JSON: ids and the vocabulary's text of each (U+2581 marks a space)");
   verb->add_flag("--bos", options->bos, "put the beginning-of-sequence token in front");
   verb->add_flag("--special", options->special, "names of special tokens in the text mean those tokens");
   verb->add_flag("--decode", options->decode, "turn ids into text, byte for byte");

@@ -67,7 +67,7 @@ Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request) 
     } else {
       return Error(Code::kExhausted,
                    fmt::format("the model needs {} (weights {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, program {}) and "
-                               "the limit is {}; raise --memory or choose a smaller model",
+                               "the limit is {}; raise --memory, lower --context or choose a smaller model",
                                FormatBytes(plan.total_bytes()), FormatBytes(plan.weights_bytes), options.context,
                                KvTypeName(options.kv_type), FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes),
                                FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes)));

@@ -1,4 +1,4 @@
-// The families this build knows. Adding one: arch/<family>.cc, a row in registry.cc, a line in src/CMakeLists.txt.
+// The families this build knows. Adding one: arch/<family>.cc, its declaration below, a row in registry.cc.
 #pragma once
 
 #include <string_view>
