@@ -27,6 +27,14 @@ constexpr char kTemplate[] =
 
 class ChatTerminal : public ::testing::Test {
  protected:
+  void SetUp() override {
+    // A container may have none.
+    int ours = -1;
+    int theirs = -1;
+    if (::openpty(&ours, &theirs, nullptr, nullptr, nullptr) != 0) GTEST_SKIP() << "no pseudo-terminal can be had here";
+    ::close(ours);
+    ::close(theirs);
+  }
   void Start(std::vector<std::string> options) {
     auto builder = testing::BuildTinyModel({.context = 20000});
     builder.Text("tokenizer.chat_template", kTemplate).Write(folder_.Path("m.gguf"));
@@ -47,7 +55,7 @@ class ChatTerminal : public ::testing::Test {
       ::kill(pid_, SIGKILL);
       ::waitpid(pid_, nullptr, 0);
     }
-    ::close(terminal_);
+    if (terminal_ >= 0) ::close(terminal_);
   }
   void Type(const std::string& keys) { ASSERT_EQ(::write(terminal_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size())); }
   // Reads until the screen shows `text`; returns all that came since the last call.

@@ -308,7 +308,8 @@ void Quantize(const float* x, size_t n, ActivationBlock* out) {
     __m256 largest_lanes = _mm256_setzero_ps();
     for (int i = 0; i < 4; ++i) {
       v[i] = _mm256_loadu_ps(x + 8 * i);
-      largest_lanes = _mm256_max_ps(largest_lanes, _mm256_andnot_ps(sign, v[i]));
+      // Of a NaN and a number the instruction gives its second operand: the maximum so far, which is never NaN.
+      largest_lanes = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), largest_lanes);
     }
     const float largest = MaxLanes(largest_lanes);
     const bool zeros = !(largest >= kQuantizedMin);

@@ -273,7 +273,9 @@ void Quantize(const float* x, size_t n, ActivationBlock* out) {
   for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
     const __m512 low = _mm512_loadu_ps(x);
     const __m512 high = _mm512_loadu_ps(x + 16);
-    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+    // Of a NaN and a number the instruction gives its second operand: here never the NaN.
+    const __m512 largest_low = _mm512_max_ps(_mm512_abs_ps(low), _mm512_setzero_ps());
+    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(high), largest_low));
     const bool zeros = !(largest >= kQuantizedMin);
     const __m512 inverse = _mm512_set1_ps(zeros ? 0.0f : 127.0f / largest);
     const __m512i q_low = ToInt(_mm512_mul_ps(low, inverse));
