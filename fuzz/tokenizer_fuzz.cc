@@ -11,16 +11,10 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace bantam;
   TokenizerSpec spec;
-  const auto add = [&](std::string_view text, TokenType type, float score) {
-    spec.texts += text;
-    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
-    spec.types.push_back(type);
-    spec.scores.push_back(score);
-  };
-  add("<unk>", TokenType::kUnknown, 0);
-  add("<s>", TokenType::kControl, 0);
-  for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), TokenType::kByte, 0);
-  add("\xe2\x96\x81", TokenType::kNormal, 0);
+  spec.Add("<unk>", TokenType::kUnknown, 0);
+  spec.Add("<s>", TokenType::kControl, 0);
+  for (int byte = 0; byte < 256; ++byte) spec.Add(fmt::format("<0x{:02X}>", byte), TokenType::kByte, 0);
+  spec.Add("\xe2\x96\x81", TokenType::kNormal, 0);
   spec.bos = 1;
   spec.unknown = 0;
   // Up to 31 pieces of up to 7 bytes, each with a score.
@@ -29,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (; pieces > 0 && at + 2 <= size; --pieces) {
     const size_t length = std::min<size_t>(data[at] % 8, size - at - 2);
     const auto score = static_cast<float>(static_cast<int8_t>(data[at + 1]));
-    add(std::string_view(reinterpret_cast<const char*>(data) + at + 2, length), TokenType::kNormal, score);
+    spec.Add(std::string_view(reinterpret_cast<const char*>(data) + at + 2, length), TokenType::kNormal, score);
     at += 2 + length;
   }
   const auto tokenizer = Tokenizer::Make(std::move(spec));

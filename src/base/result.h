@@ -24,8 +24,6 @@ enum class Code : unsigned char {
   kInternal,         // our own defect, reported instead of guessed around
 };
 
-std::string_view CodeName(Code code);
-
 // The process exit status of a verb that ends with this code: 2 usage, 3 bad input file, 4 not enough memory,
 // 5 unavailable, 130 interrupted. One table, so that every verb agrees.
 int ExitStatus(Code code);

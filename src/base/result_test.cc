@@ -52,7 +52,6 @@ TEST(Result, ExitStatusPerCode) {
   EXPECT_EQ(ExitStatus(Code::kExhausted), 4);
   EXPECT_EQ(ExitStatus(Code::kUnavailable), 5);
   EXPECT_EQ(ExitStatus(Code::kCancelled), 130);
-  EXPECT_EQ(CodeName(Code::kExhausted), "exhausted");
 }
 
 TEST(ResultDeathTest, ValueOfAnErrorIsOurDefect) { EXPECT_DEATH((void)Half(3).value(), "CHECK failed"); }

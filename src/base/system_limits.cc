@@ -135,8 +135,8 @@ SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, int af
   SystemLimits limits;
   limits.memory_available_bytes = kNoLimit;
   if (const auto meminfo = files.ReadText(root + "/proc/meminfo", kSystemFileMax); meminfo.ok()) {
-    limits.memory_total_bytes = FindNumber(*meminfo, "MemTotal:").value_or(0) * 1024;
-    limits.memory_available_bytes = FindNumber(*meminfo, "MemAvailable:").value_or(limits.memory_total_bytes / 1024) * 1024;
+    limits.memory_available_bytes =
+        FindNumber(*meminfo, "MemAvailable:").value_or(FindNumber(*meminfo, "MemTotal:").value_or(kNoLimit / 1024)) * 1024;
   }
   const auto group_text = files.ReadText(root + "/proc/self/cgroup", kSystemFileMax);
   const GroupPaths groups = ParseGroups(group_text.ok() ? *group_text : std::string());

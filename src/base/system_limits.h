@@ -9,7 +9,6 @@
 namespace bantam {
 
 struct SystemLimits {
-  uint64_t memory_total_bytes = 0;      // installed memory, 0 if unknown
   uint64_t memory_available_bytes = 0;  // what can be taken now without swapping, within the control group's limit
   int processors = 1;                   // usable at once: affinity mask and CPU quota, at least 1
 };

@@ -181,8 +181,7 @@ int Runner::Once(const std::string& prompt) {
     done = Exchange(prompt);
   }
   if (!done.ok()) return Fail(done.error());
-  if (output_lost_)
-    return Fail(Error(Code::kUnavailable, "standard output: cannot write the answer; its reader is gone or the disk is full"));
+  if (output_lost_) return Fail(OutputLost());
   Note(Stats());
   return Interrupted() ? ExitStatus(Code::kCancelled) : 0;
 }

@@ -18,7 +18,6 @@ class KvCache {
   static Result<KvCache> Make(const KvLayout& layout, size_t blocks, MemoryBudget& budget);
 
   uint8_t* base() const { return base_; }
-  size_t free_blocks() const { return free_.size(); }
 
   // Allocates nothing: the list of free blocks was sized at the start. Exhausted when none is free.
   Result<uint32_t> Take();

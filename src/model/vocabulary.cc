@@ -71,14 +71,12 @@ Result<TokenizerSpec> ReadSpec(const Metadata& metadata) {
   spec.texts.reserve(total);
   spec.text_ends.reserve(texts->size());
   for (size_t i = 0; i < texts->size(); ++i) {
-    spec.texts += (*texts)[i];
-    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
-    if (!std::isfinite((*scores)[i])) {
+    const auto score = static_cast<float>((*scores)[i]);
+    if (!std::isfinite(score)) {
       return Error(Code::kCorrupt, fmt::format("token {}: score {}, expected a finite number; convert the model again", i, (*scores)[i]));
     }
-    spec.scores.push_back(static_cast<float>((*scores)[i]));
     BANTAM_ASSIGN(const TokenType type, TypeOf((*types)[i], i));
-    spec.types.push_back(type);
+    spec.Add((*texts)[i], type, score);
   }
   BANTAM_TRY(ReadSpecials(metadata, &spec));
   return spec;

@@ -33,6 +33,12 @@ struct TokenizerSpec {
   bool add_space_prefix = true;  // a space is put in front of the text
 
   size_t size() const { return text_ends.size(); }
+  void Add(std::string_view text, TokenType type, float score) {
+    texts += text;
+    text_ends.push_back(static_cast<uint32_t>(texts.size()));
+    types.push_back(type);
+    scores.push_back(score);
+  }
   std::string_view Text(uint32_t token) const {
     const uint32_t begin = token == 0 ? 0 : text_ends[token - 1];
     return std::string_view(texts).substr(begin, text_ends[token] - begin);

@@ -11,23 +11,17 @@ namespace {
 // Control tokens, all bytes, and a few pieces.
 TokenizerSpec SmallSpec() {
   TokenizerSpec spec;
-  const auto add = [&](std::string_view text, TokenType type, float score) {
-    spec.texts += text;
-    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
-    spec.types.push_back(type);
-    spec.scores.push_back(score);
-  };
-  add("<unk>", TokenType::kUnknown, 0);
-  add("<s>", TokenType::kControl, 0);
-  add("</s>", TokenType::kControl, 0);
-  for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), TokenType::kByte, 0);
+  spec.Add("<unk>", TokenType::kUnknown, 0);
+  spec.Add("<s>", TokenType::kControl, 0);
+  spec.Add("</s>", TokenType::kControl, 0);
+  for (int byte = 0; byte < 256; ++byte) spec.Add(fmt::format("<0x{:02X}>", byte), TokenType::kByte, 0);
   for (const char* piece : {"\xe2\x96\x81", "a", "b", "ab",
                             "\xe2\x96\x81"
                             "ab",
                             "<", "s", ">", "s>", "/"}) {
-    add(piece, TokenType::kNormal, -static_cast<float>(spec.size()));
+    spec.Add(piece, TokenType::kNormal, -static_cast<float>(spec.size()));
   }
-  add("<tool>", TokenType::kUserDefined, 0);
+  spec.Add("<tool>", TokenType::kUserDefined, 0);
   spec.bos = 1;
   spec.eos = 2;
   spec.unknown = 0;
@@ -135,10 +129,7 @@ TEST(Tokenizer, TheHashSeedChangesNoResult) {
 TEST(Tokenizer, PiecesAcrossWordsAreFound) {
   TokenizerSpec spec = SmallSpec();
   const uint32_t across = static_cast<uint32_t>(spec.size());
-  spec.texts += "b\xe2\x96\x81";
-  spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
-  spec.types.push_back(TokenType::kNormal);
-  spec.scores.push_back(10);
+  spec.Add("b\xe2\x96\x81", TokenType::kNormal, 10);
   const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
   const auto tokens = tokenizer.Encode("b b", false);
   EXPECT_EQ(std::count(tokens.begin(), tokens.end(), across), 1);
@@ -149,10 +140,7 @@ TEST(Tokenizer, TheLongestOfAddedTokensWins) {
   TokenizerSpec spec = SmallSpec();
   const auto first = static_cast<uint32_t>(spec.size());
   for (const char* text : {"<a>", "<a><b>", "<", "<a><c>"}) {
-    spec.texts += text;
-    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
-    spec.types.push_back(TokenType::kControl);
-    spec.scores.push_back(0);
+    spec.Add(text, TokenType::kControl, 0);
   }
   const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
   EXPECT_EQ(tokenizer.Encode("<a><b><a><c><a><", true), (std::vector<uint32_t>{first + 1, first + 3, first, first + 2}));
@@ -161,10 +149,7 @@ TEST(Tokenizer, TheLongestOfAddedTokensWins) {
 TEST(Tokenizer, RefusesTextsThatNoVocabularyHas) {
   for (const TokenType type : {TokenType::kNormal, TokenType::kControl}) {
     TokenizerSpec spec = SmallSpec();
-    spec.texts += std::string((type == TokenType::kNormal ? kTokenBytesMax : kAddedTokenBytesMax) + 1, 'x');
-    spec.text_ends.push_back(static_cast<uint32_t>(spec.texts.size()));
-    spec.types.push_back(type);
-    spec.scores.push_back(0);
+    spec.Add(std::string((type == TokenType::kNormal ? kTokenBytesMax : kAddedTokenBytesMax) + 1, 'x'), type, 0);
     EXPECT_EQ(Tokenizer::Make(std::move(spec)).error().code(), Code::kCorrupt);
   }
 }
