@@ -8,7 +8,7 @@
 namespace bantam::kernels {
 
 inline constexpr size_t kRows = 16;       // rows of a panel
-inline constexpr size_t kKinds = 10;      // panel kinds, in the order of PanelKind
+inline constexpr size_t kKinds = 18;      // panel kinds, in the order of PanelKind
 inline constexpr size_t kColumnsMax = 8;  // activation vectors of one product call
 inline constexpr size_t kKvTokens = 16;   // tokens of a KV block
 inline constexpr float kQuantizedMin = 1e-30f;
@@ -26,7 +26,7 @@ static_assert(sizeof(ActivationBlock) == 40);
 struct Panel {
   const uint8_t* data;
   size_t columns;
-  const int8_t* table;  // 16 values, for lut4
+  const int8_t* table;  // 16 values, for kinds whose codes index one
   float multiplier;     // of the sub-scales
 };
 

@@ -23,9 +23,6 @@ using kernels::kColumnsMax;
 using kernels::kReference;
 using kernels::kRows;
 
-constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0,
-                             DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kQ2_K, DType::kIQ2_XXS};
-
 std::vector<float> RandomFloats(Rng& rng, size_t n) {
   std::vector<float> values(n);
   for (float& value : values) value = static_cast<float>(rng.Uniform() * 4 - 2);
@@ -65,7 +62,7 @@ void PrintTo(const Case& row, std::ostream* out) { *out << row.set->name << " " 
 std::vector<Case> AllCases() {
   std::vector<Case> cases;
   for (const KernelSet* set : RunnableKernels()) {
-    for (const DType dtype : kDTypes) cases.push_back({set, dtype});
+    for (const DType dtype : testing::AllDTypes()) cases.push_back({set, dtype});
   }
   return cases;
 }
@@ -78,7 +75,7 @@ TEST_P(Products, MatchDoubleSums) {
   const size_t block = Info(dtype).block_elements;
   for (const size_t blocks : {1, 2, 3, 7, 31, 33, 127}) {
     Rng rng(blocks);
-    const TestPanel panel(dtype, block * std::min<size_t>(blocks, block == 256 ? 7 : 127), rng);
+    const TestPanel panel(dtype, block * std::min<size_t>(blocks, block >= 128 ? 7 : 127), rng);
     const bool quantized = set->quantized[panel.kind()];
     for (size_t n = 1; n <= kColumnsMax; ++n) {
       std::vector<std::vector<float>> x;

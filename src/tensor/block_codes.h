@@ -1,22 +1,52 @@
 // Blocks of the file formats as small integers. Layouts: the GGUF formats of ggml (quantization version 2).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "tensor/panel.h"
 
 namespace bantam {
 
-// Each reads one block of its format (block_bytes of the dtype table).
-void DecodeQ8_0(const uint8_t* block, BlockCodes* codes);
-void DecodeQ4_0(const uint8_t* block, BlockCodes* codes);
-void DecodeQ2_K(const uint8_t* block, BlockCodes* codes);
-void DecodeQ4_K(const uint8_t* block, BlockCodes* codes);
-void DecodeQ5_K(const uint8_t* block, BlockCodes* codes);
-void DecodeQ6_K(const uint8_t* block, BlockCodes* codes);
-void DecodeIQ2_XXS(const uint8_t* block, BlockCodes* codes);
+// Each reads the codes of one group (docs/formats/panels.md) of a block of block_bytes (the dtype table). A block whose
+// format has one group per block is given group 0.
+void DecodeQ8_0(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ4_0(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ4_1(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ5_0(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ5_1(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ2_K(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ3_K(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ4_K(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ5_K(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ6_K(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ1_S(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ1_M(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ2_XXS(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ2_XS(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ2_S(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ3_XXS(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ3_S(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ4_NL(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeIQ4_XS(const uint8_t* block, size_t group, BlockCodes* codes);
+// Groups of 32 below: a block has several.
+void DecodeTQ1_0(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeTQ2_0(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeMXFP4(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeNVFP4(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ1_0(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeQ2_0(const uint8_t* block, size_t group, BlockCodes* codes);
 
-// Values of the IQ2 codes: +-8, +-25, +-43, and d * (0.5 + s) * 0.25 = d * (2 s + 1) / 8.
+// IQ2: +-8, +-25, +-43, and d * (0.5 + s) / 4 = d / 8 * (2 s + 1).
 extern const PanelTable kIQ2Table;
+// IQ3_XXS: +-4, +-12, ..., +-52, +-62, and d * (0.5 + s) / 2 = d / 4 * (2 s + 1). IQ3_S: +-1, +-3, ..., +-15.
+extern const PanelTable kIQ3XXSTable;
+extern const PanelTable kIQ3STable;
+// IQ1: eighths of -1, 0, 1, each with +-1/8 added.
+extern const PanelTable kIQ1Table;
+// IQ4_NL and IQ4_XS: 16 levels, dense around zero.
+extern const PanelTable kIQ4Table;
+// MXFP4 and NVFP4: twice the values of E2M1 (0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives).
+extern const PanelTable kFp4Table;
 
 }  // namespace bantam

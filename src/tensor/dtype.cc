@@ -11,18 +11,36 @@
 namespace bantam {
 namespace {
 
-constexpr std::array kTable = {
-    DTypeInfo{DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr},
-    DTypeInfo{DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr},
-    DTypeInfo{DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr},
-    DTypeInfo{DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr},
-    DTypeInfo{DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr},
-    DTypeInfo{DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr},
-    DTypeInfo{DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr},
-    DTypeInfo{DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr},
-    DTypeInfo{DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr},
-    DTypeInfo{DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table},
-};
+constexpr std::array<DTypeInfo, kDTypes> kTable = {{
+    {DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr},
+    {DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr},
+    {DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr},
+    {DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr},
+    {DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr},
+    {DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr},
+    {DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr},
+    {DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr},
+    {DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr},
+    {DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table},
+    {DType::kQ4_1, "Q4_1", 3, 32, 20, PanelKind::kQ4M, DecodeQ4_1, nullptr},
+    {DType::kQ5_0, "Q5_0", 6, 32, 22, PanelKind::kQ5, DecodeQ5_0, nullptr},
+    {DType::kQ5_1, "Q5_1", 7, 32, 24, PanelKind::kQ5M, DecodeQ5_1, nullptr},
+    {DType::kQ3_K, "Q3_K", 11, 256, 110, PanelKind::kQ3S, DecodeQ3_K, nullptr},
+    {DType::kIQ2_XS, "IQ2_XS", 17, 256, 74, PanelKind::kLut4H, DecodeIQ2_XS, &kIQ2Table},
+    {DType::kIQ2_S, "IQ2_S", 22, 256, 82, PanelKind::kLut4H, DecodeIQ2_S, &kIQ2Table},
+    {DType::kIQ3_XXS, "IQ3_XXS", 18, 256, 98, PanelKind::kLut4, DecodeIQ3_XXS, &kIQ3XXSTable},
+    {DType::kIQ3_S, "IQ3_S", 21, 256, 110, PanelKind::kLut4, DecodeIQ3_S, &kIQ3STable},
+    {DType::kIQ1_S, "IQ1_S", 19, 256, 50, PanelKind::kLut4, DecodeIQ1_S, &kIQ1Table},
+    {DType::kIQ1_M, "IQ1_M", 29, 256, 56, PanelKind::kLut4H, DecodeIQ1_M, &kIQ1Table},
+    {DType::kIQ4_NL, "IQ4_NL", 20, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kIQ4Table},
+    {DType::kIQ4_XS, "IQ4_XS", 23, 256, 136, PanelKind::kLut4, DecodeIQ4_XS, &kIQ4Table},
+    {DType::kTQ1_0, "TQ1_0", 34, 256, 54, PanelKind::kQ2, DecodeTQ1_0, nullptr},
+    {DType::kTQ2_0, "TQ2_0", 35, 256, 66, PanelKind::kQ2, DecodeTQ2_0, nullptr},
+    {DType::kMXFP4, "MXFP4", 39, 32, 17, PanelKind::kFp4, DecodeMXFP4, &kFp4Table},
+    {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table},
+    {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr},
+    {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr},
+}};
 
 constexpr bool InOrder() {
   for (size_t i = 0; i < kTable.size(); ++i) {
@@ -74,10 +92,13 @@ void Unpack(DType dtype, const uint8_t* blocks, size_t elements, float* values) 
     }
     return;
   }
+  const size_t group_columns = Info(info.panel).group_columns;
   BlockCodes codes;
-  for (size_t i = 0; i < elements; i += info.block_elements, blocks += info.block_bytes) {
-    info.decode(blocks, &codes);
-    UnpackCodes(info.panel, codes, TableOf(dtype), values + i);
+  for (; elements != 0; elements -= info.block_elements, blocks += info.block_bytes) {
+    for (size_t group = 0; group < info.block_elements / group_columns; ++group, values += group_columns) {
+      info.decode(blocks, group, &codes);
+      UnpackCodes(info.panel, codes, TableOf(dtype), values);
+    }
   }
 }
 
@@ -89,16 +110,14 @@ void PackPanel(DType dtype, const uint8_t* const rows[kPanelRows], size_t column
     PackFloatPanel(info.block_bytes, rows, columns, panel);
     return;
   }
-  DCHECK(info.block_elements == layout.group_columns);
+  const size_t groups_per_block = info.block_elements / layout.group_columns;
   std::memset(panel, 0, PanelBytes(info.panel, columns));
   BlockCodes codes;
   for (size_t r = 0; r < kPanelRows; ++r) {
     if (rows[r] == nullptr) continue;  // scales of zero make the row zero
-    const uint8_t* block = rows[r];
-    uint8_t* group = panel;
-    for (size_t k = 0; k < columns; k += info.block_elements, block += info.block_bytes, group += layout.group_bytes) {
-      info.decode(block, &codes);
-      WriteGroupRow(info.panel, codes, r, group);
+    for (size_t g = 0; g < columns / layout.group_columns; ++g) {
+      info.decode(rows[r] + g / groups_per_block * info.block_bytes, g % groups_per_block, &codes);
+      WriteGroupRow(info.panel, codes, r, panel + g * layout.group_bytes);
     }
   }
 }

@@ -10,7 +10,37 @@
 
 namespace bantam {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K, kQ2_K, kIQ2_XXS };
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kQ2_K,
+  kIQ2_XXS,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ3_K,
+  kIQ2_XS,
+  kIQ2_S,
+  kIQ3_XXS,
+  kIQ3_S,
+  kIQ1_S,
+  kIQ1_M,
+  kIQ4_NL,
+  kIQ4_XS,
+  kTQ1_0,
+  kTQ2_0,
+  kMXFP4,
+  kNVFP4,
+  kQ1_0,
+  kQ2_0,
+};
+inline constexpr size_t kDTypes = 28;
 
 struct DTypeInfo {
   DType dtype;
@@ -19,16 +49,17 @@ struct DTypeInfo {
   size_t block_elements;
   size_t block_bytes;
   PanelKind panel;
-  // One block's codes; null for floats, whose panels hold the file's bytes.
-  void (*decode)(const uint8_t* block, BlockCodes* codes);
-  // The code table of kLut4 panels; null for other kinds.
+  // Codes of the block's n-th group (of its panel kind, in a row of block_elements / group_columns); null for floats, whose
+  // panels hold the file's bytes.
+  void (*decode)(const uint8_t* block, size_t group, BlockCodes* codes);
+  // The table that codes index; null for kinds without one.
   const PanelTable* table;
 };
 
 const DTypeInfo& Info(DType dtype);
 std::optional<DType> DTypeFromGguf(uint32_t gguf_id);
 
-// The table that goes with panels of this dtype (an empty one for all kinds but kLut4).
+// The table that goes with panels of this dtype (an empty one for kinds without).
 const PanelTable& TableOf(DType dtype);
 
 // `elements` is a multiple of the block's.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -15,48 +16,53 @@
 namespace bantam {
 namespace {
 
-constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0,
-                          DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kQ2_K, DType::kIQ2_XXS};
-
 std::string ReadBytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   EXPECT_TRUE(file) << path;
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
+// tests/data/blocks/q4_K.bin
+std::string BlocksPath(DType dtype, const char* extension) {
+  std::string name;
+  for (const char c : Info(dtype).name) name += c == 'K' ? c : static_cast<char>(std::tolower(c));
+  return testing::DataPath("blocks/" + name + extension);
+}
+
+// All but F32.
+std::vector<DType> FileFormats() {
+  std::vector<DType> formats = testing::AllDTypes();
+  std::erase(formats, DType::kF32);
+  return formats;
+}
+
+std::string NameOfParam(const ::testing::TestParamInfo<DType>& row) { return std::string(Info(row.param).name); }
+
 const uint8_t* Raw(const std::string& bytes) { return reinterpret_cast<const uint8_t*>(bytes.data()); }
 
-struct Golden {
-  DType dtype;
-  const char* name;
-};
-
-class GoldenBlocks : public ::testing::TestWithParam<Golden> {};
+class GoldenBlocks : public ::testing::TestWithParam<DType> {};
 
 // tests/data/blocks: rows packed and unpacked by another implementation.
 TEST_P(GoldenBlocks, UnpackToTheLastBit) {
-  const std::string packed = ReadBytes(testing::DataPath(std::string("blocks/") + GetParam().name + ".bin"));
-  const std::string expected = ReadBytes(testing::DataPath(std::string("blocks/") + GetParam().name + ".f32"));
+  const std::string packed = ReadBytes(BlocksPath(GetParam(), ".bin"));
+  const std::string expected = ReadBytes(BlocksPath(GetParam(), ".f32"));
   const size_t elements = expected.size() / 4;
   ASSERT_EQ(elements, 4u * 512u);
-  ASSERT_EQ(packed.size(), RowBytes(GetParam().dtype, elements));
+  ASSERT_EQ(packed.size(), RowBytes(GetParam(), elements));
   std::vector<float> got(elements);
-  Unpack(GetParam().dtype, Raw(packed), elements, got.data());
+  Unpack(GetParam(), Raw(packed), elements, got.data());
   EXPECT_EQ(std::memcmp(got.data(), expected.data(), expected.size()), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenBlocks,
-                         ::testing::Values(Golden{DType::kF16, "f16"}, Golden{DType::kBF16, "bf16"}, Golden{DType::kQ8_0, "q8_0"},
-                                           Golden{DType::kQ4_0, "q4_0"}, Golden{DType::kQ4_K, "q4_K"}, Golden{DType::kQ5_K, "q5_K"},
-                                           Golden{DType::kQ6_K, "q6_K"}, Golden{DType::kQ2_K, "q2_K"}, Golden{DType::kIQ2_XXS, "iq2_xxs"}),
-                         [](const auto& row) { return std::string(row.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, GoldenBlocks, ::testing::ValuesIn(FileFormats()), NameOfParam);
 
 TEST(DTypeTable, IdsAndBlocks) {
-  for (const DType dtype : kAll) {
+  for (const DType dtype : testing::AllDTypes()) {
     const DTypeInfo& info = Info(dtype);
     EXPECT_EQ(DTypeFromGguf(info.gguf_id), dtype) << info.name;
     if (info.decode != nullptr) {
-      EXPECT_EQ(info.block_elements, Info(info.panel).group_columns) << info.name;
+      EXPECT_EQ(info.block_elements % Info(info.panel).group_columns, 0u) << info.name;
+      EXPECT_EQ(info.table != nullptr, Info(info.panel).has_table) << info.name;
     }
   }
   EXPECT_FALSE(DTypeFromGguf(4)) << "Q4_2 was removed from the format";
@@ -98,7 +104,7 @@ TEST_P(EveryDType, PanelsLoseNothing) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryDType, ::testing::ValuesIn(kAll), [](const auto& row) { return std::string(Info(row.param).name); });
+INSTANTIATE_TEST_SUITE_P(All, EveryDType, ::testing::ValuesIn(testing::AllDTypes()), NameOfParam);
 
 }  // namespace
 }  // namespace bantam

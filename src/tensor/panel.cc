@@ -12,43 +12,79 @@ namespace {
 constexpr size_t RoundUp(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 constexpr PanelInfo FloatPanel(PanelKind kind, std::string_view name, size_t element_bytes) {
-  return {kind, name, 1, element_bytes * kPanelRows, 0, 0, 0, 0, 0, 0, false, false};
+  PanelInfo info{};
+  info.kind = kind;
+  info.name = name;
+  info.group_columns = 1;
+  info.group_bytes = element_bytes * kPanelRows;
+  return info;
 }
 
-// A group of 32 columns: 16 f16 scales, then the planes.
-constexpr PanelInfo BlockPanel(PanelKind kind, std::string_view name, int bits, int zero) {
-  const size_t plane = kPanelRows * 32 * static_cast<size_t>(bits) / 8;
-  return {kind, name, 32, 32 + plane, 32, plane, 32, zero, bits, 0, false, false};
-}
-
-struct SuperShape {
+struct CodeShape {
   size_t sub_columns;
   int low_bits;
-  int high_bits;
-  int zero;
-  bool has_min;
+  int high_bits = 0;
+  int zero = 0;
+  bool has_min = false;
+  bool has_table = false;
+  bool bf16_scale = false;
 };
+
+constexpr PanelInfo CodePanel(PanelKind kind, std::string_view name, const CodeShape& s) {
+  PanelInfo info{};
+  info.kind = kind;
+  info.name = name;
+  info.bytes_per_32 = kPanelRows * 32 * static_cast<size_t>(s.low_bits + s.high_bits) / 8;
+  info.sub_columns = s.sub_columns;
+  info.zero = s.zero;
+  info.low_bits = s.low_bits;
+  info.high_bits = s.high_bits;
+  info.has_min = s.has_min;
+  info.has_table = s.has_table;
+  info.bf16_scale = s.bf16_scale;
+  return info;
+}
+
+// A group of 32 columns: 16 scales (and 16 minima, or the scales of the second 16 columns), then the planes.
+constexpr PanelInfo BlockPanel(PanelKind kind, std::string_view name, const CodeShape& s) {
+  PanelInfo info = CodePanel(kind, name, s);
+  info.group_columns = 32;
+  info.data_offset = s.has_min || s.bf16_scale ? 64 : 32;
+  info.group_bytes = info.data_offset + info.bytes_per_32;
+  return info;
+}
 
 // A group of 256 columns: 16 f16 scales (and minima), 16 int8 sub-scales (and sub-minima) per sub-block, padding to 64
 // bytes, then the planes of 8 x 32 columns.
-constexpr PanelInfo SuperPanel(PanelKind kind, std::string_view name, SuperShape s) {
+constexpr PanelInfo SuperPanel(PanelKind kind, std::string_view name, const CodeShape& s) {
+  PanelInfo info = CodePanel(kind, name, s);
   const size_t fields = s.has_min ? 2 : 1;
-  const size_t header = RoundUp(fields * (2 * kPanelRows + 256 / s.sub_columns * kPanelRows), 64);
-  const size_t planes = kPanelRows * 32 * static_cast<size_t>(s.low_bits + s.high_bits) / 8;
-  return {kind, name, 256, header + 8 * planes, header, planes, s.sub_columns, s.zero, s.low_bits, s.high_bits, true, s.has_min};
+  info.group_columns = 256;
+  info.has_sub_scale = true;
+  info.data_offset = RoundUp(fields * (2 * kPanelRows + 256 / s.sub_columns * kPanelRows), 64);
+  info.group_bytes = info.data_offset + 8 * info.bytes_per_32;
+  return info;
 }
 
 constexpr std::array<PanelInfo, kPanelKinds> kInfo = {
     FloatPanel(PanelKind::kF32, "f32", 4),
     FloatPanel(PanelKind::kF16, "f16", 2),
     FloatPanel(PanelKind::kBF16, "bf16", 2),
-    BlockPanel(PanelKind::kQ8, "q8", /*bits=*/8, /*zero=*/0),
-    BlockPanel(PanelKind::kQ4, "q4", /*bits=*/4, /*zero=*/8),
-    SuperPanel(PanelKind::kLut4, "lut4", {.sub_columns = 32, .low_bits = 4, .high_bits = 0, .zero = 0, .has_min = false}),
-    SuperPanel(PanelKind::kQ4S, "q4s", {.sub_columns = 32, .low_bits = 4, .high_bits = 0, .zero = 0, .has_min = true}),
-    SuperPanel(PanelKind::kQ5S, "q5s", {.sub_columns = 32, .low_bits = 4, .high_bits = 1, .zero = 0, .has_min = true}),
-    SuperPanel(PanelKind::kQ6S, "q6s", {.sub_columns = 16, .low_bits = 4, .high_bits = 2, .zero = 32, .has_min = false}),
-    SuperPanel(PanelKind::kQ2S, "q2s", {.sub_columns = 16, .low_bits = 2, .high_bits = 0, .zero = 0, .has_min = true}),
+    BlockPanel(PanelKind::kQ8, "q8", {.sub_columns = 32, .low_bits = 8}),
+    BlockPanel(PanelKind::kQ4, "q4", {.sub_columns = 32, .low_bits = 4, .zero = 8}),
+    SuperPanel(PanelKind::kLut4, "lut4", {.sub_columns = 32, .low_bits = 4, .has_table = true}),
+    SuperPanel(PanelKind::kQ4S, "q4s", {.sub_columns = 32, .low_bits = 4, .has_min = true}),
+    SuperPanel(PanelKind::kQ5S, "q5s", {.sub_columns = 32, .low_bits = 4, .high_bits = 1, .has_min = true}),
+    SuperPanel(PanelKind::kQ6S, "q6s", {.sub_columns = 16, .low_bits = 4, .high_bits = 2, .zero = 32}),
+    SuperPanel(PanelKind::kQ2S, "q2s", {.sub_columns = 16, .low_bits = 2, .has_min = true}),
+    BlockPanel(PanelKind::kQ4M, "q4m", {.sub_columns = 32, .low_bits = 4, .has_min = true}),
+    BlockPanel(PanelKind::kQ5, "q5", {.sub_columns = 32, .low_bits = 4, .high_bits = 1, .zero = 16}),
+    BlockPanel(PanelKind::kQ5M, "q5m", {.sub_columns = 32, .low_bits = 4, .high_bits = 1, .has_min = true}),
+    SuperPanel(PanelKind::kQ3S, "q3s", {.sub_columns = 16, .low_bits = 2, .high_bits = 1, .zero = 4}),
+    BlockPanel(PanelKind::kQ2, "q2", {.sub_columns = 32, .low_bits = 2, .zero = 1}),
+    SuperPanel(PanelKind::kLut4H, "lut4h", {.sub_columns = 16, .low_bits = 4, .has_table = true}),
+    BlockPanel(PanelKind::kLut4B, "lut4b", {.sub_columns = 32, .low_bits = 4, .has_table = true}),
+    BlockPanel(PanelKind::kFp4, "fp4", {.sub_columns = 16, .low_bits = 4, .has_table = true, .bf16_scale = true}),
 };
 
 constexpr bool InOrder() {
@@ -122,12 +158,14 @@ unsigned GetBits(const uint8_t* plane, int bits, size_t row, size_t k) {
 
 size_t LowPlaneBytes(const PanelInfo& info) { return kPanelRows * 32 * static_cast<size_t>(info.low_bits) / 8; }
 
+bool HasSecondField(const PanelInfo& info) { return info.has_min || info.bf16_scale; }
+
 BlockCodes ReadGroupRow(const PanelInfo& info, const uint8_t* group, size_t row) {
   BlockCodes codes;
+  const HeaderOffsets at = Offsets(info);
   codes.d = LoadUnaligned<uint16_t>(group + 2 * row);
+  if (HasSecondField(info)) codes.dmin = LoadUnaligned<uint16_t>(group + at.dmin + 2 * row);
   if (info.has_sub_scale) {
-    const HeaderOffsets at = Offsets(info);
-    if (info.has_min) codes.dmin = LoadUnaligned<uint16_t>(group + at.dmin + 2 * row);
     for (size_t s = 0; s < 256 / info.sub_columns; ++s) {
       codes.sub_scale[s] = static_cast<int8_t>(group[at.sub_scale + s * kPanelRows + row]);
       if (info.has_min) codes.sub_min[s] = group[at.sub_min + s * kPanelRows + row];
@@ -156,10 +194,10 @@ const PanelInfo& Info(PanelKind kind) { return kInfo[static_cast<size_t>(kind)];
 void WriteGroupRow(PanelKind kind, const BlockCodes& codes, size_t row, uint8_t* group) {
   const PanelInfo& info = Info(kind);
   DCHECK(info.low_bits != 0 && row < kPanelRows);
+  const HeaderOffsets at = Offsets(info);
   std::memcpy(group + 2 * row, &codes.d, 2);
+  if (HasSecondField(info)) std::memcpy(group + at.dmin + 2 * row, &codes.dmin, 2);
   if (info.has_sub_scale) {
-    const HeaderOffsets at = Offsets(info);
-    if (info.has_min) std::memcpy(group + at.dmin + 2 * row, &codes.dmin, 2);
     for (size_t s = 0; s < 256 / info.sub_columns; ++s) {
       group[at.sub_scale + s * kPanelRows + row] = static_cast<uint8_t>(codes.sub_scale[s]);
       if (info.has_min) group[at.sub_min + s * kPanelRows + row] = codes.sub_min[s];
@@ -175,16 +213,18 @@ void WriteGroupRow(PanelKind kind, const BlockCodes& codes, size_t row, uint8_t*
 
 void UnpackCodes(PanelKind kind, const BlockCodes& codes, const PanelTable& table, float* values) {
   const PanelInfo& info = Info(kind);
-  const float d = F16ToF32(codes.d);
-  const float dmin = F16ToF32(codes.dmin);
+  const float d = info.bf16_scale ? BF16ToF32(codes.d) : F16ToF32(codes.d);
+  const float second = info.bf16_scale ? BF16ToF32(codes.dmin) : F16ToF32(codes.dmin);
   for (size_t k = 0; k < info.group_columns; ++k) {
     const size_t s = k / info.sub_columns;
     int value = codes.code[k] - info.zero;
     if (kind == PanelKind::kQ8) value = static_cast<int8_t>(codes.code[k]);
-    if (kind == PanelKind::kLut4) value = table.value[codes.code[k]];
-    const float scale = info.has_sub_scale ? d * table.multiplier * static_cast<float>(codes.sub_scale[s]) : d;
+    if (info.has_table) value = table.value[codes.code[k]];
+    float scale = info.bf16_scale && s == 1 ? second : d;
+    if (info.has_sub_scale) scale = d * table.multiplier * static_cast<float>(codes.sub_scale[s]);
+    const float minimum = info.has_sub_scale ? second * static_cast<float>(codes.sub_min[s]) : second;
     const float weight = scale * static_cast<float>(value);
-    values[k] = info.has_min ? weight - dmin * static_cast<float>(codes.sub_min[s]) : weight;
+    values[k] = info.has_min ? weight - minimum : weight;
   }
 }
 

@@ -16,15 +16,23 @@ enum class PanelKind : uint8_t {
   kF32,
   kF16,
   kBF16,
-  kQ8,    // int8, f16 scale per 32
-  kQ4,    // 4 bits, zero 8, f16 scale per 32
-  kLut4,  // 4-bit index into a table of 16 int8 values, f16 scale per 256 times int8 per 32
-  kQ4S,   // 4 bits, f16 scale and minimum per 256 times 6 bits per 32
-  kQ5S,   // 5 bits, the same
-  kQ6S,   // 6 bits, zero 32, f16 scale per 256 times int8 per 16
-  kQ2S,   // 2 bits, f16 scale and minimum per 256 times 4 bits per 16
+  kQ8,     // int8, f16 scale per 32
+  kQ4,     // 4 bits, zero 8, f16 scale per 32
+  kLut4,   // 4-bit index into a table of 16 int8 values, f16 scale per 256 times int8 per 32
+  kQ4S,    // 4 bits, f16 scale and minimum per 256 times 6 bits per 32
+  kQ5S,    // 5 bits, the same
+  kQ6S,    // 6 bits, zero 32, f16 scale per 256 times int8 per 16
+  kQ2S,    // 2 bits, f16 scale and minimum per 256 times 4 bits per 16
+  kQ4M,    // 4 bits, f16 scale and minimum per 32
+  kQ5,     // 5 bits, zero 16, f16 scale per 32
+  kQ5M,    // 5 bits, f16 scale and minimum per 32
+  kQ3S,    // 3 bits, zero 4, f16 scale per 256 times int8 per 16
+  kQ2,     // 2 bits, zero 1, f16 scale per 32
+  kLut4H,  // as kLut4, int8 per 16
+  kLut4B,  // 4-bit index into a table, f16 scale per 32
+  kFp4,    // 4-bit index into a table, bf16 scale per 16
 };
-inline constexpr size_t kPanelKinds = 10;
+inline constexpr size_t kPanelKinds = 18;
 
 struct PanelInfo {
   PanelKind kind;
@@ -39,6 +47,8 @@ struct PanelInfo {
   int high_bits;         // bits of the second plane: 0, 1 or 2
   bool has_sub_scale;
   bool has_min;
+  bool has_table;   // codes index a PanelTable
+  bool bf16_scale;  // d and dmin are bf16 scales of columns 0 to 15 and 16 to 31
 };
 
 const PanelInfo& Info(PanelKind kind);
@@ -50,16 +60,17 @@ inline size_t MatrixBytes(PanelKind kind, size_t rows, size_t columns) { return 
 
 // One row's part of a group as small integers, before it is spread over a panel's planes. A weight is
 //   (d * multiplier * sub_scale[s]) * value(code) - dmin * sub_min[s],   s = column / sub_columns,
-// where value(code) is code - zero, int8(code) for kQ8, or table[code] for kLut4.
+// where value(code) is code - zero, int8(code) for kQ8, or table[code]. Without sub-scales the weight is
+//   d * value(code) - dmin.
 struct BlockCodes {
-  uint16_t d = 0;     // f16
-  uint16_t dmin = 0;  // f16
+  uint16_t d = 0;     // f16; of kFp4 bf16
+  uint16_t dmin = 0;  // f16; of kFp4 the bf16 scale of columns 16 to 31
   std::array<int8_t, 16> sub_scale{};
   std::array<uint8_t, 16> sub_min{};
   std::array<uint8_t, 256> code{};
 };
 
-// What a kLut4 panel needs beside its bytes, and kLut4 only.
+// What a panel whose codes index a table needs beside its bytes.
 struct PanelTable {
   std::array<int8_t, 16> value{};
   float multiplier = 1.0f;

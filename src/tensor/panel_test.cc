@@ -20,6 +20,14 @@ TEST(Panel, SizesAsSpecified) {
   EXPECT_EQ(PanelBytes(PanelKind::kQ5S, 256), 2880u);
   EXPECT_EQ(PanelBytes(PanelKind::kQ6S, 256), 3392u);
   EXPECT_EQ(PanelBytes(PanelKind::kQ2S, 256), 1600u);
+  EXPECT_EQ(PanelBytes(PanelKind::kQ4M, 64), 2 * 320u);
+  EXPECT_EQ(PanelBytes(PanelKind::kQ5, 64), 2 * 352u);
+  EXPECT_EQ(PanelBytes(PanelKind::kQ5M, 64), 2 * 384u);
+  EXPECT_EQ(PanelBytes(PanelKind::kQ3S, 256), 1856u);
+  EXPECT_EQ(PanelBytes(PanelKind::kQ2, 64), 2 * 160u);
+  EXPECT_EQ(PanelBytes(PanelKind::kLut4H, 256), 2368u);
+  EXPECT_EQ(PanelBytes(PanelKind::kLut4B, 64), 2 * 288u);
+  EXPECT_EQ(PanelBytes(PanelKind::kFp4, 64), 2 * 320u);
   EXPECT_EQ(MatrixBytes(PanelKind::kF32, 17, 5), 2 * 5 * 64u) << "17 rows take two panels";
 }
 

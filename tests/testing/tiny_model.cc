@@ -23,8 +23,32 @@ struct ScalePlace {
 constexpr ScalePlace kScalePlaces[] = {
     {DType::kQ8_0, 0, -1, 74},        {DType::kQ4_0, 0, -1, 4.6f},         {DType::kQ4_K, 0, 2, 32 * 5.0f},
     {DType::kQ5_K, 0, 2, 32 * 10.0f}, {DType::kQ6_K, 208, -1, 74 * 18.0f}, {DType::kQ2_K, 80, 82, 8 * 1.5f},
-    {DType::kIQ2_XXS, 0, -1, 60},
+    {DType::kIQ2_XXS, 0, -1, 60},     {DType::kQ4_1, 0, 2, 4.6f},          {DType::kQ5_0, 0, -1, 9.2f},
+    {DType::kQ5_1, 0, 2, 9.2f},       {DType::kQ3_K, 108, -1, 18 * 2.3f},  {DType::kIQ2_XS, 0, -1, 60},
+    {DType::kIQ2_S, 0, -1, 60},       {DType::kIQ3_XXS, 0, -1, 140},       {DType::kIQ3_S, 0, -1, 140},
+    {DType::kIQ1_S, 0, -1, 7},        {DType::kIQ4_NL, 0, -1, 70},         {DType::kIQ4_XS, 0, -1, 18 * 70},
+    {DType::kTQ1_0, 52, -1, 0.8f},    {DType::kTQ2_0, 64, -1, 0.8f},       {DType::kQ1_0, 0, -1, 1},
+    {DType::kQ2_0, 0, -1, 1.2f},
 };
+
+// Formats whose scales are no f16 of their own: sets block `block` to about `d` for codes of magnitude 1.
+bool PutOtherScale(DType dtype, uint8_t* block, float d) {
+  const int exponent = std::ilogb(d);
+  if (dtype == DType::kMXFP4) {
+    block[0] = static_cast<uint8_t>(128 + exponent - 2);
+    return true;
+  }
+  if (dtype == DType::kNVFP4) {
+    for (size_t s = 0; s < 4; ++s) block[s] = static_cast<uint8_t>(block[s] % 8 + (exponent < -8 ? 0 : 8 * (exponent + 8 - 2)) % 120);
+    return true;
+  }
+  if (dtype == DType::kIQ1_M) {
+    const uint16_t half = F32ToF16(d / 7);
+    for (size_t w = 0; w < 4; ++w) block[49 + 2 * w] = static_cast<uint8_t>((block[49 + 2 * w] & 0x0f) | ((half >> (4 * w) & 15) << 4));
+    return true;
+  }
+  return false;
+}
 
 void PutHalf(std::string* bytes, size_t at, float value) {
   const uint16_t half = F32ToF16(value);
@@ -64,16 +88,19 @@ std::string RandomBlocks(DType dtype, size_t elements, size_t columns, Rng& rng)
   if (info.decode == nullptr) return RandomFloats(dtype, elements, scale, rng);
   std::string bytes(RowBytes(dtype, elements), '\0');
   for (char& byte : bytes) byte = static_cast<char>(rng.Next());
+  const auto random_scale = [&] { return scale * static_cast<float>(0.5 + rng.Uniform()); };
   for (const ScalePlace& place : kScalePlaces) {
     if (place.dtype != dtype) continue;
     for (size_t block = 0; block < bytes.size(); block += info.block_bytes) {
-      const float d = scale / place.typical_code * static_cast<float>(0.5 + rng.Uniform());
+      const float d = random_scale() / place.typical_code;
       PutHalf(&bytes, block + place.d, d);
       if (place.dmin >= 0) PutHalf(&bytes, block + static_cast<size_t>(place.dmin), d * place.typical_code / 40);
     }
     return bytes;
   }
-  CHECK(!"every block format has a row in kScalePlaces");
+  for (size_t block = 0; block < bytes.size(); block += info.block_bytes) {
+    CHECK(PutOtherScale(dtype, reinterpret_cast<uint8_t*>(bytes.data()) + block, random_scale()));
+  }
   return bytes;
 }
 

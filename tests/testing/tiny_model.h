@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/rng.h"
 #include "tensor/dtype.h"
@@ -26,6 +27,13 @@ struct TinyModel {
   DType matrices = DType::kF32;
   uint64_t seed = 1;
 };
+
+// Every row of the dtype table.
+inline std::vector<DType> AllDTypes() {
+  std::vector<DType> all(kDTypes);
+  for (size_t i = 0; i < kDTypes; ++i) all[i] = static_cast<DType>(i);
+  return all;
+}
 
 // Raw blocks of `elements` weights of about unit gain for `columns` inputs: random codes, sane scales.
 std::string RandomBlocks(DType dtype, size_t elements, size_t columns, Rng& rng);

@@ -27,8 +27,8 @@ struct Expand8 {
   static constexpr bool kSigned = true;
   static constexpr int kZero = 0;
   static constexpr int kAdds = 1;  // 128 * 127 * 2 = 32,512
-  static void Run(const uint8_t* planes, __m256i, __m256i w[8]) {
-    for (int g = 0; g < 8; ++g) w[g] = Load256(planes + 64 * g);
+  static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) {
+    for (int g = 0; g < 8; ++g) w[g] = Load256(planes + 32 * half + 64 * g);
   }
 };
 inline void ExpandNibbles(const uint8_t* planes, __m256i w[8]) {
@@ -44,44 +44,47 @@ struct Expand4 {
   static constexpr bool kSigned = false;
   static constexpr int kZero = kSubtract;
   static constexpr int kAdds = 8;  // 8 * 15 * 127 * 2 = 30,480
-  static void Run(const uint8_t* planes, __m256i, __m256i w[8]) { ExpandNibbles(planes, w); }
+  static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) { ExpandNibbles(planes + 32 * half, w); }
 };
 struct ExpandLut4 {
   static constexpr bool kSigned = true;
   static constexpr int kZero = 0;
   static constexpr int kAdds = 1;
-  static void Run(const uint8_t* planes, __m256i table, __m256i w[8]) {
-    ExpandNibbles(planes, w);
+  static void Run(const uint8_t* planes, size_t half, __m256i table, __m256i w[8]) {
+    ExpandNibbles(planes + 32 * half, w);
     for (int g = 0; g < 8; ++g) w[g] = _mm256_shuffle_epi8(table, w[g]);
   }
 };
+// ORs `bit` into the bytes of a half (its 8 rows are 32 bits of each 64-bit mask) whose bit is set.
+inline void AddBitPlane(const uint8_t* plane, size_t half, char bit, __m256i w[8]) {
+  const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+  const __m256i select = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ULL));
+  for (int g = 0; g < 8; ++g) {
+    int32_t mask;
+    __builtin_memcpy(&mask, plane + 4 * half + 8 * g, 4);
+    const __m256i chosen = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(mask), spread), select);
+    w[g] = _mm256_or_si256(w[g], _mm256_and_si256(_mm256_cmpeq_epi8(chosen, select), _mm256_set1_epi8(bit)));
+  }
+}
+template <int kSubtract>
 struct Expand5 {
   static constexpr bool kSigned = false;
-  static constexpr int kZero = 0;
+  static constexpr int kZero = kSubtract;
   static constexpr int kAdds = 4;  // 4 * 31 * 127 * 2 = 31,496
-  // `planes` points at this half's first byte, so the mask of 8 rows is 32 bits at the half's place.
-  static void Run(const uint8_t* planes, __m256i, __m256i w[8]) { ExpandNibbles(planes, w); }
-  static void AddHigh(const uint8_t* bits, __m256i w[8]) {
-    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    const __m256i select = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ULL));
-    for (int g = 0; g < 8; ++g) {
-      int32_t mask;
-      __builtin_memcpy(&mask, bits + 8 * g, 4);
-      const __m256i chosen = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(mask), spread), select);
-      const __m256i high = _mm256_and_si256(_mm256_cmpeq_epi8(chosen, select), _mm256_set1_epi8(16));
-      w[g] = _mm256_or_si256(w[g], high);
-    }
+  static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) {
+    ExpandNibbles(planes + 32 * half, w);
+    AddBitPlane(planes + 256, half, 16, w);
   }
 };
 struct Expand6 {
   static constexpr bool kSigned = false;
   static constexpr int kZero = 32;
   static constexpr int kAdds = 2;  // 2 * 63 * 127 * 2 = 32,004
-  static void Run(const uint8_t* planes, __m256i, __m256i w[8]) {
-    ExpandNibbles(planes, w);
+  static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) {
+    ExpandNibbles(planes + 32 * half, w);
     const __m256i mask = _mm256_set1_epi8(0x30);
     for (int v = 0; v < 2; ++v) {
-      const __m256i high = Load256(planes + 256 + 64 * v);
+      const __m256i high = Load256(planes + 256 + 32 * half + 64 * v);
       w[4 * v] = _mm256_or_si256(w[4 * v], _mm256_and_si256(_mm256_slli_epi16(high, 4), mask));
       w[4 * v + 1] = _mm256_or_si256(w[4 * v + 1], _mm256_and_si256(_mm256_slli_epi16(high, 2), mask));
       w[4 * v + 2] = _mm256_or_si256(w[4 * v + 2], _mm256_and_si256(high, mask));
@@ -89,32 +92,32 @@ struct Expand6 {
     }
   }
 };
+inline void ExpandPairs(const uint8_t* planes, __m256i w[8]) {
+  const __m256i mask = _mm256_set1_epi8(3);
+  for (int v = 0; v < 2; ++v) {
+    const __m256i four = Load256(planes + 64 * v);
+    w[4 * v] = _mm256_and_si256(four, mask);
+    w[4 * v + 1] = _mm256_and_si256(_mm256_srli_epi16(four, 2), mask);
+    w[4 * v + 2] = _mm256_and_si256(_mm256_srli_epi16(four, 4), mask);
+    w[4 * v + 3] = _mm256_and_si256(_mm256_srli_epi16(four, 6), mask);
+  }
+}
+template <int kSubtract>
 struct Expand2 {
   static constexpr bool kSigned = false;
-  static constexpr int kZero = 0;
+  static constexpr int kZero = kSubtract;
   static constexpr int kAdds = 8;  // 8 * 3 * 127 * 2 = 6,096
-  static void Run(const uint8_t* planes, __m256i, __m256i w[8]) {
-    const __m256i mask = _mm256_set1_epi8(3);
-    for (int v = 0; v < 2; ++v) {
-      const __m256i four = Load256(planes + 64 * v);
-      w[4 * v] = _mm256_and_si256(four, mask);
-      w[4 * v + 1] = _mm256_and_si256(_mm256_srli_epi16(four, 2), mask);
-      w[4 * v + 2] = _mm256_and_si256(_mm256_srli_epi16(four, 4), mask);
-      w[4 * v + 3] = _mm256_and_si256(_mm256_srli_epi16(four, 6), mask);
-    }
+  static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) { ExpandPairs(planes + 32 * half, w); }
+};
+struct Expand3 {
+  static constexpr bool kSigned = false;
+  static constexpr int kZero = 4;
+  static constexpr int kAdds = 8;  // 8 * 7 * 127 * 2 = 14,224
+  static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) {
+    ExpandPairs(planes + 32 * half, w);
+    AddBitPlane(planes + 128, half, 4, w);
   }
 };
-
-// The bytes of one half (0 or 1) of the rows. Only the bit plane of 5-bit panels is not made of 64-byte vectors.
-template <typename Expand>
-inline void ExpandHalf(const uint8_t* planes, size_t half, __m256i table, __m256i w[8]) {
-  Expand::Run(planes + 32 * half, table, w);
-}
-template <>
-inline void ExpandHalf<Expand5>(const uint8_t* planes, size_t half, __m256i table, __m256i w[8]) {
-  Expand5::Run(planes + 32 * half, table, w);
-  Expand5::AddHigh(planes + 256 + 4 * half, w);
-}
 
 // The integer sums of registers [kBegin, kEnd) with one column, less zero times the column's sum.
 template <typename Expand, int kBegin, int kEnd>
@@ -142,20 +145,66 @@ inline void Store(const __m256 sums[2][kN], float* out) {
   }
 }
 
-template <typename Expand, size_t kGroupBytes, int kN>
+inline __m256i LoadTable(const Panel& panel) {
+  if (panel.table == nullptr) return _mm256_setzero_si256();
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.table)));
+}
+
+// Part of one column: its product, and its minimum times the sum of the activations.
+template <typename Expand, bool kMin, int kBegin, int kEnd>
+inline __m256 AddSub(__m256 sums, const __m256i w[8], const ActivationBlock& x, int sum, __m256 scale, __m256 minimum) {
+  const __m256 dot = Dot<Expand, kBegin, kEnd>(w, x, sum);
+  sums = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(x.scale)), sums);
+  if (kMin) sums = _mm256_fnmadd_ps(minimum, _mm256_set1_ps(x.scale * static_cast<float>(sum)), sums);
+  return sums;
+}
+
+// Groups of 32 columns with 16 f16 scales in front, and 16 minima behind them when the kind has those.
+template <typename Expand, bool kMin, size_t kPlaneBytes, int kN>
 void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
+  constexpr size_t kData = kMin ? 64 : 32;
+  const __m256i table = LoadTable(panel);
   __m256 sums[2][kN];
   for (int c = 0; c < kN; ++c) sums[0][c] = sums[1][c] = _mm256_setzero_ps();
   const uint8_t* group = panel.data;
-  for (size_t b = 0; b < panel.columns / 32; ++b, group += kGroupBytes) {
+  for (size_t b = 0; b < panel.columns / 32; ++b, group += kData + kPlaneBytes) {
     for (size_t half = 0; half < 2; ++half) {
       __m256i w[8];
-      ExpandHalf<Expand>(group + 32, half, _mm256_setzero_si256(), w);
+      Expand::Run(group + kData, half, table, w);
       const __m256 scale = LoadHalf8(group + 16 * half);
+      const __m256 minimum = kMin ? LoadHalf8(group + 32 + 16 * half) : _mm256_setzero_ps();
       for (int c = 0; c < kN; ++c) {
         const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
-        const __m256 dot = Dot<Expand, 0, 8>(w, x, x.sum16[0] + x.sum16[1]);
-        sums[half][c] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(x.scale)), sums[half][c]);
+        sums[half][c] = AddSub<Expand, kMin, 0, 8>(sums[half][c], w, x, x.sum16[0] + x.sum16[1], scale, minimum);
+      }
+    }
+  }
+  Store<kN>(sums, out);
+}
+
+inline __m256 LoadBf16x8(const uint8_t* at) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+// fp4: groups of 32 columns with bf16 scales of the first and of the second 16.
+template <int kN>
+void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
+  const __m256i table = LoadTable(panel);
+  const __m256 none = _mm256_setzero_ps();
+  __m256 sums[2][kN];
+  for (int c = 0; c < kN; ++c) sums[0][c] = sums[1][c] = _mm256_setzero_ps();
+  const uint8_t* group = panel.data;
+  for (size_t b = 0; b < panel.columns / 32; ++b, group += 64 + 256) {
+    for (size_t half = 0; half < 2; ++half) {
+      __m256i w[8];
+      ExpandLut4::Run(group + 64, half, table, w);
+      const __m256 first = LoadBf16x8(group + 16 * half);
+      const __m256 second = LoadBf16x8(group + 32 + 16 * half);
+      for (int c = 0; c < kN; ++c) {
+        const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
+        sums[half][c] = AddSub<ExpandLut4, false, 0, 4>(sums[half][c], w, x, x.sum16[0], first, none);
+        sums[half][c] = AddSub<ExpandLut4, false, 4, 8>(sums[half][c], w, x, x.sum16[1], second, none);
       }
     }
   }
@@ -170,21 +219,11 @@ struct Super {
   static constexpr size_t kData = ((kMin ? kMins : kScales) + 16 * kSubs + 63) / 64 * 64;
 };
 
-// One sub-block of one column: its product, and its minimum times the sum of the activations.
-template <typename Expand, bool kMin, int kBegin, int kEnd>
-inline __m256 AddSub(__m256 sums, const __m256i w[8], const ActivationBlock& x, int sum, __m256 scale, __m256 minimum) {
-  const __m256 dot = Dot<Expand, kBegin, kEnd>(w, x, sum);
-  sums = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(x.scale)), sums);
-  if (kMin) sums = _mm256_fnmadd_ps(minimum, _mm256_set1_ps(x.scale * static_cast<float>(sum)), sums);
-  return sums;
-}
-
 template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
 void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   using Layout = Super<kSub, kMin>;
   constexpr size_t kPer32 = 32 / kSub;
-  __m256i table = _mm256_setzero_si256();
-  if (panel.table != nullptr) table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.table)));
+  const __m256i table = LoadTable(panel);
   __m256 sums[2][kN];
   for (int c = 0; c < kN; ++c) sums[0][c] = sums[1][c] = _mm256_setzero_ps();
   const uint8_t* group = panel.data;
@@ -195,7 +234,7 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
       const __m256 d = _mm256_mul_ps(LoadHalf8(group + 16 * half), _mm256_set1_ps(panel.multiplier));
       const __m256 dmin = kMin ? LoadHalf8(group + 32 + 16 * half) : _mm256_setzero_ps();
       __m256i w[8];
-      ExpandHalf<Expand>(group + Layout::kData + i * kPlaneBytes, half, table, w);
+      Expand::Run(group + Layout::kData + i * kPlaneBytes, half, table, w);
       __m256 scale[kPer32];
       __m256 minimum[kPer32] = {};
       for (size_t s = 0; s < kPer32; ++s) {
@@ -227,10 +266,7 @@ struct LoadF16 {
   static __m256 Run(const uint8_t* panel, size_t k, size_t half) { return LoadHalf8(panel + 32 * k + 16 * half); }
 };
 struct LoadBF16 {
-  static __m256 Run(const uint8_t* panel, size_t k, size_t half) {
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel + 32 * k + 16 * half));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-  }
+  static __m256 Run(const uint8_t* panel, size_t k, size_t half) { return LoadBf16x8(panel + 32 * k + 16 * half); }
 };
 
 // Even and odd columns apart, as in the AVX-512 set.
@@ -274,11 +310,15 @@ void AnyFloatProduct(const Panel& panel, const void* const* columns, size_t n, f
   WithCounts(columns, n, out,
              [&](auto count, const void* const* some, float* to) { FloatProduct<Load, decltype(count)::kValue>(panel, some, to); });
 }
-template <typename Expand, size_t kGroupBytes>
+template <typename Expand, bool kMin, size_t kPlaneBytes>
 void AnyBlockProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
   WithCounts(columns, n, out, [&](auto count, const void* const* some, float* to) {
-    BlockProduct<Expand, kGroupBytes, decltype(count)::kValue>(panel, some, to);
+    BlockProduct<Expand, kMin, kPlaneBytes, decltype(count)::kValue>(panel, some, to);
   });
+}
+void AnyFp4Product(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCounts(columns, n, out,
+             [&](auto count, const void* const* some, float* to) { Fp4Product<decltype(count)::kValue>(panel, some, to); });
 }
 template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
 void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
@@ -492,10 +532,14 @@ uint64_t Read(const uint8_t* data, size_t bytes) {
 
 const KernelSet kAvx2 = {
     .name = "avx2",
-    .quantized = {false, false, false, true, true, true, true, true, true, true},
-    .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, 544>,
-                AnyBlockProduct<Expand4<8>, 288>, AnySuperProduct<ExpandLut4, 32, false, 256>, AnySuperProduct<Expand4<0>, 32, true, 256>,
-                AnySuperProduct<Expand5, 32, true, 320>, AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2, 16, true, 128>},
+    .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
+    .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, false, 512>,
+                AnyBlockProduct<Expand4<8>, false, 256>, AnySuperProduct<ExpandLut4, 32, false, 256>,
+                AnySuperProduct<Expand4<0>, 32, true, 256>, AnySuperProduct<Expand5<0>, 32, true, 320>,
+                AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2<0>, 16, true, 128>,
+                AnyBlockProduct<Expand4<0>, true, 256>, AnyBlockProduct<Expand5<16>, false, 320>, AnyBlockProduct<Expand5<0>, true, 320>,
+                AnySuperProduct<Expand3, 16, false, 192>, AnyBlockProduct<Expand2<1>, false, 128>,
+                AnySuperProduct<ExpandLut4, 16, false, 256>, AnyBlockProduct<ExpandLut4, false, 256>, AnyFp4Product},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,

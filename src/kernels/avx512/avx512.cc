@@ -51,16 +51,20 @@ struct ExpandLut4 {
     for (int g = 0; g < 8; ++g) w[g] = _mm512_shuffle_epi8(table, w[g]);
   }
 };
+// ORs `bit` into the bytes whose bit is set in the plane of 64-bit masks.
+inline void AddBitPlane(const uint8_t* plane, char bit, __m512i w[8]) {
+  for (int g = 0; g < 8; ++g) {
+    uint64_t high;
+    __builtin_memcpy(&high, plane + 8 * g, 8);
+    w[g] = _mm512_or_si512(w[g], _mm512_maskz_mov_epi8(_cvtu64_mask64(high), _mm512_set1_epi8(bit)));
+  }
+}
+template <int kSubtract>
 struct Expand5 {
-  static constexpr int kZero = 0;
+  static constexpr int kZero = kSubtract;
   static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
     ExpandNibbles(planes, w);
-    const __m512i bit = _mm512_set1_epi8(16);
-    for (int g = 0; g < 8; ++g) {
-      uint64_t high;
-      __builtin_memcpy(&high, planes + 256 + 8 * g, 8);
-      w[g] = _mm512_or_si512(w[g], _mm512_maskz_mov_epi8(_cvtu64_mask64(high), bit));
-    }
+    AddBitPlane(planes + 256, 16, w);
   }
 };
 struct Expand6 {
@@ -77,17 +81,26 @@ struct Expand6 {
     }
   }
 };
+inline void ExpandPairs(const uint8_t* planes, __m512i w[8]) {
+  const __m512i mask = _mm512_set1_epi8(3);
+  for (int v = 0; v < 2; ++v) {
+    const __m512i four = Load512(planes + 64 * v);
+    w[4 * v] = _mm512_and_si512(four, mask);
+    w[4 * v + 1] = _mm512_and_si512(_mm512_srli_epi16(four, 2), mask);
+    w[4 * v + 2] = _mm512_and_si512(_mm512_srli_epi16(four, 4), mask);
+    w[4 * v + 3] = _mm512_and_si512(_mm512_srli_epi16(four, 6), mask);
+  }
+}
+template <int kSubtract>
 struct Expand2 {
-  static constexpr int kZero = 0;
+  static constexpr int kZero = kSubtract;
+  static void Run(const uint8_t* planes, __m512i, __m512i w[8]) { ExpandPairs(planes, w); }
+};
+struct Expand3 {
+  static constexpr int kZero = 4;
   static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
-    const __m512i mask = _mm512_set1_epi8(3);
-    for (int v = 0; v < 2; ++v) {
-      const __m512i four = Load512(planes + 64 * v);
-      w[4 * v] = _mm512_and_si512(four, mask);
-      w[4 * v + 1] = _mm512_and_si512(_mm512_srli_epi16(four, 2), mask);
-      w[4 * v + 2] = _mm512_and_si512(_mm512_srli_epi16(four, 4), mask);
-      w[4 * v + 3] = _mm512_and_si512(_mm512_srli_epi16(four, 6), mask);
-    }
+    ExpandPairs(planes, w);
+    AddBitPlane(planes + 128, 4, w);
   }
 };
 
@@ -99,20 +112,61 @@ inline __m512 Dot(const __m512i w[8], const ActivationBlock& x, int correction) 
   return _mm512_cvtepi32_ps(sum);
 }
 
-// q8 and q4: groups of 32 columns with 16 f16 scales in front.
-template <typename Expand, size_t kGroupBytes, int kN>
+// Table values as unsigned bytes (value + 128) in every 128-bit lane.
+inline __m512i LoadTable(const Panel& panel) {
+  if (panel.table == nullptr) return _mm512_setzero_si512();
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.table));
+  return _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80))));
+}
+
+// Groups of 32 columns with 16 f16 scales in front, and 16 minima behind them when the kind has those.
+template <typename Expand, bool kMin, size_t kPlaneBytes, int kN>
 void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
+  constexpr size_t kData = kMin ? 64 : 32;
+  const __m512i table = LoadTable(panel);
   __m512 sums[kN];
   for (int c = 0; c < kN; ++c) sums[c] = _mm512_setzero_ps();
   const uint8_t* group = panel.data;
-  for (size_t b = 0; b < panel.columns / 32; ++b, group += kGroupBytes) {
+  for (size_t b = 0; b < panel.columns / 32; ++b, group += kData + kPlaneBytes) {
     __m512i w[8];
-    Expand::Run(group + 32, _mm512_setzero_si512(), w);
+    Expand::Run(group + kData, table, w);
     const __m512 scale = LoadHalf16(group);
+    const __m512 minimum = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
     for (int c = 0; c < kN; ++c) {
       const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
-      const __m512 dot = Dot<0, 8>(w, x, -Expand::kZero * (x.sum16[0] + x.sum16[1]));
+      const int sum = x.sum16[0] + x.sum16[1];
+      const __m512 dot = Dot<0, 8>(w, x, -Expand::kZero * sum);
       sums[c] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)), sums[c]);
+      if (kMin) sums[c] = _mm512_fnmadd_ps(minimum, _mm512_set1_ps(x.scale * static_cast<float>(sum)), sums[c]);
+    }
+  }
+  for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), sums[c]);
+}
+
+inline __m512 LoadBf16x16(const uint8_t* at) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+// fp4: groups of 32 columns with bf16 scales of the first and of the second 16.
+template <int kN>
+void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
+  const __m512i table = LoadTable(panel);
+  __m512 sums[kN];
+  for (int c = 0; c < kN; ++c) sums[c] = _mm512_setzero_ps();
+  const uint8_t* group = panel.data;
+  for (size_t b = 0; b < panel.columns / 32; ++b, group += 64 + 256) {
+    __m512i w[8];
+    ExpandLut4::Run(group + 64, table, w);
+    const __m512 first = LoadBf16x16(group);
+    const __m512 second = LoadBf16x16(group + 32);
+    for (int c = 0; c < kN; ++c) {
+      const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
+      const __m512 x_scale = _mm512_set1_ps(x.scale);
+      const __m512 low = Dot<0, 4>(w, x, -ExpandLut4::kZero * x.sum16[0]);
+      const __m512 high = Dot<4, 8>(w, x, -ExpandLut4::kZero * x.sum16[1]);
+      sums[c] = _mm512_fmadd_ps(low, _mm512_mul_ps(first, x_scale), sums[c]);
+      sums[c] = _mm512_fmadd_ps(high, _mm512_mul_ps(second, x_scale), sums[c]);
     }
   }
   for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), sums[c]);
@@ -132,11 +186,7 @@ template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
 void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   using Layout = Super<kSub, kMin>;
   constexpr size_t kPer32 = 32 / kSub;  // sub-blocks of 32 columns: 1 or 2
-  __m512i table = _mm512_setzero_si512();
-  if (panel.table != nullptr) {
-    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.table));
-    table = _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80))));
-  }
+  const __m512i table = LoadTable(panel);
   __m512 sums[kN];
   for (int c = 0; c < kN; ++c) sums[c] = _mm512_setzero_ps();
   const uint8_t* group = panel.data;
@@ -183,10 +233,7 @@ struct LoadF16 {
   static __m512 Run(const uint8_t* panel, size_t k) { return LoadHalf16(panel + 32 * k); }
 };
 struct LoadBF16 {
-  static __m512 Run(const uint8_t* panel, size_t k) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + 32 * k));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-  }
+  static __m512 Run(const uint8_t* panel, size_t k) { return LoadBf16x16(panel + 32 * k); }
 };
 
 // Even and odd columns are summed apart (two chains hide the latency of the addition) whatever the number of columns, so
@@ -257,9 +304,12 @@ template <typename Load>
 void AnyFloatProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
   WithCount(n, [&](auto count) { FloatProduct<Load, decltype(count)::kValue>(panel, columns, out); });
 }
-template <typename Expand, size_t kGroupBytes>
+template <typename Expand, bool kMin, size_t kPlaneBytes>
 void AnyBlockProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
-  WithCount(n, [&](auto count) { BlockProduct<Expand, kGroupBytes, decltype(count)::kValue>(panel, columns, out); });
+  WithCount(n, [&](auto count) { BlockProduct<Expand, kMin, kPlaneBytes, decltype(count)::kValue>(panel, columns, out); });
+}
+void AnyFp4Product(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCount(n, [&](auto count) { Fp4Product<decltype(count)::kValue>(panel, columns, out); });
 }
 template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
 void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
@@ -451,10 +501,14 @@ uint64_t Read(const uint8_t* data, size_t bytes) {
 
 const KernelSet kAvx512 = {
     .name = "avx512",
-    .quantized = {false, false, false, true, true, true, true, true, true, true},
-    .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, 544>,
-                AnyBlockProduct<Expand4<8>, 288>, AnySuperProduct<ExpandLut4, 32, false, 256>, AnySuperProduct<Expand4<0>, 32, true, 256>,
-                AnySuperProduct<Expand5, 32, true, 320>, AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2, 16, true, 128>},
+    .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
+    .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, false, 512>,
+                AnyBlockProduct<Expand4<8>, false, 256>, AnySuperProduct<ExpandLut4, 32, false, 256>,
+                AnySuperProduct<Expand4<0>, 32, true, 256>, AnySuperProduct<Expand5<0>, 32, true, 320>,
+                AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2<0>, 16, true, 128>,
+                AnyBlockProduct<Expand4<0>, true, 256>, AnyBlockProduct<Expand5<16>, false, 320>, AnyBlockProduct<Expand5<0>, true, 320>,
+                AnySuperProduct<Expand3, 16, false, 192>, AnyBlockProduct<Expand2<1>, false, 128>,
+                AnySuperProduct<ExpandLut4, 16, false, 256>, AnyBlockProduct<ExpandLut4, false, 256>, AnyFp4Product},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,
