@@ -1,45 +1,49 @@
 #include "tensor/dtype.h"
 
+#include <fmt/format.h>
+
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "base/bytes.h"
 #include "base/check.h"
 #include "tensor/block_codes.h"
+#include "tensor/block_pack.h"
 #include "tensor/half.h"
 
 namespace bantam {
 namespace {
 
 constexpr std::array<DTypeInfo, kDTypes> kTable = {{
-    {DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr},
-    {DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr},
-    {DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr},
-    {DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr},
-    {DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr},
-    {DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr},
-    {DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr},
-    {DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr},
-    {DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr},
-    {DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table},
-    {DType::kQ4_1, "Q4_1", 3, 32, 20, PanelKind::kQ4M, DecodeQ4_1, nullptr},
-    {DType::kQ5_0, "Q5_0", 6, 32, 22, PanelKind::kQ5, DecodeQ5_0, nullptr},
-    {DType::kQ5_1, "Q5_1", 7, 32, 24, PanelKind::kQ5M, DecodeQ5_1, nullptr},
-    {DType::kQ3_K, "Q3_K", 11, 256, 110, PanelKind::kQ3S, DecodeQ3_K, nullptr},
-    {DType::kIQ2_XS, "IQ2_XS", 17, 256, 74, PanelKind::kLut4H, DecodeIQ2_XS, &kIQ2Table},
-    {DType::kIQ2_S, "IQ2_S", 22, 256, 82, PanelKind::kLut4H, DecodeIQ2_S, &kIQ2Table},
-    {DType::kIQ3_XXS, "IQ3_XXS", 18, 256, 98, PanelKind::kLut4, DecodeIQ3_XXS, &kIQ3XXSTable},
-    {DType::kIQ3_S, "IQ3_S", 21, 256, 110, PanelKind::kLut4, DecodeIQ3_S, &kIQ3STable},
-    {DType::kIQ1_S, "IQ1_S", 19, 256, 50, PanelKind::kLut4, DecodeIQ1_S, &kIQ1Table},
-    {DType::kIQ1_M, "IQ1_M", 29, 256, 56, PanelKind::kLut4H, DecodeIQ1_M, &kIQ1Table},
-    {DType::kIQ4_NL, "IQ4_NL", 20, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kIQ4Table},
-    {DType::kIQ4_XS, "IQ4_XS", 23, 256, 136, PanelKind::kLut4, DecodeIQ4_XS, &kIQ4Table},
-    {DType::kTQ1_0, "TQ1_0", 34, 256, 54, PanelKind::kQ2, DecodeTQ1_0, nullptr},
-    {DType::kTQ2_0, "TQ2_0", 35, 256, 66, PanelKind::kQ2, DecodeTQ2_0, nullptr},
-    {DType::kMXFP4, "MXFP4", 39, 32, 17, PanelKind::kFp4, DecodeMXFP4, &kFp4Table},
-    {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table},
-    {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr},
-    {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr},
+    {DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr, nullptr},
+    {DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr, nullptr},
+    {DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr, nullptr},
+    {DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr, PackQ8_0},
+    {DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr, PackQ4_0},
+    {DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr, PackQ4_K},
+    {DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr, PackQ5_K},
+    {DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr, PackQ6_K},
+    {DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr, PackQ2_K},
+    {DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table, nullptr},
+    {DType::kQ4_1, "Q4_1", 3, 32, 20, PanelKind::kQ4M, DecodeQ4_1, nullptr, PackQ4_1},
+    {DType::kQ5_0, "Q5_0", 6, 32, 22, PanelKind::kQ5, DecodeQ5_0, nullptr, PackQ5_0},
+    {DType::kQ5_1, "Q5_1", 7, 32, 24, PanelKind::kQ5M, DecodeQ5_1, nullptr, PackQ5_1},
+    {DType::kQ3_K, "Q3_K", 11, 256, 110, PanelKind::kQ3S, DecodeQ3_K, nullptr, PackQ3_K},
+    {DType::kIQ2_XS, "IQ2_XS", 17, 256, 74, PanelKind::kLut4H, DecodeIQ2_XS, &kIQ2Table, nullptr},
+    {DType::kIQ2_S, "IQ2_S", 22, 256, 82, PanelKind::kLut4H, DecodeIQ2_S, &kIQ2Table, nullptr},
+    {DType::kIQ3_XXS, "IQ3_XXS", 18, 256, 98, PanelKind::kLut4, DecodeIQ3_XXS, &kIQ3XXSTable, nullptr},
+    {DType::kIQ3_S, "IQ3_S", 21, 256, 110, PanelKind::kLut4, DecodeIQ3_S, &kIQ3STable, nullptr},
+    {DType::kIQ1_S, "IQ1_S", 19, 256, 50, PanelKind::kLut4, DecodeIQ1_S, &kIQ1Table, nullptr},
+    {DType::kIQ1_M, "IQ1_M", 29, 256, 56, PanelKind::kLut4H, DecodeIQ1_M, &kIQ1Table, nullptr},
+    {DType::kIQ4_NL, "IQ4_NL", 20, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kIQ4Table, PackIQ4_NL},
+    {DType::kIQ4_XS, "IQ4_XS", 23, 256, 136, PanelKind::kLut4, DecodeIQ4_XS, &kIQ4Table, PackIQ4_XS},
+    {DType::kTQ1_0, "TQ1_0", 34, 256, 54, PanelKind::kQ2, DecodeTQ1_0, nullptr, PackTQ1_0},
+    {DType::kTQ2_0, "TQ2_0", 35, 256, 66, PanelKind::kQ2, DecodeTQ2_0, nullptr, PackTQ2_0},
+    {DType::kMXFP4, "MXFP4", 39, 32, 17, PanelKind::kFp4, DecodeMXFP4, &kFp4Table, PackMXFP4},
+    {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table, nullptr},
+    {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr, nullptr},
+    {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr, nullptr},
 }};
 
 constexpr bool InOrder() {
@@ -61,6 +65,30 @@ void PackFloatPanel(size_t element_bytes, const uint8_t* const rows[kPanelRows],
       } else {
         std::memcpy(target, rows[r] + k * element_bytes, element_bytes);
       }
+    }
+  }
+}
+
+Status CheckValues(DType dtype, std::span<const float> values) {
+  // What F32 and BF16 hold, and an E8M0 scale; the other formats keep an f16.
+  const bool wide = dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kMXFP4;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i]) || (!wide && std::fabs(values[i]) > kF16Max)) {
+      return Error(Code::kCorrupt,
+                   fmt::format("element {} is {}: expected a finite number{} to pack as {}; mend the weights or choose BF16", i, values[i],
+                               wide ? "" : " up to 65504", Info(dtype).name));
+    }
+  }
+  return Ok();
+}
+
+void PackFloats(DType dtype, std::span<const float> values, uint8_t* out) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (dtype == DType::kF32) {
+      std::memcpy(out + 4 * i, &values[i], 4);
+    } else {
+      const uint16_t bits = dtype == DType::kF16 ? F32ToF16(values[i]) : F32ToBF16(values[i]);
+      std::memcpy(out + 2 * i, &bits, 2);
     }
   }
 }
@@ -100,6 +128,29 @@ void Unpack(DType dtype, const uint8_t* blocks, size_t elements, float* values) 
       UnpackCodes(info.panel, codes, TableOf(dtype), values);
     }
   }
+}
+
+Status PackRow(DType dtype, std::span<const float> values, std::span<const float> importance, uint8_t* blocks) {
+  const DTypeInfo& info = Info(dtype);
+  CHECK(values.size() % info.block_elements == 0 && (importance.empty() || importance.size() == values.size()));
+  if (info.decode != nullptr && info.pack == nullptr) {
+    return Error(Code::kUnsupported, fmt::format("{} is read but not written; choose another format, such as Q4_K or IQ4_XS", info.name));
+  }
+  BANTAM_TRY(CheckValues(dtype, values));
+  for (size_t i = 0; i < importance.size(); ++i) {
+    if (!(importance[i] >= 0) || !std::isfinite(importance[i])) {
+      return Error(Code::kInvalidArgument,
+                   fmt::format("importance of element {} is {}, expected a finite number of at least 0", i, importance[i]));
+    }
+  }
+  if (info.decode == nullptr) {
+    PackFloats(dtype, values, blocks);
+    return Ok();
+  }
+  for (size_t i = 0; i < values.size(); i += info.block_elements, blocks += info.block_bytes) {
+    info.pack(values.data() + i, importance.empty() ? nullptr : importance.data() + i, blocks);
+  }
+  return Ok();
 }
 
 void PackPanel(DType dtype, const uint8_t* const rows[kPanelRows], size_t columns, uint8_t* panel) {

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
+#include "base/result.h"
 #include "tensor/panel.h"
 
 namespace bantam {
@@ -54,6 +56,8 @@ struct DTypeInfo {
   void (*decode)(const uint8_t* block, size_t group, BlockCodes* codes);
   // The table that codes index; null for kinds without one.
   const PanelTable* table;
+  // One block of floats (block_pack.h); null for floats and for formats that are read only.
+  void (*pack)(const float* x, const float* w, uint8_t* block);
 };
 
 const DTypeInfo& Info(DType dtype);
@@ -67,6 +71,11 @@ inline size_t RowBytes(DType dtype, size_t elements) { return elements / Info(dt
 
 // Unpacks `elements` weights (a multiple of the block's elements) to floats, equal to the format's definition to the last bit.
 void Unpack(DType dtype, const uint8_t* blocks, size_t elements, float* values);
+
+// Packs one row (a whole number of blocks) of RowBytes(dtype, values.size()) bytes. `importance`, as long as the row or empty, weighs
+// the squared error of each value and makes formats search for their scales (block_pack.h). Errors: Unsupported (a format that
+// is only read), Corrupt (a value that is not finite or too large), InvalidArgument (a negative importance); they name the element.
+Status PackRow(DType dtype, std::span<const float> values, std::span<const float> importance, uint8_t* blocks);
 
 // Packs 16 rows of `columns` elements into one panel of Info(dtype).panel. Row pointers are null for padding rows, which
 // become zeros. `panel` holds PanelBytes bytes.

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cctype>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <limits>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -55,6 +58,162 @@ TEST_P(GoldenBlocks, UnpackToTheLastBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenBlocks, ::testing::ValuesIn(FileFormats()), NameOfParam);
+
+// The relative error that another implementation left on the same rows with weights of 1: tests/data/blocks/index.tsv.
+double GoldenError(DType dtype) {
+  std::ifstream index(testing::DataPath("blocks/index.tsv"));
+  std::string line;
+  while (std::getline(index, line)) {
+    std::istringstream fields(line);
+    uint32_t id = 0;
+    std::string name, elements, bytes, rows, columns;
+    double error = 0;
+    if (fields >> id >> name >> elements >> bytes >> rows >> columns >> error && id == Info(dtype).gguf_id) return error;
+  }
+  ADD_FAILURE() << "no row for " << Info(dtype).name;
+  return 0;
+}
+
+double RelativeError(const std::vector<float>& got, const std::vector<float>& expected) {
+  double difference = 0;
+  double square = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    difference += std::pow(static_cast<double>(got[i]) - static_cast<double>(expected[i]), 2);
+    square += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  return std::sqrt(difference / square);
+}
+
+std::vector<float> GoldenInput() {
+  const std::string bytes = ReadBytes(testing::DataPath("blocks/input.f32"));
+  std::vector<float> values(bytes.size() / 4);
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
+
+std::vector<DType> WritableFormats() {
+  std::vector<DType> formats = FileFormats();
+  std::erase_if(formats, [](DType dtype) { return Info(dtype).decode != nullptr && Info(dtype).pack == nullptr; });
+  return formats;
+}
+
+class Packing : public ::testing::TestWithParam<DType> {};
+
+TEST_P(Packing, LosesNoMoreThanTheReference) {
+  const std::vector<float> input = GoldenInput();
+  const std::vector<float> ones(input.size(), 1.0f);
+  std::vector<uint8_t> packed(RowBytes(GetParam(), input.size()));
+  ASSERT_TRUE(PackRow(GetParam(), input, ones, packed.data()).ok());
+  std::vector<float> unpacked(input.size());
+  Unpack(GetParam(), packed.data(), input.size(), unpacked.data());
+  EXPECT_LE(RelativeError(unpacked, input), GoldenError(GetParam()) + 5e-6) << "the file has five decimals";
+}
+
+// Where the importance is, the error goes down; elements without any do not matter.
+TEST_P(Packing, FollowsTheImportance) {
+  if (Info(GetParam()).decode == nullptr || GetParam() == DType::kQ8_0) return;  // nothing to choose
+  const std::vector<float> input = GoldenInput();
+  std::vector<float> importance(input.size());
+  Rng rng(3);
+  for (float& weight : importance) weight = rng.Uniform() < 0.2 ? 1.0f : 0.0f;
+  const auto weighted_error = [&](std::span<const float> weights) {
+    std::vector<uint8_t> packed(RowBytes(GetParam(), input.size()));
+    EXPECT_TRUE(PackRow(GetParam(), input, weights, packed.data()).ok());
+    std::vector<float> unpacked(input.size());
+    Unpack(GetParam(), packed.data(), input.size(), unpacked.data());
+    double error = 0;
+    for (size_t i = 0; i < input.size(); ++i) {
+      error += static_cast<double>(importance[i]) * std::pow(static_cast<double>(unpacked[i] - input[i]), 2);
+    }
+    return error;
+  };
+  EXPECT_LT(weighted_error(importance), 0.9 * weighted_error({}));
+}
+
+TEST_P(Packing, OfHardRows) {
+  const size_t block = Info(GetParam()).block_elements;
+  const size_t n = 2 * std::max<size_t>(block, 32);
+  std::vector<std::vector<float>> rows(6, std::vector<float>(n, 0.0f));  // the first: zeros
+  std::fill(rows[1].begin(), rows[1].end(), -0.75f);
+  rows[2][5] = 60000;  // an outlier
+  for (size_t i = 0; i < n; ++i) {
+    rows[3][i] = 1e-7f * static_cast<float>(i);             // near the least f16
+    rows[4][i] = -2.0f - static_cast<float>(i % 7) * 0.1f;  // far from zero
+    rows[5][i] = i % 2 == 0 ? 1e-38f : -1e-38f;
+  }
+  for (size_t r = 0; r < rows.size(); ++r) {
+    for (const float weight : {0.0f, 1.0f, 1e30f}) {
+      const std::vector<float> importance(n, weight);
+      std::vector<uint8_t> packed(RowBytes(GetParam(), n));
+      ASSERT_TRUE(PackRow(GetParam(), rows[r], importance, packed.data()).ok());
+      std::vector<float> unpacked(n);
+      Unpack(GetParam(), packed.data(), n, unpacked.data());
+      double largest = 0;
+      for (const float value : rows[r]) largest = std::max(largest, std::fabs(static_cast<double>(value)));
+      for (size_t i = 0; i < n; ++i) {
+        ASSERT_NEAR(static_cast<double>(unpacked[i]), static_cast<double>(rows[r][i]), 1.01 * largest)
+            << Info(GetParam()).name << " row " << r;
+        ASSERT_TRUE(r != 0 || unpacked[i] == 0.0f);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Packing, ::testing::ValuesIn(WritableFormats()), NameOfParam);
+
+TEST(PackRow, FloatsAndQ8AreByteEqual) {
+  const std::vector<float> input = GoldenInput();
+  for (const DType dtype : {DType::kF16, DType::kBF16, DType::kQ8_0}) {
+    std::string packed(RowBytes(dtype, input.size()), 0);
+    ASSERT_TRUE(PackRow(dtype, input, {}, reinterpret_cast<uint8_t*>(packed.data())).ok());
+    EXPECT_TRUE(packed == ReadBytes(BlocksPath(dtype, ".bin"))) << Info(dtype).name;
+  }
+}
+
+// Hashes (FNV-1a, 64 bits, from the start value that the reference's author used) of what ggml's quantizers make of 16 rows of 4,096 values
+// from a generator that needs no library.
+TEST(PackRow, PlainRulesAreByteEqual) {
+  struct Row {
+    DType dtype;
+    uint64_t hash;
+  };
+  constexpr Row kRows[] = {{DType::kQ8_0, 0x3921323281bf63ea},  {DType::kQ5_1, 0x2f7f41ad406ac8af}, {DType::kQ5_0, 0x13829188325af9b7},
+                           {DType::kQ4_1, 0xa06030fbe2faaee4},  {DType::kQ4_0, 0x8c06a3cc7fdfc890}, {DType::kTQ1_0, 0x9cbd7c66ac239ce8},
+                           {DType::kTQ2_0, 0x6f99247b7f9e98af}, {DType::kMXFP4, 0x89fd7eae18b671f2}};
+  uint64_t state = 42;
+  const auto next = [&] {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<uint32_t>(state >> 32);
+  };
+  std::vector<float> values(16 * 4096);
+  for (float& value : values) {
+    const uint32_t a = next();
+    const uint32_t b = next();
+    const auto sum = static_cast<int64_t>((a & 0xffff) + (a >> 16) + (b & 0xffff) + (b >> 16)) - 131070;
+    value = static_cast<float>(sum) / 65536.0f;
+  }
+  for (const Row& row : kRows) {
+    std::vector<uint8_t> packed(RowBytes(row.dtype, values.size()));
+    ASSERT_TRUE(PackRow(row.dtype, values, {}, packed.data()).ok());
+    uint64_t hash = 1469598103934665603u;
+    for (const uint8_t byte : packed) hash = (hash ^ byte) * 0x100000001b3;
+    EXPECT_EQ(hash, row.hash) << Info(row.dtype).name;
+  }
+}
+
+TEST(PackRow, RefusesWhatItCannotHold) {
+  std::vector<float> values(256, 1.0f);
+  std::vector<uint8_t> packed(1024);
+  values[7] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(PackRow(DType::kQ4_K, values, {}, packed.data()).error().code(), Code::kCorrupt);
+  values[7] = 70000;
+  const Status large = PackRow(DType::kF16, values, {}, packed.data());
+  EXPECT_NE(large.error().message().find("element 7 is 70000"), std::string::npos) << large.error().message();
+  EXPECT_TRUE(PackRow(DType::kBF16, values, {}, packed.data()).ok());
+  values[7] = 1;
+  EXPECT_EQ(PackRow(DType::kIQ2_XXS, values, {}, packed.data()).error().code(), Code::kUnsupported);
+  EXPECT_EQ(PackRow(DType::kQ4_0, values, std::vector<float>(256, -1.0f), packed.data()).error().code(), Code::kInvalidArgument);
+}
 
 TEST(DTypeTable, IdsAndBlocks) {
   for (const DType dtype : testing::AllDTypes()) {

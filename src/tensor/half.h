@@ -39,6 +39,16 @@ inline uint16_t F32ToF16(float value) {
 // bfloat16 is the upper half of binary32.
 inline float BF16ToF32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
+// Round to nearest even; NaN stays NaN (quiet). As in hardware and in ggml.
+inline uint16_t F32ToBF16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 64u);
+  return static_cast<uint16_t>((bits + (0x7fffu + ((bits >> 16) & 1u))) >> 16);
+}
+
+// The largest finite binary16.
+inline constexpr float kF16Max = 65504.0f;
+
 // Below this a block of values counts as zeros: the inverse of its scale would not be finite.
 inline constexpr float kQuantizedMin = 1e-30f;
 

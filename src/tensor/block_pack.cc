@@ -1,0 +1,490 @@
+#include "tensor/block_pack.h"
+
+#include <bit>
+#include <cstring>
+
+#include "tensor/block_codes.h"
+#include "tensor/half.h"
+
+namespace bantam {
+namespace {
+
+constexpr std::array<float, 256> MakeOnes() {
+  std::array<float, 256> ones{};
+  ones.fill(1);
+  return ones;
+}
+constexpr std::array<float, 256> kOnes = MakeOnes();
+
+// Weights of one block, brought to at most 1 so that no sum of squares overflows. Without any weight all count the same.
+template <size_t kN>
+class Weights {
+ public:
+  explicit Weights(const float* w) {
+    float largest = 0;
+    for (size_t i = 0; w != nullptr && i < kN; ++i) largest = std::max(largest, w[i]);
+    if (!(largest > 0)) return;
+    for (size_t i = 0; i < kN; ++i) weights_[i] = w[i] / largest;
+  }
+  const float* data() const { return weights_.data(); }
+
+ private:
+  std::array<float, 256> weights_ = kOnes;
+};
+
+void PutHalf(float value, uint8_t* at) {
+  const uint16_t bits = F32ToF16(value);
+  std::memcpy(at, &bits, 2);
+}
+float Rounded(float value) { return F16ToF32(F32ToF16(value)); }
+float Inverse(float d) { return d == 0 ? 0 : 1 / d; }
+
+// Element 0..15 to low nibbles, 16..31 to high ones.
+void PutNibbles(const uint8_t* code, uint8_t* bytes) {
+  for (size_t i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>((code[i] & 15) | (code[i + 16] & 15) << 4);
+}
+void PutFifthBits(const uint8_t* code, uint8_t* word_bytes) {
+  uint32_t word = 0;
+  for (size_t i = 0; i < 32; ++i) word |= static_cast<uint32_t>(code[i] >> 4 & 1) << i;
+  std::memcpy(word_bytes, &word, 4);
+}
+
+// The value of the largest magnitude, with its sign.
+float Extreme(const float* x, size_t n) {
+  float extreme = 0;
+  for (size_t i = 0; i < n; ++i) {
+    if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
+  }
+  return extreme;
+}
+
+// Codes 0..2 * zero - 1 around `zero` in one block of 32; the scale that is to be stored.
+float SymmetricCodes(const float* x, const float* w, int zero, uint8_t* code) {
+  if (w == nullptr) {
+    const float d = Extreme(x, 32) / static_cast<float>(-zero);
+    const float inverse = Inverse(d);
+    for (size_t i = 0; i < 32; ++i) {
+      const int rounded = static_cast<int>(x[i] * inverse + (static_cast<float>(zero) + 0.5f));
+      code[i] = static_cast<uint8_t>(std::clamp(rounded, 0, 2 * zero - 1));
+    }
+    return d;
+  }
+  const Weights<32> weights(w);
+  const UniformLevels levels = {-zero, zero - 1};
+  const float d = Rounded(SearchScale({x, weights.data(), 32}, levels));
+  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * Inverse(d)) + zero);
+  return d;
+}
+
+// Codes 0..high of d * code - m.
+ScaleAndMin AsymmetricCodes(const float* x, const float* w, int high, uint8_t* code) {
+  ScaleAndMin s;
+  if (w == nullptr) {
+    const auto [low, top] = std::minmax_element(x, x + 32);
+    s = {(*top - *low) / static_cast<float>(high), -*low};
+    for (size_t i = 0; i < 32; ++i) {
+      code[i] = static_cast<uint8_t>(std::min(static_cast<int>((x[i] - *low) * Inverse(s.d) + 0.5f), high));
+    }
+    return s;
+  }
+  const Weights<32> weights(w);
+  s = SearchScaleAndMin({x, weights.data(), 32}, high, /*positive_min=*/false);
+  s = {Rounded(s.d), Rounded(s.m)};
+  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(UniformLevels{0, high}.Nearest((x[i] + s.m) * Inverse(s.d)));
+  return s;
+}
+
+// ---- Super-blocks: 256 values, sub-blocks of kSub, small integer scales that share one f16 ----
+
+// Candidates for the shared scale: the one that gives the largest sub-block the largest integer, and some around it.
+constexpr std::array<float, 7> kSharedFactors = {1.0f, 0.96f, 0.92f, 1.04f, 0.88f, 1.08f, 0.84f};
+
+template <size_t kSub>
+struct SymmetricSuper {
+  static constexpr size_t kSubs = 256 / kSub;
+  float d = 0;
+  std::array<int, kSubs> scale{};
+  std::array<uint8_t, 256> level{};  // codes of the levels (UniformLevels: code - low)
+  float error = INFINITY;
+};
+
+struct ScaleRange {
+  int low;
+  int high;
+};
+
+// The best integer near each sub-block's ideal scale, and the codes that go with it.
+template <size_t kSub, typename Levels>
+SymmetricSuper<kSub> WithShared(const float* x, const float* w, const Levels& levels, ScaleRange range, float shared,
+                                const std::array<float, 256 / kSub>& ideal) {
+  SymmetricSuper<kSub> out;
+  out.d = Rounded(shared);
+  out.error = 0;
+  for (size_t s = 0; s < out.kSubs; ++s) {
+    const WeightedBlock block = {x + s * kSub, w + s * kSub, kSub};
+    const int nearest = static_cast<int>(RoundSmall(std::clamp(ideal[s] * Inverse(out.d), -1000.0f, 1000.0f)));
+    float best = INFINITY;
+    for (int candidate = nearest - 1; candidate <= nearest + 1; ++candidate) {
+      const int scale = std::clamp(candidate, range.low, range.high);
+      const float error = ErrorWithScale(block, levels, out.d * static_cast<float>(scale));
+      if (error < best) {
+        best = error;
+        out.scale[s] = scale;
+      }
+    }
+    out.error += best;
+  }
+  return out;
+}
+
+// The shared scale that fits best to given sub-scales and codes.
+template <size_t kSub, typename Levels>
+float RefitShared(const float* x, const float* w, const Levels& levels, const SymmetricSuper<kSub>& super) {
+  double xv = 0;
+  double vv = 0;
+  for (size_t i = 0; i < 256; ++i) {
+    const float scale = static_cast<float>(super.scale[i / kSub]);
+    const float v = scale * levels.Value(levels.Nearest(x[i] * Inverse(super.d * scale)));
+    xv += static_cast<double>(w[i]) * static_cast<double>(x[i]) * static_cast<double>(v);
+    vv += static_cast<double>(w[i]) * static_cast<double>(v) * static_cast<double>(v);
+  }
+  return vv > 0 ? static_cast<float>(xv / vv) : 0;
+}
+
+template <size_t kSub, typename Levels>
+SymmetricSuper<kSub> SearchSymmetric(const float* x, const float* w, const Levels& levels, ScaleRange range) {
+  std::array<float, 256 / kSub> ideal;
+  for (size_t s = 0; s < ideal.size(); ++s) ideal[s] = SearchScale({x + s * kSub, w + s * kSub, kSub}, levels);
+  // The range reaches one further below zero: the largest scale goes there.
+  const float largest = Extreme(ideal.data(), ideal.size());
+  SymmetricSuper<kSub> best;
+  for (const float factor : kSharedFactors) {
+    auto super = WithShared<kSub>(x, w, levels, range, factor * largest / static_cast<float>(range.low), ideal);
+    if (super.error < best.error) best = super;
+  }
+  for (int round = 0; round < 3; ++round) {
+    auto super = WithShared<kSub>(x, w, levels, range, RefitShared<kSub>(x, w, levels, best), ideal);
+    if (!(super.error < best.error)) break;
+    best = super;
+  }
+  for (size_t i = 0; i < 256; ++i) {
+    const float d = best.d * static_cast<float>(best.scale[i / kSub]);
+    best.level[i] = static_cast<uint8_t>(levels.Nearest(x[i] * Inverse(d)) - static_cast<int>(levels.Nearest(-INFINITY)));
+  }
+  return best;
+}
+
+template <size_t kSub>
+struct AsymmetricSuper {
+  static constexpr size_t kSubs = 256 / kSub;
+  ScaleAndMin shared;
+  std::array<uint8_t, kSubs> scale{};
+  std::array<uint8_t, kSubs> minimum{};
+  std::array<uint8_t, 256> code{};
+  float error = INFINITY;
+
+  ScaleAndMin Of(size_t s) const { return {shared.d * static_cast<float>(scale[s]), shared.m * static_cast<float>(minimum[s])}; }
+};
+
+struct AsymmetricShape {
+  int code_high;   // of codes
+  int scale_high;  // of sub-scales and sub-minima
+};
+
+template <size_t kSub>
+AsymmetricSuper<kSub> WithShared(const float* x, const float* w, AsymmetricShape shape, ScaleAndMin shared,
+                                 const std::array<ScaleAndMin, 256 / kSub>& ideal) {
+  AsymmetricSuper<kSub> out;
+  out.shared = {Rounded(shared.d), Rounded(shared.m)};
+  out.error = 0;
+  const UniformLevels integers = {0, shape.scale_high};
+  for (size_t s = 0; s < out.kSubs; ++s) {
+    const WeightedBlock block = {x + s * kSub, w + s * kSub, kSub};
+    const int scale = integers.Nearest(ideal[s].d * Inverse(out.shared.d));
+    const int minimum = integers.Nearest(ideal[s].m * Inverse(out.shared.m));
+    float best = INFINITY;
+    for (int a = std::max(0, scale - 1); a <= std::min(shape.scale_high, scale + 1); ++a) {
+      for (int b = std::max(0, minimum - 1); b <= std::min(shape.scale_high, minimum + 1); ++b) {
+        const ScaleAndMin tried = {out.shared.d * static_cast<float>(a), out.shared.m * static_cast<float>(b)};
+        const float error = ErrorWithMin(block, shape.code_high, tried);
+        if (error < best) {
+          best = error;
+          out.scale[s] = static_cast<uint8_t>(a);
+          out.minimum[s] = static_cast<uint8_t>(b);
+        }
+      }
+    }
+    out.error += best;
+  }
+  return out;
+}
+
+template <size_t kSub>
+void FillCodes(const float* x, int code_high, AsymmetricSuper<kSub>* super) {
+  for (size_t i = 0; i < 256; ++i) {
+    const ScaleAndMin s = super->Of(i / kSub);
+    super->code[i] = static_cast<uint8_t>(UniformLevels{0, code_high}.Nearest((x[i] + s.m) * Inverse(s.d)));
+  }
+}
+
+// Least squares for the two shared numbers with given integers: x = d (s c) - m n.
+template <size_t kSub>
+ScaleAndMin RefitShared(const float* x, const float* w, const AsymmetricSuper<kSub>& super) {
+  double aa = 0, ab = 0, bb = 0, ax = 0, bx = 0;
+  for (size_t i = 0; i < 256; ++i) {
+    const double a = static_cast<double>(super.scale[i / kSub]) * super.code[i];
+    const double b = -static_cast<double>(super.minimum[i / kSub]);
+    const double weight = static_cast<double>(w[i]);
+    aa += weight * a * a;
+    ab += weight * a * b;
+    bb += weight * b * b;
+    ax += weight * a * static_cast<double>(x[i]);
+    bx += weight * b * static_cast<double>(x[i]);
+  }
+  const double determinant = aa * bb - ab * ab;
+  if (!(determinant > 1e-9 * aa * bb)) return super.shared;
+  return {static_cast<float>((ax * bb - bx * ab) / determinant), static_cast<float>((bx * aa - ax * ab) / determinant)};
+}
+
+template <size_t kSub>
+AsymmetricSuper<kSub> SearchAsymmetric(const float* x, const float* w, AsymmetricShape shape) {
+  std::array<ScaleAndMin, 256 / kSub> ideal;
+  ScaleAndMin largest;
+  for (size_t s = 0; s < ideal.size(); ++s) {
+    ideal[s] = SearchScaleAndMin({x + s * kSub, w + s * kSub, kSub}, shape.code_high, /*positive_min=*/true);
+    largest = {std::max(largest.d, ideal[s].d), std::max(largest.m, ideal[s].m)};
+  }
+  const float high = static_cast<float>(shape.scale_high);
+  AsymmetricSuper<kSub> best;
+  for (const float factor : {1.0f, 0.95f, 0.9f}) {
+    auto super = WithShared<kSub>(x, w, shape, {factor * largest.d / high, factor * largest.m / high}, ideal);
+    if (super.error < best.error) best = super;
+  }
+  FillCodes(x, shape.code_high, &best);
+  for (int round = 0; round < 4; ++round) {
+    auto super = WithShared<kSub>(x, w, shape, RefitShared(x, w, best), ideal);
+    if (!(super.error < best.error)) break;
+    best = super;
+    FillCodes(x, shape.code_high, &best);
+  }
+  return best;
+}
+
+// The 12 bytes of eight 6-bit scales and minima (Q4_K, Q5_K).
+void PutSixBitPairs(const AsymmetricSuper<32>& super, uint8_t* packed) {
+  for (size_t s = 0; s < 4; ++s) {
+    packed[s] = static_cast<uint8_t>(super.scale[s] | (super.scale[s + 4] >> 4) << 6);
+    packed[s + 4] = static_cast<uint8_t>(super.minimum[s] | (super.minimum[s + 4] >> 4) << 6);
+    packed[s + 8] = static_cast<uint8_t>((super.scale[s + 4] & 15) | (super.minimum[s + 4] & 15) << 4);
+  }
+}
+
+// Five base-3 digits (0..2) as a fraction of 256, rounded up so that truncation gives the digits back.
+uint8_t PutTernary(const uint8_t* digits, size_t stride, size_t n) {
+  unsigned number = 0;
+  for (size_t i = 0; i < 5; ++i) number = number * 3 + (i < n ? digits[i * stride] : 0u);
+  return static_cast<uint8_t>((number * 256 + 242) / 243);
+}
+
+// Codes 0, 1, 2 for -d, 0, d; the scale.
+float TernaryCodes(const float* x, const float* w, uint8_t* code) {
+  float d = std::fabs(Extreme(x, 256));
+  if (w != nullptr) {
+    const Weights<256> weights(w);
+    d = Rounded(SearchTernaryScale({x, weights.data(), 256}));
+  }
+  for (size_t i = 0; i < 256; ++i) code[i] = static_cast<uint8_t>(std::clamp(std::lround(x[i] * Inverse(d)), -1L, 1L) + 1);
+  return d;
+}
+
+}  // namespace
+
+void PackQ8_0(const float* x, const float*, uint8_t* block) {
+  const float d = std::fabs(Extreme(x, 32)) / 127.0f;
+  PutHalf(d, block);
+  for (size_t i = 0; i < 32; ++i) block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[i] * Inverse(d))));
+}
+
+void PackQ4_0(const float* x, const float* w, uint8_t* block) {
+  uint8_t code[32];
+  PutHalf(SymmetricCodes(x, w, /*zero=*/8, code), block);
+  PutNibbles(code, block + 2);
+}
+
+void PackQ4_1(const float* x, const float* w, uint8_t* block) {
+  uint8_t code[32];
+  const ScaleAndMin s = AsymmetricCodes(x, w, /*high=*/15, code);
+  PutHalf(s.d, block);
+  PutHalf(-s.m, block + 2);
+  PutNibbles(code, block + 4);
+}
+
+void PackQ5_0(const float* x, const float* w, uint8_t* block) {
+  uint8_t code[32];
+  PutHalf(SymmetricCodes(x, w, /*zero=*/16, code), block);
+  PutFifthBits(code, block + 2);
+  PutNibbles(code, block + 6);
+}
+
+void PackQ5_1(const float* x, const float* w, uint8_t* block) {
+  uint8_t code[32];
+  const ScaleAndMin s = AsymmetricCodes(x, w, /*high=*/31, code);
+  PutHalf(s.d, block);
+  PutHalf(-s.m, block + 2);
+  PutFifthBits(code, block + 4);
+  PutNibbles(code, block + 8);
+}
+
+void PackQ2_K(const float* x, const float* w, uint8_t* block) {
+  const Weights<256> weights(w);
+  const auto super = SearchAsymmetric<16>(x, weights.data(), {.code_high = 3, .scale_high = 15});
+  for (size_t s = 0; s < 16; ++s) block[s] = static_cast<uint8_t>(super.scale[s] | super.minimum[s] << 4);
+  for (size_t i = 0; i < 64; ++i) {
+    const uint8_t* code = &super.code[i / 32 * 128 + i % 32];
+    block[16 + i] = static_cast<uint8_t>(code[0] | code[32] << 2 | code[64] << 4 | code[96] << 6);
+  }
+  PutHalf(super.shared.d, block + 80);
+  PutHalf(super.shared.m, block + 82);
+}
+
+void PackQ3_K(const float* x, const float* w, uint8_t* block) {
+  const Weights<256> weights(w);
+  const auto super = SearchSymmetric<16>(x, weights.data(), UniformLevels{-4, 3}, {-32, 31});
+  std::memset(block, 0, 110);
+  for (size_t i = 0; i < 256; ++i) {
+    block[i % 32] = static_cast<uint8_t>(block[i % 32] | (super.level[i] >> 2) << (i / 32));
+    uint8_t& pair = block[32 + i / 128 * 32 + i % 32];
+    pair = static_cast<uint8_t>(pair | (super.level[i] & 3) << (i % 128 / 32 * 2));
+  }
+  for (size_t s = 0; s < 16; ++s) {
+    const auto scale = static_cast<unsigned>(super.scale[s] + 32);
+    uint8_t& low = block[96 + s % 8];
+    low = static_cast<uint8_t>(low | (scale & 15u) << (s / 8 * 4));
+    uint8_t& high = block[104 + s % 4];
+    high = static_cast<uint8_t>(high | (scale >> 4) << (s / 4 * 2));
+  }
+  PutHalf(super.d, block + 108);
+}
+
+void PackQ4_K(const float* x, const float* w, uint8_t* block) {
+  const Weights<256> weights(w);
+  const auto super = SearchAsymmetric<32>(x, weights.data(), {.code_high = 15, .scale_high = 63});
+  PutHalf(super.shared.d, block);
+  PutHalf(super.shared.m, block + 2);
+  PutSixBitPairs(super, block + 4);
+  for (size_t i = 0; i < 128; ++i) {
+    const uint8_t* code = &super.code[i / 32 * 64 + i % 32];
+    block[16 + i] = static_cast<uint8_t>(code[0] | code[32] << 4);
+  }
+}
+
+void PackQ5_K(const float* x, const float* w, uint8_t* block) {
+  const Weights<256> weights(w);
+  const auto super = SearchAsymmetric<32>(x, weights.data(), {.code_high = 31, .scale_high = 63});
+  PutHalf(super.shared.d, block);
+  PutHalf(super.shared.m, block + 2);
+  PutSixBitPairs(super, block + 4);
+  std::memset(block + 16, 0, 32);
+  for (size_t i = 0; i < 256; ++i) block[16 + i % 32] = static_cast<uint8_t>(block[16 + i % 32] | (super.code[i] >> 4) << (i / 32));
+  for (size_t i = 0; i < 128; ++i) {
+    const uint8_t* code = &super.code[i / 32 * 64 + i % 32];
+    block[48 + i] = static_cast<uint8_t>((code[0] & 15) | (code[32] & 15) << 4);
+  }
+}
+
+void PackQ6_K(const float* x, const float* w, uint8_t* block) {
+  const Weights<256> weights(w);
+  const auto super = SearchSymmetric<16>(x, weights.data(), UniformLevels{-32, 31}, {-128, 127});
+  std::memset(block, 0, 192);
+  for (size_t k = 0; k < 256; ++k) {
+    const size_t half = k / 128;
+    const size_t run = k % 128 / 32;
+    uint8_t& low = block[half * 64 + run % 2 * 32 + k % 32];
+    low = static_cast<uint8_t>(low | (super.level[k] & 15) << (run / 2 * 4));
+    uint8_t& high = block[128 + half * 32 + k % 32];
+    high = static_cast<uint8_t>(high | (super.level[k] >> 4) << (run * 2));
+  }
+  for (size_t s = 0; s < 16; ++s) block[192 + s] = static_cast<uint8_t>(static_cast<int8_t>(super.scale[s]));
+  PutHalf(super.d, block + 208);
+}
+
+void PackIQ4_NL(const float* x, const float* w, uint8_t* block) {
+  const Weights<32> weights(w);
+  const TableLevels levels(kIQ4Table.value);
+  const float d = Rounded(SearchScale({x, weights.data(), 32}, levels));
+  uint8_t code[32];
+  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * Inverse(d)));
+  PutHalf(d, block);
+  PutNibbles(code, block + 2);
+}
+
+void PackIQ4_XS(const float* x, const float* w, uint8_t* block) {
+  const Weights<256> weights(w);
+  const auto super = SearchSymmetric<32>(x, weights.data(), TableLevels(kIQ4Table.value), {-32, 31});
+  std::memset(block, 0, 8);
+  uint16_t high = 0;
+  for (size_t s = 0; s < 8; ++s) {
+    const auto scale = static_cast<unsigned>(super.scale[s] + 32);
+    block[4 + s / 2] = static_cast<uint8_t>(block[4 + s / 2] | (scale & 15u) << (s % 2 * 4));
+    high = static_cast<uint16_t>(high | (scale >> 4) << (2 * s));
+    PutNibbles(&super.level[32 * s], block + 8 + 16 * s);
+  }
+  PutHalf(super.d, block);
+  std::memcpy(block + 2, &high, 2);
+}
+
+void PackTQ1_0(const float* x, const float* w, uint8_t* block) {
+  uint8_t code[256];
+  PutHalf(TernaryCodes(x, w, code), block + 52);
+  for (size_t i = 0; i < 32; ++i) block[i] = PutTernary(code + i, 32, 5);
+  for (size_t i = 0; i < 16; ++i) block[32 + i] = PutTernary(code + 160 + i, 16, 5);
+  for (size_t i = 0; i < 4; ++i) block[48 + i] = PutTernary(code + 240 + i, 4, 4);
+}
+
+void PackTQ2_0(const float* x, const float* w, uint8_t* block) {
+  uint8_t code[256];
+  PutHalf(TernaryCodes(x, w, code), block + 64);
+  for (size_t i = 0; i < 64; ++i) {
+    const uint8_t* four = code + i / 32 * 128 + i % 32;
+    block[i] = static_cast<uint8_t>(four[0] | four[32] << 2 | four[64] << 4 | four[96] << 6);
+  }
+}
+
+void PackMXFP4(const float* x, const float* w, uint8_t* block) {
+  const float largest = std::fabs(Extreme(x, 32));
+  // The largest value of E2M1 is 6: its exponent is 2. (ilogb is exact; this rounds as the reference does.)
+  const int plain = largest > 0 ? static_cast<int>(std::floor(std::log2(largest))) - 2 + 127 : 0;
+  const Weights<32> weights(w);
+  const auto nearest = [](float scaled) {
+    size_t best = 0;
+    float best_distance = std::fabs(scaled);
+    for (size_t i = 1; i < 16; ++i) {
+      const float distance = std::fabs(scaled - static_cast<float>(kFp4Table.value[i]));
+      if (distance < best_distance) {
+        best_distance = distance;
+        best = i;
+      }
+    }
+    return best;
+  };
+  float best_error = INFINITY;
+  for (const int step : {0, 1, -1}) {
+    const int exponent = std::clamp(plain + step, 0, 254);
+    const float d = std::ldexp(1.0f, exponent - 128);
+    uint8_t code[32];
+    float error = 0;
+    for (size_t i = 0; i < 32; ++i) {
+      code[i] = static_cast<uint8_t>(nearest(x[i] / d));
+      const float difference = x[i] - d * static_cast<float>(kFp4Table.value[code[i]]);
+      error += weights.data()[i] * difference * difference;
+    }
+    if (error < best_error) {
+      best_error = error;
+      block[0] = static_cast<uint8_t>(exponent);
+      PutNibbles(code, block + 1);
+    }
+    if (w == nullptr) return;
+  }
+}
+
+}  // namespace bantam
