@@ -26,31 +26,31 @@ struct Options {
   RunOptions run;
 };
 
-std::string_view ArrayTypeName(ArrayType type) {
+std::string_view TypeName(ValueType type) {
   switch (type) {
-    case ArrayType::kU8:
+    case ValueType::kU8:
       return "u8";
-    case ArrayType::kI8:
+    case ValueType::kI8:
       return "i8";
-    case ArrayType::kU16:
+    case ValueType::kU16:
       return "u16";
-    case ArrayType::kI16:
+    case ValueType::kI16:
       return "i16";
-    case ArrayType::kU32:
+    case ValueType::kU32:
       return "u32";
-    case ArrayType::kI32:
+    case ValueType::kI32:
       return "i32";
-    case ArrayType::kF32:
+    case ValueType::kF32:
       return "f32";
-    case ArrayType::kBool:
+    case ValueType::kBool:
       return "bool";
-    case ArrayType::kString:
+    case ValueType::kString:
       return "string";
-    case ArrayType::kU64:
+    case ValueType::kU64:
       return "u64";
-    case ArrayType::kI64:
+    case ValueType::kI64:
       return "i64";
-    case ArrayType::kF64:
+    case ValueType::kF64:
       return "f64";
   }
   return "?";
@@ -58,7 +58,7 @@ std::string_view ArrayTypeName(ArrayType type) {
 
 Json ToJson(const MetadataValue& value) {
   if (const auto* array = std::get_if<MetadataArray>(&value)) {
-    return {{"array", ArrayTypeName(array->type)}, {"count", array->count}};
+    return {{"array", TypeName(array->type)}, {"count", array->count}};
   }
   if (const auto* text = std::get_if<std::string_view>(&value)) return std::string(*text);
   if (const auto* b = std::get_if<bool>(&value)) return *b;
@@ -68,7 +68,7 @@ Json ToJson(const MetadataValue& value) {
 }
 
 std::string ToText(const MetadataValue& value) {
-  if (const auto* array = std::get_if<MetadataArray>(&value)) return fmt::format("{} x {}", array->count, ArrayTypeName(array->type));
+  if (const auto* array = std::get_if<MetadataArray>(&value)) return fmt::format("{} x {}", array->count, TypeName(array->type));
   if (const auto* text = std::get_if<std::string_view>(&value)) {
     std::string line = Printable(text->substr(0, kShownTextMax));
     for (size_t at = 0; (at = line.find('\n', at)) != std::string::npos; at += 2) line.replace(at, 1, "\\n");

@@ -4,68 +4,21 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <optional>
 #include <utility>
 
 #include "base/bytes.h"
+#include "formats/gguf_layout.h"
 
 namespace bantam {
 namespace {
 
-constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
-
-// Value types as the file numbers them.
-enum : uint32_t {
-  kU8 = 0,
-  kI8 = 1,
-  kU16 = 2,
-  kI16 = 3,
-  kU32 = 4,
-  kI32 = 5,
-  kF32 = 6,
-  kBool = 7,
-  kString = 8,
-  kArray = 9,
-  kU64 = 10,
-  kI64 = 11,
-  kF64 = 12,
-};
-
-struct ScalarType {
-  ArrayType type;
-  uint64_t bytes;  // 0: a string
-};
-
-std::optional<ScalarType> ScalarOf(uint32_t id) {
-  switch (id) {
-    case kU8:
-      return ScalarType{ArrayType::kU8, 1};
-    case kI8:
-      return ScalarType{ArrayType::kI8, 1};
-    case kU16:
-      return ScalarType{ArrayType::kU16, 2};
-    case kI16:
-      return ScalarType{ArrayType::kI16, 2};
-    case kU32:
-      return ScalarType{ArrayType::kU32, 4};
-    case kI32:
-      return ScalarType{ArrayType::kI32, 4};
-    case kF32:
-      return ScalarType{ArrayType::kF32, 4};
-    case kBool:
-      return ScalarType{ArrayType::kBool, 1};
-    case kString:
-      return ScalarType{ArrayType::kString, 0};
-    case kU64:
-      return ScalarType{ArrayType::kU64, 8};
-    case kI64:
-      return ScalarType{ArrayType::kI64, 8};
-    case kF64:
-      return ScalarType{ArrayType::kF64, 8};
-    default:
-      return std::nullopt;
-  }
-}
+// As the file numbers them, in the order of ValueType.
+constexpr std::pair<ValueType, uint32_t> kTypeIds[] = {{ValueType::kU8, 0},   {ValueType::kI8, 1},   {ValueType::kU16, 2},
+                                                       {ValueType::kI16, 3},  {ValueType::kU32, 4},  {ValueType::kI32, 5},
+                                                       {ValueType::kF32, 6},  {ValueType::kBool, 7}, {ValueType::kString, 8},
+                                                       {ValueType::kU64, 10}, {ValueType::kI64, 11}, {ValueType::kF64, 12}};
 
 Result<std::string_view> ReadText(ByteReader& reader, std::string_view what) {
   BANTAM_ASSIGN(const uint64_t size, reader.Read<uint64_t>(what));
@@ -85,15 +38,15 @@ Result<std::string_view> ReadName(ByteReader& reader, std::string_view what) {
 Result<MetadataArray> ReadArray(ByteReader& reader, std::string_view key) {
   BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
   BANTAM_ASSIGN(const uint64_t count, reader.Read<uint64_t>(key));
-  const auto scalar = ScalarOf(id);
-  if (!scalar) {
+  const auto type = GgufType(id);
+  if (!type) {
     return Error(Code::kCorrupt, fmt::format("metadata key {}: an array of type {}, expected a number, bool or string type", key, id));
   }
-  if (scalar->type != ArrayType::kString) {
+  if (*type != ValueType::kString) {
     uint64_t size = 0;
-    if (!CheckedMultiply(count, scalar->bytes, &size)) size = UINT64_MAX;  // Take() refuses it with the right message
+    if (!CheckedMultiply(count, ElementBytes(*type), &size)) size = UINT64_MAX;  // Take() refuses it with the right message
     BANTAM_ASSIGN(const auto bytes, reader.Take(size, key));
-    return MetadataArray{scalar->type, count, bytes};
+    return MetadataArray{*type, count, bytes};
   }
   // Strings have to be walked to find the end. Each is at least its 8-byte length, so the walk is bounded by the file.
   ByteReader walk = reader;
@@ -101,7 +54,7 @@ Result<MetadataArray> ReadArray(ByteReader& reader, std::string_view key) {
     BANTAM_TRY(ReadText(walk, key));
   }
   BANTAM_ASSIGN(const auto bytes, reader.Take(walk.offset() - reader.offset(), key));
-  return MetadataArray{scalar->type, count, bytes};
+  return MetadataArray{*type, count, bytes};
 }
 
 template <typename Stored, typename Wide>
@@ -110,47 +63,56 @@ Result<MetadataValue> ReadAs(ByteReader& reader, std::string_view key) {
   return MetadataValue(std::in_place_type<Wide>, static_cast<Wide>(value));
 }
 
-Result<MetadataValue> ReadValue(ByteReader& reader, std::string_view key) {
-  BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
-  switch (id) {
-    case kU8:
+Result<MetadataValue> ReadScalar(ByteReader& reader, std::string_view key, ValueType type) {
+  switch (type) {
+    case ValueType::kU8:
       return ReadAs<uint8_t, uint64_t>(reader, key);
-    case kI8:
+    case ValueType::kI8:
       return ReadAs<int8_t, int64_t>(reader, key);
-    case kU16:
+    case ValueType::kU16:
       return ReadAs<uint16_t, uint64_t>(reader, key);
-    case kI16:
+    case ValueType::kI16:
       return ReadAs<int16_t, int64_t>(reader, key);
-    case kU32:
+    case ValueType::kU32:
       return ReadAs<uint32_t, uint64_t>(reader, key);
-    case kI32:
+    case ValueType::kI32:
       return ReadAs<int32_t, int64_t>(reader, key);
-    case kF32:
+    case ValueType::kF32:
       return ReadAs<float, double>(reader, key);
-    case kU64:
+    case ValueType::kU64:
       return ReadAs<uint64_t, uint64_t>(reader, key);
-    case kI64:
+    case ValueType::kI64:
       return ReadAs<int64_t, int64_t>(reader, key);
-    case kF64:
+    case ValueType::kF64:
       return ReadAs<double, double>(reader, key);
-    case kBool: {
+    case ValueType::kBool: {
       BANTAM_ASSIGN(const uint8_t byte, reader.Read<uint8_t>(key));
       if (byte > 1) return Error(Code::kCorrupt, fmt::format("metadata key {}: a bool of value {}, expected 0 or 1", key, byte));
       return MetadataValue(byte == 1);
     }
-    case kString: {
+    case ValueType::kString: {
       BANTAM_ASSIGN(const std::string_view text, ReadText(reader, key));
       return MetadataValue(text);
     }
-    case kArray: {
-      BANTAM_ASSIGN(MetadataArray array, ReadArray(reader, key));
-      return MetadataValue(array);
-    }
-    default:
-      return Error(Code::kCorrupt, fmt::format("metadata key {}: value type {}, expected 0 to 12; the file is damaged or newer than "
-                                               "GGUF version 3",
-                                               key, id));
   }
+  return Error(Code::kInternal, "a value type outside the list");
+}
+
+Result<MetadataEntry> ReadEntry(ByteReader& reader) {
+  BANTAM_ASSIGN(const std::string_view key, ReadName(reader, "a metadata key"));
+  BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
+  if (id == kGgufArray) {
+    BANTAM_ASSIGN(const MetadataArray array, ReadArray(reader, key));
+    return MetadataEntry{key, array};
+  }
+  const auto type = GgufType(id);
+  if (!type) {
+    return Error(Code::kCorrupt, fmt::format("metadata key {}: value type {}, expected 0 to 12; the file is damaged or newer than "
+                                             "GGUF version 3",
+                                             key, id));
+  }
+  BANTAM_ASSIGN(const MetadataValue value, ReadScalar(reader, key, *type));
+  return MetadataEntry{key, value, *type};
 }
 
 struct Header {
@@ -162,7 +124,7 @@ struct Header {
 Result<Header> ReadHeader(ByteReader& reader) {
   Header header;
   BANTAM_ASSIGN(const uint32_t magic, reader.Read<uint32_t>("the magic"));
-  if (magic != kMagic) return Error(Code::kUnsupported, "not a GGUF file (its first bytes are not \"GGUF\"); name a .gguf model");
+  if (magic != kGgufMagic) return Error(Code::kUnsupported, "not a GGUF file (its first bytes are not \"GGUF\"); name a .gguf model");
   BANTAM_ASSIGN(header.version, reader.Read<uint32_t>("the version"));
   if (header.version != 0 && (header.version & 0xffffu) == 0) {
     return Error(Code::kUnsupported, "a big-endian GGUF; convert the model for little-endian machines");
@@ -183,7 +145,7 @@ Result<Header> ReadHeader(ByteReader& reader) {
 Status SizeTensor(TensorInfo* tensor) {
   uint64_t elements = 1;
   for (uint32_t d = 0; d < tensor->n_dimensions; ++d) {
-    if (tensor->dimensions[d] == 0 || !CheckedMultiply(elements, tensor->dimensions[d], &elements) || elements > (uint64_t{1} << 48)) {
+    if (tensor->dimensions[d] == 0 || !CheckedMultiply(elements, tensor->dimensions[d], &elements) || elements > kTensorElementsMax) {
       return Error(Code::kCorrupt,
                    fmt::format("tensor {}: dimension {} of {} elements makes no possible size", tensor->name, d, tensor->dimensions[d]));
     }
@@ -240,16 +202,6 @@ Status PlaceTensors(uint64_t data_begin, uint64_t file_bytes, uint64_t alignment
   return Ok();
 }
 
-Result<uint64_t> ReadAlignment(const Metadata& metadata) {
-  BANTAM_ASSIGN(const auto alignment, metadata.U32("general.alignment"));
-  const uint64_t value = alignment.value_or(32);
-  if (value == 0 || value > kGgufAlignmentMax || !std::has_single_bit(value)) {
-    return Error(Code::kCorrupt,
-                 fmt::format("metadata key general.alignment: {}, expected a power of two up to {}", value, kGgufAlignmentMax));
-  }
-  return value;
-}
-
 class MappedSource final : public TensorSource {
  public:
   explicit MappedSource(std::unique_ptr<FileMapping> mapping) : mapping_(std::move(mapping)) {}
@@ -264,36 +216,79 @@ class MappedSource final : public TensorSource {
   std::unique_ptr<FileMapping> mapping_;
 };
 
+// Everything before the data, in file order and unchecked against each other.
+struct Listing {
+  Header header;
+  std::vector<MetadataEntry> entries;
+  std::vector<TensorInfo> tensors;
+  uint64_t end = 0;
+};
+
+Result<Listing> ReadListing(std::span<const std::byte> bytes) {
+  ByteReader reader(bytes);
+  Listing listing;
+  BANTAM_ASSIGN(listing.header, ReadHeader(reader));
+  for (uint64_t i = 0; i < listing.header.n_metadata; ++i) {
+    BANTAM_ASSIGN(const MetadataEntry entry, ReadEntry(reader));
+    listing.entries.push_back(entry);
+  }
+  for (uint64_t i = 0; i < listing.header.n_tensors; ++i) {
+    BANTAM_ASSIGN(const TensorInfo tensor, ReadTensorInfo(reader));
+    listing.tensors.push_back(tensor);
+  }
+  listing.end = reader.offset();
+  if (listing.end > kGgufHeaderBytesMax) {
+    return Error(Code::kCorrupt, fmt::format("metadata and tensor list take {} bytes, expected at most {}; the file is damaged",
+                                             listing.end, kGgufHeaderBytesMax));
+  }
+  return listing;
+}
+
+Result<uint64_t> EndOfListing(std::span<const std::byte> bytes) {
+  BANTAM_ASSIGN(const Listing listing, ReadListing(bytes));
+  return listing.end;
+}
+
 Result<ModelFile> Parse(const std::string& path, std::unique_ptr<FileMapping> mapping) {
   ModelFile file;
   file.path = path;
   file.size_bytes = mapping->bytes().size();
-  ByteReader reader(mapping->bytes());
-  BANTAM_ASSIGN(const Header header, ReadHeader(reader));
-  file.format = fmt::format("GGUF v{}", header.version);
-
-  std::vector<MetadataEntry> entries;
-  for (uint64_t i = 0; i < header.n_metadata; ++i) {
-    BANTAM_ASSIGN(const std::string_view key, ReadName(reader, "a metadata key"));
-    BANTAM_ASSIGN(const MetadataValue value, ReadValue(reader, key));
-    entries.push_back({key, value});
-  }
-  BANTAM_ASSIGN(file.metadata, Metadata::Make(std::move(entries)));
-
-  std::vector<TensorInfo> tensors;
-  for (uint64_t i = 0; i < header.n_tensors; ++i) {
-    BANTAM_ASSIGN(const TensorInfo tensor, ReadTensorInfo(reader));
-    tensors.push_back(tensor);
-  }
-  BANTAM_ASSIGN(const uint64_t alignment, ReadAlignment(file.metadata));
-  const uint64_t data_begin = (reader.offset() + alignment - 1) / alignment * alignment;
-  BANTAM_TRY(PlaceTensors(data_begin, file.size_bytes, alignment, &tensors));
-  BANTAM_ASSIGN(file.directory, TensorDirectory::Make(std::move(tensors)));
+  // Once to find the end, and once from a copy that nobody else can write to.
+  BANTAM_ASSIGN(const uint64_t header_bytes, EndOfListing(mapping->bytes()));
+  file.header = std::make_unique_for_overwrite<std::byte[]>(header_bytes);
+  std::memcpy(file.header.get(), mapping->bytes().data(), header_bytes);
+  mapping->Release(0, header_bytes);
+  BANTAM_ASSIGN(Listing listing, ReadListing({file.header.get(), header_bytes}));
+  file.format = fmt::format("GGUF v{}", listing.header.version);
+  BANTAM_ASSIGN(file.metadata, Metadata::Make(std::move(listing.entries)));
+  BANTAM_ASSIGN(const uint64_t alignment, GgufAlignment(file.metadata));
+  const uint64_t data_begin = (listing.end + alignment - 1) / alignment * alignment;
+  BANTAM_TRY(PlaceTensors(data_begin, file.size_bytes, alignment, &listing.tensors));
+  BANTAM_ASSIGN(file.directory, TensorDirectory::Make(std::move(listing.tensors)));
   file.source = std::make_unique<MappedSource>(std::move(mapping));
   return file;
 }
 
 }  // namespace
+
+std::optional<ValueType> GgufType(uint32_t id) {
+  for (const auto& [type, type_id] : kTypeIds) {
+    if (type_id == id) return type;
+  }
+  return std::nullopt;
+}
+
+uint32_t GgufTypeId(ValueType type) { return kTypeIds[static_cast<size_t>(type)].second; }
+
+Result<uint64_t> GgufAlignment(const Metadata& metadata) {
+  BANTAM_ASSIGN(const auto alignment, metadata.U32("general.alignment"));
+  const uint64_t value = alignment.value_or(32);
+  if (value == 0 || value > kGgufAlignmentMax || !std::has_single_bit(value)) {
+    return Error(Code::kCorrupt,
+                 fmt::format("metadata key general.alignment: {}, expected a power of two up to {}", value, kGgufAlignmentMax));
+  }
+  return value;
+}
 
 Result<ModelFile> OpenGguf(FileSystem& files, const std::string& path) {
   BANTAM_ASSIGN(auto mapping, files.Map(path));

@@ -132,6 +132,25 @@ TEST_F(GgufTest, LargerAlignment) {
   EXPECT_EQ(file->directory.Find("two")->offset_bytes % 256, 0u);
 }
 
+// Another process writes into the file after it was opened: what was checked stays as it was.
+TEST_F(GgufTest, AFileThatChangesInUse) {
+  const std::string path = folder_.Path("m.gguf");
+  const std::string whole = testing::BuildTinyModel({.layers = 1, .width = 64, .feed_forward = 64}).Build();
+  auto file = Open(whole);
+  ASSERT_TRUE(file.ok());
+  const auto names = [&] {
+    std::string all;
+    for (const TensorInfo& tensor : file->directory.tensors()) all += tensor.name;
+    const auto texts = file->metadata.Texts("tokenizer.ggml.tokens", 1000).value().value_or(std::vector<std::string_view>());
+    for (const std::string_view text : texts) all += text;
+    return all;
+  };
+  const std::string before = names();
+  std::fstream(path, std::ios::binary | std::ios::in | std::ios::out) << std::string(whole.size(), '\xff');
+  EXPECT_EQ(names(), before);
+  EXPECT_NE(file->directory.Find("token_embd.weight"), nullptr);
+}
+
 // Bytes flipped anywhere in a real file: an answer or an error, nothing else.
 TEST_F(GgufTest, RandomDamageNeverCrashes) {
   const std::string whole = testing::BuildTinyModel({.layers = 1, .width = 64, .feed_forward = 64}).Build();

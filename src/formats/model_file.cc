@@ -15,53 +15,30 @@ Error WrongType(std::string_view key, std::string_view expected) {
   return Error(Code::kCorrupt, fmt::format("metadata key {}: expected {}; convert the model again", key, expected));
 }
 
-size_t ElementBytes(ArrayType type) {
+double LoadNumber(ValueType type, const std::byte* at) {
   switch (type) {
-    case ArrayType::kU8:
-    case ArrayType::kI8:
-    case ArrayType::kBool:
-      return 1;
-    case ArrayType::kU16:
-    case ArrayType::kI16:
-      return 2;
-    case ArrayType::kU32:
-    case ArrayType::kI32:
-    case ArrayType::kF32:
-      return 4;
-    case ArrayType::kU64:
-    case ArrayType::kI64:
-    case ArrayType::kF64:
-      return 8;
-    case ArrayType::kString:
-      return 0;
-  }
-  return 0;
-}
-
-double LoadNumber(ArrayType type, const std::byte* at) {
-  switch (type) {
-    case ArrayType::kU8:
-    case ArrayType::kBool:
+    case ValueType::kU8:
+    case ValueType::kBool:
       return LoadUnaligned<uint8_t>(at);
-    case ArrayType::kI8:
+    case ValueType::kI8:
       return LoadUnaligned<int8_t>(at);
-    case ArrayType::kU16:
+    case ValueType::kU16:
       return LoadUnaligned<uint16_t>(at);
-    case ArrayType::kI16:
+    case ValueType::kI16:
       return LoadUnaligned<int16_t>(at);
-    case ArrayType::kU32:
+    case ValueType::kU32:
       return LoadUnaligned<uint32_t>(at);
-    case ArrayType::kI32:
+    case ValueType::kI32:
       return LoadUnaligned<int32_t>(at);
-    case ArrayType::kF32:
+    case ValueType::kF32:
       return static_cast<double>(LoadUnaligned<float>(at));
-    case ArrayType::kU64:
+    case ValueType::kU64:
       return static_cast<double>(LoadUnaligned<uint64_t>(at));
-    case ArrayType::kI64:
+    case ValueType::kI64:
       return static_cast<double>(LoadUnaligned<int64_t>(at));
-    case ArrayType::kF64:
+    case ValueType::kF64:
       return LoadUnaligned<double>(at);
-    case ArrayType::kString:
+    case ValueType::kString:
       return 0;
   }
   return 0;
@@ -94,6 +71,29 @@ std::string_view KeyOf(const MetadataEntry& entry) { return entry.key; }
 std::string_view NameOf(const TensorInfo& tensor) { return tensor.name; }
 
 }  // namespace
+
+size_t ElementBytes(ValueType type) {
+  switch (type) {
+    case ValueType::kU8:
+    case ValueType::kI8:
+    case ValueType::kBool:
+      return 1;
+    case ValueType::kU16:
+    case ValueType::kI16:
+      return 2;
+    case ValueType::kU32:
+    case ValueType::kI32:
+    case ValueType::kF32:
+      return 4;
+    case ValueType::kU64:
+    case ValueType::kI64:
+    case ValueType::kF64:
+      return 8;
+    case ValueType::kString:
+      return 0;
+  }
+  return 0;
+}
 
 Result<Metadata> Metadata::Make(std::vector<MetadataEntry> entries) {
   Metadata metadata;
@@ -156,7 +156,7 @@ Result<std::optional<std::vector<std::string_view>>> Metadata::Texts(std::string
   const MetadataValue* value = Find(key);
   if (value == nullptr) return std::optional<std::vector<std::string_view>>();
   const auto* array = std::get_if<MetadataArray>(value);
-  if (array == nullptr || array->type != ArrayType::kString || array->count > count_max) {
+  if (array == nullptr || array->type != ValueType::kString || array->count > count_max) {
     return WrongType(key, fmt::format("an array of at most {} strings", count_max));
   }
   std::vector<std::string_view> texts;
@@ -174,7 +174,7 @@ Result<std::optional<std::vector<double>>> Metadata::Numbers(std::string_view ke
   const MetadataValue* value = Find(key);
   if (value == nullptr) return std::optional<std::vector<double>>();
   const auto* array = std::get_if<MetadataArray>(value);
-  if (array == nullptr || array->type == ArrayType::kString || array->count > count_max) {
+  if (array == nullptr || array->type == ValueType::kString || array->count > count_max) {
     return WrongType(key, fmt::format("an array of at most {} numbers", count_max));
   }
   const size_t step = ElementBytes(array->type);

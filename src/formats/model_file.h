@@ -17,11 +17,14 @@
 
 namespace bantam {
 
-enum class ArrayType : uint8_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kU64, kI64, kF64 };
+// Of a number, bool or string as a file stores it.
+enum class ValueType : uint8_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kU64, kI64, kF64 };
+// 0 for a string.
+size_t ElementBytes(ValueType type);
 
 // An array stays in the file until someone asks for its elements. Its bytes were checked when the file was opened.
 struct MetadataArray {
-  ArrayType type;
+  ValueType type;
   uint64_t count;
   std::span<const std::byte> bytes;
 };
@@ -31,9 +34,10 @@ using MetadataValue = std::variant<bool, int64_t, uint64_t, double, std::string_
 struct MetadataEntry {
   std::string_view key;
   MetadataValue value;
+  ValueType stored = ValueType::kU8;  // the width of a number that the value holds widened
 };
 
-// Key-value pairs in file order. Views point into the file; they live as long as the ModelFile.
+// Key-value pairs in file order. Views point into the ModelFile, and live as long.
 class Metadata {
  public:
   // Corrupt when a key occurs twice.
@@ -57,6 +61,7 @@ class Metadata {
 };
 
 inline constexpr size_t kTensorDimensionsMax = 4;
+inline constexpr uint64_t kTensorElementsMax = uint64_t{1} << 48;  // their bytes fit in 64 bits whatever the format
 
 struct TensorInfo {
   std::string_view name;
@@ -100,6 +105,8 @@ struct ModelFile {
   std::string path;
   std::string format;  // "GGUF v3"
   uint64_t size_bytes = 0;
+  // What metadata and directory view: a copy, so that a file which changes while it is in use cannot change what was checked.
+  std::unique_ptr<std::byte[]> header;
   Metadata metadata;
   TensorDirectory directory;
   std::unique_ptr<TensorSource> source;

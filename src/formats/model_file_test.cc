@@ -22,7 +22,7 @@ TEST(Metadata, WrongTypesAndRangesAre) {
                                   {"text", std::string_view("x")},
                                   {"nan", NAN},
                                   {"small", int64_t{3}},
-                                  {"array", MetadataArray{ArrayType::kU8, 3, {}}}});
+                                  {"array", MetadataArray{ValueType::kU8, 3, {}}}});
   EXPECT_EQ(metadata.U32("big").error().code(), Code::kCorrupt);
   EXPECT_EQ(metadata.U32("negative").error().code(), Code::kCorrupt);
   EXPECT_EQ(metadata.U32("text").error().code(), Code::kCorrupt);

@@ -1,0 +1,197 @@
+#include "formats/gguf_writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/bytes.h"
+#include "formats/gguf.h"
+#include "formats/gguf_layout.h"
+
+namespace bantam {
+namespace {
+
+constexpr uint32_t kVersion = 3;
+
+template <typename T>
+void Put(std::string* out, T value) {
+  char bytes[sizeof(T)];
+  std::memcpy(bytes, &value, sizeof(T));
+  out->append(bytes, sizeof(T));
+}
+
+void PutText(std::string* out, std::string_view text) {
+  Put<uint64_t>(out, text.size());
+  *out += text;
+}
+
+template <typename Number>
+void PutNumber(std::string* out, ValueType type, Number value) {
+  switch (type) {
+    case ValueType::kU8:
+      return Put(out, static_cast<uint8_t>(value));
+    case ValueType::kI8:
+      return Put(out, static_cast<int8_t>(value));
+    case ValueType::kU16:
+      return Put(out, static_cast<uint16_t>(value));
+    case ValueType::kI16:
+      return Put(out, static_cast<int16_t>(value));
+    case ValueType::kU32:
+      return Put(out, static_cast<uint32_t>(value));
+    case ValueType::kI32:
+      return Put(out, static_cast<int32_t>(value));
+    case ValueType::kF32:
+      return Put(out, static_cast<float>(value));
+    case ValueType::kU64:
+      return Put(out, static_cast<uint64_t>(value));
+    case ValueType::kI64:
+      return Put(out, static_cast<int64_t>(value));
+    case ValueType::kF64:
+      return Put(out, static_cast<double>(value));
+    case ValueType::kBool:
+    case ValueType::kString:
+      break;
+  }
+  CHECK(!"a number is stored as a number");
+}
+
+void PutValue(std::string* out, const MetadataEntry& entry) {
+  const uint32_t stored = GgufTypeId(entry.stored);
+  if (const auto* flag = std::get_if<bool>(&entry.value)) {
+    Put<uint32_t>(out, GgufTypeId(ValueType::kBool));
+    Put<uint8_t>(out, *flag ? 1 : 0);
+  } else if (const auto* text = std::get_if<std::string_view>(&entry.value)) {
+    Put<uint32_t>(out, GgufTypeId(ValueType::kString));
+    PutText(out, *text);
+  } else if (const auto* array = std::get_if<MetadataArray>(&entry.value)) {
+    Put<uint32_t>(out, kGgufArray);
+    Put<uint32_t>(out, GgufTypeId(array->type));
+    Put<uint64_t>(out, array->count);
+    *out += AsText(array->bytes);
+  } else if (const auto* i = std::get_if<int64_t>(&entry.value)) {
+    Put<uint32_t>(out, stored);
+    PutNumber(out, entry.stored, *i);
+  } else if (const auto* u = std::get_if<uint64_t>(&entry.value)) {
+    Put<uint32_t>(out, stored);
+    PutNumber(out, entry.stored, *u);
+  } else if (const auto* d = std::get_if<double>(&entry.value)) {
+    Put<uint32_t>(out, stored);
+    PutNumber(out, entry.stored, *d);
+  }
+}
+
+Status CheckName(std::string_view what, std::string_view name) {
+  if (!name.empty() && name.size() <= kGgufKeyBytesMax) return Ok();
+  return Error(Code::kInvalidArgument, fmt::format("{} of {} bytes: expected 1 to {}", what, name.size(), kGgufKeyBytesMax));
+}
+
+// Bytes of a tensor, or why the reader would refuse it.
+Result<uint64_t> SizeOf(const GgufTensor& tensor) {
+  BANTAM_TRY(CheckName("a tensor name", tensor.name));
+  const DTypeInfo& info = Info(tensor.dtype);
+  uint64_t elements = 1;
+  bool possible = !tensor.dimensions.empty() && tensor.dimensions.size() <= kTensorDimensionsMax;
+  for (const uint64_t dimension : tensor.dimensions) {
+    possible = possible && dimension != 0 && CheckedMultiply(elements, dimension, &elements) && elements <= kTensorElementsMax;
+  }
+  if (!possible || tensor.dimensions[0] % info.block_elements != 0) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("tensor {}: dimensions [{}] of {}: expected 1 to {} of at least 1, the first a multiple of {}", tensor.name,
+                             fmt::join(tensor.dimensions, ", "), info.name, kTensorDimensionsMax, info.block_elements));
+  }
+  return elements / info.block_elements * info.block_bytes;
+}
+
+uint64_t RoundUp(uint64_t value, uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
+
+}  // namespace
+
+std::string EncodeTexts(std::span<const std::string_view> texts) {
+  std::string bytes;
+  for (const std::string_view text : texts) PutText(&bytes, text);
+  return bytes;
+}
+
+Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const std::string& path, std::vector<MetadataEntry> metadata,
+                                                     const std::vector<GgufTensor>& tensors) {
+  if (metadata.size() > kGgufMetadataMax || tensors.size() > kGgufTensorsMax) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: {} metadata pairs and {} tensors: expected at most {} and {}", path,
+                                                     metadata.size(), tensors.size(), kGgufMetadataMax, kGgufTensorsMax));
+  }
+  std::string header;
+  Put(&header, kGgufMagic);
+  Put(&header, kVersion);
+  Put<uint64_t>(&header, tensors.size());
+  Put<uint64_t>(&header, metadata.size());
+  for (const MetadataEntry& entry : metadata) {
+    BANTAM_TRY(CheckName("a metadata key", entry.key).With(path));
+    PutText(&header, entry.key);
+    PutValue(&header, entry);
+  }
+  BANTAM_ASSIGN(const Metadata checked, Metadata::Make(std::move(metadata)).With(path));
+  BANTAM_ASSIGN(const uint64_t alignment, GgufAlignment(checked).With(path));
+
+  std::vector<uint64_t> sizes;
+  std::vector<TensorInfo> directory;
+  uint64_t offset = 0;
+  for (const GgufTensor& tensor : tensors) {
+    BANTAM_ASSIGN(const uint64_t size, SizeOf(tensor).With(path));
+    PutText(&header, tensor.name);
+    Put<uint32_t>(&header, static_cast<uint32_t>(tensor.dimensions.size()));
+    for (const uint64_t dimension : tensor.dimensions) Put<uint64_t>(&header, dimension);
+    Put<uint32_t>(&header, Info(tensor.dtype).gguf_id);
+    Put<uint64_t>(&header, offset);
+    TensorInfo info{};
+    info.name = tensor.name;
+    info.offset_bytes = offset;
+    info.size_bytes = size;
+    directory.push_back(info);
+    sizes.push_back(size);
+    offset += RoundUp(size, alignment);
+  }
+  BANTAM_TRY(TensorDirectory::Make(std::move(directory)).With(path));
+  header.resize(RoundUp(header.size(), alignment));
+
+  BANTAM_ASSIGN(auto file, files.Create(path));
+  BANTAM_TRY(file->Append(Bytes(header)));
+  std::unique_ptr<GgufWriter> writer(new GgufWriter(std::move(file)));
+  writer->tensors_ = tensors;
+  writer->sizes_ = std::move(sizes);
+  writer->alignment_ = alignment;
+  return writer;
+}
+
+Status GgufWriter::Append(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    if (current_ == tensors_.size()) {
+      return Error(Code::kInvalidArgument, fmt::format("{} bytes behind the last tensor", bytes.size()));
+    }
+    const uint64_t part = std::min<uint64_t>(bytes.size(), sizes_[current_] - written_);
+    BANTAM_TRY(writer_->Append(bytes.first(part)));
+    bytes = bytes.subspan(part);
+    written_ += part;
+    if (written_ == sizes_[current_]) BANTAM_TRY(Pad());
+  }
+  return Ok();
+}
+
+Status GgufWriter::Pad() {
+  const std::string zeros(RoundUp(written_, alignment_) - written_, '\0');
+  ++current_;
+  written_ = 0;
+  return writer_->Append(Bytes(zeros));
+}
+
+Status GgufWriter::Commit() {
+  if (current_ != tensors_.size()) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("tensor {}: {} of {} bytes were written", tensors_[current_].name, written_, sizes_[current_]));
+  }
+  return writer_->Commit();
+}
+
+}  // namespace bantam
