@@ -147,7 +147,10 @@ TEST(Tidy, Sizes) {
       for (size_t i = 0; i < source.lines.size(); ++i) {
         const std::string& line = source.lines[i];
         const bool at_indent = line.size() > indent.size() && line.starts_with(indent) && line[indent.size()] != ' ';
-        if (at_indent && begin == 0) declared = std::regex_search(line.substr(0, line.find('(')), not_function) ? 0 : i + 1;
+        if (at_indent && begin == 0) {
+          const bool other = line[indent.size()] == '}' || std::regex_search(line.substr(0, line.find('(')), not_function);
+          declared = other ? 0 : i + 1;
+        }
         if (begin == 0 && declared != 0 && line.ends_with("{") && (!at_indent || line.find('(') != std::string::npos)) begin = declared;
         if (begin == 0 && line.ends_with(";")) declared = 0;
         if (line == indent + "}" && begin != 0) {

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "cli/demo_model.h"
 #include "cli/load.h"
+#include "cli/sampling.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "engine/bandwidth.h"
@@ -41,7 +42,7 @@ struct Options {
   bool has_prompt = false;
   bool raw = false;
   size_t tokens_max = 0;  // -n, 0: until the turn ends
-  SamplerOptions sampler;
+  SamplingOptions sampling;
   RunOptions run;
 };
 
@@ -58,12 +59,13 @@ double PerSecond(double count, int64_t ns) { return ns > 0 ? count / (static_cas
 
 class Runner {
  public:
-  Runner(const Options& options, Tokenizer tokenizer, std::unique_ptr<ChatTemplate> chat_template, Loaded loaded)
+  Runner(const Options& options, const SamplerOptions& sampler, Tokenizer tokenizer, std::unique_ptr<ChatTemplate> chat_template,
+         Loaded loaded)
       : options_(options),
         tokenizer_(std::move(tokenizer)),
         template_(std::move(chat_template)),
         loaded_(std::move(loaded)),
-        sampler_(options.sampler, loaded_.session->vocabulary()) {
+        sampler_(sampler, loaded_.session->vocabulary()) {
     if (!options.system.empty()) messages_.push_back({"system", options.system});
   }
 
@@ -289,7 +291,7 @@ Result<std::string> ReadPrompt(const Options& options, const Tokenizer& tokenize
 }
 
 Result<int> Run(FileSystem& files, const Options& options) {
-  BANTAM_TRY(CheckSamplerOptions(options.sampler));
+  BANTAM_TRY(CheckSamplerOptions(options.sampling.sampler));
   if (options.raw && !options.system.empty()) {
     return Error(Code::kInvalidArgument, "--system and --raw were both given; plain text has no system message, leave one out");
   }
@@ -298,6 +300,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
   // Of a model that this build cannot run, the architecture is the first thing to say.
   BANTAM_TRY(ReadConfig(file));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
+  BANTAM_ASSIGN(const SamplerOptions sampler, FinishSamplerOptions(options.sampling, tokenizer));
   std::unique_ptr<ChatTemplate> chat_template;
   if (!options.raw) {
     BANTAM_ASSIGN(chat_template, ReadTemplate(file, tokenizer));
@@ -316,7 +319,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
   }
   BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
   EndProgressLine();
-  Runner runner(options, std::move(tokenizer), std::move(chat_template), std::move(loaded));
+  Runner runner(options, sampler, std::move(tokenizer), std::move(chat_template), std::move(loaded));
   return chat ? runner.Chat() : runner.Once(prompt);
 }
 
@@ -330,14 +333,7 @@ void AddRunVerb(CLI::App& app, Action* action) {
   verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer; 0: until it ends")->check(WholeNumber());
   verb->add_option("--system", options->system, "system message");
   verb->add_flag("--raw", options->raw, "complete the prompt as it is, without the chat template");
-  verb->add_option("--temperature", options->sampler.temperature, "0 always takes the likeliest token")->capture_default_str();
-  verb->add_option("--seed", options->sampler.seed, "of the draws when the temperature is above 0: equal seeds give equal answers")
-      ->check(WholeNumber())
-      ->capture_default_str();
-  verb->add_option("--top-k", options->sampler.top_k, "keep the k likeliest tokens; 0: all")->check(WholeNumber())->capture_default_str();
-  verb->add_option("--top-p", options->sampler.top_p, "keep the likeliest tokens up to this mass")->capture_default_str();
-  verb->add_option("--min-p", options->sampler.min_p, "keep tokens this likely relative to the likeliest")->capture_default_str();
-  verb->add_option("--repetition-penalty", options->sampler.repetition_penalty, "divide logits of recent tokens")->capture_default_str();
+  AddSamplingOptions(*verb, &options->sampling);
   AddRunOptions(*verb, &options->run);
   verb->footer("Examples: bantam run\n          bantam run model.gguf -p \"What is a gateway?\" --memory 1G");
   verb->callback([=] {

@@ -4,116 +4,204 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <string>
 
 #include "base/check.h"
 
 namespace bantam {
+namespace {
+
+constexpr std::pair<SamplerStep, std::string_view> kStepNames[] = {
+    {SamplerStep::kPenalties, "penalties"}, {SamplerStep::kDry, "dry"},         {SamplerStep::kTopNSigma, "top-n-sigma"},
+    {SamplerStep::kTopK, "top-k"},          {SamplerStep::kTypical, "typical"}, {SamplerStep::kTopP, "top-p"},
+    {SamplerStep::kMinP, "min-p"},          {SamplerStep::kXtc, "xtc"},         {SamplerStep::kTemperature, "temperature"}};
+
+bool HasPenalties(const PenaltyOptions& options) { return options.repetition != 1 || options.frequency != 0 || options.presence != 0; }
+
+struct FloatRange {
+  std::string_view option;
+  float value;
+  float low;
+  float high;
+  bool low_excluded = false;
+};
+
+}  // namespace
+
+std::string_view SamplerStepName(SamplerStep step) { return kStepNames[static_cast<size_t>(step)].second; }
+
+Result<std::vector<SamplerStep>> ParseSamplerSteps(std::string_view names) {
+  std::vector<SamplerStep> steps;
+  while (!names.empty()) {
+    const size_t end = std::min(names.find(','), names.size());
+    const std::string_view name = names.substr(0, end);
+    names.remove_prefix(std::min(end + 1, names.size()));
+    const auto found = std::find_if(std::begin(kStepNames), std::end(kStepNames), [&](const auto& row) { return row.second == name; });
+    if (found == std::end(kStepNames) || std::find(steps.begin(), steps.end(), found->first) != steps.end()) {
+      std::string all;
+      for (const auto& row : kStepNames) all += fmt::format("{}{}", all.empty() ? "" : ", ", row.second);
+      return Error(Code::kInvalidArgument, fmt::format("--samplers {}: expected names separated by commas, each once, of {}", name, all));
+    }
+    steps.push_back(found->first);
+  }
+  return steps;
+}
 
 Status CheckSamplerOptions(const SamplerOptions& options) {
-  const auto bad = [](std::string_view option, float value, std::string_view expected) {
-    return Error(Code::kInvalidArgument, fmt::format("{} {}: expected {}", option, value, expected));
-  };
-  if (!(options.temperature >= 0 && options.temperature <= 100)) return bad("--temperature", options.temperature, "0 to 100");
-  if (!(options.top_p > 0 && options.top_p <= 1)) return bad("--top-p", options.top_p, "more than 0, at most 1");
-  if (!(options.min_p >= 0 && options.min_p <= 1)) return bad("--min-p", options.min_p, "0 to 1");
-  if (!(options.repetition_penalty > 0 && options.repetition_penalty <= 100)) {
-    return bad("--repetition-penalty", options.repetition_penalty, "more than 0, at most 100");
+  const FloatRange ranges[] = {{"--temperature", options.temperature, 0, 100},
+                               {"--temperature-range", options.temperature_range, 0, 100},
+                               {"--temperature-exponent", options.temperature_exponent, 0, 100},
+                               {"--top-p", options.top_p, 0, 1, /*low_excluded=*/true},
+                               {"--min-p", options.min_p, 0, 1},
+                               {"--typical", options.typical, 0, 1, /*low_excluded=*/true},
+                               {"--top-n-sigma", options.top_n_sigma, 0, 1000},
+                               {"--xtc-probability", options.xtc.probability, 0, 1},
+                               {"--xtc-threshold", options.xtc.threshold, 0, 1},
+                               {"--repetition-penalty", options.penalties.repetition, 0, 100, /*low_excluded=*/true},
+                               {"--frequency-penalty", options.penalties.frequency, -100, 100},
+                               {"--presence-penalty", options.penalties.presence, -100, 100},
+                               {"--dry-multiplier", options.dry.multiplier, 0, 1000},
+                               {"--dry-base", options.dry.base, 1, 1000},
+                               {"--mirostat-tau", options.mirostat.tau, 0, 100},
+                               {"--mirostat-eta", options.mirostat.eta, 0, 1}};
+  for (const FloatRange& range : ranges) {
+    if ((range.low_excluded ? range.value > range.low : range.value >= range.low) && range.value <= range.high) continue;
+    return Error(Code::kInvalidArgument, fmt::format("{} {}: expected {} {} and at most {}", range.option, range.value,
+                                                     range.low_excluded ? "more than" : "at least", range.low, range.high));
+  }
+  const std::pair<std::string_view, uint32_t> windows[] = {{"--penalty-window", options.penalty_window},
+                                                           {"--dry-window", options.dry_window}};
+  for (const auto& [option, value] : windows) {
+    if (value > kSamplerWindowMax) {
+      return Error(Code::kInvalidArgument, fmt::format("{} {}: expected at most {}", option, value, kSamplerWindowMax));
+    }
+  }
+  if (options.mirostat.version < 0 || options.mirostat.version > 2) {
+    return Error(Code::kInvalidArgument, fmt::format("--mirostat {}: expected 0 (off), 1 or 2", options.mirostat.version));
+  }
+  for (const auto& [token, bias] : options.logit_bias) {
+    if (std::isnan(bias) || bias == INFINITY) {
+      return Error(Code::kInvalidArgument, fmt::format("--logit-bias {}={}: expected a number, or -inf to ban the token", token, bias));
+    }
   }
   return Ok();
 }
 
 Sampler::Sampler(const SamplerOptions& options, size_t vocabulary)
-    : options_(options), rng_(options.seed), recent_(options.repetition_penalty == 1.0f ? 0 : options.penalty_window) {
-  CHECK(vocabulary > 0);
-  candidates_.resize(vocabulary);
-  probabilities_.reserve(vocabulary);
+    : options_(options), vocabulary_(vocabulary), rng_(options.seed), list_(vocabulary) {
+  size_t window = 0;
+  if (Uses(SamplerStep::kPenalties) && HasPenalties(options_.penalties) && options_.penalty_window > 0) {
+    counts_.resize(vocabulary);
+    window = options_.penalty_window;
+  }
+  if (Uses(SamplerStep::kDry) && options_.dry.multiplier > 0 && options_.dry_window > 0) {
+    longest_.resize(vocabulary);
+    reversed_.reserve(options_.dry_window);
+    matches_.resize(options_.dry_window);
+    window = std::max<size_t>(window, options_.dry_window);
+  }
+  history_.resize(window);
+  Reset();
 }
 
+bool Sampler::Uses(SamplerStep step) const { return std::find(options_.order.begin(), options_.order.end(), step) != options_.order.end(); }
+
 void Sampler::Accept(uint32_t token) {
-  if (!recent_.empty()) recent_[accepted_ % recent_.size()] = token;
+  if (history_.empty()) return;
+  const auto count = [&](uint32_t t, uint32_t change) {
+    if (t < counts_.size()) counts_[t] += change;
+  };
+  // The penalty window may be shorter than the history: what leaves it is still there.
+  if (!counts_.empty() && accepted_ >= options_.penalty_window) count(Past(options_.penalty_window - 1), UINT32_MAX);
+  history_[accepted_ % history_.size()] = token;
   ++accepted_;
+  count(token, 1);
 }
 
 void Sampler::Observe(std::span<const uint32_t> context) {
   accepted_ = 0;
-  for (const uint32_t token : context.last(std::min(context.size(), recent_.size()))) Accept(token);
+  std::fill(counts_.begin(), counts_.end(), 0);
+  for (const uint32_t token : context.last(std::min(context.size(), history_.size()))) Accept(token);
 }
 
 void Sampler::Reset() {
   rng_ = Rng(options_.seed);
-  accepted_ = 0;
+  mu_ = 2 * options_.mirostat.tau;
+  Observe({});
 }
 
 uint32_t Sampler::Sample(std::span<const float> logits) {
-  Penalize(logits);
-  if (options_.temperature == 0) {
-    const auto best =
-        std::max_element(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; });
-    return best->token;
+  list_.Fill(logits);
+  for (const auto& [token, bias] : options_.logit_bias) {
+    if (token >= vocabulary_) continue;
+    float& logit = list_.items()[token].logit;
+    logit = std::isinf(bias) ? bias : logit + bias;  // infinities of both signs have no sum
   }
-  KeepTopK();
-  ToProbabilities(/*temperature=*/1);
-  KeepTopP();
-  KeepMinP();
-  ToProbabilities(options_.temperature);
-  double target = rng_.Uniform();
-  for (size_t i = 0; i + 1 < candidates_.size(); ++i) {
-    target -= static_cast<double>(probabilities_[i]);
-    if (target < 0) return candidates_[i].token;
+  const bool greedy = options_.temperature == 0 && options_.temperature_range == 0;
+  const bool mirostat = options_.mirostat.version != 0 && !greedy;
+  for (const SamplerStep step : options_.order) {
+    const bool changes_logits = step == SamplerStep::kPenalties || step == SamplerStep::kDry;
+    if (changes_logits || (!greedy && (!mirostat || step == SamplerStep::kTemperature))) Apply(step);
   }
-  return candidates_.back().token;
+  if (greedy) {
+    // Of equal ones the lower id; penalties keep the order of tokens.
+    const auto& items = list_.items();
+    return std::max_element(items.begin(), items.end(), [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; })->token;
+  }
+  if (mirostat) return DrawMirostat(list_, options_.mirostat, vocabulary_, &mu_, rng_);
+  return Draw(list_, rng_);
 }
 
-// A token seen in the window: its logit is divided by the penalty if positive, multiplied if negative
-// (Keskar et al., "CTRL", 2019, section 4.1).
-void Sampler::Penalize(std::span<const float> logits) {
-  candidates_.resize(logits.size());
-  for (uint32_t token = 0; token < logits.size(); ++token) {
-    // A damaged model may produce NaN, which has no order: it is never chosen.
-    candidates_[token] = {std::isnan(logits[token]) ? -std::numeric_limits<float>::infinity() : logits[token], token};
+void Sampler::Apply(SamplerStep step) {
+  switch (step) {
+    case SamplerStep::kPenalties:
+      if (!counts_.empty()) Penalize(list_, options_.penalties, counts_);
+      return;
+    case SamplerStep::kDry:
+      if (!longest_.empty()) ApplyDry();
+      return;
+    case SamplerStep::kTopNSigma:
+      return KeepTopNSigma(list_, options_.top_n_sigma);
+    case SamplerStep::kTopK:
+      return KeepTopK(list_, options_.top_k);
+    case SamplerStep::kTypical:
+      return KeepTypical(list_, options_.typical);
+    case SamplerStep::kTopP:
+      return KeepTopP(list_, options_.top_p);
+    case SamplerStep::kMinP:
+      return KeepMinP(list_, options_.min_p);
+    case SamplerStep::kXtc:
+      return ExcludeTopChoices(list_, options_.xtc, rng_);
+    case SamplerStep::kTemperature:
+      return ApplyTemperatureStep();
   }
-  const size_t n = std::min(accepted_, recent_.size());
-  for (size_t i = 0; i < n; ++i) {
-    if (recent_[i] >= logits.size()) continue;
-    const float logit = logits[recent_[i]];
-    if (std::isnan(logit)) continue;
-    candidates_[recent_[i]].logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+}
+
+void Sampler::ApplyTemperatureStep() {
+  if (options_.temperature_range > 0) {
+    const float low = std::max(0.0f, options_.temperature - options_.temperature_range);
+    return ApplyDynamicTemperature(list_, {low, options_.temperature + options_.temperature_range, options_.temperature_exponent});
   }
+  ApplyTemperature(list_, std::max(options_.temperature, kTemperatureMin));
 }
 
-// Leaves the k largest, largest first.
-void Sampler::KeepTopK() {
-  const auto larger = [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; };
-  const size_t k = options_.top_k == 0 ? candidates_.size() : std::min<size_t>(options_.top_k, candidates_.size());
-  std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(k), candidates_.end(), larger);
-  candidates_.resize(k);
-}
-
-void Sampler::ToProbabilities(float temperature) {
-  probabilities_.resize(candidates_.size());
-  float total = 0;
-  for (size_t i = 0; i < candidates_.size(); ++i) {
-    probabilities_[i] = std::exp((candidates_[i].logit - candidates_[0].logit) / temperature);
-    total += probabilities_[i];
+void Sampler::ApplyDry() {
+  reversed_.clear();
+  const size_t known = std::min({accepted_, history_.size(), static_cast<size_t>(options_.dry_window)});
+  size_t reach = known;
+  for (size_t age = 0; age < known; ++age) {
+    const uint32_t token = Past(age);
+    reversed_.push_back(token);
+    const bool breaks = std::find(options_.dry_breakers.begin(), options_.dry_breakers.end(), token) != options_.dry_breakers.end();
+    if (breaks) reach = std::min(reach, age);
   }
-  for (float& probability : probabilities_) probability /= total;
-}
-
-// The smallest set of most likely tokens whose mass reaches p (Holtzman et al., "The curious case of neural text
-// degeneration", 2020).
-void Sampler::KeepTopP() {
-  float mass = 0;
-  size_t n = 0;
-  while (n == 0 || (n < candidates_.size() && mass < options_.top_p)) mass += probabilities_[n++];
-  candidates_.resize(n);
-}
-
-// Tokens at least min_p times as likely as the most likely one (Nguyen et al., "Turning up the heat: min-p sampling", 2024).
-void Sampler::KeepMinP() {
-  size_t n = 1;
-  while (n < candidates_.size() && probabilities_[n] >= options_.min_p * probabilities_[0]) ++n;
-  candidates_.resize(n);
+  FindRepetitions(reversed_, reach, matches_, [&](uint32_t token, size_t length) {
+    if (token < vocabulary_) longest_[token] = std::max(longest_[token], static_cast<uint32_t>(length));
+  });
+  PenalizeRepetitions(list_, options_.dry, longest_);
+  for (const uint32_t token : reversed_) {
+    if (token < vocabulary_) longest_[token] = 0;
+  }
 }
 
 }  // namespace bantam

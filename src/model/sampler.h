@@ -1,31 +1,57 @@
-// Sampler: from logits to the next token.
+// Sampler: from logits to the next token, by a chain of steps (sampler_steps.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "base/rng.h"
+#include "model/sampler_steps.h"
 
 namespace bantam {
 
+enum class SamplerStep : uint8_t { kPenalties, kDry, kTopNSigma, kTopK, kTypical, kTopP, kMinP, kXtc, kTemperature };
+
+// "penalties", "dry", "top-n-sigma", "top-k", "typical", "top-p", "min-p", "xtc", "temperature".
+std::string_view SamplerStepName(SamplerStep step);
+// Names separated by commas, each at most once. InvalidArgument lists the names.
+Result<std::vector<SamplerStep>> ParseSamplerSteps(std::string_view names);
+
+inline constexpr uint32_t kSamplerWindowMax = 1 << 20;
+
 struct SamplerOptions {
-  float temperature = 0;         // 0: the most likely token
-  uint32_t top_k = 40;           // 0: all
-  float top_p = 0.95f;           // 1: all
-  float min_p = 0.05f;           // 0: all
-  float repetition_penalty = 1;  // 1: none
-  uint32_t penalty_window = 64;  // last tokens that the penalty covers
+  // The order of the steps; those left out are not applied.
+  std::vector<SamplerStep> order = {SamplerStep::kPenalties, SamplerStep::kDry,     SamplerStep::kTopNSigma,
+                                    SamplerStep::kTopK,      SamplerStep::kTypical, SamplerStep::kTopP,
+                                    SamplerStep::kMinP,      SamplerStep::kXtc,     SamplerStep::kTemperature};
+  float temperature = 0;           // 0: the most likely token after penalties
+  float temperature_range = 0;     // dynamic: from temperature - range to temperature + range
+  float temperature_exponent = 1;  // of the relative entropy
+  uint32_t top_k = 40;             // 0: all
+  float top_p = 0.95f;             // 1: all
+  float min_p = 0.05f;             // 0: all
+  float typical = 1;               // 1: all
+  float top_n_sigma = 0;           // 0: all
+  XtcOptions xtc;
+  PenaltyOptions penalties;
+  uint32_t penalty_window = 64;  // last tokens that penalties cover
+  DryOptions dry;
+  uint32_t dry_window = 4096;          // last tokens among which repetitions are sought
+  std::vector<uint32_t> dry_breakers;  // repetitions do not reach across these tokens
+  MirostatOptions mirostat;            // in place of all steps but penalties, dry and temperature
+  // Added to logits before everything else; minus infinity bans a token.
+  std::vector<std::pair<uint32_t, float>> logit_bias;
   uint64_t seed = 0;
 };
 
 // InvalidArgument names the option that is out of range.
 Status CheckSamplerOptions(const SamplerOptions& options);
 
-// In this order: repetition penalty, top-k, top-p, min-p, temperature, draw. Equal seeds give equal tokens. After the first
-// token nothing is allocated.
+// Equal seeds, options and logits give equal tokens, on every machine. After the first token nothing is allocated.
 class Sampler {
  public:
   Sampler(const SamplerOptions& options, size_t vocabulary);
@@ -33,7 +59,7 @@ class Sampler {
   // `logits` is [vocabulary]. Of equal logits the lower id wins.
   uint32_t Sample(std::span<const float> logits);
 
-  // Tells the sampler of a token that entered the context, for the penalty.
+  // Tells the sampler of a token that entered the context, for penalties and repetitions.
   void Accept(uint32_t token);
   // The same for a whole context, in place of what it knew.
   void Observe(std::span<const uint32_t> context);
@@ -41,22 +67,24 @@ class Sampler {
   void Reset();
 
  private:
-  struct Candidate {
-    float logit;
-    uint32_t token;
-  };
-  void Penalize(std::span<const float> logits);
-  void KeepTopK();
-  void ToProbabilities(float temperature);
-  void KeepTopP();
-  void KeepMinP();
+  bool Uses(SamplerStep step) const;
+  // The token accepted `age` tokens ago; 0 is the last one.
+  uint32_t Past(size_t age) const { return history_[(accepted_ - 1 - age) % history_.size()]; }
+  void Apply(SamplerStep step);
+  void ApplyTemperatureStep();
+  void ApplyDry();
 
-  SamplerOptions options_;
+  const SamplerOptions options_;
+  const size_t vocabulary_;
   Rng rng_;
-  std::vector<Candidate> candidates_;
-  std::vector<float> probabilities_;
-  std::vector<uint32_t> recent_;  // ring
+  float mu_ = 0;  // of mirostat
+  CandidateList list_;
+  std::vector<uint32_t> history_;  // ring of the last tokens, as long as the longest window in use
   size_t accepted_ = 0;
+  std::vector<uint32_t> counts_;    // [vocabulary], in the penalty window
+  std::vector<uint32_t> longest_;   // [vocabulary], of DRY
+  std::vector<uint32_t> reversed_;  // the history of DRY, newest first
+  std::vector<uint32_t> matches_;   // scratch of FindRepetitions
 };
 
 }  // namespace bantam
