@@ -56,11 +56,13 @@ Status RunTwoTokens(ModelFile& file, size_t choice) {
   if (plan.total_bytes() > kMemoryMax) return Error(Code::kExhausted, "too large to run here");
   BANTAM_ASSIGN(const auto model, LoadModel(std::move(outline), file, {budget, pool}, nullptr));
   const KvLayout layout(options.kv_type, model->program.kv_layers);
-  BANTAM_ASSIGN(const KvCache cache, KvCache::Make(layout, KvBlockCount(options.context), budget));
+  const PerKvPart<size_t> blocks = KvBlocks(model->program, options);
+  BANTAM_ASSIGN(KvCache cache, KvCache::Make(layout, blocks, budget));
+  KvSequence sequence(options.context, blocks[KvPart::kWindowed], WindowMax(model->program));
+  BANTAM_TRY(sequence.Extend(cache, 2));
   BANTAM_ASSIGN(const auto executor, Executor::Make({model->program, model->weights, kernels, options}, {budget, pool}));
-  const uint32_t blocks[2] = {0, 1};
   const uint32_t last = static_cast<uint32_t>(model->program.vocabulary - 1);
-  const StepRow rows[2] = {{0, 0, blocks}, {last, 1, blocks}};
+  const StepRow rows[2] = {{0, 0, sequence.tables()}, {last, 1, sequence.tables()}};
   const uint32_t outputs[1] = {1};
   executor->Run({rows, outputs, cache.base()});
   return Ok();

@@ -123,11 +123,11 @@ TEST_F(ChatTerminal, CommandsHistoryAndTheEnd) {
 }
 
 TEST_F(ChatTerminal, CtrlCStopsTheAnswerAndNotTheProgram) {
-  Start({"--context", "20000"});
+  Start({"--context", "200000"});
   Await("\n> ");
   Type("\x03");
   EXPECT_THAT(Await("\n> "), HasSubstr("[Ctrl-D leaves]"));
-  // A random model babbles on for thousands of tokens.
+  // A random model babbles on for minutes, slower and slower.
   Type("abc\n");
   Await("abc\r\n");
   Type("\x03");
@@ -139,7 +139,7 @@ TEST_F(ChatTerminal, CtrlCStopsTheAnswerAndNotTheProgram) {
   int tokens = -1;
   std::from_chars(stats.data() + decoded + 7, stats.data() + stats.size(), tokens);
   EXPECT_GE(tokens, 0);
-  EXPECT_LT(tokens, 10000) << "it would have gone on to the end of the context";
+  EXPECT_LT(tokens, 100000) << "it would have gone on to the end of the context";
   Type("\x04");
   std::string rest;
   EXPECT_EQ(AwaitExit(&rest), 0);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "cli/terminal.h"
@@ -24,9 +25,30 @@ void AddRunOptions(CLI::App& verb, RunOptions* options) {
   verb.add_option("-t,--threads", options->threads, "threads (default: usable processors)")->check(WholeNumber());
   verb.add_option("--kernels", options->kernels, "kernel set: auto, avx512, avx2 or ref")->capture_default_str();
   verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
+  verb.add_option("--rope-scaling", options->rope_scaling,
+                  "stretch the positions for a longer context, such as yarn:4: linear, ntk, dynamic or yarn, and a factor");
 }
 
 namespace {
+
+// "yarn:4".
+Result<RopeOverride> ParseRopeScaling(const std::string& text) {
+  RopeOverride rope;
+  if (text.empty()) return rope;
+  const size_t colon = std::min(text.find(':'), text.size());
+  const auto scaling = RopeScalingFromName(std::string_view(text).substr(0, colon));
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data() + std::min(colon + 1, text.size()), end, rope.factor);
+  const bool known = scaling == RopeScaling::kLinear || scaling == RopeScaling::kNtk || scaling == RopeScaling::kDynamicNtk ||
+                     scaling == RopeScaling::kYarn;
+  if (!known || parsed.ec != std::errc() || parsed.ptr != end || !(rope.factor >= 1 && rope.factor <= 1000)) {
+    return Error(
+        Code::kInvalidArgument,
+        fmt::format("--rope-scaling {}: expected linear, ntk, dynamic or yarn, a colon and a factor from 1 to 1000, such as yarn:4", text));
+  }
+  rope.scaling = *scaling;
+  return rope;
+}
 
 Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutline& outline, int processors, const StepShape& shape) {
   PlanOptions plan;
@@ -54,7 +76,8 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   Prepared prepared;
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(request.run.kernels));
-  BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels));
+  BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));
+  BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels, rope));
   FitRequest fit;
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(request.run, prepared.outline, limits.processors, request.shape));
   fit.limit_bytes = limits.memory_available_bytes;

@@ -27,7 +27,8 @@ struct RunOptions {
   size_t context = 0;           // --context, 0: min(trained, kContextDefault)
   int threads = 0;              // -t, 0: all usable processors
   std::string kernels = "auto";
-  std::string kv;  // --kv, empty: f16, or q8 when memory is short
+  std::string kv;            // --kv, empty: f16, or q8 when memory is short
+  std::string rope_scaling;  // --rope-scaling KIND:FACTOR, empty: the model's own
 };
 
 // For options that take a count: decimal digits.

@@ -125,8 +125,7 @@ Result<std::vector<uint32_t>> Runner::TokenizeRaw(const std::string& prompt) con
 Status Runner::Read(const std::vector<uint32_t>& tokens) {
   Session& session = *loaded_.session;
   // The last token is read again even if it is there already: its logits are wanted.
-  const size_t shared = std::min(CommonPrefix(session.tokens(), tokens), tokens.size() - 1);
-  session.Truncate(shared);
+  const size_t shared = session.Truncate(std::min(CommonPrefix(session.tokens(), tokens), tokens.size() - 1));
   const int64_t begin = clock_.NowNs();
   const Status read = session.Append(std::span(tokens).subspan(shared), MakeProgressLine());
   EndProgressLine();

@@ -6,13 +6,17 @@
 
 namespace bantam {
 
+Session::Session(const Model& model, const MemoryPlan& plan)
+    : model_(model),
+      plan_(plan),
+      layout_(plan.options.kv_type, model.program.kv_layers),
+      sequence_(plan.options.context, KvBlocks(model.program, plan.options)[KvPart::kWindowed], WindowMax(model.program)) {}
+
 Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryPlan& plan, const Resources& resources) {
   std::unique_ptr<Session> session(new Session(model, plan));
-  const size_t blocks = KvBlockCount(plan.options.context);
-  BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, blocks, resources.budget));
+  BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, KvBlocks(model.program, plan.options), resources.budget));
   BANTAM_ASSIGN(session->executor_, Executor::Make({model.program, model.weights, *model.kernels, plan.options}, resources));
   session->tokens_.reserve(plan.options.context);
-  session->blocks_.reserve(blocks);
   session->rows_.reserve(plan.options.step_tokens);
   session->output_rows_.reserve(plan.options.step_outputs);
   return session;
@@ -34,14 +38,11 @@ Status Session::Check(std::span<const uint32_t> tokens) const {
 
 Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs, const Cancelled& cancelled) {
   const size_t begin = tokens_.size();
-  while (blocks_.size() < KvBlockCount(begin + tokens.size())) {
-    BANTAM_ASSIGN(const uint32_t block, cache_.Take());
-    blocks_.push_back(block);
-  }
+  BANTAM_TRY(sequence_.Extend(cache_, begin + tokens.size()));
   rows_.clear();
   output_rows_.clear();
   for (size_t i = 0; i < tokens.size(); ++i) {
-    rows_.push_back({tokens[i], static_cast<uint32_t>(begin + i), blocks_.data()});
+    rows_.push_back({tokens[i], static_cast<uint32_t>(begin + i), sequence_.tables()});
     if (all_outputs || i + 1 == tokens.size()) output_rows_.push_back(static_cast<uint32_t>(i));
   }
   if (!executor_->Run({rows_, output_rows_, cache_.base(), cancelled ? &cancelled : nullptr})) {
@@ -77,13 +78,10 @@ Status Session::AppendForLogits(std::span<const uint32_t> tokens, const LogitsSi
   return Ok();
 }
 
-void Session::Truncate(size_t length) {
+size_t Session::Truncate(size_t length) {
   CHECK(length <= tokens_.size());
-  tokens_.resize(length);
-  while (blocks_.size() > KvBlockCount(length)) {
-    cache_.Give(blocks_.back());
-    blocks_.pop_back();
-  }
+  tokens_.resize(sequence_.Truncate(cache_, length));
+  return tokens_.size();
 }
 
 Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokenizer& tokenizer, const Clock& clock,
@@ -115,7 +113,7 @@ Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokeni
     ++result.tokens;
     emit(stream.Push(token));
     if (result.tokens == options.tokens_max) break;  // nobody needs the logits after the last token
-    result.kv_read_bytes += (session.tokens().size() + 1) * session.kv_bytes_per_token();
+    result.kv_read_bytes += session.KvReadBytes(session.tokens().size() + 1);
     const int64_t begin = clock.NowNs();
     BANTAM_TRY(session.Append(std::span(&token, 1)));
     result.decode_ns += clock.NowNs() - begin;

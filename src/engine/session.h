@@ -43,18 +43,18 @@ class Session {
   using LogitsSink = std::function<Status(std::span<const float> logits)>;
   Status AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink, const Cancelled& cancelled = nullptr);
 
-  // Forgets tokens from `length` on. The logits are then stale until the next Append.
-  void Truncate(size_t length);
+  // Forgets tokens from `length` on, and returns how many are kept: 0 when layers with a sliding window have already overwritten what
+  // the next token would see. The logits are then stale until the next Append.
+  size_t Truncate(size_t length);
 
   // After the last token appended: [vocabulary].
   std::span<const float> logits() const { return {executor_->logits() + last_output_ * vocabulary(), vocabulary()}; }
 
-  // What attention reads of KV for one token of context, over all layers.
-  uint64_t kv_bytes_per_token() const { return layout_.bytes_per_token(); }
+  // What attention reads of KV for one token after `context - 1` others, over all layers.
+  uint64_t KvReadBytes(size_t context) const { return layout_.ReadBytes(context); }
 
  private:
-  Session(const Model& model, const MemoryPlan& plan)
-      : model_(model), plan_(plan), layout_(plan.options.kv_type, model.program.kv_layers) {}
+  Session(const Model& model, const MemoryPlan& plan);
   Status Check(std::span<const uint32_t> tokens) const;
   // One step of at most step_tokens tokens; Cancelled leaves the session as it was.
   Status RunStep(std::span<const uint32_t> tokens, bool all_outputs, const Cancelled& cancelled);
@@ -65,7 +65,7 @@ class Session {
   KvCache cache_;
   std::unique_ptr<Executor> executor_;
   std::vector<uint32_t> tokens_;  // capacity: the context
-  std::vector<uint32_t> blocks_;  // of this sequence, in order
+  KvSequence sequence_;
   std::vector<StepRow> rows_;
   std::vector<uint32_t> output_rows_;
   size_t last_output_ = 0;

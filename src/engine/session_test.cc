@@ -33,11 +33,12 @@ namespace {
 
 class SessionTest : public ::testing::Test {
  protected:
-  void Load(const testing::TinyModel& tiny, size_t context, size_t step_tokens = 16, bool all_outputs = false) {
+  void Load(const testing::TinyModel& tiny, size_t context, size_t step_tokens = 16, bool all_outputs = false, size_t window = 0) {
     testing::BuildTinyModel(tiny).Write(folder_.Path("m.gguf"));
     ModelFile file = OpenGguf(*files_, folder_.Path("m.gguf")).value();
     tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
     ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
+    outline.program.kv_layers[0].window = window;
     PlanOptions options = {context, KvType::kF16, step_tokens, all_outputs ? step_tokens : 1, pool_.size()};
     plan_ = PlanMemory(outline.program, options, 0);
     model_ = LoadModel(std::move(outline), file, {budget_, pool_}, nullptr).value();
@@ -62,6 +63,23 @@ class SessionTest : public ::testing::Test {
 };
 
 // The plan is kept to the byte: what was reserved is what was planned.
+// A sliding window forgets: going back a little keeps the tokens, going back far drops all, and reading on gives the same bits.
+TEST_F(SessionTest, GoesBackAsFarAsTheWindowAllows) {
+  Load({}, /*context=*/256, /*step_tokens=*/16, /*all_outputs=*/false, /*window=*/20);
+  const std::vector<uint32_t> tokens = Tokens(200);
+  ASSERT_TRUE(session_->Append(std::span(tokens).first(150)).ok());
+  const std::vector<float> expected = Logits();
+  ASSERT_TRUE(session_->Append(std::span(tokens).subspan(150, 6)).ok());
+  EXPECT_EQ(session_->Truncate(149), 149u);
+  ASSERT_TRUE(session_->Append(std::span(tokens).subspan(149, 1)).ok());
+  EXPECT_EQ(Logits(), expected);
+  ASSERT_TRUE(session_->Append(std::span(tokens).subspan(150)).ok());
+  EXPECT_EQ(session_->Truncate(149), 0u);
+  EXPECT_TRUE(session_->tokens().empty());
+  ASSERT_TRUE(session_->Append(std::span(tokens).first(150)).ok());
+  EXPECT_EQ(Logits(), expected);
+}
+
 TEST_F(SessionTest, HoldsExactlyThePlannedBytes) {
   for (const DType dtype : {DType::kF32, DType::kQ4_K}) {
     session_.reset();

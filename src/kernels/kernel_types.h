@@ -55,7 +55,8 @@ struct Attention {
   size_t head_offset;  // of this layer and kv head in a block
   size_t head_dim;
   size_t group;
-  size_t n_context;  // tokens visible to the query, at least 1
+  size_t first;      // token visible to the query; of blocks before its own nothing is read
+  size_t n_context;  // end of the visible tokens, above `first`
   float scale;       // of the scores, usually 1 / sqrt(head_dim)
   float* scratch;    // AttentionScratchFloats(head_dim, group)
   float* out;        // [group][head_dim]

@@ -166,9 +166,18 @@ Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
   std::vector<float> got(kGroup * kHeadDim);
   std::vector<float> expected(kGroup * kHeadDim);
   const uint32_t blocks[2] = {1, 0};
-  kernels::Attention attention = {query.data(),      kv.data(),      blocks,    block_bytes,
-                                  /*head_offset=*/0, kHeadDim,       kGroup,    /*n_context=*/27,
-                                  /*scale=*/0.3f,    scratch.data(), got.data()};
+  kernels::Attention attention = {.query = query.data(),
+                                  .kv_base = kv.data(),
+                                  .blocks = blocks,
+                                  .block_bytes = block_bytes,
+                                  .head_offset = 0,
+                                  .head_dim = kHeadDim,
+                                  .group = kGroup,
+                                  .first = 3,
+                                  .n_context = 27,
+                                  .scale = 0.3f,
+                                  .scratch = scratch.data(),
+                                  .out = got.data()};
   set.attention[kv_type](attention);
   attention.out = expected.data();
   kReference.attention[kv_type](attention);

@@ -25,6 +25,7 @@ struct LayerPlan {
   size_t heads = 0;
   size_t kv_heads = 0;
   size_t head_dim = 0;
+  size_t window = 0;  // tokens that a query sees, itself included; 0: all
   FeedForward feed_forward = FeedForward::kGated;
   size_t feed_forward_width = 0;
 };

@@ -2,22 +2,80 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
+
+#include "base/rng.h"
 
 namespace bantam {
 namespace {
 
+PerKvPart<size_t> Blocks(size_t full, size_t windowed) {
+  PerKvPart<size_t> blocks;
+  blocks[KvPart::kFull] = full;
+  blocks[KvPart::kWindowed] = windowed;
+  return blocks;
+}
+
 TEST(KvCache, HandsOutEveryBlockOnce) {
   const KvLayout layout(KvType::kF16, {{2, 32}});
   MemoryBudget budget(uint64_t{1} << 20);
-  KvCache cache = KvCache::Make(layout, 3, budget).value();
-  EXPECT_EQ(budget.used_bytes(), 3 * layout.block_bytes());
+  KvCache cache = KvCache::Make(layout, Blocks(3, 0), budget).value();
+  EXPECT_EQ(budget.used_bytes(), 3 * layout.block_bytes(KvPart::kFull));
   std::set<uint32_t> blocks;
-  for (int i = 0; i < 3; ++i) blocks.insert(*cache.Take());
+  for (int i = 0; i < 3; ++i) blocks.insert(*cache.Take(KvPart::kFull));
   EXPECT_EQ(blocks, (std::set<uint32_t>{0, 1, 2}));
-  EXPECT_EQ(cache.Take().error().code(), Code::kExhausted);
-  cache.Give(1);
-  EXPECT_EQ(*cache.Take(), 1u);
+  EXPECT_EQ(cache.Take(KvPart::kFull).error().code(), Code::kExhausted);
+  cache.Give(KvPart::kFull, 1);
+  EXPECT_EQ(*cache.Take(KvPart::kFull), 1u);
+}
+
+class RingTest : public ::testing::Test {
+ protected:
+  // A window of 20 tokens in a ring of 3 blocks: steps of up to 13 tokens.
+  RingTest() : cache_(KvCache::Make(KvLayout(KvType::kF32, {{1, 8, 0}, {1, 8, 20}}), Blocks(10, 3), budget_).value()) {}
+  MemoryBudget budget_{uint64_t{1} << 20};
+  KvCache cache_;
+  KvSequence sequence_{160, 3, 20};
+};
+
+TEST_F(RingTest, BlocksAreReused) {
+  ASSERT_TRUE(sequence_.Extend(cache_, 160).ok());
+  const KvTables tables = sequence_.tables();
+  std::set<uint32_t> full(tables[KvPart::kFull], tables[KvPart::kFull] + 10);
+  EXPECT_EQ(full.size(), 10u);
+  std::set<uint32_t> ring(tables[KvPart::kWindowed], tables[KvPart::kWindowed] + 10);
+  EXPECT_EQ(ring.size(), 3u);
+  for (size_t b = 3; b < 10; ++b) EXPECT_EQ(tables[KvPart::kWindowed][b], tables[KvPart::kWindowed][b - 3]);
+  EXPECT_EQ(sequence_.Truncate(cache_, 0), 0u);
+  ASSERT_TRUE(sequence_.Extend(cache_, 160).ok()) << "everything was given back, once";
+}
+
+// Against a plain record of which token each slot of the ring holds.
+TEST_F(RingTest, TruncateKeepsOnlyWhatIsStillThere) {
+  Rng rng(4);
+  std::vector<size_t> holds(3 * 16, SIZE_MAX);
+  size_t length = 0;
+  size_t dropped = 0;
+  for (int round = 0; round < 2000; ++round) {
+    if (rng.Next() % 3 != 0 && length < 147) {
+      const size_t more = 1 + rng.Next() % 13;
+      ASSERT_TRUE(sequence_.Extend(cache_, length + more).ok());
+      const uint32_t* table = sequence_.tables()[KvPart::kWindowed];
+      for (size_t t = length; t < length + more; ++t) holds[table[t / 16] * 16 + t % 16] = t;
+      length += more;
+      for (size_t t = length > 20 ? length - 20 : 0; t < length; ++t) ASSERT_EQ(holds[table[t / 16] * 16 + t % 16], t);
+    } else {
+      const size_t wanted = length - rng.Next() % std::min<size_t>(length + 1, 40);
+      const size_t kept = sequence_.Truncate(cache_, wanted);
+      ASSERT_TRUE(kept == wanted || kept == 0);
+      const uint32_t* table = sequence_.tables()[KvPart::kWindowed];
+      for (size_t t = kept > 19 ? kept - 19 : 0; t < kept; ++t) ASSERT_EQ(holds[table[t / 16] * 16 + t % 16], t) << "kept " << kept;
+      dropped += kept < wanted ? 1 : 0;
+      length = kept;
+    }
+  }
+  EXPECT_GT(dropped, 10u);
 }
 
 }  // namespace

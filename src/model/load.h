@@ -23,8 +23,14 @@ struct ModelOutline {
   const KernelSet* kernels;
 };
 
+// In place of what the file says of its rotary embedding.
+struct RopeOverride {
+  RopeScaling scaling = RopeScaling::kNone;  // linear, ntk, dynamic or yarn: those that need nothing but a factor
+  double factor = 1;                         // above 1; the context that the model knows grows by it
+};
+
 // Reads the config and lowers it. Errors: Corrupt, Unsupported; they name the file.
-Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels);
+Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, const RopeOverride& rope = {});
 
 // Immutable once loaded; shared by everything that runs it.
 struct Model {

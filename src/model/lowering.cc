@@ -98,7 +98,7 @@ class Builder {
     const WeightStorage storage = tied_ ? WeightStorage::kPanels : WeightStorage::kRows;
     BANTAM_ASSIGN(embedding_, Weight("token_embd.weight", storage, {config_.width, program_.vocabulary}));
     stream_ = Buffer("stream", config_.width);
-    angles_ = Buffer("rope_angles", 2 * config_.rope.inverse_frequency.size());
+    angles_ = Buffer("rope_angles", 2 * config_.rope.pairs());
     program_.ops.push_back(EmbedOp{embedding_, stream_});
     program_.ops.push_back(RopeAnglesOp{/*rope=*/0, angles_});
     return Ok();
@@ -124,7 +124,7 @@ class Builder {
     const BufferId value = Buffer("value", layer.kv_heads * layer.head_dim);
     const BufferId mixed = Buffer("mixed", layer.heads * layer.head_dim);
     const BufferId branch = Buffer("branch", config_.width);
-    program_.kv_layers.push_back({layer.kv_heads, layer.head_dim});
+    program_.kv_layers.push_back({layer.kv_heads, layer.head_dim, layer.window});
     BANTAM_TRY(Norm(prefix + "attn_norm.weight", stream_, normed));
     BANTAM_TRY(MatMul(prefix + "attn_q", normed, query));
     BANTAM_TRY(MatMul(prefix + "attn_k", normed, key));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/ref/ref.h"
+#include "testing/gguf_variant.h"
 #include "testing/model_runner.h"
 #include "testing/paths.h"
 #include "testing/reference_logits.h"
@@ -57,15 +58,54 @@ TEST(Reference, Mistral3Dense) {
   CheckExact(SharedPath("golden/archs/mistral3-dense.gguf"), SharedPath("golden/archs/mistral3-dense.logits"));
 }
 
+// Ways to stretch the rotary embedding, against the same implementation.
+TEST(Reference, RopeScaling) {
+  const testing::TemporaryFolder folder;
+  const RunSetup setup = {&kernels::kReference, KvType::kF32, 2, {1000}};
+  for (const std::string name : {"linear", "yarn", "longrope-short", "longrope-long"}) {
+    const std::string model = folder.Path(name);
+    const Status written = testing::WriteVariant(DataPath("models/stories260K.gguf"), model, testing::RopeVariant(name));
+    ASSERT_TRUE(written.ok()) << written.error().message();
+    const std::string logits = DataPath("models/stories260K-" + name + ".logits");
+    EXPECT_LT(ErrorOf(model, logits, setup), 1e-8) << name;
+    EXPECT_GT(ErrorOf(DataPath("models/stories260K.gguf"), logits, setup), 1e-3) << name << " makes a difference";
+  }
+}
+
 TEST(Reference, Stories260K) {
   const RunSetup setup = {&kernels::kReference, KvType::kF32, 2, {1000}};
   EXPECT_LT(ErrorOf(DataPath("models/stories260K.gguf"), DataPath("models/stories260K.logits"), setup), 1e-8);
 }
 
-TEST(Reference, KvTypes) {
+// Sliding windows in every second layer: blocks that are reused as a ring give the bits of blocks that are kept, for any cut into steps,
+// and the window changes the result.
+TEST(Reference, WindowsAsARing) {
+  const auto tokens = testing::ReadReferenceLogits(DataPath("archs/llama-dense.logits")).tokens;
+  const std::string model = DataPath("archs/llama-dense.gguf");
   for (const KernelSet* kernels : RunnableKernels()) {
-    EXPECT_LT(ErrorOf(DataPath("archs/llama-dense.gguf"), DataPath("archs/llama-dense.logits"), {kernels, KvType::kF16, 2, {1000}}), 1e-9);
-    EXPECT_LT(ErrorOf(DataPath("archs/llama-dense.gguf"), DataPath("archs/llama-dense.logits"), {kernels, KvType::kInt8, 2, {1000}}), 1e-6);
+    for (const KvType type : {KvType::kF32, KvType::kInt8}) {
+      for (const size_t window : {size_t{1}, size_t{5}, size_t{16}, size_t{33}}) {
+        const auto kept = RunModel(model, {kernels, type, 1, {1000}, window, /*ring=*/false}, tokens);
+        for (const std::vector<size_t>& chunks : {std::vector<size_t>{1}, std::vector<size_t>{7, 1, 16, 3}}) {
+          const auto ring = RunModel(model, {kernels, type, 2, chunks, window, /*ring=*/true}, tokens);
+          ASSERT_EQ(ring.size(), kept.size());
+          EXPECT_EQ(std::memcmp(ring.data(), kept.data(), 4 * kept.size()), 0) << kernels->name << ", window " << window;
+        }
+        EXPECT_NE(kept, RunModel(model, {kernels, type, 1, {1000}}, tokens));
+      }
+    }
+  }
+}
+
+// What rounding keys and values may cost (README states these limits).
+TEST(Reference, KvTypes) {
+  for (const char* name : {"llama-dense", "llama-moe", "mistral3-dense"}) {
+    const std::string path = std::string(name) == "llama-dense" ? DataPath("archs/llama-dense") : SharedPath("golden/archs/") + name;
+    if (!std::filesystem::exists(path + ".gguf")) continue;
+    for (const KernelSet* kernels : RunnableKernels()) {
+      EXPECT_LT(ErrorOf(path + ".gguf", path + ".logits", {kernels, KvType::kF16, 2, {1000}}), 1e-5) << name;
+      EXPECT_LT(ErrorOf(path + ".gguf", path + ".logits", {kernels, KvType::kInt8, 2, {1000}}), 1e-3) << name;
+    }
   }
 }
 

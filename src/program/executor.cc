@@ -81,6 +81,7 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
     executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
   }
   executor->barrier_before_ = PlaceBarriers(program);
+  for (const RopeSpec& rope : program.ropes) executor->ropes_.push_back(ResolveRope(rope, setup.options.context));
   return executor;
 }
 
@@ -157,14 +158,14 @@ void Executor::Execute(const QuantizeOp& op, int thread) {
 }
 
 void Executor::Execute(const RopeAnglesOp& op, int thread) {
-  const auto& frequency = program_.ropes[op.rope].inverse_frequency;
+  const auto& [frequency, magnitude] = ropes_[op.rope];
   const auto [begin, end] = RowShare(op.out, thread);
   for (size_t t = begin; t < end; ++t) {
     float* out = FloatRow(op.out, t);
     for (size_t i = 0; i < frequency.size(); ++i) {
       const double angle = static_cast<double>(step_->rows[t].position) * frequency[i];
-      out[2 * i] = static_cast<float>(std::cos(angle));
-      out[2 * i + 1] = static_cast<float>(std::sin(angle));
+      out[2 * i] = static_cast<float>(std::cos(angle) * magnitude);
+      out[2 * i + 1] = static_cast<float>(std::sin(angle) * magnitude);
     }
   }
 }
@@ -174,19 +175,20 @@ void Executor::Execute(const RopeOp& op, int thread) {
   const auto [begin, end] = Share(RowCount(op.in) * op.heads, thread, pool_.size());
   for (size_t i = begin; i < end; ++i) {
     const size_t t = i / op.heads;
-    Rotate(rope.layout, FloatRow(op.angles, t), rope.inverse_frequency.size(), FloatRow(op.in, t) + i % op.heads * op.head_dim);
+    Rotate(rope.layout, FloatRow(op.angles, t), rope.pairs(), FloatRow(op.in, t) + i % op.heads * op.head_dim);
   }
 }
 
 void Executor::Execute(const KvAppendOp& op, int thread) {
   const size_t heads = kv_.heads(op.layer);
   const size_t head_dim = kv_.head_dim(op.layer);
+  const KvPart part = kv_.part(op.layer);
   const auto [begin, end] = Share(step_->rows.size() * heads, thread, pool_.size());
   for (size_t i = begin; i < end; ++i) {
     const size_t t = i / heads;
     const size_t head = i % heads;
     const StepRow& row = step_->rows[t];
-    uint8_t* block = step_->kv_base + row.blocks[row.position / kKvBlockTokens] * kv_.block_bytes();
+    uint8_t* block = step_->kv_base[part] + row.tables[part][row.position / kKvBlockTokens] * kv_.block_bytes(part);
     kv_.Store(block, op.layer, head, row.position % kKvBlockTokens, FloatRow(op.keys, t) + head * head_dim,
               FloatRow(op.values, t) + head * head_dim);
   }
@@ -196,6 +198,8 @@ void Executor::Execute(const AttendOp& op, int thread) {
   const size_t kv_heads = kv_.heads(op.layer);
   const size_t head_dim = kv_.head_dim(op.layer);
   const size_t group = op.heads / kv_heads;
+  const size_t window = kv_.window(op.layer);
+  const KvPart part = kv_.part(op.layer);
   const auto attend = kernels_.attention[static_cast<size_t>(kv_.type())];
   // Later positions see more tokens: dealing pieces out in turn balances them.
   for (size_t i = static_cast<size_t>(thread); i < step_->rows.size() * kv_heads; i += static_cast<size_t>(pool_.size())) {
@@ -203,12 +207,13 @@ void Executor::Execute(const AttendOp& op, int thread) {
     const size_t head = i % kv_heads;
     const StepRow& row = step_->rows[t];
     attend({.query = FloatRow(op.in, t) + head * group * head_dim,
-            .kv_base = step_->kv_base,
-            .blocks = row.blocks,
-            .block_bytes = kv_.block_bytes(),
+            .kv_base = step_->kv_base[part],
+            .blocks = row.tables[part],
+            .block_bytes = kv_.block_bytes(part),
             .head_offset = kv_.HeadOffset(op.layer, head),
             .head_dim = head_dim,
             .group = group,
+            .first = window == 0 || row.position < window ? 0 : row.position + 1 - window,
             .n_context = row.position + 1,
             .scale = op.scale,
             .scratch = scratch_[static_cast<size_t>(thread)],

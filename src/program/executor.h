@@ -25,7 +25,7 @@ namespace bantam {
 struct StepRow {
   uint32_t token;
   uint32_t position;
-  const uint32_t* blocks;  // the sequence's KV blocks, at least position / 16 + 1
+  KvTables tables;  // the sequence's KV blocks, for at least position + 1 tokens
 };
 
 // Asked now and then, on the calling thread, while a step runs: true ends the step early.
@@ -34,7 +34,7 @@ using Cancelled = std::function<bool()>;
 struct Step {
   std::span<const StepRow> rows;          // at most PlanOptions::step_tokens
   std::span<const uint32_t> output_rows;  // rows whose logits are wanted, at most PlanOptions::step_outputs
-  uint8_t* kv_base;                       // block b starts at kv_base + b * KvLayout::block_bytes()
+  PerKvPart<uint8_t*> kv_base;            // block b starts at kv_base[part] + b * KvLayout::block_bytes(part)
   const Cancelled* cancelled = nullptr;
 };
 
@@ -105,6 +105,7 @@ class Executor {
   std::vector<std::byte*> buffers_;
   std::vector<size_t> row_bytes_;
   std::vector<float*> scratch_;       // per thread
+  std::vector<RopeAngles> ropes_;     // for the planned context
   std::vector<bool> barrier_before_;  // per operation
   const Step* step_ = nullptr;
   // The operation before which all threads leave a cancelled step.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
@@ -42,13 +43,14 @@ std::vector<float> Logits(const testing::TinyModel& tiny, Change change, const K
   ThreadPool& pool = *threads_owner;
   const auto model = LoadModel(std::move(outline), file, {budget, pool}, nullptr).value();
   const PlanOptions options = {kTokens, KvType::kF32, kTokens, kTokens, 2};
-  const KvCache cache = KvCache::Make(KvLayout(options.kv_type, model->program.kv_layers), KvBlockCount(kTokens), budget).value();
+  KvCache cache = KvCache::Make(KvLayout(options.kv_type, model->program.kv_layers), KvBlocks(model->program, options), budget).value();
+  KvSequence sequence(kTokens, /*ring=*/0, /*window=*/0);
+  EXPECT_TRUE(sequence.Extend(cache, kTokens).ok());
   const auto executor = Executor::Make({model->program, model->weights, kernels, options}, {budget, pool}).value();
-  const uint32_t blocks[2] = {1, 0};
   std::vector<StepRow> rows;
   std::vector<uint32_t> outputs;
   for (uint32_t i = 0; i < kTokens; ++i) {
-    rows.push_back({i * 13 % 300, i, blocks});
+    rows.push_back({i * 13 % 300, i, sequence.tables()});
     outputs.push_back(i);
   }
   executor->Run({rows, outputs, cache.base()});
@@ -67,13 +69,18 @@ TEST(Executor, BothRotaryLayoutsAreOneFunction) {
 
 // Dimensions past the rotated pairs pass unchanged: a pair that turns by nothing and a pair that is not there are the same.
 TEST(Executor, RotatesOnlyTheGivenPairs) {
+  // Frequencies of 5 pairs, as a rotation of 10 dimensions makes them and as divisors of all pairs do.
+  const auto fewer = Logits({}, [](Program* program) { program->ropes[0].rotated_dimensions = 10; });
   const auto still = Logits({}, [](Program* program) {
-    auto& frequency = program->ropes[0].inverse_frequency;
-    std::fill(frequency.begin() + 5, frequency.end(), 0.0);
+    RopeSpec& rope = program->ropes[0];
+    const RopeAngles all = ResolveRope(rope, kTokens);
+    for (size_t i = 0; i < rope.pairs(); ++i) {
+      const double wanted = i < 5 ? std::pow(rope.base, -2.0 * static_cast<double>(i) / 10) : 0;
+      rope.divisors.push_back(wanted == 0 ? INFINITY : static_cast<float>(all.inverse_frequency[i] / wanted));
+    }
   });
-  const auto fewer = Logits({}, [](Program* program) { program->ropes[0].inverse_frequency.resize(5); });
-  EXPECT_EQ(fewer, still);
-  EXPECT_NE(fewer, Logits({}, [](Program*) {})) << "the other pairs matter";
+  EXPECT_LT(testing::Nmse(fewer, still), 1e-10);
+  EXPECT_GT(testing::Nmse(fewer, Logits({}, [](Program*) {})), 1e-6) << "the other pairs matter";
 }
 
 // Fusion changes what is done together, not one bit of the result.

@@ -71,9 +71,19 @@ KvLayout::KvLayout(KvType type, const std::vector<KvHeads>& layers) : type_(type
     size_t head_bytes = 2 * kKvBlockTokens * heads.head_dim * ElementBytes(type);
     if (type == KvType::kInt8) head_bytes += 2 * kKvBlockTokens * sizeof(float);
     head_bytes = AlignUp(head_bytes);
-    layers_.push_back({heads.heads, heads.head_dim, block_bytes_, head_bytes});
-    block_bytes_ += heads.heads * head_bytes;
+    size_t& block_bytes = block_bytes_[heads.window == 0 ? KvPart::kFull : KvPart::kWindowed];
+    layers_.push_back({heads.heads, heads.head_dim, heads.window, block_bytes, head_bytes});
+    block_bytes += heads.heads * head_bytes;
   }
+}
+
+uint64_t KvLayout::ReadBytes(size_t context) const {
+  uint64_t total = 0;
+  for (const Layer& layer : layers_) {
+    const size_t seen = layer.window == 0 ? context : std::min(context, layer.window);
+    total += seen * (layer.heads * layer.head_bytes / kKvBlockTokens);
+  }
+  return total;
 }
 
 void KvLayout::Store(uint8_t* block, uint32_t layer, size_t head, size_t slot, const float* key, const float* value) const {

@@ -2,6 +2,7 @@
 // list of blocks that can be shared, evicted and saved.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -24,16 +25,38 @@ std::optional<KvType> KvTypeFromName(std::string_view name);
 struct KvHeads {
   size_t heads = 0;
   size_t head_dim = 0;
+  size_t window = 0;  // tokens that a query sees, itself included; 0: all
 };
 
-// Within a block: layers one after another, in each its heads, in each K [head_dim][16], V [16][head_dim], and for int8 the
+// Layers that see the whole context and layers with a window keep their blocks apart: the latter need few and reuse them as a ring.
+enum class KvPart : uint8_t { kFull, kWindowed };
+inline constexpr size_t kKvParts = 2;
+inline constexpr std::array<KvPart, kKvParts> kAllKvParts = {KvPart::kFull, KvPart::kWindowed};
+
+// One value per part.
+template <typename T>
+class PerKvPart {
+ public:
+  T& operator[](KvPart part) { return values_[static_cast<size_t>(part)]; }
+  const T& operator[](KvPart part) const { return values_[static_cast<size_t>(part)]; }
+
+ private:
+  std::array<T, kKvParts> values_{};
+};
+
+// Where a sequence's blocks are: table[b] is the block that holds tokens 16 b to 16 b + 15 (of a ring, if it still does).
+using KvTables = PerKvPart<const uint32_t*>;
+
+// Within a block: the part's layers one after another, in each its heads, in each K [head_dim][16], V [16][head_dim], and for int8 the
 // scales of K [16] and V [16] as f32. Heads start on 64-byte boundaries.
 class KvLayout {
  public:
   KvLayout(KvType type, const std::vector<KvHeads>& layers);
 
   KvType type() const { return type_; }
-  size_t block_bytes() const { return block_bytes_; }
+  size_t block_bytes(KvPart part) const { return block_bytes_[part]; }
+  KvPart part(uint32_t layer) const { return layers_[layer].window == 0 ? KvPart::kFull : KvPart::kWindowed; }
+  size_t window(uint32_t layer) const { return layers_[layer].window; }
   size_t head_dim(uint32_t layer) const { return layers_[layer].head_dim; }
   size_t heads(uint32_t layer) const { return layers_[layer].heads; }
   // Of a head's K within a block.
@@ -42,16 +65,16 @@ class KvLayout {
   // Stores one token's key and value [head_dim] of one head at `slot` (0..15) of a block.
   void Store(uint8_t* block, uint32_t layer, size_t head, size_t slot, const float* key, const float* value) const;
 
-  // Bytes that attention reads for one token position over all layers.
-  size_t bytes_per_token() const { return block_bytes_ / kKvBlockTokens; }
+  // Bytes that attention reads for one query over `context` tokens, all layers together.
+  uint64_t ReadBytes(size_t context) const;
 
  private:
   struct Layer {
-    size_t heads, head_dim, offset, head_bytes;
+    size_t heads, head_dim, window, offset, head_bytes;
   };
   KvType type_;
   std::vector<Layer> layers_;
-  size_t block_bytes_ = 0;
+  PerKvPart<size_t> block_bytes_;
 };
 
 }  // namespace bantam

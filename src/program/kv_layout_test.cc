@@ -16,18 +16,30 @@ TEST(KvLayout, NamesRoundTrip) {
 
 TEST(KvLayout, Sizes) {
   const std::vector<KvHeads> layers = {{2, 64}, {1, 32}};
-  EXPECT_EQ(KvLayout(KvType::kF32, layers).block_bytes(), 2u * 16 * 4 * (2 * 64 + 32));
-  EXPECT_EQ(KvLayout(KvType::kF16, layers).block_bytes(), 2u * 16 * 2 * (2 * 64 + 32));
-  EXPECT_EQ(KvLayout(KvType::kInt8, layers).block_bytes(), 2u * 16 * (2 * 64 + 32) + 3 * 128);
+  EXPECT_EQ(KvLayout(KvType::kF32, layers).block_bytes(KvPart::kFull), 2u * 16 * 4 * (2 * 64 + 32));
+  EXPECT_EQ(KvLayout(KvType::kF16, layers).block_bytes(KvPart::kFull), 2u * 16 * 2 * (2 * 64 + 32));
+  EXPECT_EQ(KvLayout(KvType::kInt8, layers).block_bytes(KvPart::kFull), 2u * 16 * (2 * 64 + 32) + 3 * 128);
   const KvLayout layout(KvType::kF16, layers);
   EXPECT_EQ(layout.HeadOffset(0, 1), 4096u);
   EXPECT_EQ(layout.HeadOffset(1, 0), 8192u);
-  EXPECT_EQ(layout.bytes_per_token(), layout.block_bytes() / 16);
+  EXPECT_EQ(layout.block_bytes(KvPart::kWindowed), 0u);
+  EXPECT_EQ(layout.ReadBytes(100), 100 * layout.block_bytes(KvPart::kFull) / 16);
+}
+
+// Layers with a window lie in blocks of their own, and no more than the window is read.
+TEST(KvLayout, WindowedLayersAreApart) {
+  const KvLayout layout(KvType::kF16, {{1, 64, 0}, {2, 32, 100}, {1, 32, 0}});
+  EXPECT_EQ(layout.block_bytes(KvPart::kFull), 2u * 16 * 2 * (64 + 32));
+  EXPECT_EQ(layout.block_bytes(KvPart::kWindowed), 2u * 16 * 2 * 2 * 32);
+  EXPECT_EQ(layout.part(1), KvPart::kWindowed);
+  EXPECT_EQ(layout.HeadOffset(1, 0), 0u);
+  EXPECT_EQ(layout.HeadOffset(2, 0), 4096u);
+  EXPECT_EQ(layout.ReadBytes(1000), 2u * 2 * (1000 * (64 + 32) + 100 * 2 * 32));
 }
 
 TEST(KvLayout, KeysLieByDimensionValuesByToken) {
   const KvLayout layout(KvType::kF16, {{1, 4}});
-  std::vector<uint8_t> block(layout.block_bytes());
+  std::vector<uint8_t> block(layout.block_bytes(KvPart::kFull));
   const float key[4] = {1, 2, 3, 4};
   const float value[4] = {5, 6, 7, 8};
   layout.Store(block.data(), 0, 0, /*slot=*/3, key, value);
@@ -44,7 +56,7 @@ TEST(KvLayout, KeysLieByDimensionValuesByToken) {
 
 TEST(KvLayout, Int8KeepsAScalePerTokenAndSide) {
   const KvLayout layout(KvType::kInt8, {{1, 8}});
-  std::vector<uint8_t> block(layout.block_bytes());
+  std::vector<uint8_t> block(layout.block_bytes(KvPart::kFull));
   const float key[8] = {0.5f, -1, 0.25f, 0, 0, 0, 0, 1};
   const float zeros[8] = {};
   layout.Store(block.data(), 0, 0, /*slot=*/15, key, zeros);

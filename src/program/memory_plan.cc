@@ -11,6 +11,17 @@
 
 namespace bantam {
 
+PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options) {
+  PerKvPart<size_t> blocks;
+  for (const KvHeads& layer : program.kv_layers) {
+    if (layer.window == 0) blocks[KvPart::kFull] = KvBlockCount(options.context);
+  }
+  const size_t widest = WindowMax(program);
+  // While a step of n tokens is written, the first of them still sees window - 1 tokens before it.
+  if (widest > 0) blocks[KvPart::kWindowed] = std::min(KvBlockCount(options.context), KvBlockCount(widest - 1 + options.step_tokens) + 1);
+  return blocks;
+}
+
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options) {
   switch (buffer.rows) {
     case Rows::kTokens:
@@ -48,7 +59,9 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64
   MemoryPlan plan;
   plan.options = options;
   plan.weights_bytes = WeightsBytes(program);
-  plan.kv_bytes = KvBlockCount(options.context) * KvLayout(options.kv_type, program.kv_layers).block_bytes();
+  const KvLayout layout(options.kv_type, program.kv_layers);
+  const PerKvPart<size_t> blocks = KvBlocks(program, options);
+  for (const KvPart part : kAllKvParts) plan.kv_bytes += blocks[part] * layout.block_bytes(part);
   plan.activations_bytes = ActivationsBytes(program, options);
   plan.vocabulary_bytes = vocabulary_bytes;
   plan.reserve_bytes = kProcessReserveBytes;

@@ -39,6 +39,9 @@ struct MemoryPlan {
 // Blocks of 16 tokens that hold `context` tokens.
 inline size_t KvBlockCount(size_t context) { return (context + kKvBlockTokens - 1) / kKvBlockTokens; }
 
+// Blocks of each part that one sequence needs: for windowed layers a ring of the widest window, a step, and the block in between.
+PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options);
+
 // Rows that a buffer has in a step of the largest size.
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options);
 // Bytes of one thread's scratch memory.

@@ -53,6 +53,17 @@ TEST_F(MemoryPlanTest, KvByHand) {
   EXPECT_EQ(PlanMemory(program_, options, 0).kv_bytes, 3u * 16 * 2 * 2 * 2 * 32 * 2) << "tokens, K and V, layers, heads, width, bytes";
 }
 
+TEST_F(MemoryPlanTest, WindowedLayersNeedAWindowAndAStep) {
+  PlanOptions options = Request(0).wanted;
+  const uint64_t full = PlanMemory(program_, options, 0).kv_bytes;
+  program_.kv_layers[1].window = 100;
+  // 99 tokens before the step, 16 of it: 8 blocks, and one more since they need not begin with a block.
+  EXPECT_EQ(KvBlocks(program_, options)[KvPart::kWindowed], 9u);
+  EXPECT_EQ(PlanMemory(program_, options, 0).kv_bytes, full / 2 + full / 2 / 256 * 9);
+  options.context = 64;
+  EXPECT_EQ(KvBlocks(program_, options)[KvPart::kWindowed], 4u) << "never more than the context";
+}
+
 TEST_F(MemoryPlanTest, EightBitKvComesFirstThenASmallerContext) {
   const auto roomy = FitMemory(program_, Request(Need(4096, KvType::kF16)));
   ASSERT_TRUE(roomy.ok());

@@ -1,5 +1,7 @@
 #include "program/program.h"
 
+#include <algorithm>
+
 #include "kernels/kernel_types.h"
 
 namespace bantam {
@@ -25,6 +27,12 @@ size_t Program::RowWidthBytes(BufferId buffer) const {
       return spec.width * sizeof(int32_t);
   }
   return 0;
+}
+
+size_t WindowMax(const Program& program) {
+  size_t widest = 0;
+  for (const KvHeads& layer : program.kv_layers) widest = std::max(widest, layer.window);
+  return widest;
 }
 
 const char* OpName(const Op& op) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "program/kv_layout.h"
+#include "program/rope.h"
 #include "tensor/dtype.h"
 
 namespace bantam {
@@ -52,17 +53,6 @@ struct WeightSpec {
   size_t columns = 0;
   size_t rows = 1;
   size_t matrices = 1;  // experts
-};
-
-enum class RopeLayout : uint8_t {
-  kInterleaved,  // pairs (0, 1), (2, 3), ...
-  kHalves,       // pairs (0, n/2), (1, n/2 + 1), ...
-};
-
-// Rotation angles: position * inverse_frequency[i], i < rotated dimensions / 2.
-struct RopeSpec {
-  RopeLayout layout = RopeLayout::kInterleaved;
-  std::vector<double> inverse_frequency;
 };
 
 // ---- The plain form ----
@@ -191,6 +181,9 @@ struct Program {
 
   size_t RowWidthBytes(BufferId buffer) const;
 };
+
+// The widest window of its attention layers; 0 when none has one.
+size_t WindowMax(const Program& program);
 
 // Short name of an operation's kind, for listings and profiles.
 const char* OpName(const Op& op);

@@ -11,6 +11,9 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(const std::string& path, 
   const auto files = MakeFileSystem();
   BANTAM_ASSIGN(ModelFile file, OpenGguf(*files, path));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *setup.kernels));
+  for (size_t layer = 0; setup.window != 0 && layer < outline.program.kv_layers.size(); layer += 2) {
+    outline.program.kv_layers[layer].window = setup.window;
+  }
   BANTAM_ASSIGN(runner->model_, LoadModel(std::move(outline), file, {runner->budget_, runner->pool_}, nullptr));
   PlanOptions options;
   options.context = tokens_max;
@@ -18,14 +21,11 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(const std::string& path, 
   options.step_tokens = std::min(tokens_max, *std::max_element(setup.chunks.begin(), setup.chunks.end()));
   options.step_outputs = options.step_tokens;
   options.threads = setup.threads;
-  const KvLayout layout(setup.kv_type, runner->model_->program.kv_layers);
-  const size_t blocks = KvBlockCount(tokens_max);
-  BANTAM_ASSIGN(runner->cache_, KvCache::Make(layout, blocks, runner->budget_));
-  for (size_t i = 0; i < blocks; ++i) {
-    BANTAM_ASSIGN(const uint32_t block, runner->cache_.Take());
-    runner->blocks_.push_back(block);
-  }
-  std::reverse(runner->blocks_.begin(), runner->blocks_.end());  // a sequence's blocks need not be in order
+  const Program& program = runner->model_->program;
+  PerKvPart<size_t> blocks = KvBlocks(program, options);
+  if (!setup.ring) blocks[KvPart::kWindowed] = KvBlockCount(tokens_max);
+  BANTAM_ASSIGN(runner->cache_, KvCache::Make(KvLayout(setup.kv_type, program.kv_layers), blocks, runner->budget_));
+  runner->sequence_ = std::make_unique<KvSequence>(tokens_max, blocks[KvPart::kWindowed], WindowMax(program));
   BANTAM_ASSIGN(runner->executor_, Executor::Make({runner->model_->program, runner->model_->weights, *setup.kernels, options},
                                                   {runner->budget_, runner->pool_}));
   return runner;
@@ -38,8 +38,9 @@ std::vector<float> ModelRunner::Logits(std::span<const uint32_t> tokens) {
     const size_t n = std::min(setup_.chunks[chunk % setup_.chunks.size()], tokens.size() - done);
     std::vector<StepRow> rows;
     std::vector<uint32_t> outputs;
+    CHECK(sequence_->Extend(cache_, done + n).ok());
     for (size_t i = 0; i < n; ++i) {
-      rows.push_back({tokens[done + i], static_cast<uint32_t>(done + i), blocks_.data()});
+      rows.push_back({tokens[done + i], static_cast<uint32_t>(done + i), sequence_->tables()});
       outputs.push_back(static_cast<uint32_t>(i));
     }
     executor_->Run({rows, outputs, cache_.base()});

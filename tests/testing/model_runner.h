@@ -20,6 +20,8 @@ struct RunSetup {
   KvType kv_type = KvType::kF32;
   int threads = 2;
   std::vector<size_t> chunks = {1 << 20};  // sizes of the steps, repeated; cut to the tokens that are left
+  size_t window = 0;                       // of every second layer; 0: none
+  bool ring = true;                        // whether windowed layers get no more blocks than they need
 };
 
 // Everything a model needs to run on its own.
@@ -39,7 +41,7 @@ class ModelRunner {
   ThreadPool& pool_;
   std::unique_ptr<Model> model_;
   KvCache cache_;
-  std::vector<uint32_t> blocks_;
+  std::unique_ptr<KvSequence> sequence_;
   std::unique_ptr<Executor> executor_;
 };
 

@@ -445,9 +445,15 @@ struct Int8Kv {
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
 };
 
+// The tokens of a block that the query sees.
+struct Visible {
+  size_t begin;
+  size_t end;
+};
+
 // The softmax weights of one block for one head, and how much of the earlier sums to keep.
 template <typename Kv>
-inline float WeighBlock(const Attention& a, const float* query, const uint8_t* keys, const uint8_t* scales, size_t n_tokens, float* largest,
+inline float WeighBlock(const Attention& a, const float* query, const uint8_t* keys, const uint8_t* scales, Visible tokens, float* largest,
                         float* total, float weights[kKvTokens]) {
   __m256 low = _mm256_setzero_ps();
   __m256 high = _mm256_setzero_ps();
@@ -461,7 +467,9 @@ inline float WeighBlock(const Attention& a, const float* query, const uint8_t* k
   __m256 visible[2];
   for (int i = 0; i < 2; ++i) {
     if (Kv::kScaled) score[i] = _mm256_mul_ps(score[i], F32Kv::Load8(scales, static_cast<size_t>(8 * i)));
-    visible[i] = _mm256_cmp_ps(lanes, _mm256_set1_ps(static_cast<float>(static_cast<int>(n_tokens) - 8 * i)), _CMP_LT_OQ);
+    const __m256 token = _mm256_add_ps(lanes, _mm256_set1_ps(static_cast<float>(8 * i)));
+    visible[i] = _mm256_and_ps(_mm256_cmp_ps(token, _mm256_set1_ps(static_cast<float>(tokens.end)), _CMP_LT_OQ),
+                               _mm256_cmp_ps(token, _mm256_set1_ps(static_cast<float>(tokens.begin)), _CMP_GE_OQ));
     score[i] = _mm256_blendv_ps(_mm256_set1_ps(-__builtin_huge_valf()), score[i], visible[i]);
   }
   const float block_largest = MaxLanes(_mm256_max_ps(score[0], score[1]));
@@ -485,24 +493,24 @@ void Attend(const Attention& a) {
     for (size_t d = 0; d < a.head_dim; ++d) sums[d] = 0;
     float largest = -__builtin_huge_valf();
     float total = 0;
-    for (size_t begin = 0; begin < a.n_context; begin += kKvTokens) {
+    for (size_t begin = a.first / kKvTokens * kKvTokens; begin < a.n_context; begin += kKvTokens) {
       const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
       const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
       const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
-      const size_t n_tokens = a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens;
+      const Visible tokens = {a.first > begin ? a.first - begin : 0, a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens};
       float weights[kKvTokens];
-      const float keep = WeighBlock<Kv>(a, a.query + head * a.head_dim, keys, scales, n_tokens, &largest, &total, weights);
+      const float keep = WeighBlock<Kv>(a, a.query + head * a.head_dim, keys, scales, tokens, &largest, &total, weights);
       size_t d = 0;
       for (; d + 8 <= a.head_dim; d += 8) {
         __m256 sum = _mm256_mul_ps(_mm256_loadu_ps(sums + d), _mm256_set1_ps(keep));
-        for (size_t t = 0; t < n_tokens; ++t) {
+        for (size_t t = tokens.begin; t < tokens.end; ++t) {
           sum = _mm256_fmadd_ps(Kv::Load8(values, t * a.head_dim + d), _mm256_set1_ps(weights[t]), sum);
         }
         _mm256_storeu_ps(sums + d, sum);
       }
       for (; d < a.head_dim; ++d) {
         float sum = sums[d] * keep;
-        for (size_t t = 0; t < n_tokens; ++t) sum += Kv::Load1(values, t * a.head_dim + d) * weights[t];
+        for (size_t t = tokens.begin; t < tokens.end; ++t) sum += Kv::Load1(values, t * a.head_dim + d) * weights[t];
         sums[d] = sum;
       }
     }

@@ -413,9 +413,15 @@ inline HeadState StateOf(const Attention& a, size_t head) {
   return {state, state + a.head_dim, state + a.head_dim + 1};
 }
 
+// The tokens of a block that the query sees.
+struct Visible {
+  size_t begin;
+  size_t end;
+};
+
 // One KV block for kH query heads: scores of 16 tokens in a register, then the values weighted by them.
 template <typename Kv, int kH>
-void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, size_t n_tokens) {
+void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, Visible tokens) {
   const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
   const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
   __m512 scores[kH];
@@ -429,7 +435,7 @@ void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, siz
   }
   alignas(64) float weights[kH][kKvTokens];
   float keep[kH];
-  const __mmask16 visible = Tail(n_tokens);
+  const __mmask16 visible = static_cast<__mmask16>(Tail(tokens.end) & ~((1u << tokens.begin) - 1u));
   for (int h = 0; h < kH; ++h) {
     const HeadState state = StateOf(a, first_head + static_cast<size_t>(h));
     __m512 score = _mm512_mul_ps(scores[h], _mm512_set1_ps(a.scale));
@@ -450,7 +456,7 @@ void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, siz
       const __m512 before = _mm512_maskz_loadu_ps(mask, StateOf(a, first_head + static_cast<size_t>(h)).sums + d);
       sums[h] = _mm512_mul_ps(before, _mm512_set1_ps(keep[h]));
     }
-    for (size_t t = 0; t < n_tokens; ++t) {
+    for (size_t t = tokens.begin; t < tokens.end; ++t) {
       const __m512 value = Kv::Load(values, t * a.head_dim + d, mask);
       for (int h = 0; h < kH; ++h) sums[h] = _mm512_fmadd_ps(value, _mm512_set1_ps(weights[h][t]), sums[h]);
     }
@@ -468,12 +474,12 @@ void Attend(const Attention& a) {
     *state.largest = -__builtin_huge_valf();
     *state.total = 0;
   }
-  for (size_t begin = 0; begin < a.n_context; begin += kKvTokens) {
+  for (size_t begin = a.first / kKvTokens * kKvTokens; begin < a.n_context; begin += kKvTokens) {
     const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
-    const size_t n_tokens = a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens;
+    const Visible tokens = {a.first > begin ? a.first - begin : 0, a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens};
     size_t head = 0;
-    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, keys, n_tokens);
-    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, keys, n_tokens);
+    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, keys, tokens);
+    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, keys, tokens);
   }
   for (size_t head = 0; head < a.group; ++head) {
     const HeadState state = StateOf(a, head);

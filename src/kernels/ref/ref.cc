@@ -107,7 +107,7 @@ void Attend(const Attention& a) {
     double largest = -HUGE_VAL;
     double total = 0;
     std::fill_n(out, a.head_dim, 0.0f);
-    for (size_t t = 0; t < a.n_context; ++t) {
+    for (size_t t = a.first; t < a.n_context; ++t) {
       const uint8_t* keys = a.kv_base + a.blocks[t / kKvTokens] * a.block_bytes + a.head_offset;
       const uint8_t* values = keys + values_offset;
       const uint8_t* scales = values + values_offset;

@@ -4,56 +4,11 @@
 
 #include <cmath>
 
-#include "base/bytes.h"
 #include "model/arch/registry.h"
-#include "model/rope.h"
+#include "model/arch/rope_metadata.h"
 
 namespace bantam {
 namespace {
-
-// rope_freqs.weight: a divisor per pair of rotated dimensions, F32.
-Result<std::vector<float>> ReadRopeDivisors(ModelFile& file, size_t pairs) {
-  const TensorInfo* tensor = file.directory.Find("rope_freqs.weight");
-  if (tensor == nullptr) return std::vector<float>();
-  if (tensor->dtype != DType::kF32 || tensor->elements() != pairs) {
-    return Error(Code::kCorrupt, fmt::format("tensor rope_freqs.weight: {} elements of {}, expected {} of F32", tensor->elements(),
-                                             Info(tensor->dtype).name, pairs));
-  }
-  BANTAM_ASSIGN(const auto bytes, file.source->View(tensor->offset_bytes, tensor->size_bytes));
-  std::vector<float> divisors(pairs);
-  for (size_t i = 0; i < pairs; ++i) {
-    divisors[i] = LoadUnaligned<float>(bytes.data() + 4 * i);
-    if (divisors[i] == 0 || !std::isfinite(divisors[i])) {
-      return Error(Code::kCorrupt,
-                   fmt::format("tensor rope_freqs.weight: element {} is {}, expected a finite number but 0", i, divisors[i]));
-    }
-  }
-  return divisors;
-}
-
-Result<RopeSpec> ReadRope(ModelFile& file, const FamilyMetadata& metadata, uint32_t head_dim) {
-  RopeScaling scaling;
-  BANTAM_ASSIGN(scaling.rotated_dimensions, metadata.Read("rope.dimension_count", {2, head_dim}, head_dim));
-  BANTAM_ASSIGN(scaling.base, metadata.ReadNumber("rope.freq_base", 10000));
-  BANTAM_ASSIGN(const std::string_view type, metadata.ReadText("rope.scaling.type", "linear"));
-  BANTAM_ASSIGN(const double old_factor, metadata.ReadNumber("rope.scale_linear", 0));  // the key of early files
-  BANTAM_ASSIGN(const double factor, metadata.ReadNumber("rope.scaling.factor", old_factor));
-  if (scaling.rotated_dimensions % 2 != 0 || !(scaling.base > 0) || !(factor >= 0)) {
-    return Error(Code::kCorrupt, fmt::format("rotary embedding of {} dimensions, base {}, factor {}: expected an even number and "
-                                             "positive values; convert the model again",
-                                             scaling.rotated_dimensions, scaling.base, factor));
-  }
-  if (factor > 0 && type == "linear") {
-    scaling.linear_factor = factor;  // a factor of 0 is how some converters write "none"
-  } else if (type != "none" && type != "linear") {
-    return Error(Code::kUnsupported, fmt::format("rotary scaling of type {} is not supported; this build knows linear scaling and "
-                                                 "frequency tables",
-                                                 type));
-  }
-  BANTAM_ASSIGN(const std::vector<float> divisors, ReadRopeDivisors(file, scaling.rotated_dimensions / 2));
-  scaling.divisors = divisors;
-  return RopeSpec{RopeLayout::kInterleaved, InverseFrequencies(scaling)};
-}
 
 Result<LayerPlan> ReadLayer(const FamilyMetadata& metadata, uint32_t width) {
   LayerPlan layer;
@@ -95,7 +50,8 @@ Result<Config> ReadLlamaConfig(ModelFile& file, const FamilyMetadata& metadata) 
   config.norm_epsilon = static_cast<float>(epsilon);
   config.attention_scale = 1.0f / std::sqrt(static_cast<float>(layer.head_dim));
   config.experts = experts;
-  BANTAM_ASSIGN(config.rope, ReadRope(file, metadata, static_cast<uint32_t>(layer.head_dim)));
+  BANTAM_ASSIGN(config.rope, ReadRope(file, metadata, {layer.head_dim, config.context_max}));
+  config.rope.layout = RopeLayout::kInterleaved;
   config.layers.assign(layers, layer);
   return config;
 }
