@@ -17,8 +17,9 @@
 #include "base/rng.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
-#include "engine/bandwidth.h"
+#include "engine/machine.h"
 #include "engine/session.h"
+#include "engine/speed.h"
 #include "formats/gguf.h"
 #include "kernels/kernels.h"
 #include "model/load.h"
@@ -36,12 +37,6 @@ struct Options {
   size_t decode = 64;
   int repetitions = 5;
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n == 0 ? 0 : n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 class Report {
  public:
@@ -141,25 +136,12 @@ class LoadedModel {
     return loaded;
   }
 
-  // Random tokens, as the peer's bench uses: the prompt in one go, then single tokens from an empty context.
+  // As the peer's bench does: the prompt in one go, then single tokens from an empty context.
   Speed Run(const Options& options) {
-    Rng rng(7);
-    const auto token = [&] { return static_cast<uint32_t>(rng.Next() % session_->vocabulary()); };
-    std::vector<uint32_t> prompt(options.prompt);
-    for (uint32_t& id : prompt) id = token();
-    Speed speed;
-    session_->Truncate(0);
-    int64_t begin = clock_.NowNs();
-    (void)session_->Append(prompt).ok();
-    speed.prompt = static_cast<double>(prompt.size()) / Seconds(begin);
-    session_->Truncate(0);
-    begin = clock_.NowNs();
-    for (size_t i = 0; i < options.decode; ++i) {
-      const uint32_t id = token();
-      (void)session_->Append(std::span(&id, 1)).ok();
-    }
-    speed.decode = static_cast<double>(options.decode) / Seconds(begin);
-    return speed;
+    const SpeedTest prompt = {.prompt = true, .tokens = options.prompt};
+    const SpeedTest decode = {.prompt = false, .tokens = options.decode};
+    return {static_cast<double>(prompt.tokens) / TimeRun(*session_, prompt, clock_).value(),
+            static_cast<double>(decode.tokens) / TimeRun(*session_, decode, clock_).value()};
   }
 
   double Bandwidth() { return MeasureReadBandwidth(model_->weights.bytes(), *model_->kernels, pool_, clock_); }
@@ -167,7 +149,6 @@ class LoadedModel {
 
  private:
   explicit LoadedModel(int threads) : budget_(UINT64_MAX), pool_owner_(ThreadPool::Make(threads).value()), pool_(*pool_owner_) {}
-  double Seconds(int64_t begin) const { return static_cast<double>(clock_.NowNs() - begin) * 1e-9; }
 
   MonotonicClock clock_;
   MemoryBudget budget_;
@@ -251,7 +232,7 @@ int Main(int argc, char** argv) {
   app.add_option("--repetitions", options.repetitions, "the median of this many")->check(CLI::Range(1, 1000))->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   const auto files = MakeFileSystem();
-  const int processors = ReadSystemLimits(*files, /*root=*/"", AffinityProcessors()).processors;
+  const int processors = ReadSystemLimits(*files, /*root=*/"", AffinityProcessors()).cores;
   if (options.threads.empty()) options.threads = processors == 1 ? std::vector<int>{1} : std::vector<int>{1, processors};
   if (options.repetitions % 2 == 0) ++options.repetitions;
 

@@ -34,6 +34,8 @@ class MemoryFiles final : public FileSystem {
   Result<std::string> ReadText(const std::string&, size_t) override { return Error(Code::kNotFound, "no such file"); }
   Result<std::unique_ptr<FileWriter>> Create(const std::string&) override { return Error(Code::kDenied, "read-only"); }
   bool Exists(const std::string&) override { return true; }
+  Result<std::vector<Entry>> List(const std::string&) override { return Error(Code::kNotFound, "no such folder"); }
+  Status Remove(const std::string&) override { return Error(Code::kDenied, "read-only"); }
 
  private:
   const uint8_t* data_;

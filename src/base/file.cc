@@ -1,11 +1,13 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -179,6 +181,24 @@ class SystemFiles final : public FileSystem {
   }
 
   bool Exists(const std::string& path) override { return ::access(path.c_str(), F_OK) == 0; }
+
+  Result<std::vector<Entry>> List(const std::string& folder) override {
+    const std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(folder.c_str()), &::closedir);
+    if (open == nullptr) return SystemError(folder, "list it", errno);
+    std::vector<Entry> entries;
+    while (const dirent* entry = ::readdir(open.get())) {
+      struct stat info {};
+      if (::fstatat(::dirfd(open.get()), entry->d_name, &info, 0) != 0 || !S_ISREG(info.st_mode)) continue;
+      entries.push_back({entry->d_name, static_cast<uint64_t>(info.st_size)});
+    }
+    std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+    return entries;
+  }
+
+  Status Remove(const std::string& path) override {
+    if (::unlink(path.c_str()) != 0) return SystemError(path, "remove it", errno);
+    return Ok();
+  }
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 
@@ -49,6 +50,15 @@ class FileSystem {
   virtual Result<std::unique_ptr<FileWriter>> Create(const std::string& path) = 0;
 
   virtual bool Exists(const std::string& path) = 0;
+
+  // The regular files of a folder, by name. NotFound when there is no such folder.
+  struct Entry {
+    std::string name;
+    uint64_t size_bytes = 0;
+  };
+  virtual Result<std::vector<Entry>> List(const std::string& folder) = 0;
+
+  virtual Status Remove(const std::string& path) = 0;
 };
 
 // The operating system's files.

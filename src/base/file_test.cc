@@ -42,6 +42,22 @@ TEST_F(FileTest, WithoutCommitNothingStaysBehind) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Path("")));
 }
 
+TEST_F(FileTest, ListsAndRemovesRegularFiles) {
+  std::ofstream(folder_.Path("b")) << "four";
+  std::ofstream(folder_.Path("a"));
+  std::filesystem::create_directory(folder_.Path("folder"));
+  const auto listed = files_->List(folder_.Path(""));
+  ASSERT_TRUE(listed.ok());
+  ASSERT_EQ(listed->size(), 2u);
+  EXPECT_EQ((*listed)[0].name, "a");
+  EXPECT_EQ((*listed)[1].name, "b");
+  EXPECT_EQ((*listed)[1].size_bytes, 4u);
+  EXPECT_EQ(files_->List(folder_.Path("absent")).error().code(), Code::kNotFound);
+  EXPECT_TRUE(files_->Remove(folder_.Path("b")).ok());
+  EXPECT_FALSE(files_->Exists(folder_.Path("b")));
+  EXPECT_EQ(files_->Remove(folder_.Path("b")).error().code(), Code::kNotFound);
+}
+
 TEST_F(FileTest, ReplacingKeepsPermissionsAndFollowsLinks) {
   std::ofstream(folder_.Path("private")) << "old";
   ASSERT_EQ(::chmod(folder_.Path("private").c_str(), 0600), 0);

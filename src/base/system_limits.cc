@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <vector>
 
@@ -129,14 +130,26 @@ double LegacyCpuQuota(FileSystem& files, const std::vector<std::string>& folders
   return processors;
 }
 
+// Processors that list the same siblings are one core.
+int CountCores(FileSystem& files, const std::string& root, const std::vector<int>& affinity) {
+  std::set<std::string> cores;
+  for (const int processor : affinity) {
+    const auto siblings =
+        files.ReadText(fmt::format("{}/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", root, processor), kSystemFileMax);
+    cores.insert(siblings.ok() ? *siblings : fmt::format("processor {}", processor));
+  }
+  return std::max(1, static_cast<int>(cores.size()));
+}
+
 }  // namespace
 
-SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, int affinity_processors) {
+SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const std::vector<int>& affinity) {
   SystemLimits limits;
   limits.memory_available_bytes = kNoLimit;
   if (const auto meminfo = files.ReadText(root + "/proc/meminfo", kSystemFileMax); meminfo.ok()) {
-    limits.memory_available_bytes =
-        FindNumber(*meminfo, "MemAvailable:").value_or(FindNumber(*meminfo, "MemTotal:").value_or(kNoLimit / 1024)) * 1024;
+    const uint64_t total_kib = FindNumber(*meminfo, "MemTotal:").value_or(kNoLimit / 1024);
+    limits.memory_total_bytes = total_kib * 1024;
+    limits.memory_available_bytes = FindNumber(*meminfo, "MemAvailable:").value_or(total_kib) * 1024;
   }
   const auto group_text = files.ReadText(root + "/proc/self/cgroup", kSystemFileMax);
   const GroupPaths groups = ParseGroups(group_text.ok() ? *group_text : std::string());
@@ -145,22 +158,34 @@ SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, int af
   const auto memory = GroupFolders(mount + "/memory", groups.memory);
   const auto cpu = GroupFolders(mount + "/cpu", groups.cpu);
 
-  const uint64_t left = std::min(GroupMemoryLeft(files, unified, "memory.max", "memory.current", "inactive_file "),
-                                 GroupMemoryLeft(files, memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
-  limits.memory_available_bytes = std::min(limits.memory_available_bytes, left);
+  limits.group_memory_left_bytes =
+      std::min(GroupMemoryLeft(files, unified, "memory.max", "memory.current", "inactive_file "),
+               GroupMemoryLeft(files, memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
+  // Version 1 writes "no limit" as a number beyond any machine.
+  if (limits.group_memory_left_bytes >= limits.memory_total_bytes) limits.group_memory_left_bytes = kNoLimit;
+  limits.memory_available_bytes = std::min(limits.memory_available_bytes, limits.group_memory_left_bytes);
 
   const double quota = std::min(UnifiedCpuQuota(files, unified), LegacyCpuQuota(files, cpu));
-  limits.processors = std::max(1, affinity_processors);
+  limits.processor_quota = std::isinf(quota) ? 0 : quota;
+  limits.affinity_processors = std::max(1, static_cast<int>(affinity.size()));
+  limits.processors = limits.affinity_processors;
   // A quota of 1.5 processors runs two threads, each throttled part of the time: round down, but never to none.
   if (quota < limits.processors) limits.processors = std::max(1, static_cast<int>(std::floor(quota)));
+  limits.cores = std::min(limits.processors, CountCores(files, root, affinity));
   return limits;
 }
 
-int AffinityProcessors() {
+std::vector<int> AffinityProcessors() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
+  std::vector<int> processors;
+  if (::sched_getaffinity(0, sizeof(set), &set) == 0) {
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &set)) processors.push_back(cpu);
+    }
+  }
+  if (processors.empty()) processors.push_back(0);
+  return processors;
 }
 
 uint64_t PeakResidentBytes() {

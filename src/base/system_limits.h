@@ -3,22 +3,28 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/file.h"
 
 namespace bantam {
 
 struct SystemLimits {
-  uint64_t memory_available_bytes = 0;  // what can be taken now without swapping, within the control group's limit
-  int processors = 1;                   // usable at once: affinity mask and CPU quota, at least 1
+  uint64_t memory_total_bytes = 0;                // of the machine
+  uint64_t memory_available_bytes = 0;            // what can be taken now without swapping, within the control group's limit
+  uint64_t group_memory_left_bytes = UINT64_MAX;  // below the tightest control group; UINT64_MAX: no limit
+  double processor_quota = 0;                     // of the tightest control group; 0: none
+  int affinity_processors = 1;                    // in the affinity mask
+  int processors = 1;                             // usable at once: affinity mask and CPU quota, at least 1
+  int cores = 1;                                  // physical cores among them: threads beyond that share arithmetic units
 };
 
-// Reads ROOT/proc/meminfo, ROOT/proc/self/cgroup and the control-group files (v1 and v2) below ROOT/sys/fs/cgroup.
-// `affinity_processors` comes from AffinityProcessors(), or from a test. Missing files mean "no limit".
-SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, int affinity_processors);
+// Reads ROOT/proc/meminfo, ROOT/proc/self/cgroup, the control-group files (v1 and v2) below ROOT/sys/fs/cgroup, and which processors are
+// siblings below ROOT/sys/devices/system/cpu. `affinity` comes from AffinityProcessors(), or from a test. Missing files mean "no limit".
+SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const std::vector<int>& affinity);
 
-// Processors in this thread's affinity mask, at least 1.
-int AffinityProcessors();
+// Numbers of the processors in this thread's affinity mask, at least one.
+std::vector<int> AffinityProcessors();
 
 // The most memory this process has held so far (resident set, high-water mark), in bytes.
 uint64_t PeakResidentBytes();

@@ -17,7 +17,11 @@ class SystemLimitsTest : public ::testing::Test {
     std::filesystem::create_directories(whole.parent_path());
     std::ofstream(whole) << text;
   }
-  SystemLimits Read(int processors) { return ReadSystemLimits(*files_, folder_.Path(""), processors); }
+  SystemLimits Read(int processors) {
+    std::vector<int> affinity(static_cast<size_t>(processors));
+    for (int i = 0; i < processors; ++i) affinity[static_cast<size_t>(i)] = i;
+    return ReadSystemLimits(*files_, folder_.Path(""), affinity);
+  }
 
   testing::TemporaryFolder folder_;
   std::unique_ptr<FileSystem> files_ = MakeFileSystem();
@@ -30,6 +34,18 @@ TEST_F(SystemLimitsTest, PlainMachine) {
   const SystemLimits limits = Read(4);
   EXPECT_EQ(limits.memory_available_bytes, uint64_t{6000000} * 1024);
   EXPECT_EQ(limits.processors, 4);
+}
+
+TEST_F(SystemLimitsTest, SiblingsAreOneCore) {
+  for (const char* cpu : {"0", "4"}) Put(std::string("sys/devices/system/cpu/cpu") + cpu + "/topology/thread_siblings_list", "0,4\n");
+  for (const char* cpu : {"1", "5"}) Put(std::string("sys/devices/system/cpu/cpu") + cpu + "/topology/thread_siblings_list", "1,5\n");
+  EXPECT_EQ(ReadSystemLimits(*files_, folder_.Path(""), {0, 1, 4, 5}).cores, 2);
+  EXPECT_EQ(ReadSystemLimits(*files_, folder_.Path(""), {0, 1, 4, 5}).processors, 4);
+  EXPECT_EQ(ReadSystemLimits(*files_, folder_.Path(""), {1, 5}).cores, 1);
+  EXPECT_EQ(ReadSystemLimits(*files_, folder_.Path(""), {0, 1, 7}).cores, 3) << "a processor without the file counts for itself";
+  Put("proc/self/cgroup", "0::/\n");
+  Put("sys/fs/cgroup/cpu.max", "100000 100000\n");
+  EXPECT_EQ(ReadSystemLimits(*files_, folder_.Path(""), {0, 1, 4, 5}).cores, 1) << "never more than the quota";
 }
 
 TEST_F(SystemLimitsTest, UnifiedGroupAndItsParents) {
@@ -74,7 +90,7 @@ TEST_F(SystemLimitsTest, WithoutAnyOfTheFilesThereIsNoLimit) {
 }
 
 TEST(SystemLimits, OfThisMachine) {
-  EXPECT_GE(AffinityProcessors(), 1);
+  EXPECT_GE(AffinityProcessors().size(), 1u);
   EXPECT_GT(PeakResidentBytes(), uint64_t{1} << 20);
 }
 

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "base/json.h"
-#include "cli/demo_model.h"
 #include "cli/load.h"
+#include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "formats/gguf.h"

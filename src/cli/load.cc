@@ -18,15 +18,20 @@ CLI::Validator WholeNumber() {
   return CLI::Validator(check, "");
 }
 
-void AddRunOptions(CLI::App& verb, RunOptions* options) {
+void AddLoadOptions(CLI::App& verb, RunOptions* options) {
   verb.add_option("--memory", options->memory, "hard limit for the whole process, such as 512M; auto: what is available")
       ->capture_default_str();
-  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)")->check(WholeNumber());
-  verb.add_option("-t,--threads", options->threads, "threads (default: usable processors)")->check(WholeNumber());
-  verb.add_option("--kernels", options->kernels, "kernel set: auto, avx512, avx2 or ref")->capture_default_str();
+  verb.add_option("--kernels", options->kernels, fmt::format("kernel set: auto or {}", fmt::join(KernelSetNames(), ", ")))
+      ->capture_default_str();
   verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
   verb.add_option("--rope-scaling", options->rope_scaling,
                   "stretch the positions for a longer context, such as yarn:4: linear, ntk, dynamic or yarn, and a factor");
+}
+
+void AddRunOptions(CLI::App& verb, RunOptions* options) {
+  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)")->check(WholeNumber());
+  verb.add_option("-t,--threads", options->threads, "threads (default: usable physical cores)")->check(WholeNumber());
+  AddLoadOptions(verb, options);
 }
 
 namespace {
@@ -50,12 +55,12 @@ Result<RopeOverride> ParseRopeScaling(const std::string& text) {
   return rope;
 }
 
-Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutline& outline, int processors, const StepShape& shape) {
+Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutline& outline, int cores, const StepShape& shape) {
   PlanOptions plan;
   if (options.threads < 0 || options.threads > ThreadPool::kThreadsMax) {
     return Error(Code::kInvalidArgument, fmt::format("--threads {}: expected 1 to {}", options.threads, ThreadPool::kThreadsMax));
   }
-  plan.threads = options.threads == 0 ? std::min(processors, ThreadPool::kThreadsMax) : options.threads;
+  plan.threads = options.threads == 0 ? std::min(cores, ThreadPool::kThreadsMax) : options.threads;
   if (!options.kv.empty()) {
     const auto type = KvTypeFromName(options.kv);
     if (!type) return Error(Code::kInvalidArgument, fmt::format("--kv {}: expected f32, f16 or q8", options.kv));
@@ -79,7 +84,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));
   BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels, rope));
   FitRequest fit;
-  BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(request.run, prepared.outline, limits.processors, request.shape));
+  BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(request.run, prepared.outline, limits.cores, request.shape));
   fit.limit_bytes = limits.memory_available_bytes;
   if (request.run.memory != "auto") {
     BANTAM_ASSIGN(const uint64_t asked, ParseBytes(request.run.memory, "--memory"));
@@ -94,6 +99,13 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   prepared.processors = limits.processors;
   prepared.file = std::move(file);
   return prepared;
+}
+
+Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, const std::string& path) {
+  const size_t tokens = prepared.outline.program.vocabulary;
+  if (tokenizer.size() <= tokens) return Ok();
+  return Error(Code::kCorrupt,
+               fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path, tokenizer.size(), tokens));
 }
 
 Result<Loaded> Load(Prepared prepared) {

@@ -25,7 +25,7 @@ inline constexpr size_t kContextDefault = 4096;
 struct RunOptions {
   std::string memory = "auto";  // --memory; auto: what is available
   size_t context = 0;           // --context, 0: min(trained, kContextDefault)
-  int threads = 0;              // -t, 0: all usable processors
+  int threads = 0;              // -t, 0: all usable physical cores
   std::string kernels = "auto";
   std::string kv;            // --kv, empty: f16, or q8 when memory is short
   std::string rope_scaling;  // --rope-scaling KIND:FACTOR, empty: the model's own
@@ -34,6 +34,8 @@ struct RunOptions {
 // For options that take a count: decimal digits.
 CLI::Validator WholeNumber();
 
+// How a model is loaded: memory, kernels, KV type, positions. AddRunOptions adds the context and the threads.
+void AddLoadOptions(CLI::App& verb, RunOptions* options);
 void AddRunOptions(CLI::App& verb, RunOptions* options);
 
 // Sizes of steps that a verb wants.
@@ -59,6 +61,9 @@ struct PrepareRequest {
 
 // Errors are those of each step; they name the input.
 Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request);
+
+// Corrupt when the vocabulary has tokens that the model has not.
+Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, const std::string& path);
 
 // A model in memory and one session on it.
 struct Loaded {

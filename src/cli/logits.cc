@@ -4,9 +4,9 @@
 #include <memory>
 #include <string>
 
-#include "cli/demo_model.h"
 #include "cli/ids.h"
 #include "cli/load.h"
+#include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "formats/gguf.h"

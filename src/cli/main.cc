@@ -11,20 +11,27 @@
 
 namespace {
 
+std::string VerbNames(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", verb->get_name());
+  }
+  return names;
+}
+
 // CLI11 reports what is wrong with a command line by exceptions; they end here.
 int Main(int argc, char** argv) {
   bantam::InstallSignalHandlers();
   CLI::App app("Small language models on small machines.", "bantam");
   app.set_version_flag("--version", std::string("bantam ") + BANTAM_VERSION);
   app.require_subcommand(0, 1);
-  app.footer(
-      "bantam VERB --help explains each verb.\n"
-      "Exit codes: 0 success, 2 usage, 3 bad input file, 4 not enough memory, 5 unavailable, 130 interrupted.");
+  app.footer(fmt::format("bantam VERB --help explains each verb.\nExit codes: {}", bantam::kExitCodes));
   bantam::Action action;
-  bantam::AddRunVerb(app, &action);
-  bantam::AddInspectVerb(app, &action);
-  bantam::AddTokenizeVerb(app, &action);
-  bantam::AddLogitsVerb(app, &action);
+  for (const auto add : {bantam::AddRunVerb, bantam::AddInspectVerb, bantam::AddTokenizeVerb, bantam::AddLogitsVerb,
+                         bantam::AddPerplexityVerb, bantam::AddBenchVerb, bantam::AddDoctorVerb, bantam::AddListVerb, bantam::AddRmVerb,
+                         bantam::AddCompletionVerb, bantam::AddManVerb}) {
+    add(app, &action);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
@@ -33,7 +40,7 @@ int Main(int argc, char** argv) {
     const auto verbs = app.get_subcommands();  // those on this command line
     const std::string help = verbs.empty() ? "bantam --help" : fmt::format("bantam {} --help", verbs.front()->get_name());
     std::string message = error.what();
-    if (verbs.empty() && argc > 1) message = fmt::format("{}: expected a verb: run, inspect, tokenize or logits", argv[1]);
+    if (verbs.empty() && argc > 1) message = fmt::format("{}: expected a verb: {}", argv[1], VerbNames(app));
     return bantam::Fail(bantam::Error(bantam::Code::kInvalidArgument, fmt::format("{}; see {}", message, help)));
   }
   if (!action) {

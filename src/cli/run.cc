@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "cli/demo_model.h"
 #include "cli/load.h"
+#include "cli/model_folder.h"
 #include "cli/sampling.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "engine/bandwidth.h"
 #include "engine/chat.h"
+#include "engine/machine.h"
 #include "formats/gguf.h"
 #include "model/arch/registry.h"
 #include "model/vocabulary.h"
@@ -306,10 +306,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
   }
   DeferInterrupts();
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, options.run, StepShape{}}));
-  if (tokenizer.size() > prepared.outline.program.vocabulary) {
-    return Error(Code::kCorrupt, fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path,
-                                             tokenizer.size(), prepared.outline.program.vocabulary));
-  }
+  BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
   NoteChanges(prepared, options.run);
   const bool chat = !options.has_prompt && !options.raw && StdinIsTerminal() && StdoutIsTerminal();
   std::string prompt;

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <string_view>
 
 #include "base/file.h"
 
@@ -15,5 +16,14 @@ void AddRunVerb(CLI::App& app, Action* action);
 void AddInspectVerb(CLI::App& app, Action* action);
 void AddTokenizeVerb(CLI::App& app, Action* action);
 void AddLogitsVerb(CLI::App& app, Action* action);
+void AddPerplexityVerb(CLI::App& app, Action* action);
+void AddBenchVerb(CLI::App& app, Action* action);
+void AddDoctorVerb(CLI::App& app, Action* action);
+void AddListVerb(CLI::App& app, Action* action);
+void AddRmVerb(CLI::App& app, Action* action);
+void AddManVerb(CLI::App& app, Action* action);
+void AddCompletionVerb(CLI::App& app, Action* action);
+
+inline constexpr std::string_view kExitCodes = "0 success, 2 usage, 3 bad input file, 4 not enough memory, 5 unavailable, 130 interrupted.";
 
 }  // namespace bantam

@@ -45,7 +45,7 @@ Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs, cons
     rows_.push_back({tokens[i], static_cast<uint32_t>(begin + i), sequence_.tables()});
     if (all_outputs || i + 1 == tokens.size()) output_rows_.push_back(static_cast<uint32_t>(i));
   }
-  if (!executor_->Run({rows_, output_rows_, cache_.base(), cancelled ? &cancelled : nullptr})) {
+  if (!executor_->Run({rows_, output_rows_, cache_.base(), cancelled ? &cancelled : nullptr, profile_})) {
     return Error(Code::kCancelled, "reading the prompt was interrupted");
   }
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());

@@ -50,6 +50,9 @@ class Session {
   // After the last token appended: [vocabulary].
   std::span<const float> logits() const { return {executor_->logits() + last_output_ * vocabulary(), vocabulary()}; }
 
+  // From here on steps add their times to `profile`, which outlives them; null: no more.
+  void Profile(StepProfile* profile) { profile_ = profile; }
+
   // What attention reads of KV for one token after `context - 1` others, over all layers.
   uint64_t KvReadBytes(size_t context) const { return layout_.ReadBytes(context); }
 
@@ -69,6 +72,7 @@ class Session {
   std::vector<StepRow> rows_;
   std::vector<uint32_t> output_rows_;
   size_t last_output_ = 0;
+  StepProfile* profile_ = nullptr;
 };
 
 // Why an answer ended.

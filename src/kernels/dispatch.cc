@@ -1,5 +1,8 @@
 #include <fmt/format.h>
 
+#include <span>
+#include <utility>
+
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
 #include "tensor/half.h"
@@ -14,30 +17,65 @@ namespace {
 
 static_assert(kernels::kRows == kPanelRows && kernels::kKinds == kPanelKinds && kernels::kQuantizedMin == kQuantizedMin);
 
+struct Instructions {
+  const char* name;
+  bool (*present)();
+};
+
 struct Candidate {
   const KernelSet* set;
-  bool (*runs_here)();
+  std::span<const Instructions> needs;
 };
 
 #if defined(__x86_64__)
-bool HasAvx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-}
-bool HasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+// __builtin_cpu_supports takes a literal.
+#define BANTAM_X86(name)                                   \
+  Instructions {                                           \
+    name, [] { return __builtin_cpu_supports(name) != 0; } \
+  }
+constexpr Instructions kAvx512Needs[] = {BANTAM_X86("avx512f"), BANTAM_X86("avx512bw"), BANTAM_X86("avx512dq"), BANTAM_X86("avx512vl"),
+                                         BANTAM_X86("avx512vnni")};
+constexpr Instructions kAvx2Needs[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"), BANTAM_X86("f16c")};
+#undef BANTAM_X86
 #endif
-bool Always() { return true; }
 
 // Fastest first.
 constexpr Candidate kCandidates[] = {
 #if defined(__x86_64__)
-    {&kernels::kAvx512, HasAvx512},
-    {&kernels::kAvx2, HasAvx2},
+    {&kernels::kAvx512, kAvx512Needs},
+    {&kernels::kAvx2, kAvx2Needs},
 #endif
-    {&kernels::kReference, Always},
+    {&kernels::kReference, {}},
 };
 
+// Names of the instructions that this processor lacks for the set.
+std::string MissingFor(const Candidate& candidate) {
+  std::string missing;
+  for (const Instructions& need : candidate.needs) {
+    if (!need.present()) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", need.name);
+  }
+  return missing;
+}
+
+bool RunsHere(const Candidate& candidate) { return MissingFor(candidate).empty(); }
+
 }  // namespace
+
+std::vector<KernelSetReport> ExamineKernels() {
+  std::vector<KernelSetReport> reports;
+  for (const Candidate& candidate : kCandidates) {
+    KernelSetReport report;
+    report.name = candidate.set->name;
+    for (const Instructions& need : candidate.needs) report.needs += fmt::format("{}{}", report.needs.empty() ? "" : ", ", need.name);
+    report.missing = MissingFor(candidate);
+    if (report.missing.empty()) {
+      const Status tested = SelfTest(*candidate.set);
+      report.self_test = tested.ok() ? "passed" : tested.error().message();
+    }
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
 
 std::vector<std::string_view> KernelSetNames() {
   std::vector<std::string_view> names;
@@ -48,7 +86,7 @@ std::vector<std::string_view> KernelSetNames() {
 std::vector<const KernelSet*> RunnableKernels() {
   std::vector<const KernelSet*> sets;
   for (const Candidate& candidate : kCandidates) {
-    if (candidate.runs_here()) sets.push_back(candidate.set);
+    if (RunsHere(candidate)) sets.push_back(candidate.set);
   }
   return sets;
 }
@@ -57,12 +95,13 @@ Result<const KernelSet*> ChooseKernels(std::string_view name) {
   for (const Candidate& candidate : kCandidates) {
     if (name == "auto") {
       // A set that disagrees with the reference is passed over: slow and right beats fast and wrong.
-      if (candidate.runs_here() && SelfTest(*candidate.set).ok()) return candidate.set;
+      if (RunsHere(candidate) && SelfTest(*candidate.set).ok()) return candidate.set;
       continue;
     }
     if (name != candidate.set->name) continue;
-    if (!candidate.runs_here()) {
-      return Error(Code::kUnavailable, fmt::format("--kernels {}: this processor lacks the instructions; use --kernels auto", name));
+    if (!RunsHere(candidate)) {
+      return Error(Code::kUnavailable,
+                   fmt::format("--kernels {}: this processor lacks {}; use --kernels auto", name, MissingFor(candidate)));
     }
     if (Status tested = SelfTest(*candidate.set); !tested.ok()) {
       return Error(Code::kUnavailable, fmt::format("--kernels {}: {}; use --kernels auto", name, tested.error().message()));

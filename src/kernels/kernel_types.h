@@ -71,6 +71,13 @@ inline constexpr size_t AttentionScratchFloats(size_t head_dim, size_t group) {
 // A checksum of `bytes` bytes, read as fast as the set can: measures the memory, not the arithmetic.
 using ReadFunction = uint64_t (*)(const uint8_t* data, size_t bytes);
 
+// Arithmetic without memory: `rounds` rounds of multiply-adds on registers. Returns something that depends on them. Measures what
+// the units can do at most.
+struct Peak {
+  uint64_t (*run)(uint64_t rounds);
+  uint64_t multiplies_per_round;
+};
+
 struct KernelSet {
   const char* name;
   bool quantized[kKinds];  // the product of this kind takes ActivationBlocks
@@ -80,6 +87,8 @@ struct KernelSet {
   SwiGluFunction swiglu;
   AttentionFunction attention[kKvTypes];
   ReadFunction read;
+  Peak int8_peak;
+  Peak float_peak;
 };
 
 }  // namespace bantam::kernels

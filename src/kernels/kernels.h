@@ -17,6 +17,15 @@ using kernels::KernelSet;
 // InvalidArgument for an unknown name; Unavailable when the processor lacks the set or the self-test fails.
 Result<const KernelSet*> ChooseKernels(std::string_view name);
 
+// What this processor makes of each set of this build, fastest first.
+struct KernelSetReport {
+  std::string_view name;
+  std::string needs;      // instructions
+  std::string missing;    // of those; empty when the set can run
+  std::string self_test;  // "passed", or why not; empty when the set cannot run
+};
+std::vector<KernelSetReport> ExamineKernels();
+
 // Names of the sets this build contains, fastest first, "ref" last.
 std::vector<std::string_view> KernelSetNames();
 

@@ -89,8 +89,11 @@ bool Executor::Run(const Step& step) {
   constexpr size_t kNever = std::numeric_limits<size_t>::max();
   step_ = &step;
   stop_before_ = kNever;
+  if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
   pool_.Run([this](int thread) {
+    StepProfile* profile = thread == 0 ? step_->profile : nullptr;
     for (size_t i = 0; i < program_.ops.size(); ++i) {
+      const int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
       if (barrier_before_[i]) {
         // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A
         // slow reader may already see a later decision, which is why the operation's number is told and not a flag.
@@ -99,6 +102,7 @@ bool Executor::Run(const Step& step) {
         if (stop_before_ <= i) return;
       }
       std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
+      if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;
     }
   });
   step_ = nullptr;

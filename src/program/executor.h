@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/memory_budget.h"
 #include "base/result.h"
 #include "base/threads.h"
@@ -31,11 +32,18 @@ struct StepRow {
 // Asked now and then, on the calling thread, while a step runs: true ends the step early.
 using Cancelled = std::function<bool()>;
 
+// Where the time of steps goes: nanoseconds of thread 0 per operation, waiting for the others included. Filled by Run.
+struct StepProfile {
+  const Clock& clock;
+  std::vector<int64_t> op_ns;
+};
+
 struct Step {
   std::span<const StepRow> rows;          // at most PlanOptions::step_tokens
   std::span<const uint32_t> output_rows;  // rows whose logits are wanted, at most PlanOptions::step_outputs
   PerKvPart<uint8_t*> kv_base;            // block b starts at kv_base[part] + b * KvLayout::block_bytes(part)
   const Cancelled* cancelled = nullptr;
+  StepProfile* profile = nullptr;
 };
 
 struct ExecutorSetup {

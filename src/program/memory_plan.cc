@@ -88,22 +88,41 @@ Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request) 
   }
 }
 
-uint64_t DecodeReadBytes(const Program& program) {
-  const auto matrix_bytes = [&](WeightId id) {
-    const WeightSpec& spec = program.weights[id];
-    return WeightBytes(spec) / spec.matrices;
-  };
-  uint64_t total = 0;
+namespace {
+
+// Calls visit(weight, input, times) for every matrix that a token is multiplied with.
+template <typename Visit>
+void ForEachProduct(const Program& program, Visit visit) {
   for (const Op& op : program.ops) {
     if (const auto* product = std::get_if<MatMulOp>(&op)) {
-      for (const MatMulPart& part : product->parts) total += matrix_bytes(part.weight);
+      for (const MatMulPart& part : product->parts) visit(part.weight, product->in, 1);
     } else if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) {
-      total += matrix_bytes(gated->gate.weight) + matrix_bytes(gated->up.weight);
+      visit(gated->gate.weight, gated->in, 1);
+      visit(gated->up.weight, gated->in, 1);
     } else if (const auto* expert = std::get_if<ExpertMatMulOp>(&op)) {
-      total += matrix_bytes(expert->weight) * program.experts_used;
+      visit(expert->weight, expert->in, program.experts_used);
     }
   }
+}
+
+}  // namespace
+
+uint64_t DecodeReadBytes(const Program& program) {
+  uint64_t total = 0;
+  ForEachProduct(program, [&](WeightId weight, BufferId, uint64_t times) {
+    const WeightSpec& spec = program.weights[weight];
+    total += WeightBytes(spec) / spec.matrices * times;
+  });
   return total;
+}
+
+Multiplies CountMultiplies(const Program& program) {
+  Multiplies count;
+  ForEachProduct(program, [&](WeightId weight, BufferId in, uint64_t times) {
+    const WeightSpec& spec = program.weights[weight];
+    (program.buffers[in].rows == Rows::kOutputs ? count.per_output : count.per_token) += spec.rows * spec.columns * times;
+  });
+  return count;
 }
 
 std::string Describe(const MemoryPlan& plan) {

@@ -63,6 +63,12 @@ Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request);
 
 // Bytes of weights that decoding one token reads; of experts, those used.
 uint64_t DecodeReadBytes(const Program& program);
+// Multiplications by weights: for each token of a step, and for each token whose logits are wanted.
+struct Multiplies {
+  uint64_t per_token = 0;
+  uint64_t per_output = 0;
+};
+Multiplies CountMultiplies(const Program& program);
 
 // The plan as lines of text, largest part first.
 std::string Describe(const MemoryPlan& plan);

@@ -104,6 +104,12 @@ TEST_F(MemoryPlanTest, ReadBytesAreTheMatricesOfAToken) {
   EXPECT_EQ(DecodeReadBytes(program_), plan.weights_bytes - embedding - 5 * 1024) << "all but look-ups and norms";
 }
 
+TEST_F(MemoryPlanTest, MultipliesByHand) {
+  const Multiplies count = CountMultiplies(program_);
+  EXPECT_EQ(count.per_token, 2u * (2 * 256 * 256 + 2 * 64 * 256 + 3 * 512 * 256));
+  EXPECT_EQ(count.per_output, 300u * 256);
+}
+
 TEST_F(MemoryPlanTest, DescribesEveryPart) {
   const std::string text = Describe(PlanMemory(program_, Request(0).wanted, 77));
   for (const char* part : {"weights", "kv", "activations", "vocabulary", "program", "total"}) {

@@ -64,6 +64,14 @@ class FaultyFiles final : public FileSystem {
     return std::unique_ptr<FileWriter>(std::make_unique<FaultyWriter>(std::move(writer), fuse_));
   }
   bool Exists(const std::string& path) override { return inner_->Exists(path); }
+  Result<std::vector<Entry>> List(const std::string& folder) override {
+    BANTAM_TRY(fuse_.Burn("list"));
+    return inner_->List(folder);
+  }
+  Status Remove(const std::string& path) override {
+    BANTAM_TRY(fuse_.Burn("remove"));
+    return inner_->Remove(path);
+  }
 
  private:
   std::unique_ptr<FileSystem> inner_ = MakeFileSystem();

@@ -536,6 +536,35 @@ uint64_t Read(const uint8_t* data, size_t bytes) {
   return sum;
 }
 
+// Independent chains, enough to hide the latency of two units.
+constexpr int kPeakChains = 10;
+
+// Each product changes one factor, or the compiler would make it once.
+uint64_t RunInt8Peak(uint64_t rounds) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  const __m256i a = _mm256_set1_epi8(3);
+  __m256i sums[kPeakChains];
+  for (__m256i& sum : sums) sum = _mm256_set1_epi32(1);
+  for (uint64_t round = 0; round < rounds; ++round) {
+    for (__m256i& sum : sums) sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, sum), ones));
+  }
+  uint64_t checksum = 0;
+  for (const __m256i& sum : sums) checksum += static_cast<uint64_t>(static_cast<uint32_t>(_mm256_extract_epi32(sum, 0)));
+  return checksum;
+}
+
+uint64_t RunFloatPeak(uint64_t rounds) {
+  const __m256 a = _mm256_set1_ps(0.5f);
+  __m256 sums[kPeakChains];
+  for (__m256& sum : sums) sum = _mm256_set1_ps(1.0f);
+  for (uint64_t round = 0; round < rounds; ++round) {
+    for (__m256& sum : sums) sum = _mm256_fmadd_ps(sum, a, a);
+  }
+  float total = 0;
+  for (const __m256& sum : sums) total += SumLanes(sum);
+  return static_cast<uint64_t>(total);
+}
+
 }  // namespace
 
 const KernelSet kAvx2 = {
@@ -553,6 +582,8 @@ const KernelSet kAvx2 = {
     .swiglu = SwiGlu,
     .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
     .read = Read,
+    .int8_peak = {RunInt8Peak, kPeakChains * 32},
+    .float_peak = {RunFloatPeak, kPeakChains * 8},
 };
 
 }  // namespace bantam::kernels

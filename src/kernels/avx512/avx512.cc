@@ -503,6 +503,34 @@ uint64_t Read(const uint8_t* data, size_t bytes) {
   return sum;
 }
 
+// Independent chains, enough to hide the latency of two units.
+constexpr int kPeakChains = 12;
+
+uint64_t RunInt8Peak(uint64_t rounds) {
+  const __m512i a = _mm512_set1_epi8(3);
+  const __m512i b = _mm512_set1_epi8(5);
+  __m512i sums[kPeakChains];
+  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+  for (uint64_t round = 0; round < rounds; ++round) {
+    for (__m512i& sum : sums) sum = _mm512_dpbusd_epi32(sum, a, b);
+  }
+  uint64_t checksum = 0;
+  for (const __m512i& sum : sums) checksum += static_cast<uint64_t>(static_cast<uint32_t>(_mm512_reduce_add_epi32(sum)));
+  return checksum;
+}
+
+uint64_t RunFloatPeak(uint64_t rounds) {
+  const __m512 a = _mm512_set1_ps(0.5f);
+  __m512 sums[kPeakChains];
+  for (__m512& sum : sums) sum = _mm512_set1_ps(1.0f);
+  for (uint64_t round = 0; round < rounds; ++round) {
+    for (__m512& sum : sums) sum = _mm512_fmadd_ps(sum, a, a);
+  }
+  float total = 0;
+  for (const __m512& sum : sums) total += _mm512_reduce_add_ps(sum);
+  return static_cast<uint64_t>(total);
+}
+
 }  // namespace
 
 const KernelSet kAvx512 = {
@@ -520,6 +548,8 @@ const KernelSet kAvx512 = {
     .swiglu = SwiGlu,
     .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
     .read = Read,
+    .int8_peak = {RunInt8Peak, kPeakChains * 64},
+    .float_peak = {RunFloatPeak, kPeakChains * 16},
 };
 
 }  // namespace bantam::kernels

@@ -146,6 +146,27 @@ uint64_t Read(const uint8_t* data, size_t bytes) {
   return sum;
 }
 
+constexpr size_t kPeakWidth = 256;
+
+// As wide as the compiler makes it. The factors change with each round, or the sums would be known beforehand.
+template <typename Factor, typename Sum>
+uint64_t RunPeak(uint64_t rounds) {
+  Factor a[kPeakWidth];
+  Factor b[kPeakWidth];
+  Sum sums[kPeakWidth] = {};
+  for (size_t i = 0; i < kPeakWidth; ++i) {
+    a[i] = static_cast<Factor>(i % 7);
+    b[i] = static_cast<Factor>(i % 5);
+  }
+  for (uint64_t round = 0; round < rounds; ++round) {
+    a[round % kPeakWidth] = static_cast<Factor>(round % 3);
+    for (size_t i = 0; i < kPeakWidth; ++i) sums[i] = static_cast<Sum>(sums[i] + static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]));
+  }
+  uint64_t checksum = 0;
+  for (const Sum sum : sums) checksum += static_cast<uint64_t>(sum);
+  return checksum;
+}
+
 }  // namespace
 
 const KernelSet kReference = {
@@ -161,6 +182,8 @@ const KernelSet kReference = {
     .swiglu = SwiGlu,
     .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
     .read = Read,
+    .int8_peak = {RunPeak<int8_t, uint32_t>, kPeakWidth},
+    .float_peak = {RunPeak<float, float>, kPeakWidth},
 };
 
 }  // namespace bantam::kernels

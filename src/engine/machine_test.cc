@@ -1,4 +1,4 @@
-#include "engine/bandwidth.h"
+#include "engine/machine.h"
 
 #include <gtest/gtest.h>
 
@@ -25,6 +25,22 @@ TEST(Bandwidth, IsBytesPerTimeOfAPass) {
   // 1 MiB is read 64 times in a pass that takes one microsecond on this clock.
   EXPECT_DOUBLE_EQ(MeasureReadBandwidth(memory, kernels::kReference, pool, SteppingClock()), 64.0 * (1 << 20) * 1e6);
   EXPECT_EQ(MeasureReadBandwidth({}, kernels::kReference, pool, SteppingClock()), 0);
+}
+
+TEST(Peak, IsMultipliesPerTimeOfAPass) {
+  const auto pool = ThreadPool::Make(2).value();
+  const SteppingClock clock;  // every pass lasts a microsecond: rounds grow to their limit
+  const kernels::Peak peak = {[](uint64_t rounds) { return rounds; }, 100};
+  EXPECT_DOUBLE_EQ(MeasurePeak(peak, *pool, clock), 0x1p40 * 100 * 2 * 1e6);
+}
+
+// Each set's loops: more rounds, another result; so nothing was left out.
+TEST(Peak, LoopsDependOnTheirRounds) {
+  for (const KernelSet* set : RunnableKernels()) {
+    EXPECT_NE(set->int8_peak.run(1), set->int8_peak.run(2)) << set->name;
+    EXPECT_GT(set->float_peak.multiplies_per_round, 0u);
+    (void)set->float_peak.run(10);
+  }
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "cli/demo_model.h"
+#include "cli/model_folder.h"
 
 #include <fmt/format.h>
 
@@ -11,6 +11,13 @@ std::string ModelFolder() {
   if (cache != nullptr && cache[0] == '/') return fmt::format("{}/bantam/models", cache);  // relative ones are to be ignored
   const char* home = std::getenv("HOME");
   return fmt::format("{}/.cache/bantam/models", home == nullptr ? "" : home);
+}
+
+std::vector<FileSystem::Entry> ListModels(FileSystem& files) {
+  Result<std::vector<FileSystem::Entry>> listed = files.List(ModelFolder());
+  std::vector<FileSystem::Entry> models = listed.ok() ? std::move(listed).value() : std::vector<FileSystem::Entry>();
+  std::erase_if(models, [](const FileSystem::Entry& entry) { return !entry.name.ends_with(".gguf"); });
+  return models;
 }
 
 Result<std::string> FindDemoModel(FileSystem& files) {

@@ -14,4 +14,7 @@ namespace bantam {
 // Small models measure their cache, which is what their decoding reads from too. 0 when `bytes` is empty.
 double MeasureReadBandwidth(std::span<const std::byte> bytes, const KernelSet& kernels, ThreadPool& pool, const Clock& clock);
 
+// Multiply-adds per second that all threads of the pool reach together on registers: no kernel can do more. The best of several passes.
+double MeasurePeak(const kernels::Peak& peak, ThreadPool& pool, const Clock& clock);
+
 }  // namespace bantam

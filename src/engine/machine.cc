@@ -1,4 +1,4 @@
-#include "engine/bandwidth.h"
+#include "engine/machine.h"
 
 #include <algorithm>
 #include <atomic>
@@ -9,6 +9,8 @@ namespace {
 constexpr size_t kPassBytesMax = size_t{256} << 20;
 constexpr size_t kPassBytesMin = size_t{64} << 20;  // smaller inputs are read several times over in one pass
 constexpr int kPasses = 5;
+constexpr int64_t kPeakPassNs = 2'000'000;
+constexpr int kPeakPasses = 20;  // short ones: another program may take a processor at any time
 
 }  // namespace
 
@@ -31,6 +33,21 @@ double MeasureReadBandwidth(std::span<const std::byte> bytes, const KernelSet& k
     best = std::max(best, static_cast<double>(size * repeats) / static_cast<double>(elapsed) * 1e9);
   }
   return best;
+}
+
+double MeasurePeak(const kernels::Peak& peak, ThreadPool& pool, const Clock& clock) {
+  std::atomic<uint64_t> checksum = 0;
+  const auto pass_ns = [&](uint64_t rounds) {
+    const int64_t begin = clock.NowNs();
+    pool.Run([&](int) { checksum.fetch_add(peak.run(rounds), std::memory_order_relaxed); });
+    return std::max<int64_t>(1, clock.NowNs() - begin);
+  };
+  // Long enough that starting the threads does not count.
+  uint64_t rounds = 1 << 10;
+  while (rounds < (uint64_t{1} << 40) && pass_ns(rounds) < kPeakPassNs) rounds *= 2;
+  int64_t best_ns = pass_ns(rounds);
+  for (int pass = 1; pass < kPeakPasses; ++pass) best_ns = std::min(best_ns, pass_ns(rounds));
+  return static_cast<double>(rounds * peak.multiplies_per_round) * pool.size() / static_cast<double>(best_ns) * 1e9;
 }
 
 }  // namespace bantam

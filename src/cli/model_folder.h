@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/file.h"
 #include "base/result.h"
@@ -12,6 +13,9 @@ inline constexpr char kDemoModel[] = "tinyllama-1.1b-chat-iq2_xxs.gguf";
 
 // ${XDG_CACHE_HOME:-~/.cache}/bantam/models
 std::string ModelFolder();
+
+// The .gguf files there, by name; none when the folder does not exist.
+std::vector<FileSystem::Entry> ListModels(FileSystem& files);
 
 // A path as it is, or a name in the model folder (with or without .gguf). NotFound says where it looked, InvalidArgument
 // refuses an empty name.

@@ -1,0 +1,119 @@
+// bantam list and bantam rm: the model folder.
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/memory_budget.h"
+#include "cli/model_folder.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "formats/gguf.h"
+
+namespace bantam {
+namespace {
+
+struct ListOptions {
+  bool json = false;
+};
+
+// One line of the list: what a header tells.
+struct Row {
+  std::string name;
+  uint64_t size_bytes = 0;
+  std::string architecture;
+  uint64_t weights = 0;
+  std::string format;  // the one that holds most of the weights
+  std::string problem;
+};
+
+Row Describe(FileSystem& files, const FileSystem::Entry& entry) {
+  Row row = {entry.name, entry.size_bytes, "", 0, "", ""};
+  const Result<ModelFile> file = OpenGguf(files, fmt::format("{}/{}", ModelFolder(), entry.name));
+  if (!file.ok()) {
+    row.problem = file.error().message();
+    return row;
+  }
+  const auto architecture = file->metadata.Text("general.architecture");
+  if (architecture.ok()) row.architecture = architecture->value_or("");
+  std::vector<uint64_t> weights(kDTypes);
+  for (const TensorInfo& tensor : file->directory.tensors()) {
+    row.weights += tensor.elements();
+    weights[static_cast<size_t>(tensor.dtype)] += tensor.elements();
+  }
+  const size_t most = static_cast<size_t>(std::max_element(weights.begin(), weights.end()) - weights.begin());
+  if (row.weights > 0) row.format = Info(static_cast<DType>(most)).name;
+  return row;
+}
+
+// "1.1 B", "260 K".
+std::string ShortCount(uint64_t n) {
+  if (n >= 1'000'000'000) return fmt::format("{:.1f} B", static_cast<double>(n) * 1e-9);
+  if (n >= 1'000'000) return fmt::format("{:.1f} M", static_cast<double>(n) * 1e-6);
+  return fmt::format("{:.0f} K", static_cast<double>(n) * 1e-3);
+}
+
+int List(FileSystem& files, const ListOptions& options) {
+  std::string text;
+  Json rows = Json::array();
+  for (const FileSystem::Entry& entry : ListModels(files)) {
+    const Row row = Describe(files, entry);
+    if (row.problem.empty()) {
+      text += fmt::format("{:<44} {:>10} {:>8} weights  {:<10} {}\n", Printable(row.name), FormatBytes(row.size_bytes),
+                          ShortCount(row.weights), row.format, Printable(row.architecture));
+    } else {
+      text += fmt::format("{:<44} {:>10} cannot be read: {}\n", Printable(row.name), FormatBytes(row.size_bytes), Printable(row.problem));
+    }
+    rows.push_back({{"name", row.name},
+                    {"bytes", row.size_bytes},
+                    {"weights", row.weights},
+                    {"format", row.format},
+                    {"architecture", row.architecture},
+                    {"problem", row.problem.empty() ? Json() : Json(row.problem)}});
+  }
+  if (rows.empty() && !options.json) Note(fmt::format("no models in {}; ./dev run fetches the demo model\n", ModelFolder()));
+  return PrintResult(options.json ? DumpJson(rows, /*indent=*/2) + "\n" : text);
+}
+
+// The file in the model folder; nothing outside it is ever removed.
+Result<std::string> Remove(FileSystem& files, const std::string& name) {
+  for (const FileSystem::Entry& entry : ListModels(files)) {
+    if (entry.name != name && entry.name != name + ".gguf") continue;
+    BANTAM_TRY(files.Remove(fmt::format("{}/{}", ModelFolder(), entry.name)));
+    return fmt::format("removed {} ({})\n", Printable(entry.name), FormatBytes(entry.size_bytes));
+  }
+  return Error(Code::kNotFound, fmt::format("{}: no such model in {}; bantam list shows them, and files elsewhere are yours to remove",
+                                            name, ModelFolder()));
+}
+
+int RemoveAll(FileSystem& files, const std::vector<std::string>& names) {
+  int code = 0;
+  for (const std::string& name : names) {
+    const Result<std::string> removed = Remove(files, name);
+    const int one = removed.ok() ? PrintResult(*removed) : Fail(removed.error());
+    if (code == 0) code = one;
+  }
+  return code;
+}
+
+}  // namespace
+
+void AddListVerb(CLI::App& app, Action* action) {
+  auto options = std::make_shared<ListOptions>();
+  CLI::App* verb = app.add_subcommand("list", "models in the model folder");
+  verb->add_flag("--json", options->json, "print JSON");
+  verb->footer("Example: bantam list");
+  verb->callback([=] { *action = [=](FileSystem& files) { return List(files, *options); }; });
+}
+
+void AddRmVerb(CLI::App& app, Action* action) {
+  auto names = std::make_shared<std::vector<std::string>>();
+  CLI::App* verb = app.add_subcommand("rm", "remove models from the model folder");
+  verb->add_option("NAME", *names, "names as bantam list shows them, with or without .gguf")->required();
+  verb->footer("Example: bantam rm tinyllama-1.1b-chat-iq2_xxs");
+  verb->callback([=] { *action = [=](FileSystem& files) { return RemoveAll(files, *names); }; });
+}
+
+}  // namespace bantam
