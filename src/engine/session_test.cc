@@ -63,6 +63,23 @@ class SessionTest : public ::testing::Test {
 };
 
 // The plan is kept to the byte: what was reserved is what was planned.
+// Each reservation of memory fails in turn: an error that names what for, and nothing kept.
+TEST_F(SessionTest, EveryReservationMayFail) {
+  Load({}, /*context=*/64);
+  const uint64_t session_bytes = plan_.kv_bytes + plan_.activations_bytes;
+  for (const auto& [limit, what] :
+       {std::pair{uint64_t{0}, "kv"}, {plan_.kv_bytes - 1, "kv"}, {plan_.kv_bytes, "activations"}, {session_bytes - 1, "activations"}}) {
+    MemoryBudget budget(limit);
+    const auto session = Session::Make(*model_, plan_, {budget, pool_});
+    ASSERT_FALSE(session.ok()) << limit;
+    EXPECT_EQ(session.error().code(), Code::kExhausted);
+    EXPECT_NE(session.error().message().find(what), std::string::npos) << session.error().message();
+    EXPECT_EQ(budget.used_bytes(), 0u) << limit;
+  }
+  MemoryBudget budget(session_bytes);
+  EXPECT_TRUE(Session::Make(*model_, plan_, {budget, pool_}).ok()) << "the plan is exact";
+}
+
 // A sliding window forgets: going back a little keeps the tokens, going back far drops all, and reading on gives the same bits.
 TEST_F(SessionTest, GoesBackAsFarAsTheWindowAllows) {
   Load({}, /*context=*/256, /*step_tokens=*/16, /*all_outputs=*/false, /*window=*/20);

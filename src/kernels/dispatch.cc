@@ -10,6 +10,11 @@
 #if defined(__x86_64__)
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+#include "kernels/neon/neon.h"
 #endif
 
 namespace bantam {
@@ -37,6 +42,8 @@ constexpr Instructions kAvx512Needs[] = {BANTAM_X86("avx512f"), BANTAM_X86("avx5
                                          BANTAM_X86("avx512vnni")};
 constexpr Instructions kAvx2Needs[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"), BANTAM_X86("f16c")};
 #undef BANTAM_X86
+#elif defined(__aarch64__)
+constexpr Instructions kNeonDotNeeds[] = {{"asimddp", [] { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }}};
 #endif
 
 // Fastest first.
@@ -44,6 +51,9 @@ constexpr Candidate kCandidates[] = {
 #if defined(__x86_64__)
     {&kernels::kAvx512, kAvx512Needs},
     {&kernels::kAvx2, kAvx2Needs},
+#elif defined(__aarch64__)
+    {&kernels::kNeonDot, kNeonDotNeeds},
+    {&kernels::kNeon, {}},
 #endif
     {&kernels::kReference, {}},
 };

@@ -13,7 +13,7 @@ namespace bantam {
 
 using kernels::KernelSet;
 
-// "auto" (the fastest set that this processor has and that passes its self-test), "ref", "avx2" or "avx512".
+// "auto" (the fastest set that this processor has and that passes its self-test) or one of KernelSetNames().
 // InvalidArgument for an unknown name; Unavailable when the processor lacks the set or the self-test fails.
 Result<const KernelSet*> ChooseKernels(std::string_view name);
 

@@ -167,8 +167,14 @@ TEST_P(Products, HoldTheLargestValues) {
   }
 }
 
+// Names of tests have no hyphens.
+std::string TestName(std::string name) {
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Products, ::testing::ValuesIn(AllCases()),
-                         [](const auto& row) { return std::string(row.param.set->name) + "_" + std::string(Info(row.param.dtype).name); });
+                         [](const auto& row) { return TestName(row.param.set->name) + "_" + std::string(Info(row.param.dtype).name); });
 
 class Sets : public ::testing::TestWithParam<const KernelSet*> {};
 
@@ -356,7 +362,7 @@ TEST_P(Sets, ReadSumsAllWords) {
   EXPECT_EQ(GetParam()->read(reinterpret_cast<const uint8_t*>(words.data()), words.size() * 8), sum);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Sets, ::testing::ValuesIn(RunnableKernels()), [](const auto& row) { return std::string(row.param->name); });
+INSTANTIATE_TEST_SUITE_P(All, Sets, ::testing::ValuesIn(RunnableKernels()), [](const auto& row) { return TestName(row.param->name); });
 
 TEST(Choice, ByName) {
   EXPECT_EQ(*ChooseKernels("auto"), RunnableKernels().front());

@@ -131,21 +131,27 @@ TEST(Reference, DemoModel) {
 // for any thread count and any cut into steps.
 TEST(Reference, EveryFormatOnATinyModel) {
   const testing::TemporaryFolder folder;
-  std::vector<uint32_t> tokens(40);
+  std::vector<uint32_t> tokens(24);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<uint32_t>(i * 37 % 300);
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
-                            DType::kQ2_K, DType::kIQ2_XXS}) {
-    for (const uint32_t experts : {0u, 4u}) {
+  for (const DType dtype : testing::AllDTypes()) {
+    // Experts take the same products one by one: three kinds of panel show it.
+    const bool also_experts = dtype == DType::kF32 || dtype == DType::kQ8_0 || dtype == DType::kQ4_K;
+    for (const uint32_t experts : also_experts ? std::vector<uint32_t>{0, 4} : std::vector<uint32_t>{0}) {
       const std::string path = folder.Path("tiny.gguf");
       // All experts are used: no near-tie of the router can fall the other way.
-      testing::BuildTinyModel(
-          {.experts = experts, .experts_used = experts, .tied = experts != 0, .biases = experts == 0, .matrices = dtype})
+      testing::BuildTinyModel({.layers = 1,
+                               .feed_forward = 256,
+                               .experts = experts,
+                               .experts_used = experts,
+                               .tied = experts != 0,
+                               .biases = experts == 0,
+                               .matrices = dtype})
           .Write(path);
       const auto exact = RunModel(path, {&kernels::kReference, KvType::kF32, 1, {1000}}, tokens);
       for (const KernelSet* kernels : RunnableKernels()) {
         const auto whole = RunModel(path, {kernels, KvType::kF32, 1, {1000}}, tokens);
-        // Rounding activations to 8 bits costs about 1e-4; a wrong scale, plane or expert costs everything.
-        EXPECT_LT(testing::Nmse(whole, exact), 5e-4) << Info(dtype).name << " " << kernels->name << " " << experts;
+        // Rounding activations to 8 bits costs 1e-4 to 8e-4; a wrong scale, plane or expert costs everything.
+        EXPECT_LT(testing::Nmse(whole, exact), 1e-3) << Info(dtype).name << " " << kernels->name << " " << experts;
         for (const int threads : {2, 3}) {
           const auto cut = RunModel(path, {kernels, KvType::kF32, threads, {5, 1, 13}}, tokens);
           ASSERT_EQ(cut.size(), whole.size());

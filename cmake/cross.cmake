@@ -1,0 +1,26 @@
+# Libraries of a cross build: headers that do not depend on the architecture, and googletest from its sources. The host's include
+# folder as a whole would bring its C library along, so single folders are linked into one of our own.
+set(headers ${CMAKE_BINARY_DIR}/headers)
+file(MAKE_DIRECTORY ${headers})
+foreach(library fmt nlohmann)
+  file(CREATE_LINK /usr/include/${library} ${headers}/${library} SYMBOLIC)
+endforeach()
+
+add_library(fmt_headers INTERFACE)
+target_include_directories(fmt_headers SYSTEM INTERFACE ${headers})
+target_compile_definitions(fmt_headers INTERFACE FMT_HEADER_ONLY)
+add_library(fmt::fmt ALIAS fmt_headers)
+add_library(nlohmann_headers INTERFACE)
+target_include_directories(nlohmann_headers SYSTEM INTERFACE ${headers})
+add_library(nlohmann_json::nlohmann_json ALIAS nlohmann_headers)
+
+if(BANTAM_TESTS)
+  enable_language(C)
+  set(INSTALL_GTEST OFF)
+  add_subdirectory(/usr/src/googletest ${CMAKE_BINARY_DIR}/googletest EXCLUDE_FROM_ALL)
+  foreach(library gtest gtest_main gmock)
+    if(NOT TARGET GTest::${library})
+      add_library(GTest::${library} ALIAS ${library})
+    endif()
+  endforeach()
+endif()

@@ -1,0 +1,584 @@
+// 64-bit ARM: a panel's 16 rows as four quarters of 4, one register of 4 columns x 4 rows of bytes each. All of it is a template over how
+// bytes are multiplied (`Dot`), and lives in an anonymous namespace: each set's file includes it with its own instructions.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "kernels/kernel_types.h"
+
+namespace bantam::kernels {
+namespace {
+
+inline float32x4_t LoadHalf4(const uint8_t* at) {
+  uint16x4_t bits;
+  __builtin_memcpy(&bits, at, 8);
+  return vcvt_f32_f16(vreinterpret_f16_u16(bits));
+}
+inline float32x4_t LoadBf16x4(const uint8_t* at) {
+  uint16x4_t bits;
+  __builtin_memcpy(&bits, at, 8);
+  return vreinterpretq_f32_u32(vshll_n_u16(bits, 16));
+}
+inline float32x4_t LoadBytes4Signed(const uint8_t* at) {
+  uint32_t four;
+  __builtin_memcpy(&four, at, 4);
+  const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(four));
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
+}
+inline float32x4_t LoadBytes4Unsigned(const uint8_t* at) {
+  uint32_t four;
+  __builtin_memcpy(&four, at, 4);
+  const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(four));
+  return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+}
+inline float32x4_t LoadFloat4(const uint8_t* at) { return vreinterpretq_f32_u8(vld1q_u8(at)); }
+
+// How each kind expands 32 columns x 4 rows (a quarter) into eight registers of signed bytes, its zero subtracted.
+inline void ExpandNibbles(const uint8_t* quarter, uint8x16_t w[8]) {
+  for (size_t v = 0; v < 4; ++v) {
+    const uint8x16_t both = vld1q_u8(quarter + 64 * v);
+    w[2 * v] = vandq_u8(both, vdupq_n_u8(15));
+    w[2 * v + 1] = vshrq_n_u8(both, 4);
+  }
+}
+inline void ExpandPairs(const uint8_t* quarter, uint8x16_t w[8]) {
+  const uint8x16_t mask = vdupq_n_u8(3);
+  for (size_t v = 0; v < 2; ++v) {
+    const uint8x16_t four = vld1q_u8(quarter + 64 * v);
+    w[4 * v] = vandq_u8(four, mask);
+    w[4 * v + 1] = vandq_u8(vshrq_n_u8(four, 2), mask);
+    w[4 * v + 2] = vandq_u8(vshrq_n_u8(four, 4), mask);
+    w[4 * v + 3] = vshrq_n_u8(four, 6);
+  }
+}
+// ORs `bit` into the bytes of a quarter (16 bits of each 64-bit mask) whose bit is set.
+inline void AddBitPlane(const uint8_t* plane, size_t quarter, uint8_t bit, uint8x16_t w[8]) {
+  static const uint8_t kSelect[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t select = vld1q_u8(kSelect);
+  for (size_t g = 0; g < 8; ++g) {
+    const uint8_t* mask = plane + 8 * g + 2 * quarter;
+    const uint8x16_t set = vtstq_u8(vcombine_u8(vdup_n_u8(mask[0]), vdup_n_u8(mask[1])), select);
+    w[g] = vorrq_u8(w[g], vandq_u8(set, vdupq_n_u8(bit)));
+  }
+}
+template <int kZero>
+inline void Subtract(const uint8x16_t in[8], int8x16_t w[8]) {
+  for (int g = 0; g < 8; ++g) w[g] = vsubq_s8(vreinterpretq_s8_u8(in[g]), vdupq_n_s8(kZero));
+}
+
+struct Expand8 {
+  static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
+    for (size_t g = 0; g < 8; ++g) w[g] = vreinterpretq_s8_u8(vld1q_u8(planes + 64 * g + 16 * quarter));
+  }
+};
+template <int kZero>
+struct Expand4 {
+  static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
+    uint8x16_t codes[8];
+    ExpandNibbles(planes + 16 * quarter, codes);
+    Subtract<kZero>(codes, w);
+  }
+};
+struct ExpandLut4 {
+  static void Run(const uint8_t* planes, size_t quarter, int8x16_t table, int8x16_t w[8]) {
+    uint8x16_t codes[8];
+    ExpandNibbles(planes + 16 * quarter, codes);
+    for (int g = 0; g < 8; ++g) w[g] = vqtbl1q_s8(table, codes[g]);
+  }
+};
+template <int kZero>
+struct Expand5 {
+  static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
+    uint8x16_t codes[8];
+    ExpandNibbles(planes + 16 * quarter, codes);
+    AddBitPlane(planes + 256, quarter, 16, codes);
+    Subtract<kZero>(codes, w);
+  }
+};
+struct Expand6 {
+  static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
+    uint8x16_t codes[8];
+    uint8x16_t high[8];
+    ExpandNibbles(planes + 16 * quarter, codes);
+    ExpandPairs(planes + 256 + 16 * quarter, high);
+    for (int g = 0; g < 8; ++g) codes[g] = vorrq_u8(codes[g], vshlq_n_u8(high[g], 4));
+    Subtract<32>(codes, w);
+  }
+};
+template <int kZero>
+struct Expand2 {
+  static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
+    uint8x16_t codes[8];
+    ExpandPairs(planes + 16 * quarter, codes);
+    Subtract<kZero>(codes, w);
+  }
+};
+struct Expand3 {
+  static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
+    uint8x16_t codes[8];
+    ExpandPairs(planes + 16 * quarter, codes);
+    AddBitPlane(planes + 128, quarter, 4, codes);
+    Subtract<4>(codes, w);
+  }
+};
+
+inline int8x16_t LoadTable(const Panel& panel) { return panel.table == nullptr ? vdupq_n_s8(0) : vld1q_s8(panel.table); }
+
+template <int kN>
+inline void Store(const float32x4_t sums[4][kN], float* out) {
+  for (size_t c = 0; c < kN; ++c) {
+    for (size_t quarter = 0; quarter < 4; ++quarter) vst1q_f32(out + kRows * c + 4 * quarter, sums[quarter][c]);
+  }
+}
+template <int kN>
+inline void Clear(float32x4_t sums[4][kN]) {
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    for (int c = 0; c < kN; ++c) sums[quarter][c] = vdupq_n_f32(0);
+  }
+}
+
+// A product and its minimum times the sum of the activations.
+template <bool kMin>
+inline float32x4_t Scaled(float32x4_t sums, int32x4_t dot, const ActivationBlock& x, int sum, float32x4_t scale, float32x4_t minimum) {
+  sums = vfmaq_f32(sums, vcvtq_f32_s32(dot), vmulq_n_f32(scale, x.scale));
+  return kMin ? vfmsq_n_f32(sums, minimum, x.scale * static_cast<float>(sum)) : sums;
+}
+
+// Groups of 32 columns with 16 f16 scales in front, and 16 minima behind them when the kind has those.
+template <typename Dot, typename Expand, bool kMin, size_t kPlaneBytes, int kN>
+void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
+  constexpr size_t kData = kMin ? 64 : 32;
+  const int8x16_t table = LoadTable(panel);
+  float32x4_t sums[4][kN];
+  Clear<kN>(sums);
+  const uint8_t* group = panel.data;
+  for (size_t b = 0; b < panel.columns / 32; ++b, group += kData + kPlaneBytes) {
+    for (size_t quarter = 0; quarter < 4; ++quarter) {
+      int8x16_t w[8];
+      Expand::Run(group + kData, quarter, table, w);
+      const float32x4_t scale = LoadHalf4(group + 8 * quarter);
+      const float32x4_t minimum = kMin ? LoadHalf4(group + 32 + 8 * quarter) : vdupq_n_f32(0);
+      for (int c = 0; c < kN; ++c) {
+        const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
+        const int32x4_t dot = vaddq_s32(Dot::Run(w, vld1q_s8(x.q)), Dot::Run(w + 4, vld1q_s8(x.q + 16)));
+        sums[quarter][c] = Scaled<kMin>(sums[quarter][c], dot, x, x.sum16[0] + x.sum16[1], scale, minimum);
+      }
+    }
+  }
+  Store<kN>(sums, out);
+}
+
+// fp4: groups of 32 columns with bf16 scales of the first and of the second 16.
+template <typename Dot, int kN>
+void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
+  const int8x16_t table = LoadTable(panel);
+  const float32x4_t none = vdupq_n_f32(0);
+  float32x4_t sums[4][kN];
+  Clear<kN>(sums);
+  const uint8_t* group = panel.data;
+  for (size_t b = 0; b < panel.columns / 32; ++b, group += 64 + 256) {
+    for (size_t quarter = 0; quarter < 4; ++quarter) {
+      int8x16_t w[8];
+      ExpandLut4::Run(group + 64, quarter, table, w);
+      const float32x4_t first = LoadBf16x4(group + 8 * quarter);
+      const float32x4_t second = LoadBf16x4(group + 32 + 8 * quarter);
+      for (int c = 0; c < kN; ++c) {
+        const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
+        float32x4_t& sum = sums[quarter][c];
+        sum = Scaled<false>(sum, Dot::Run(w, vld1q_s8(x.q)), x, 0, first, none);
+        sum = Scaled<false>(sum, Dot::Run(w + 4, vld1q_s8(x.q + 16)), x, 0, second, none);
+      }
+    }
+  }
+  Store<kN>(sums, out);
+}
+
+template <size_t kSub, bool kMin>
+struct Super {
+  static constexpr size_t kSubs = 256 / kSub;
+  static constexpr size_t kScales = kMin ? 64 : 32;
+  static constexpr size_t kMins = kScales + 16 * kSubs;
+  static constexpr size_t kData = ((kMin ? kMins : kScales) + 16 * kSubs + 63) / 64 * 64;
+};
+
+template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
+void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
+  using Layout = Super<kSub, kMin>;
+  constexpr size_t kPer32 = 32 / kSub;
+  const int8x16_t table = LoadTable(panel);
+  float32x4_t sums[4][kN];
+  Clear<kN>(sums);
+  const uint8_t* group = panel.data;
+  for (size_t b = 0; b < panel.columns / 32; b += 8, group += Layout::kData + 8 * kPlaneBytes) {
+    for (size_t part = 0; part < 32; ++part) {
+      const size_t i = part / 4;
+      const size_t quarter = part % 4;
+      const float32x4_t d = vmulq_n_f32(LoadHalf4(group + 8 * quarter), panel.multiplier);
+      const float32x4_t dmin = kMin ? LoadHalf4(group + 32 + 8 * quarter) : vdupq_n_f32(0);
+      int8x16_t w[8];
+      Expand::Run(group + Layout::kData + i * kPlaneBytes, quarter, table, w);
+      float32x4_t scale[kPer32];
+      float32x4_t minimum[kPer32];
+      for (size_t s = 0; s < kPer32; ++s) {
+        const size_t at = (i * kPer32 + s) * 16 + 4 * quarter;
+        scale[s] = vmulq_f32(d, LoadBytes4Signed(group + Layout::kScales + at));
+        minimum[s] = kMin ? vmulq_f32(dmin, LoadBytes4Unsigned(group + Layout::kMins + at)) : dmin;
+      }
+      for (int c = 0; c < kN; ++c) {
+        const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b + i];
+        float32x4_t& sum = sums[quarter][c];
+        const int32x4_t low = Dot::Run(w, vld1q_s8(x.q));
+        const int32x4_t high = Dot::Run(w + 4, vld1q_s8(x.q + 16));
+        if constexpr (kPer32 == 1) {
+          sum = Scaled<kMin>(sum, vaddq_s32(low, high), x, x.sum16[0] + x.sum16[1], scale[0], minimum[0]);
+        } else {
+          sum = Scaled<kMin>(sum, low, x, x.sum16[0], scale[0], minimum[0]);
+          sum = Scaled<kMin>(sum, high, x, x.sum16[1], scale[kPer32 - 1], minimum[kPer32 - 1]);
+        }
+      }
+    }
+  }
+  Store<kN>(sums, out);
+}
+
+struct LoadF32 {
+  static float32x4_t Run(const uint8_t* panel, size_t k, size_t quarter) { return LoadFloat4(panel + 64 * k + 16 * quarter); }
+};
+struct LoadF16 {
+  static float32x4_t Run(const uint8_t* panel, size_t k, size_t quarter) { return LoadHalf4(panel + 32 * k + 8 * quarter); }
+};
+struct LoadBF16 {
+  static float32x4_t Run(const uint8_t* panel, size_t k, size_t quarter) { return LoadBf16x4(panel + 32 * k + 8 * quarter); }
+};
+
+template <typename Load, int kN>
+void FloatProduct(const Panel& panel, const void* const* columns, float* out) {
+  float32x4_t sums[4][kN];
+  Clear<kN>(sums);
+  for (size_t k = 0; k < panel.columns; ++k) {
+    float32x4_t w[4];
+    for (size_t quarter = 0; quarter < 4; ++quarter) w[quarter] = Load::Run(panel.data, k, quarter);
+    for (int c = 0; c < kN; ++c) {
+      const float x = static_cast<const float*>(columns[c])[k];
+      for (int quarter = 0; quarter < 4; ++quarter) sums[quarter][c] = vfmaq_n_f32(sums[quarter][c], w[quarter], x);
+    }
+  }
+  Store<kN>(sums, out);
+}
+
+template <int kN>
+struct Count {
+  static constexpr int kValue = kN;
+};
+
+// Splits n columns into calls of at most four: 16 sums of 4 rows, and as many registers for the rest.
+template <typename Run>
+inline void WithCounts(const void* const* columns, size_t n, float* out, Run run) {
+  for (; n >= 4; n -= 4, columns += 4, out += 4 * kRows) run(Count<4>(), columns, out);
+  if (n == 3) run(Count<3>(), columns, out);
+  if (n == 2) run(Count<2>(), columns, out);
+  if (n == 1) run(Count<1>(), columns, out);
+}
+
+template <typename Load>
+void AnyFloatProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCounts(columns, n, out,
+             [&](auto count, const void* const* some, float* to) { FloatProduct<Load, decltype(count)::kValue>(panel, some, to); });
+}
+template <typename Dot, typename Expand, bool kMin, size_t kPlaneBytes>
+void AnyBlockProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCounts(columns, n, out, [&](auto count, const void* const* some, float* to) {
+    BlockProduct<Dot, Expand, kMin, kPlaneBytes, decltype(count)::kValue>(panel, some, to);
+  });
+}
+template <typename Dot>
+void AnyFp4Product(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCounts(columns, n, out,
+             [&](auto count, const void* const* some, float* to) { Fp4Product<Dot, decltype(count)::kValue>(panel, some, to); });
+}
+template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
+void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
+  WithCounts(columns, n, out, [&](auto count, const void* const* some, float* to) {
+    SuperProduct<Dot, Expand, kSub, kMin, kPlaneBytes, decltype(count)::kValue>(panel, some, to);
+  });
+}
+
+void Quantize(const float* x, size_t n, ActivationBlock* out) {
+  for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
+    float32x4_t v[8];
+    float32x4_t largest_lanes = vdupq_n_f32(0);
+    for (size_t i = 0; i < 8; ++i) {
+      v[i] = vld1q_f32(x + 4 * i);
+      largest_lanes = vmaxnmq_f32(largest_lanes, vabsq_f32(v[i]));  // of a NaN and a number the number
+    }
+    const float largest = vmaxnmvq_f32(largest_lanes);
+    const bool zeros = !(largest >= kQuantizedMin);
+    const float inverse = zeros ? 0.0f : 127.0f / largest;
+    out->scale = zeros ? 0.0f : largest / 127.0f;
+    for (size_t half = 0; half < 2; ++half) {
+      int32x4_t q[4];
+      for (size_t i = 0; i < 4; ++i) q[i] = vcvtnq_s32_f32(vmulq_n_f32(v[4 * half + i], inverse));  // NaN gives 0
+      const int16x8_t low = vcombine_s16(vqmovn_s32(q[0]), vqmovn_s32(q[1]));
+      const int16x8_t high = vcombine_s16(vqmovn_s32(q[2]), vqmovn_s32(q[3]));
+      vst1q_s8(out->q + 16 * half, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+      out->sum16[half] = static_cast<int16_t>(vaddvq_s16(vaddq_s16(low, high)));
+    }
+  }
+}
+
+void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float* out) {
+  float32x4_t lanes[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (size_t l = 0; l < 2; ++l) {
+      const float32x4_t v = vld1q_f32(x + i + 4 * l);
+      lanes[l] = vfmaq_f32(lanes[l], v, v);
+    }
+  }
+  float squares = vaddvq_f32(vaddq_f32(lanes[0], lanes[1]));
+  for (; i < n; ++i) squares += x[i] * x[i];
+  const float scale = 1.0f / __builtin_sqrtf(squares / static_cast<float>(n) + epsilon);
+  for (i = 0; i + 4 <= n; i += 4) vst1q_f32(out + i, vmulq_f32(vmulq_n_f32(vld1q_f32(x + i), scale), vld1q_f32(weight + i)));
+  for (; i < n; ++i) out[i] = x[i] * scale * weight[i];
+}
+
+// exp(x) = 2^n exp(r); the polynomial is Cephes' expf. 2^n is built in two halves, so that results below the normal range
+// and up to infinity come out right.
+inline float32x4_t Exp(float32x4_t x) {
+  x = vminq_f32(vmaxq_f32(x, vdupq_n_f32(-104.0f)), vdupq_n_f32(89.0f));
+  const float32x4_t n = vrndnq_f32(vmulq_n_f32(x, 1.44269504088896341f));
+  float32x4_t r = vfmsq_n_f32(x, n, 0.693359375f);
+  r = vfmaq_n_f32(r, n, 2.12194440e-4f);
+  float32x4_t p = vdupq_n_f32(1.9875691500e-4f);
+  p = vfmaq_f32(vdupq_n_f32(1.3981999507e-3f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(8.3334519073e-3f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(4.1665795894e-2f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(1.6666665459e-1f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(5.0000001201e-1f), p, r);
+  p = vfmaq_f32(vaddq_f32(r, vdupq_n_f32(1.0f)), p, vmulq_f32(r, r));
+  const int32x4_t exponent = vcvtnq_s32_f32(n);
+  const int32x4_t first = vshrq_n_s32(exponent, 1);
+  const int32x4_t second = vsubq_s32(exponent, first);
+  const int32x4_t bias = vdupq_n_s32(127);
+  p = vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(first, bias), 23)));
+  return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(second, bias), 23)));
+}
+
+inline float32x4_t Silu(float32x4_t g) { return vdivq_f32(g, vaddq_f32(vdupq_n_f32(1.0f), Exp(vnegq_f32(g)))); }
+
+void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
+  size_t i = 0;
+  for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vmulq_f32(Silu(vld1q_f32(gate + i)), vld1q_f32(up + i)));
+  for (; i < n; ++i) out[i] = vgetq_lane_f32(Silu(vdupq_n_f32(gate[i])), 0) * up[i];
+}
+
+// Four elements of K or V, and 16 at once as four registers.
+struct F32Kv {
+  static constexpr size_t kBytes = 4;
+  static constexpr bool kScaled = false;
+  static float32x4_t Load4(const uint8_t* data, size_t i) { return LoadFloat4(data + 4 * i); }
+  static float Load1(const uint8_t* data, size_t i) {
+    float value;
+    __builtin_memcpy(&value, data + 4 * i, 4);
+    return value;
+  }
+};
+struct F16Kv {
+  static constexpr size_t kBytes = 2;
+  static constexpr bool kScaled = false;
+  static float32x4_t Load4(const uint8_t* data, size_t i) { return LoadHalf4(data + 2 * i); }
+  static float Load1(const uint8_t* data, size_t i) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, data + 2 * i, 2);
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))), 0);
+  }
+};
+struct Int8Kv {
+  static constexpr size_t kBytes = 1;
+  static constexpr bool kScaled = true;
+  static float32x4_t Load4(const uint8_t* data, size_t i) { return LoadBytes4Signed(data + i); }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+
+// The tokens of a block that the query sees.
+struct Visible {
+  size_t begin;
+  size_t end;
+};
+
+// The softmax weights of one block for one head, and how much of the earlier sums to keep.
+template <typename Kv>
+inline float WeighBlock(const Attention& a, float32x4_t score[4], const uint8_t* scales, Visible tokens, float* largest, float* total,
+                        float weights[kKvTokens]) {
+  static const float kLanes[4] = {0, 1, 2, 3};
+  uint32x4_t visible[4];
+  float32x4_t most = vdupq_n_f32(-__builtin_huge_valf());
+  for (size_t i = 0; i < 4; ++i) {
+    score[i] = vmulq_n_f32(score[i], a.scale);
+    if (Kv::kScaled) score[i] = vmulq_f32(score[i], LoadFloat4(scales + 16 * i));
+    const float32x4_t token = vaddq_f32(vld1q_f32(kLanes), vdupq_n_f32(static_cast<float>(4 * i)));
+    visible[i] = vandq_u32(vcltq_f32(token, vdupq_n_f32(static_cast<float>(tokens.end))),
+                           vcgeq_f32(token, vdupq_n_f32(static_cast<float>(tokens.begin))));
+    score[i] = vbslq_f32(visible[i], score[i], vdupq_n_f32(-__builtin_huge_valf()));
+    most = vmaxnmq_f32(most, score[i]);
+  }
+  const float block_largest = vmaxnmvq_f32(most);
+  const float raised = *largest > block_largest ? *largest : block_largest;
+  const float keep = vgetq_lane_f32(Exp(vdupq_n_f32(*largest - raised)), 0);
+  float sum = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    float32x4_t weight = Exp(vsubq_f32(score[i], vdupq_n_f32(raised)));
+    weight = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(weight), visible[i]));
+    sum += vaddvq_f32(weight);
+    if (Kv::kScaled) weight = vmulq_f32(weight, LoadFloat4(scales + 64 + 16 * i));
+    vst1q_f32(weights + 4 * i, weight);
+  }
+  *total = *total * keep + sum;
+  *largest = raised;
+  return keep;
+}
+
+// The running state of each head: sums [head_dim], then the maximum and the total.
+struct HeadState {
+  float* sums;
+  float* largest;
+  float* total;
+};
+inline HeadState StateOf(const Attention& a, size_t head) {
+  float* state = a.scratch + head * (a.head_dim + 2);
+  return {state, state + a.head_dim, state + a.head_dim + 1};
+}
+
+// One KV block for kH query heads: keys and values are converted once for all of them.
+template <typename Kv, int kH>
+void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, Visible tokens) {
+  const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
+  const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
+  const float* query = a.query + first_head * a.head_dim;
+  float32x4_t scores[kH][4];
+  for (int h = 0; h < kH; ++h) {
+    for (int i = 0; i < 4; ++i) scores[h][i] = vdupq_n_f32(0);
+  }
+  for (size_t d = 0; d < a.head_dim; ++d) {
+    for (size_t i = 0; i < 4; ++i) {
+      const float32x4_t key = Kv::Load4(keys, d * kKvTokens + 4 * i);
+      for (size_t h = 0; h < kH; ++h) scores[h][i] = vfmaq_n_f32(scores[h][i], key, query[h * a.head_dim + d]);
+    }
+  }
+  float weights[kH][kKvTokens];
+  float keep[kH];
+  for (size_t h = 0; h < kH; ++h) {
+    const HeadState state = StateOf(a, first_head + h);
+    keep[h] = WeighBlock<Kv>(a, scores[h], scales, tokens, state.largest, state.total, weights[h]);
+  }
+  size_t d = 0;
+  for (; d + 4 <= a.head_dim; d += 4) {
+    float32x4_t sums[kH];
+    for (size_t h = 0; h < kH; ++h) sums[h] = vmulq_n_f32(vld1q_f32(StateOf(a, first_head + h).sums + d), keep[h]);
+    for (size_t t = tokens.begin; t < tokens.end; ++t) {
+      const float32x4_t value = Kv::Load4(values, t * a.head_dim + d);
+      for (size_t h = 0; h < kH; ++h) sums[h] = vfmaq_n_f32(sums[h], value, weights[h][t]);
+    }
+    for (size_t h = 0; h < kH; ++h) vst1q_f32(StateOf(a, first_head + h).sums + d, sums[h]);
+  }
+  for (; d < a.head_dim; ++d) {
+    for (size_t h = 0; h < kH; ++h) {
+      float* sum = StateOf(a, first_head + h).sums + d;
+      *sum *= keep[h];
+      for (size_t t = tokens.begin; t < tokens.end; ++t) *sum += Kv::Load1(values, t * a.head_dim + d) * weights[h][t];
+    }
+  }
+}
+
+template <typename Kv>
+void Attend(const Attention& a) {
+  for (size_t head = 0; head < a.group; ++head) {
+    const HeadState state = StateOf(a, head);
+    for (size_t d = 0; d < a.head_dim; ++d) state.sums[d] = 0;
+    *state.largest = -__builtin_huge_valf();
+    *state.total = 0;
+  }
+  for (size_t begin = a.first / kKvTokens * kKvTokens; begin < a.n_context; begin += kKvTokens) {
+    const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
+    const Visible tokens = {a.first > begin ? a.first - begin : 0, a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens};
+    size_t head = 0;
+    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, keys, tokens);
+    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, keys, tokens);
+  }
+  for (size_t head = 0; head < a.group; ++head) {
+    const HeadState state = StateOf(a, head);
+    for (size_t d = 0; d < a.head_dim; ++d) a.out[head * a.head_dim + d] = state.sums[d] / *state.total;
+  }
+}
+
+uint64_t Read(const uint8_t* data, size_t bytes) {
+  uint64x2_t sums[4] = {vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0)};
+  size_t i = 0;
+  for (; i + 64 <= bytes; i += 64) {
+    for (size_t v = 0; v < 4; ++v) sums[v] = vaddq_u64(sums[v], vreinterpretq_u64_u8(vld1q_u8(data + i + 16 * v)));
+  }
+  const uint64x2_t all = vaddq_u64(vaddq_u64(sums[0], sums[1]), vaddq_u64(sums[2], sums[3]));
+  uint64_t sum = vgetq_lane_u64(all, 0) + vgetq_lane_u64(all, 1);
+  for (; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, data + i, 8);
+    sum += word;
+  }
+  return sum;
+}
+
+// Independent chains, enough to hide the latency of two units.
+constexpr int kPeakChains = 12;
+
+template <typename Dot>
+uint64_t RunInt8Peak(uint64_t rounds) {
+  int8x16_t w[4];
+  for (int i = 0; i < 4; ++i) w[i] = vdupq_n_s8(static_cast<int8_t>(3 + i));
+  int32x4_t sums[kPeakChains];
+  for (int32x4_t& sum : sums) sum = vdupq_n_s32(1);
+  for (uint64_t round = 0; round < rounds; ++round) {
+    // One factor is made of the sums, or the compiler would make each product once.
+    for (int32x4_t& sum : sums) sum = vaddq_s32(sum, Dot::Run(w, vreinterpretq_s8_s32(sum)));
+  }
+  uint64_t checksum = 0;
+  for (const int32x4_t& sum : sums) checksum += static_cast<uint64_t>(static_cast<uint32_t>(vaddvq_s32(sum)));
+  return checksum;
+}
+
+uint64_t RunFloatPeak(uint64_t rounds) {
+  const float32x4_t a = vdupq_n_f32(0.5f);
+  float32x4_t sums[kPeakChains];
+  for (float32x4_t& sum : sums) sum = vdupq_n_f32(1.0f);
+  for (uint64_t round = 0; round < rounds; ++round) {
+    for (float32x4_t& sum : sums) sum = vfmaq_f32(sum, a, sum);
+  }
+  float total = 0;
+  for (const float32x4_t& sum : sums) total += vaddvq_f32(sum);
+  return total > 0 ? 1 : 0;
+}
+
+template <typename Dot>
+constexpr KernelSet MakeSet(const char* name) {
+  return {
+      .name = name,
+      .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
+      .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Dot, Expand8, false, 512>,
+                  AnyBlockProduct<Dot, Expand4<8>, false, 256>, AnySuperProduct<Dot, ExpandLut4, 32, false, 256>,
+                  AnySuperProduct<Dot, Expand4<0>, 32, true, 256>, AnySuperProduct<Dot, Expand5<0>, 32, true, 320>,
+                  AnySuperProduct<Dot, Expand6, 16, false, 384>, AnySuperProduct<Dot, Expand2<0>, 16, true, 128>,
+                  AnyBlockProduct<Dot, Expand4<0>, true, 256>, AnyBlockProduct<Dot, Expand5<16>, false, 320>,
+                  AnyBlockProduct<Dot, Expand5<0>, true, 320>, AnySuperProduct<Dot, Expand3, 16, false, 192>,
+                  AnyBlockProduct<Dot, Expand2<1>, false, 128>, AnySuperProduct<Dot, ExpandLut4, 16, false, 256>,
+                  AnyBlockProduct<Dot, ExpandLut4, false, 256>, AnyFp4Product<Dot>},
+      .quantize = Quantize,
+      .rms_norm = RmsNorm,
+      .swiglu = SwiGlu,
+      .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
+      .read = Read,
+      .int8_peak = {RunInt8Peak<Dot>, kPeakChains * 64},
+      .float_peak = {RunFloatPeak, kPeakChains * 4},
+  };
+}
+
+}  // namespace
+}  // namespace bantam::kernels
