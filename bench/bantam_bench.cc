@@ -130,7 +130,7 @@ class LoadedModel {
     PlanOptions plan_options;
     plan_options.context = std::max(options.prompt, options.decode + 1);
     plan_options.threads = threads;
-    const MemoryPlan plan = PlanMemory(outline.program, plan_options, 0);
+    const MemoryPlan plan = PlanMemory(outline.program, plan_options, {});
     BANTAM_ASSIGN(loaded->model_, LoadModel(std::move(outline), file, {loaded->budget_, loaded->pool_}, nullptr));
     BANTAM_ASSIGN(loaded->session_, Session::Make(*loaded->model_, plan, {loaded->budget_, loaded->pool_}));
     return loaded;

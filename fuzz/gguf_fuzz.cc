@@ -54,7 +54,7 @@ Status RunTwoTokens(ModelFile& file, size_t choice) {
   options.kv_type = static_cast<KvType>(choice / sets.size() % kernels::kKvTypes);
   options.context = 32;
   options.step_tokens = 2;
-  const MemoryPlan plan = PlanMemory(outline.program, options, 0);
+  const MemoryPlan plan = PlanMemory(outline.program, options, {});
   if (plan.total_bytes() > kMemoryMax) return Error(Code::kExhausted, "too large to run here");
   BANTAM_ASSIGN(const auto model, LoadModel(std::move(outline), file, {budget, pool}, nullptr));
   const KvLayout layout(options.kv_type, model->program.kv_layers);

@@ -14,6 +14,7 @@
 #include "engine/machine.h"
 #include "engine/speed.h"
 #include "formats/gguf.h"
+#include "model/arch/registry.h"
 
 namespace bantam {
 namespace {
@@ -91,10 +92,10 @@ class Bench {
 
   Status Run(const SpeedTest& test, const std::string& model, std::string* text, Json* rows) {
     Session& session = *loaded_.session;
-    BANTAM_TRY(TimeRun(session, test, clock_));  // the first run finds cold caches
+    BANTAM_TRY(TimeRun(session, test, clock_, Interrupted));  // the first run finds cold caches
     std::vector<double> speeds;
     for (int i = 0; i < options_.repetitions && !Interrupted(); ++i) {
-      BANTAM_ASSIGN(const double seconds, TimeRun(session, test, clock_));
+      BANTAM_ASSIGN(const double seconds, TimeRun(session, test, clock_, Interrupted));
       speeds.push_back(static_cast<double>(test.tokens) / seconds);
     }
     if (speeds.empty()) return Error(Code::kCancelled, "measuring was interrupted");
@@ -128,7 +129,7 @@ class Bench {
  private:
   Status Profile(const SpeedTest& test, std::string* text, Json* row) {
     StepProfile profile = {clock_, {}};
-    BANTAM_TRY(TimeRun(*loaded_.session, test, clock_, &profile));
+    BANTAM_TRY(TimeRun(*loaded_.session, test, clock_, Interrupted, &profile));
     const auto times = SumProfile(loaded_.model->program, profile);
     *text += ProfileText(times, test.tokens);
     (*row)["profile"] = ProfileJson(times);
@@ -167,6 +168,12 @@ Result<std::string> Measure(FileSystem& files, Options options) {
     if (cores > 1) options.threads.push_back(cores);
   }
   const std::vector<SpeedTest> tests = TestsOf(options);
+  // A model that cannot be run is known before minutes are spent on others.
+  for (const std::string& model : options.models) {
+    BANTAM_ASSIGN(const std::string path, FindModel(files, model));
+    BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+    BANTAM_TRY(ReadConfig(file));
+  }
   std::string text;
   Json rows = Json::array();
   DeferInterrupts();
@@ -178,7 +185,8 @@ Result<std::string> Measure(FileSystem& files, Options options) {
       for (const SpeedTest& test : tests) run.context = std::max(run.context, test.context());
       BANTAM_ASSIGN(const std::string path, FindModel(files, model));
       BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
-      BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {/*tokenizer=*/nullptr, run, {kStepTokens, /*all_outputs=*/false}}));
+      BANTAM_ASSIGN(Prepared prepared,
+                    Prepare(files, std::move(file), {/*tokenizer=*/nullptr, /*text_bytes=*/0, run, {kStepTokens, /*all_outputs=*/false}}));
       BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
       EndProgressLine();
       Bench bench(options, std::move(loaded));
@@ -201,13 +209,14 @@ void AddBenchVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("bench", "how fast models read prompts and decode, and what share of this machine's limits that is");
   verb->add_option("MODEL", options->models, ".gguf files or names in the model folder")->required();
   const auto list = [&](const char* name, auto& values, const char* help) {
-    return verb->add_option(name, values, help)->delimiter(',')->check(WholeNumber())->capture_default_str();
+    return verb->add_option(name, values, help)->delimiter(',')->allow_extra_args(false)->check(WholeNumber())->capture_default_str();
   };
   list("-p,--prompt", options->prompts, "tokens of prompts; 0: none");
   list("-n,--decode", options->decodes, "tokens to decode; 0: none");
   list("-d,--depth", options->depths, "tokens in the context before");
   verb->add_option("-t,--threads", options->threads, "numbers of threads, such as 1,2 (default: 1 and all physical cores)")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(WholeNumber());
   verb->add_option("--repetitions", options->repetitions, "the median of this many runs")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", options->json, "print JSON");

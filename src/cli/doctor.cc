@@ -13,6 +13,7 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "engine/machine.h"
+#include "formats/gguf.h"
 #include "kernels/kernels.h"
 
 namespace bantam {
@@ -71,7 +72,7 @@ Result<Speeds> MeasureSpeeds(const KernelSet& kernels, std::span<const std::byte
 }
 
 // What a user should know, worst first.
-std::vector<std::string> Problems(const Findings& found) {
+std::vector<std::string> Problems(FileSystem& files, const Findings& found) {
   std::vector<std::string> problems;
   for (const KernelSetReport& set : found.sets) {
     if (!set.self_test.empty() && set.self_test != "passed") {
@@ -87,6 +88,10 @@ std::vector<std::string> Problems(const Findings& found) {
   }
   if (found.models.empty())
     problems.push_back(fmt::format("no models in {}; scripts/fetch-demo-model fetches the demo model", found.folder));
+  for (const FileSystem::Entry& model : found.models) {
+    const Result<ModelFile> file = OpenGguf(files, fmt::format("{}/{}", found.folder, model.name));
+    if (!file.ok()) problems.push_back(file.error().message());
+  }
   return problems;
 }
 
@@ -107,8 +112,8 @@ Result<Findings> Examine(FileSystem& files) {
     found.speeds.push_back(all);
   }
   found.folder = ModelFolder();
-  found.models = ListModels(files);
-  found.problems = Problems(found);
+  BANTAM_ASSIGN(found.models, ListModels(files));
+  found.problems = Problems(files, found);
   return found;
 }
 

@@ -156,6 +156,7 @@ Json PlanJson(const MemoryPlan& plan, const ModelOutline& outline) {
           {"kv_bytes", plan.kv_bytes},
           {"activations_bytes", plan.activations_bytes},
           {"vocabulary_bytes", plan.vocabulary_bytes},
+          {"header_bytes", plan.header_bytes},
           {"program_bytes", plan.reserve_bytes},
           {"total_bytes", plan.total_bytes()},
           {"decode_read_bytes", DecodeReadBytes(outline.program)}};
@@ -177,7 +178,7 @@ int Inspect(FileSystem& files, const Options& options) {
     // A tokenizer this build cannot run does not stop `logits`, so it does not stop the plan either.
     const Result<Tokenizer> tokenizer = ReadVocabulary(*file);
     const Result<Prepared> prepared =
-        Prepare(files, std::move(file).value(), {tokenizer.ok() ? &*tokenizer : nullptr, options.run, StepShape{}});
+        Prepare(files, std::move(file).value(), {tokenizer.ok() ? &*tokenizer : nullptr, /*text_bytes=*/0, options.run, StepShape{}});
     if (prepared.ok()) {
       plan_text = fmt::format("\nmemory plan (kernels {})\n{}", prepared->outline.kernels->name, Describe(prepared->plan));
       plan_text += fmt::format("  decoding reads {} bytes of weights per token\n", DecodeReadBytes(prepared->outline.program));

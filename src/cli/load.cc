@@ -10,10 +10,13 @@
 
 namespace bantam {
 
-CLI::Validator WholeNumber() {
-  const auto check = [](std::string& text) {
-    const bool digits = !text.empty() && text.size() <= 18 && text.find_first_not_of("0123456789") == std::string::npos;
-    return digits ? std::string() : fmt::format("{}: expected a whole number such as 0 or 512", text);
+CLI::Validator WholeNumber(uint64_t max) {
+  const auto check = [max](std::string& text) {
+    uint64_t number = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, number);
+    const bool digits = !text.empty() && parsed.ec == std::errc() && parsed.ptr == end && number <= max;
+    return digits ? std::string() : fmt::format("{}: expected a whole number from 0 to {}", text, max);
   };
   return CLI::Validator(check, "");
 }
@@ -91,7 +94,8 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     // More than is free would end with the system killing the process.
     fit.limit_bytes = std::min(asked, limits.memory_available_bytes);
   }
-  fit.vocabulary_bytes = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes();
+  fit.held.vocabulary = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes() + request.text_bytes;
+  fit.held.header = file.held_bytes();
   fit.fixed_context = request.run.context != 0;
   fit.fixed_kv = !request.run.kv.empty();
   BANTAM_ASSIGN(prepared.plan, FitMemory(prepared.outline.program, fit).With(file.path));
@@ -99,6 +103,13 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   prepared.processors = limits.processors;
   prepared.file = std::move(file);
   return prepared;
+}
+
+void NoteContext(const Prepared& prepared) {
+  const size_t context_max = prepared.outline.program.context_max;
+  if (prepared.plan.options.context > context_max) {
+    Note(fmt::format("[the model was trained on {} tokens; what it makes of more is unreliable]\n", context_max));
+  }
 }
 
 Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, const std::string& path) {

@@ -32,7 +32,7 @@ struct RunOptions {
 };
 
 // For options that take a count: decimal digits.
-CLI::Validator WholeNumber();
+CLI::Validator WholeNumber(uint64_t max = UINT32_MAX);
 
 // How a model is loaded: memory, kernels, KV type, positions. AddRunOptions adds the context and the threads.
 void AddLoadOptions(CLI::App& verb, RunOptions* options);
@@ -55,12 +55,16 @@ struct Prepared {
 
 struct PrepareRequest {
   const Tokenizer* tokenizer = nullptr;  // counted in the plan; some verbs need none
+  uint64_t text_bytes = 0;               // that the verb keeps beside it
   RunOptions run;
   StepShape shape;
 };
 
 // Errors are those of each step; they name the input.
 Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request);
+
+// Says so when the context is longer than what the model was trained on.
+void NoteContext(const Prepared& prepared);
 
 // Corrupt when the vocabulary has tokens that the model has not.
 Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, const std::string& path);

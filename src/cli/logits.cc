@@ -1,6 +1,7 @@
 // bantam logits: the logits of every token of a list, for comparison with other systems.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -35,9 +36,14 @@ Status WriteLogits(FileSystem& files, Options options) {
   if (ids.empty()) return Error(Code::kCorrupt, fmt::format("{}: no token ids; give at least one", options.tokens));
   if (options.run.context == 0) options.run.context = ids.size();
   const StepShape shape = {std::min(options.chunk, ids.size()), /*all_outputs=*/true};
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {/*tokenizer=*/nullptr, options.run, shape}));
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {/*tokenizer=*/nullptr, /*text_bytes=*/0, options.run, shape}));
   BANTAM_TRY(CheckIds(ids, options.tokens, prepared.outline.program.vocabulary));
   DeferInterrupts();
+  for (const std::string& input : {path, options.tokens}) {
+    std::error_code ignored;
+    if (!std::filesystem::equivalent(input, options.out, ignored)) continue;
+    return Error(Code::kInvalidArgument, fmt::format("--out {}: that is {}, which is read; name another file", options.out, input));
+  }
   // An output that cannot be written is known before the model is loaded.
   BANTAM_ASSIGN(const auto writer, files.Create(options.out));
   BANTAM_ASSIGN(const Loaded loaded, Load(std::move(prepared)));

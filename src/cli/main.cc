@@ -21,6 +21,7 @@ std::string VerbNames(const CLI::App& app) {
 
 // CLI11 reports what is wrong with a command line by exceptions; they end here.
 int Main(int argc, char** argv) {
+  bantam::OpenStandardStreams();
   bantam::InstallSignalHandlers();
   CLI::App app("Small language models on small machines.", "bantam");
   app.set_version_flag("--version", std::string("bantam ") + BANTAM_VERSION);

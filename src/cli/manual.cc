@@ -17,6 +17,7 @@ struct OptionInfo {
   std::string value;               // what it takes; empty: nothing
   std::string help;
   bool required = false;
+  bool many = false;  // may be given several times
 };
 
 struct VerbInfo {
@@ -34,6 +35,7 @@ OptionInfo Describe(const CLI::Option& option) {
   if (!is_flag) info.value = option.get_positional() ? option.get_name(/*positional=*/true) : option.get_type_name();
   info.help = option.get_description();
   info.required = option.get_required();
+  info.many = option.get_positional() && option.get_items_expected_max() > 1;
   const std::string standard = option.get_default_str();
   if (!is_flag && !standard.empty()) info.help += fmt::format(" (default: {})", standard);
   return info;
@@ -76,7 +78,7 @@ std::string ManPage(const CLI::App& app) {
     page += fmt::format("\\fBbantam {}\\fR [\\fIoptions\\fR]", Troff(verb.name));
     for (const OptionInfo& option : verb.options) {
       if (option.flags.empty()) {
-        const std::string value = fmt::format("\\fI{}\\fR", Troff(option.value));
+        const std::string value = fmt::format("\\fI{}\\fR{}", Troff(option.value), option.many ? "..." : "");
         page += option.required ? " " + value : " [" + value + "]";
       } else if (option.required) {
         page += fmt::format(" \\fB{}\\fR \\fI{}\\fR", Troff(option.flags[0]), Troff(option.value));
@@ -127,7 +129,8 @@ std::string BashCompletion(const std::vector<VerbInfo>& verbs) {
   }
   return fmt::format(R"(# bash completion of bantam: source it, or put it into /usr/share/bash-completion/completions/bantam
 _bantam() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} flags= models
+  local word=${{COMP_WORDS[COMP_CWORD]}} flags= model
+  COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
     mapfile -t COMPREPLY < <(compgen -W '{} --help --version' -- "$word")
     return
@@ -138,13 +141,17 @@ _bantam() {{
     mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$word")
     return
   fi
+  if [ "${{COMP_WORDS[1]}}" = completion ]; then
+    mapfile -t COMPREPLY < <(compgen -W 'bash zsh fish' -- "$word")
+    return
+  fi
+  # Names of files are compared, never expanded.
+  for model in "${{XDG_CACHE_HOME:-$HOME/.cache}}"/bantam/models/*.gguf; do
+    model=${{model##*/}}
+    [[ $model == "$word"* && $model != '*.gguf' ]] && COMPREPLY+=("$model")
+  done
   case ${{COMP_WORDS[1]}} in
-    completion) models='bash zsh fish' ;;
-    *) models=$(cd "${{XDG_CACHE_HOME:-$HOME/.cache}}/bantam/models" 2>/dev/null && ls) ;;
-  esac
-  mapfile -t COMPREPLY < <(compgen -W "$models" -- "$word")
-  case ${{COMP_WORDS[1]}} in
-    rm | completion) ;;
+    rm) ;;
     *) mapfile -t -O "${{#COMPREPLY[@]}}" COMPREPLY < <(compgen -f -- "$word") ;;
   esac
 }}
@@ -211,7 +218,7 @@ std::string FishCompletion(const std::vector<VerbInfo>& verbs) {
       "  set -l folder $XDG_CACHE_HOME\n"
       "  test -n \"$folder\"; or set folder $HOME/.cache\n"
       "  for model in $folder/bantam/models/*.gguf\n"
-      "    basename $model\n"
+      "    basename -- $model\n"
       "  end\n"
       "end\n";
   // Fish knows only backslash and quote as special between single quotes.

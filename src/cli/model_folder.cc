@@ -1,6 +1,8 @@
 #include "cli/model_folder.h"
 
 #include <fmt/format.h>
+#include <pwd.h>
+#include <unistd.h>
 
 #include <cstdlib>
 
@@ -10,12 +12,15 @@ std::string ModelFolder() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   if (cache != nullptr && cache[0] == '/') return fmt::format("{}/bantam/models", cache);  // relative ones are to be ignored
   const char* home = std::getenv("HOME");
+  // Without it, as under some service managers, the user's entry tells.
+  const passwd* user = home == nullptr ? ::getpwuid(::getuid()) : nullptr;
+  if (user != nullptr) home = user->pw_dir;
   return fmt::format("{}/.cache/bantam/models", home == nullptr ? "" : home);
 }
 
-std::vector<FileSystem::Entry> ListModels(FileSystem& files) {
-  Result<std::vector<FileSystem::Entry>> listed = files.List(ModelFolder());
-  std::vector<FileSystem::Entry> models = listed.ok() ? std::move(listed).value() : std::vector<FileSystem::Entry>();
+Result<std::vector<FileSystem::Entry>> ListModels(FileSystem& files) {
+  if (!files.Exists(ModelFolder())) return std::vector<FileSystem::Entry>();
+  BANTAM_ASSIGN(std::vector<FileSystem::Entry> models, files.List(ModelFolder()));
   std::erase_if(models, [](const FileSystem::Entry& entry) { return !entry.name.ends_with(".gguf"); });
   return models;
 }

@@ -14,8 +14,8 @@ inline constexpr char kDemoModel[] = "tinyllama-1.1b-chat-iq2_xxs.gguf";
 // ${XDG_CACHE_HOME:-~/.cache}/bantam/models
 std::string ModelFolder();
 
-// The .gguf files there, by name; none when the folder does not exist.
-std::vector<FileSystem::Entry> ListModels(FileSystem& files);
+// The .gguf files there, by name; none when the folder does not exist. Errors: those of FileSystem::List.
+Result<std::vector<FileSystem::Entry>> ListModels(FileSystem& files);
 
 // A path as it is, or a name in the model folder (with or without .gguf). NotFound says where it looked, InvalidArgument
 // refuses an empty name.

@@ -58,7 +58,9 @@ std::string ShortCount(uint64_t n) {
 int List(FileSystem& files, const ListOptions& options) {
   std::string text;
   Json rows = Json::array();
-  for (const FileSystem::Entry& entry : ListModels(files)) {
+  const auto models = ListModels(files);
+  if (!models.ok()) return Fail(models.error());
+  for (const FileSystem::Entry& entry : *models) {
     const Row row = Describe(files, entry);
     if (row.problem.empty()) {
       text += fmt::format("{:<44} {:>10} {:>8} weights  {:<10} {}\n", Printable(row.name), FormatBytes(row.size_bytes),
@@ -79,7 +81,9 @@ int List(FileSystem& files, const ListOptions& options) {
 
 // The file in the model folder; nothing outside it is ever removed.
 Result<std::string> Remove(FileSystem& files, const std::string& name) {
-  for (const FileSystem::Entry& entry : ListModels(files)) {
+  if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; bantam list shows the names");
+  BANTAM_ASSIGN(const auto models, ListModels(files));
+  for (const FileSystem::Entry& entry : models) {
     if (entry.name != name && entry.name != name + ".gguf") continue;
     BANTAM_TRY(files.Remove(fmt::format("{}/{}", ModelFolder(), entry.name)));
     return fmt::format("removed {} ({})\n", Printable(entry.name), FormatBytes(entry.size_bytes));

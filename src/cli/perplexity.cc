@@ -19,7 +19,7 @@ namespace {
 
 constexpr size_t kWindowDefault = 512;
 constexpr size_t kWindowMin = 4;
-constexpr size_t kTextBytesMax = size_t{256} << 20;
+constexpr size_t kTextBytesMax = kInputBytesMax;
 
 struct Options {
   std::string model;
@@ -39,10 +39,8 @@ Result<std::string> Measure(FileSystem& files, Options options) {
   BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
   BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
   BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
+  if (options.run.kv.empty()) options.run.kv = "f16";  // a figure must not depend on how much memory is free
   BANTAM_ASSIGN(const std::string text, files.ReadText(options.text, kTextBytesMax));
-  const StepShape shape = {std::min<size_t>(StepShape().step_tokens, options.run.context), /*all_outputs=*/true};
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, options.run, shape}));
-  BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
   std::vector<uint32_t> tokens = tokenizer.Encode(text, /*special=*/false);
   PerplexityOptions measure;
   measure.window = options.run.context;
@@ -51,13 +49,18 @@ Result<std::string> Measure(FileSystem& files, Options options) {
     measure.bos = *tokenizer.spec().bos;
     tokens.insert(tokens.begin(), *measure.bos);
   }
+  const StepShape shape = {std::min<size_t>(StepShape().step_tokens, options.run.context), /*all_outputs=*/true};
+  const uint64_t text_bytes = text.capacity() + tokens.capacity() * sizeof(uint32_t);
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, text_bytes, options.run, shape}));
+  BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
+  NoteContext(prepared);
   DeferInterrupts();
   BANTAM_ASSIGN(const Loaded loaded, Load(std::move(prepared)));
   const MonotonicClock clock;
   const int64_t begin = clock.NowNs();
   const Progress line = MakeProgressLine();
-  const auto progress = [&](const PerplexityEstimate& e, size_t windows) { return line(Show(e), e.windows, windows); };
-  BANTAM_ASSIGN(const PerplexityEstimate e, MeasurePerplexity(*loaded.session, tokens, measure, progress).With(options.text));
+  const auto progress = [&](const PerplexityEstimate& e, size_t windows) { line(Show(e), e.windows, windows); };
+  BANTAM_ASSIGN(const PerplexityEstimate e, MeasurePerplexity(*loaded.session, tokens, measure, progress, Interrupted).With(options.text));
   EndProgressLine();
   const double seconds = static_cast<double>(clock.NowNs() - begin) * 1e-9;
   const double speed = static_cast<double>(e.windows * measure.window) / seconds;
@@ -68,11 +71,15 @@ Result<std::string> Measure(FileSystem& files, Options options) {
                          {"windows", e.windows},
                          {"window_tokens", measure.window},
                          {"scored_tokens", e.scored},
-                         {"tokens_per_s", speed}},
+                         {"tokens_per_s", speed},
+                         {"kernels", loaded.model->kernels->name},
+                         {"kv_type", KvTypeName(loaded.plan.options.kv_type)},
+                         {"interrupted", Interrupted()}},
                     /*indent=*/2) +
            "\n";
   }
-  return fmt::format("{} ({} windows of {} tokens, {} scored; {:.1f} tokens/s)\n", Show(e), e.windows, measure.window, e.scored, speed);
+  return fmt::format("{} ({} windows of {} tokens, {} scored; {:.1f} tokens/s; kernels {}, KV {})\n", Show(e), e.windows, measure.window,
+                     e.scored, speed, loaded.model->kernels->name, KvTypeName(loaded.plan.options.kv_type));
 }
 
 }  // namespace
@@ -86,13 +93,17 @@ void AddPerplexityVerb(CLI::App& app, Action* action) {
   verb->add_option("FILE", options->text, "the text")->required();
   verb->add_option("--chunks", options->windows, "windows to measure; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", options->json, "print JSON");
-  AddRunOptions(*verb, &options->run);
+  verb->add_option("--context", options->run.context, "tokens of a window (default: 512)")->check(WholeNumber());
+  verb->add_option("-t,--threads", options->run.threads, "threads (default: usable physical cores)")->check(WholeNumber());
+  AddLoadOptions(*verb, &options->run);
   verb->footer("Example: bantam perplexity model.gguf wiki.test.raw --chunks 8");
   verb->callback([=] {
     *action = [=](FileSystem& files) {
       const Result<std::string> output = Measure(files, *options);
       EndProgressLine();
-      return output.ok() ? PrintResult(*output) : Fail(output.error());
+      if (!output.ok()) return Fail(output.error());
+      const int code = PrintResult(*output);
+      return code == 0 && Interrupted() ? ExitStatus(Code::kCancelled) : code;
     };
   });
 }

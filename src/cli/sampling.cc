@@ -37,9 +37,9 @@ void AddSamplingOptions(CLI::App& verb, SamplingOptions* options) {
   const auto add = [&](const char* name, auto& value, const char* help) {
     return verb.add_option(name, value, help)->capture_default_str()->group(kGroup);
   };
-  add("--temperature", s.temperature, "0 always takes the likeliest token");
-  add("--seed", s.seed, "of the draws when the temperature is above 0: equal seeds give equal answers")->check(WholeNumber());
-  add("--top-k", s.top_k, "keep the k likeliest tokens; 0: all")->check(WholeNumber());
+  add("--temperature", s.temperature, "0 always takes the likeliest token, and leaves nothing to the other samplers but penalties");
+  add("--seed", s.seed, "of the draws when the temperature is above 0: equal seeds give equal answers")->check(WholeNumber(UINT64_MAX));
+  add("--top-k", s.top_k, "keep the k likeliest tokens; 0: all")->check(WholeNumber(UINT32_MAX));
   add("--top-p", s.top_p, "keep the likeliest tokens up to this mass; 1: all");
   add("--min-p", s.min_p, "keep tokens this likely relative to the likeliest; 0: all");
   add("--typical", s.typical, "keep the most typical tokens up to this mass; 1: all");
@@ -51,18 +51,22 @@ void AddSamplingOptions(CLI::App& verb, SamplingOptions* options) {
   add("--repetition-penalty", s.penalties.repetition, "divide logits of recent tokens; 1: off");
   add("--frequency-penalty", s.penalties.frequency, "subtract this for each recent occurrence");
   add("--presence-penalty", s.penalties.presence, "subtract this for any recent occurrence");
-  add("--penalty-window", s.penalty_window, "how many tokens are recent")->check(WholeNumber());
+  add("--penalty-window", s.penalty_window, "how many tokens are recent")->check(WholeNumber(kSamplerWindowMax));
   add("--dry-multiplier", s.dry.multiplier, "penalty of tokens that extend a repetition; 0: off");
   add("--dry-base", s.dry.base, "growth of that penalty with the repetition's length");
-  add("--dry-allowed-length", s.dry.allowed_length, "longest repetition without penalty, less one")->check(WholeNumber());
-  add("--dry-window", s.dry_window, "tokens among which repetitions are sought")->check(WholeNumber());
+  add("--dry-allowed-length", s.dry.allowed_length, "shortest repetition that is penalised")->check(WholeNumber(UINT32_MAX));
+  add("--dry-window", s.dry_window, "tokens among which repetitions are sought")->check(WholeNumber(kSamplerWindowMax));
   verb.add_option("--dry-breaker", options->dry_breakers,
                   "repetitions do not reach across tokens with this text (may be repeated; default: newline, colon, quote and asterisk)")
+      ->allow_extra_args(false)
       ->group(kGroup);
-  add("--mirostat", s.mirostat.version, "1 or 2: keep the surprise of the text at a target instead of cutting candidates");
+  add("--mirostat", s.mirostat.version, "1 or 2: keep the surprise of the text at a target instead of cutting candidates")
+      ->check(WholeNumber(2));
   add("--mirostat-tau", s.mirostat.tau, "that target, in bits");
   add("--mirostat-eta", s.mirostat.eta, "how fast it is approached");
-  verb.add_option("--logit-bias", options->logit_bias, "ID=BIAS: add to a token's logit; -inf bans it (may be repeated)")->group(kGroup);
+  verb.add_option("--logit-bias", options->logit_bias, "ID=BIAS: add to a token's logit; -inf bans it (may be repeated)")
+      ->allow_extra_args(false)
+      ->group(kGroup);
   add("--samplers", options->order, "the steps and their order");
 }
 

@@ -57,11 +57,20 @@ void Handle(int signal_number, void (*handler)(int)) {
 
 }  // namespace
 
+void OpenStandardStreams() {
+  constexpr const char* kStandIns[] = {"/dev/null", "/dev/full", "/dev/null"};
+  for (int fd = 0; fd < 3; ++fd) {
+    // The lowest free number is taken, which is this one.
+    if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)!::open(kStandIns[fd], fd == STDIN_FILENO ? O_RDONLY : O_WRONLY);
+  }
+}
+
 void InstallSignalHandlers() {
   if (::pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) interrupt_pipe[0] = interrupt_pipe[1] = -1;
   for (const int signal_number : {SIGINT, SIGTERM, SIGHUP}) Handle(signal_number, OnInterrupt);
   Handle(SIGBUS, OnBusError);
   Handle(SIGPIPE, SIG_IGN);
+  Handle(SIGXFSZ, SIG_IGN);  // a limit on the size of files is a write error
 }
 
 void DeferInterrupts() { interrupts_deferred.store(true, std::memory_order_relaxed); }

@@ -9,6 +9,10 @@
 
 namespace bantam {
 
+// Opens what is closed of standard input, output and error: or the next file that is opened would take its place. Reading finds the end,
+// writing the output fails.
+void OpenStandardStreams();
+
 // Installs the handlers: SIGINT, SIGTERM and SIGHUP end the program with exit code 130 (until DeferInterrupts), SIGBUS (a
 // mapped file shrank) ends it with exit code 3 and a message, SIGPIPE is ignored so that a closed pipe is a write error.
 void InstallSignalHandlers();

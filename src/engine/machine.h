@@ -1,4 +1,4 @@
-// This machine's read bandwidth, measured over memory that the process holds anyway.
+// What this machine can do at most: read bandwidth, over memory that the process holds anyway, and multiplications.
 #pragma once
 
 #include <cstddef>

@@ -44,7 +44,7 @@ class Sums {
 }  // namespace
 
 Result<PerplexityEstimate> MeasurePerplexity(Session& session, std::span<const uint32_t> tokens, const PerplexityOptions& options,
-                                             const PerplexityProgress& progress) {
+                                             const PerplexityProgress& progress, const Cancelled& cancelled) {
   CHECK(options.window >= 4 && options.window <= session.context());
   const size_t fitting = tokens.size() / options.window;
   const size_t windows = options.windows_max == 0 ? fitting : std::min(fitting, options.windows_max);
@@ -55,21 +55,31 @@ Result<PerplexityEstimate> MeasurePerplexity(Session& session, std::span<const u
   const size_t vocabulary = session.vocabulary();
   const size_t half = options.window / 2;
   std::vector<uint32_t> window(options.window);
+  Progress stop;
+  if (cancelled) stop = [&](std::string_view, uint64_t, uint64_t) { return !cancelled(); };
   Sums sums;
+  PerplexityEstimate last;
   for (size_t w = 0; w < windows; ++w) {
     const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(w * options.window);
     window.assign(begin, begin + static_cast<std::ptrdiff_t>(options.window));
     if (options.bos) window[0] = *options.bos;
     session.Truncate(0);
-    BANTAM_TRY(session.Append(std::span(window).first(half)));
+    Status read = session.Append(std::span(window).first(half), stop);
     size_t next = half + 1;  // the token that the next row of logits predicts
-    BANTAM_TRY(session.AppendForLogits(std::span(window).subspan(half, window.size() - 1 - half), [&](std::span<const float> logits) {
+    const auto score = [&](std::span<const float> logits) {
       for (; !logits.empty(); logits = logits.subspan(vocabulary)) sums.Add(Surprise(logits.first(vocabulary), window[next++]));
       return Ok();
-    }));
-    if (progress && !progress(sums.Estimate(w + 1), windows)) return sums.Estimate(w + 1);
+    };
+    if (read.ok()) read = session.AppendForLogits(std::span(window).subspan(half, window.size() - 1 - half), score, cancelled);
+    if (!read.ok() && read.error().code() == Code::kCancelled && w > 0) return last;
+    BANTAM_TRY(read);
+    last = sums.Estimate(w + 1);
+    if (!std::isfinite(last.perplexity)) {
+      return Error(Code::kCorrupt, fmt::format("window {}: the model's logits are no numbers, or the text is impossible for it", w + 1));
+    }
+    if (progress) progress(last, windows);
   }
-  return sums.Estimate(windows);
+  return last;
 }
 
 }  // namespace bantam

@@ -25,13 +25,14 @@ struct PerplexityEstimate {
   double error = 0;  // standard error
 };
 
-// Called after each window with the estimate so far; false ends the measurement there.
-using PerplexityProgress = std::function<bool(const PerplexityEstimate& estimate, size_t windows)>;
+// Called after each window with the estimate so far.
+using PerplexityProgress = std::function<void(const PerplexityEstimate& estimate, size_t windows)>;
 
 // exp of the mean of -log p over the second half of each window of `tokens`, p after the window's earlier tokens only: the windows that
 // llama.cpp's tool uses, so that figures compare. Needs a session for whole windows with logits of every token of a step; it is
-// emptied. Errors: InvalidArgument (the text fills no window), those of Session::Append.
+// emptied. Errors: InvalidArgument (the text fills no window), Cancelled (before the first window was done; later the estimate so far is
+// returned), Corrupt (logits that are no numbers), those of Session::Append.
 Result<PerplexityEstimate> MeasurePerplexity(Session& session, std::span<const uint32_t> tokens, const PerplexityOptions& options,
-                                             const PerplexityProgress& progress);
+                                             const PerplexityProgress& progress, const Cancelled& cancelled = nullptr);
 
 }  // namespace bantam

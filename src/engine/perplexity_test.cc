@@ -21,7 +21,7 @@ class PerplexityTest : public ::testing::Test {
     tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
     ModelOutline outline = OutlineModel(file, kernels).value();
     const PlanOptions options = {window, kv_type, 16, 16, pool_->size()};
-    const MemoryPlan plan = PlanMemory(outline.program, options, 0);
+    const MemoryPlan plan = PlanMemory(outline.program, options, {});
     model_ = LoadModel(std::move(outline), file, {budget_, *pool_}, nullptr).value();
     session_ = Session::Make(*model_, plan, {budget_, *pool_}).value();
   }

@@ -40,7 +40,7 @@ class SessionTest : public ::testing::Test {
     ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
     outline.program.kv_layers[0].window = window;
     PlanOptions options = {context, KvType::kF16, step_tokens, all_outputs ? step_tokens : 1, pool_.size()};
-    plan_ = PlanMemory(outline.program, options, 0);
+    plan_ = PlanMemory(outline.program, options, {});
     model_ = LoadModel(std::move(outline), file, {budget_, pool_}, nullptr).value();
     session_ = Session::Make(*model_, plan_, {budget_, pool_}).value();
   }

@@ -20,18 +20,20 @@ std::string SpeedTest::Name() const {
   return depth == 0 ? name : fmt::format("{} at depth {}", name, depth);
 }
 
-Result<double> TimeRun(Session& session, const SpeedTest& test, const Clock& clock, StepProfile* profile) {
+Result<double> TimeRun(Session& session, const SpeedTest& test, const Clock& clock, const Cancelled& cancelled, StepProfile* profile) {
   Rng rng(kTokenSeed);
   std::vector<uint32_t> tokens(test.context());
   for (uint32_t& token : tokens) token = static_cast<uint32_t>(rng.Next() % session.vocabulary());
   session.Truncate(0);
   const std::span<const uint32_t> all(tokens);
-  if (test.depth > 0) BANTAM_TRY(session.Append(all.first(test.depth)));
+  Progress stop;
+  if (cancelled) stop = [&](std::string_view, uint64_t, uint64_t) { return !cancelled(); };
+  if (test.depth > 0) BANTAM_TRY(session.Append(all.first(test.depth), stop));
   session.Profile(profile);
   const int64_t begin = clock.NowNs();
   Status done = Ok();
   const size_t step = test.prompt ? test.tokens : 1;
-  for (size_t i = test.depth; i < tokens.size() && done.ok(); i += step) done = session.Append(all.subspan(i, step));
+  for (size_t i = test.depth; i < tokens.size() && done.ok(); i += step) done = session.Append(all.subspan(i, step), stop);
   const int64_t elapsed_ns = clock.NowNs() - begin;
   session.Profile(nullptr);
   BANTAM_TRY(done);
@@ -43,7 +45,9 @@ SpeedWork WorkOf(const Session& session, const Program& program, const SpeedTest
   const size_t steps = test.prompt ? (test.tokens + step_tokens - 1) / step_tokens : test.tokens;
   SpeedWork work;
   work.multiplies = static_cast<double>(multiplies.per_token * test.tokens + multiplies.per_output * steps);
-  work.bytes = static_cast<double>(DecodeReadBytes(program) * steps);
+  // Of experts, those of one token: with more tokens it is at least so much.
+  const size_t passes = test.prompt ? steps * (std::min(step_tokens, test.tokens) + kTokenTile - 1) / kTokenTile : test.tokens;
+  work.bytes = static_cast<double>(DecodeReadBytes(program) * passes);
   for (size_t i = 0; i < test.tokens; ++i) work.bytes += static_cast<double>(session.KvReadBytes(test.depth + i + 1));
   return work;
 }
@@ -58,6 +62,10 @@ std::vector<OperationTime> SumProfile(const Program& program, const StepProfile&
     sum.seconds += static_cast<double>(profile.op_ns[i]) * 1e-9;
     total += static_cast<double>(profile.op_ns[i]) * 1e-9;
   }
+  OperationTime& waiting = sums["(waiting)"];
+  waiting.name = "(waiting)";
+  waiting.seconds = static_cast<double>(profile.waiting_ns) * 1e-9;
+  total += waiting.seconds;
   std::vector<OperationTime> times;
   for (auto& [name, sum] : sums) {
     sum.share = total > 0 ? sum.seconds / total : 0;

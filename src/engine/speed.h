@@ -23,8 +23,9 @@ struct SpeedTest {
 };
 
 // Seconds of one run, with tokens drawn from a fixed seed. The session is emptied first. The timed part goes into `profile` too, if there
-// is one. Errors: those of Session::Append.
-Result<double> TimeRun(Session& session, const SpeedTest& test, const Clock& clock, StepProfile* profile = nullptr);
+// is one. Errors: those of Session::Append, Cancelled among them.
+Result<double> TimeRun(Session& session, const SpeedTest& test, const Clock& clock, const Cancelled& cancelled = nullptr,
+                       StepProfile* profile = nullptr);
 
 // What one run of a test does, for shares of the machine's limits.
 struct SpeedWork {
@@ -33,7 +34,7 @@ struct SpeedWork {
 };
 SpeedWork WorkOf(const Session& session, const Program& program, const SpeedTest& test, size_t step_tokens);
 
-// Time per kind of operation, longest first.
+// Time per kind of operation, and of waiting for other threads, longest first.
 struct OperationTime {
   std::string name;
   size_t operations = 0;  // of this kind in the program

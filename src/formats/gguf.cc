@@ -237,16 +237,17 @@ Result<Listing> ReadListing(std::span<const std::byte> bytes) {
     listing.tensors.push_back(tensor);
   }
   listing.end = reader.offset();
-  if (listing.end > kGgufHeaderBytesMax) {
-    return Error(Code::kCorrupt, fmt::format("metadata and tensor list take {} bytes, expected at most {}; the file is damaged",
-                                             listing.end, kGgufHeaderBytesMax));
-  }
   return listing;
 }
 
+// Nothing behind the longest header is looked at: time and memory do not grow with the file.
 Result<uint64_t> EndOfListing(std::span<const std::byte> bytes) {
-  BANTAM_ASSIGN(const Listing listing, ReadListing(bytes));
-  return listing.end;
+  const bool cut = bytes.size() > kGgufHeaderBytesMax;
+  Result<Listing> listing = ReadListing(cut ? bytes.first(kGgufHeaderBytesMax) : bytes);
+  if (listing.ok()) return listing->end;
+  if (!cut) return listing.error();
+  return std::move(listing).error().With(
+      fmt::format("within the first {} bytes, the most that metadata and tensor list may take", kGgufHeaderBytesMax));
 }
 
 Result<ModelFile> Parse(const std::string& path, std::unique_ptr<FileMapping> mapping) {
@@ -255,6 +256,7 @@ Result<ModelFile> Parse(const std::string& path, std::unique_ptr<FileMapping> ma
   file.size_bytes = mapping->bytes().size();
   // Once to find the end, and once from a copy that nobody else can write to.
   BANTAM_ASSIGN(const uint64_t header_bytes, EndOfListing(mapping->bytes()));
+  file.header_bytes = header_bytes;
   file.header = std::make_unique_for_overwrite<std::byte[]>(header_bytes);
   std::memcpy(file.header.get(), mapping->bytes().data(), header_bytes);
   mapping->Release(0, header_bytes);

@@ -14,7 +14,7 @@ inline constexpr uint64_t kGgufMetadataMax = 1 << 16;  // key-value pairs
 inline constexpr uint64_t kGgufTensorsMax = 1 << 16;
 inline constexpr uint64_t kGgufKeyBytesMax = 1 << 16;  // of a key or a tensor name
 inline constexpr uint64_t kGgufAlignmentMax = 1 << 20;
-inline constexpr uint64_t kGgufHeaderBytesMax = uint64_t{256} << 20;  // metadata and tensor list together
+inline constexpr uint64_t kGgufHeaderBytesMax = uint64_t{64} << 20;  // metadata and tensor list together
 
 // Maps and checks the file. Errors: those of FileSystem::Map; Corrupt (bytes contradict the format); Unsupported (another
 // version, big-endian, a tensor format outside the dtype table).

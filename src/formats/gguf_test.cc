@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "base/bytes.h"
@@ -130,6 +131,19 @@ TEST_F(GgufTest, LargerAlignment) {
   const auto file = Open(builder.Build());
   ASSERT_TRUE(file.ok()) << file.error().message();
   EXPECT_EQ(file->directory.Find("two")->offset_bytes % 256, 0u);
+}
+
+// A list that never ends, in a file that is long enough for it: time and memory end with the longest header.
+TEST_F(GgufTest, AnEndlessListIsNotFollowed) {
+  const uint64_t count = uint64_t{1} << 30;
+  const std::string start = GgufBuilder().Raw("a", 9, Bytes32(8) + Bytes64(count)).Build();
+  const std::string path = folder_.Path("m.gguf");
+  std::ofstream(path, std::ios::binary) << start;
+  std::filesystem::resize_file(path, uint64_t{16} << 30);  // a hole: strings of no bytes
+  const auto file = OpenGguf(*files_, path);
+  ASSERT_FALSE(file.ok());
+  EXPECT_EQ(file.error().code(), Code::kCorrupt);
+  EXPECT_NE(file.error().message().find("within the first 67108864 bytes"), std::string::npos) << file.error().message();
 }
 
 // Another process writes into the file after it was opened: what was checked stays as it was.

@@ -87,6 +87,49 @@ Status CheckName(std::string_view what, std::string_view name) {
   return Error(Code::kInvalidArgument, fmt::format("{} of {} bytes: expected 1 to {}", what, name.size(), kGgufKeyBytesMax));
 }
 
+template <typename Stored, typename Wide>
+bool Holds(Wide value) {
+  return std::in_range<Stored>(value);
+}
+
+// Whether an integer fits the width that it is to be stored in.
+template <typename Wide>
+bool Fits(ValueType type, Wide value) {
+  switch (type) {
+    case ValueType::kU8:
+      return Holds<uint8_t>(value);
+    case ValueType::kI8:
+      return Holds<int8_t>(value);
+    case ValueType::kU16:
+      return Holds<uint16_t>(value);
+    case ValueType::kI16:
+      return Holds<int16_t>(value);
+    case ValueType::kU32:
+      return Holds<uint32_t>(value);
+    case ValueType::kI32:
+      return Holds<int32_t>(value);
+    case ValueType::kU64:
+      return Holds<uint64_t>(value);
+    case ValueType::kI64:
+      return Holds<int64_t>(value);
+    case ValueType::kF32:
+    case ValueType::kF64:
+      return true;
+    case ValueType::kBool:
+    case ValueType::kString:
+      return false;
+  }
+  return false;
+}
+
+Status CheckFits(const MetadataEntry& entry) {
+  const auto* i = std::get_if<int64_t>(&entry.value);
+  const auto* u = std::get_if<uint64_t>(&entry.value);
+  if ((i == nullptr || Fits(entry.stored, *i)) && (u == nullptr || Fits(entry.stored, *u))) return Ok();
+  return Error(Code::kInvalidArgument,
+               fmt::format("metadata key {}: the number does not fit the type that it is to be stored in", entry.key));
+}
+
 // Bytes of a tensor, or why the reader would refuse it.
 Result<uint64_t> SizeOf(const GgufTensor& tensor) {
   BANTAM_TRY(CheckName("a tensor name", tensor.name));
@@ -129,11 +172,16 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const st
   Put<uint64_t>(&header, metadata.size());
   for (const MetadataEntry& entry : metadata) {
     BANTAM_TRY(CheckName("a metadata key", entry.key).With(path));
+    BANTAM_TRY(CheckFits(entry).With(path));
     PutText(&header, entry.key);
     PutValue(&header, entry);
   }
-  BANTAM_ASSIGN(const Metadata checked, Metadata::Make(std::move(metadata)).With(path));
-  BANTAM_ASSIGN(const uint64_t alignment, GgufAlignment(checked).With(path));
+  const auto refused = [&](const Error& error) { return Error(Code::kInvalidArgument, fmt::format("{}: {}", path, error.message())); };
+  Result<Metadata> checked = Metadata::Make(std::move(metadata));
+  if (!checked.ok()) return refused(checked.error());
+  Result<uint64_t> alignment_read = GgufAlignment(*checked);
+  if (!alignment_read.ok()) return refused(alignment_read.error());
+  const uint64_t alignment = *alignment_read;
 
   std::vector<uint64_t> sizes;
   std::vector<TensorInfo> directory;
@@ -153,7 +201,11 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const st
     sizes.push_back(size);
     offset += RoundUp(size, alignment);
   }
-  BANTAM_TRY(TensorDirectory::Make(std::move(directory)).With(path));
+  if (Result<TensorDirectory> listed = TensorDirectory::Make(std::move(directory)); !listed.ok()) return refused(listed.error());
+  if (header.size() > kGgufHeaderBytesMax) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("{}: metadata and tensor list of {} bytes, expected at most {}", path, header.size(), kGgufHeaderBytesMax));
+  }
   header.resize(RoundUp(header.size(), alignment));
 
   BANTAM_ASSIGN(auto file, files.Create(path));
@@ -166,6 +218,12 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const st
 }
 
 Status GgufWriter::Append(std::span<const std::byte> bytes) {
+  Status written = failed_ ? Status(Error(Code::kInvalidArgument, "an earlier write failed")) : AppendAll(bytes);
+  failed_ = failed_ || !written.ok();  // what reached the file is not known: it is never committed
+  return written;
+}
+
+Status GgufWriter::AppendAll(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     if (current_ == tensors_.size()) {
       return Error(Code::kInvalidArgument, fmt::format("{} bytes behind the last tensor", bytes.size()));
@@ -187,6 +245,7 @@ Status GgufWriter::Pad() {
 }
 
 Status GgufWriter::Commit() {
+  if (failed_) return Error(Code::kInvalidArgument, "an earlier write failed");
   if (current_ != tensors_.size()) {
     return Error(Code::kInvalidArgument,
                  fmt::format("tensor {}: {} of {} bytes were written", tensors_[current_].name, written_, sizes_[current_]));

@@ -37,12 +37,14 @@ class GgufWriter {
 
  private:
   explicit GgufWriter(std::unique_ptr<FileWriter> writer) : writer_(std::move(writer)) {}
+  Status AppendAll(std::span<const std::byte> bytes);
   Status Pad();
 
   std::unique_ptr<FileWriter> writer_;
   std::vector<GgufTensor> tensors_;
   std::vector<uint64_t> sizes_;
   uint64_t alignment_ = 0;
+  bool failed_ = false;
   size_t current_ = 0;    // the tensor being written
   uint64_t written_ = 0;  // of it
 };

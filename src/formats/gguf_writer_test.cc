@@ -53,6 +53,7 @@ class GgufWriterTest : public ::testing::Test {
   void Refused(std::vector<MetadataEntry> metadata, const std::vector<GgufTensor>& tensors, const std::string& words) {
     const Status written = Write(std::move(metadata), tensors);
     ASSERT_FALSE(written.ok()) << words;
+    EXPECT_EQ(written.error().code(), Code::kInvalidArgument) << words;
     EXPECT_NE(written.error().message().find(words), std::string::npos) << written.error().message();
     EXPECT_TRUE(std::filesystem::is_empty(folder_.Path("")));
   }
@@ -113,6 +114,8 @@ TEST_F(GgufWriterTest, EveryTypeComesBack) {
 TEST_F(GgufWriterTest, RefusesWhatTheReaderWould) {
   Refused({{"a", true}, {"a", false}}, {}, "a occurs twice");
   Refused({{"", true}}, {}, "0 bytes");
+  Refused({{"u8", uint64_t{300}, ValueType::kU8}}, {}, "does not fit the type");
+  Refused({{"u32", int64_t{-1}, ValueType::kU32}}, {}, "does not fit the type");
   Refused({{"general.alignment", uint64_t{3}, ValueType::kU32}}, {}, "power of two");
   Refused({}, {{"t", DType::kF32, {1}}, {"t", DType::kF32, {1}}}, "t occurs twice");
   Refused({}, {{"t", DType::kF32, {}}}, "tensor t: dimensions []");
@@ -128,6 +131,21 @@ TEST_F(GgufWriterTest, MoreBytesThanTensorsAreRefused) {
   ASSERT_TRUE(writer.ok());
   const std::string five(5, 'x');
   EXPECT_EQ((*writer)->Append(std::as_bytes(std::span(five))).error().code(), Code::kInvalidArgument);
+}
+
+// What a failed write left in the file is not known: it can not be committed.
+TEST_F(GgufWriterTest, NothingGoesOnAfterAFailure) {
+  testing::Fuse fuse;
+  testing::FaultyFiles files(fuse);
+  auto writer = GgufWriter::Make(files, folder_.Path("m.gguf"), {}, {{"t", DType::kF32, {2}}});
+  ASSERT_TRUE(writer.ok());
+  const std::string eight(8, 'x');
+  fuse.Set(1);
+  EXPECT_FALSE((*writer)->Append(std::as_bytes(std::span(eight))).ok());
+  EXPECT_EQ((*writer)->Append(std::as_bytes(std::span(eight))).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ((*writer)->Commit().error().code(), Code::kInvalidArgument);
+  writer->reset();
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.Path("")));
 }
 
 // The n-th operation on files fails, for every n: an error each time, nothing left behind, what was there before untouched.

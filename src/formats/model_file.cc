@@ -72,6 +72,12 @@ std::string_view NameOf(const TensorInfo& tensor) { return tensor.name; }
 
 }  // namespace
 
+uint64_t ModelFile::held_bytes() const {
+  constexpr uint64_t kIndexBytes = sizeof(uint32_t);  // by name, beside each entry
+  return header_bytes + metadata.entries().size() * (sizeof(MetadataEntry) + kIndexBytes) +
+         directory.tensors().size() * (sizeof(TensorInfo) + kIndexBytes);
+}
+
 size_t ElementBytes(ValueType type) {
   switch (type) {
     case ValueType::kU8:

@@ -107,9 +107,13 @@ struct ModelFile {
   uint64_t size_bytes = 0;
   // What metadata and directory view: a copy, so that a file which changes while it is in use cannot change what was checked.
   std::unique_ptr<std::byte[]> header;
+  uint64_t header_bytes = 0;
   Metadata metadata;
   TensorDirectory directory;
   std::unique_ptr<TensorSource> source;
+
+  // Memory held: the header, and the lists made of it.
+  uint64_t held_bytes() const;
 };
 
 }  // namespace bantam

@@ -217,7 +217,8 @@ TEST_P(Sets, QuantizeAsTheReference) {
 // Damaged weights make such activations: integers stay in range, their sums match them, and all sets agree.
 TEST_P(Sets, QuantizeWithoutNumbers) {
   Rng rng(4);
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -1e38f}) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::signaling_NaN(),
+                          std::numeric_limits<float>::infinity(), -1e38f}) {
     for (size_t place = 0; place < 33; ++place) {
       std::vector<float> x = RandomFloats(rng, 32);
       for (float& value : x) value *= place % 2 == 0 ? 1e10f : 1e-3f;

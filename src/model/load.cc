@@ -14,10 +14,16 @@ Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, con
   BANTAM_ASSIGN(outline.config, ReadConfig(file));
   if (rope.scaling != RopeScaling::kNone) {
     Config& config = outline.config;
-    config.rope.scaling = rope.scaling;
-    config.rope.factor = rope.factor;
-    config.rope.original_context = config.context_max;
-    config.context_max = std::min<size_t>(kContextLengthMax, static_cast<size_t>(static_cast<double>(config.context_max) * rope.factor));
+    RopeSpec spec;  // nothing of the file's own scaling stays
+    spec.layout = config.rope.layout;
+    spec.rotated_dimensions = config.rope.rotated_dimensions;
+    spec.base = config.rope.base;
+    spec.scaling = rope.scaling;
+    spec.factor = rope.factor;
+    spec.original_context = config.rope.scaling == RopeScaling::kNone ? config.context_max : config.rope.original_context;
+    const double stretched = static_cast<double>(spec.original_context) * rope.factor;
+    config.context_max = static_cast<size_t>(std::clamp(stretched, 1.0, static_cast<double>(kContextLengthMax)));
+    config.rope = std::move(spec);
   }
   BANTAM_ASSIGN(Program plain, Lower(outline.config, file.directory).With(file.path));
   outline.program = Fuse(std::move(plain), kernels);

@@ -98,6 +98,10 @@ Sampler::Sampler(const SamplerOptions& options, size_t vocabulary)
     longest_.resize(vocabulary);
     reversed_.reserve(options_.dry_window);
     matches_.resize(options_.dry_window);
+    breaks_.resize(vocabulary);
+    for (const uint32_t token : options_.dry_breakers) {
+      if (token < vocabulary) breaks_[token] = true;
+    }
     window = std::max<size_t>(window, options_.dry_window);
   }
   history_.resize(window);
@@ -137,6 +141,7 @@ uint32_t Sampler::Sample(std::span<const float> logits) {
     float& logit = list_.items()[token].logit;
     logit = std::isinf(bias) ? bias : logit + bias;  // infinities of both signs have no sum
   }
+  if (!options_.logit_bias.empty()) list_.DropImpossible();
   const bool greedy = options_.temperature == 0 && options_.temperature_range == 0;
   const bool mirostat = options_.mirostat.version != 0 && !greedy;
   for (const SamplerStep step : options_.order) {
@@ -192,11 +197,10 @@ void Sampler::ApplyDry() {
   for (size_t age = 0; age < known; ++age) {
     const uint32_t token = Past(age);
     reversed_.push_back(token);
-    const bool breaks = std::find(options_.dry_breakers.begin(), options_.dry_breakers.end(), token) != options_.dry_breakers.end();
-    if (breaks) reach = std::min(reach, age);
+    if (token < vocabulary_ && breaks_[token]) reach = std::min(reach, age);
   }
   FindRepetitions(reversed_, reach, matches_, [&](uint32_t token, size_t length) {
-    if (token < vocabulary_) longest_[token] = std::max(longest_[token], static_cast<uint32_t>(length));
+    if (token < vocabulary_ && !breaks_[token]) longest_[token] = std::max(longest_[token], static_cast<uint32_t>(length));
   });
   PenalizeRepetitions(list_, options_.dry, longest_);
   for (const uint32_t token : reversed_) {

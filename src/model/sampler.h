@@ -21,7 +21,7 @@ std::string_view SamplerStepName(SamplerStep step);
 // Names separated by commas, each at most once. InvalidArgument lists the names.
 Result<std::vector<SamplerStep>> ParseSamplerSteps(std::string_view names);
 
-inline constexpr uint32_t kSamplerWindowMax = 1 << 20;
+inline constexpr uint32_t kSamplerWindowMax = 1 << 16;
 
 struct SamplerOptions {
   // The order of the steps; those left out are not applied.
@@ -41,7 +41,7 @@ struct SamplerOptions {
   uint32_t penalty_window = 64;  // last tokens that penalties cover
   DryOptions dry;
   uint32_t dry_window = 4096;          // last tokens among which repetitions are sought
-  std::vector<uint32_t> dry_breakers;  // repetitions do not reach across these tokens
+  std::vector<uint32_t> dry_breakers;  // repetitions do not reach across these tokens, which are never penalised
   MirostatOptions mirostat;            // in place of all steps but penalties, dry and temperature
   // Added to logits before everything else; minus infinity bans a token.
   std::vector<std::pair<uint32_t, float>> logit_bias;
@@ -51,7 +51,8 @@ struct SamplerOptions {
 // InvalidArgument names the option that is out of range.
 Status CheckSamplerOptions(const SamplerOptions& options);
 
-// Equal seeds, options and logits give equal tokens, on every machine. After the first token nothing is allocated.
+// Equal seeds, options and logits give equal tokens (with one C library: its exponential is used). After the first token nothing is
+// allocated.
 class Sampler {
  public:
   Sampler(const SamplerOptions& options, size_t vocabulary);
@@ -85,6 +86,7 @@ class Sampler {
   std::vector<uint32_t> longest_;   // [vocabulary], of DRY
   std::vector<uint32_t> reversed_;  // the history of DRY, newest first
   std::vector<uint32_t> matches_;   // scratch of FindRepetitions
+  std::vector<bool> breaks_;        // [vocabulary], of DRY
 };
 
 }  // namespace bantam

@@ -48,6 +48,12 @@ void CandidateList::Cut(size_t n) {
   items_.resize(std::clamp<size_t>(n, 1, items_.size()));
 }
 
+void CandidateList::DropImpossible() {
+  const auto possible = [](const Candidate& candidate) { return candidate.logit != -std::numeric_limits<float>::infinity(); };
+  if (std::any_of(items_.begin(), items_.end(), possible))
+    std::erase_if(items_, [&](const Candidate& candidate) { return !possible(candidate); });
+}
+
 float CandidateList::Largest() const {
   if (sorted_) return items_.front().logit;
   float largest = items_.front().logit;
@@ -106,7 +112,7 @@ void KeepTypical(CandidateList& list, float p) {
   // Surprise rises along the sorted list, so distances fall to a least one and rise again: the set is an interval around it.
   const size_t n = probabilities.size();
   size_t low = 0;
-  while (low + 1 < n && distance(low + 1) < distance(low)) ++low;
+  while (low + 1 < n && distance(low + 1) <= distance(low)) ++low;
   size_t high = low + 1;
   float mass = probabilities[low];
   while (mass < p && (low > 0 || high < n)) {
@@ -148,7 +154,7 @@ void ExcludeTopChoices(CandidateList& list, const XtcOptions& options, Rng& rng)
   list.Sort();
   const auto probabilities = list.Probabilities();
   size_t n = 0;
-  while (n < probabilities.size() && probabilities[n] >= options.threshold) ++n;
+  while (n < probabilities.size() && probabilities[n] >= options.threshold && probabilities[n] > 0) ++n;
   if (n >= 2) list.items().erase(list.items().begin(), list.items().begin() + Index(n - 1));
 }
 
@@ -186,14 +192,28 @@ void PenalizeRepetitions(CandidateList& list, const DryOptions& options, std::sp
   list.Unsort();
 }
 
+namespace {
+
+// The place of a draw among the first n probabilities, which need not add up to 1 to the last bit.
+size_t DrawPlace(std::span<const float> probabilities, size_t n, Rng& rng) {
+  double total = 0;
+  for (size_t i = 0; i < n; ++i) total += static_cast<double>(probabilities[i]);
+  double target = rng.Uniform() * total;
+  size_t last_possible = 0;
+  for (size_t i = 0; i < n; ++i) {
+    if (!(probabilities[i] > 0)) continue;
+    last_possible = i;
+    target -= static_cast<double>(probabilities[i]);
+    if (target < 0) break;
+  }
+  return last_possible;
+}
+
+}  // namespace
+
 uint32_t Draw(CandidateList& list, Rng& rng) {
   const auto probabilities = list.Probabilities();
-  double target = rng.Uniform();
-  for (size_t i = 0; i + 1 < probabilities.size(); ++i) {
-    target -= static_cast<double>(probabilities[i]);
-    if (target < 0) return list.items()[i].token;
-  }
-  return list.items().back().token;
+  return list.items()[DrawPlace(probabilities, probabilities.size(), rng)].token;
 }
 
 namespace {
@@ -229,14 +249,7 @@ uint32_t DrawMirostat(CandidateList& list, const MirostatOptions& options, size_
     while (n < probabilities.size() && -std::log2(probabilities[n]) <= *mu) ++n;
   }
   n = std::clamp<size_t>(n, 1, probabilities.size());
-  float mass = 0;
-  for (size_t i = 0; i < n; ++i) mass += probabilities[i];
-  double target = rng.Uniform() * static_cast<double>(mass);
-  size_t drawn = 0;
-  for (; drawn + 1 < n; ++drawn) {
-    target -= static_cast<double>(probabilities[drawn]);
-    if (target < 0) break;
-  }
+  const size_t drawn = DrawPlace(probabilities, n, rng);
   *mu -= options.eta * (-std::log2(probabilities[drawn]) - options.tau);
   return list.items()[drawn].token;
 }

@@ -30,6 +30,8 @@ class CandidateList {
   void Sort();
   // Leaves the first n of the sorted list, at least one.
   void Cut(size_t n);
+  // Removes candidates of minus infinity, unless there are no others.
+  void DropImpossible();
   float Largest() const;
   // The softmax of the candidates' logits, in their order. Valid until the next change.
   std::span<const float> Probabilities();

@@ -158,6 +158,17 @@ TEST(Distribution, Typical) {
   }
 }
 
+// Ties on the way to the most typical tokens: two likely ones are farther from the entropy than twelve equal ones.
+TEST(Distribution, TypicalAmongEquals) {
+  std::vector<float> logits(14, std::log(0.05f));
+  logits[0] = logits[1] = std::log(0.2f);
+  SamplerOptions options = Open(1);
+  options.typical = 0.45f;
+  const auto counts = DrawMany(options, logits, 5000);
+  EXPECT_EQ(counts.size(), 9u) << "nine of 0.05 reach 0.45";
+  EXPECT_FALSE(counts.contains(0) || counts.contains(1));
+}
+
 TEST(Distribution, TopNSigma) {
   SamplerOptions options = Open(1);
   options.top_n_sigma = 1.2f;
@@ -206,6 +217,11 @@ TEST(Distribution, Dry) {
   // A breaker within what would be repeated.
   options.dry_breakers = {2};
   ExpectDistribution(options, Softmax(Logits()), context);
+  // A breaker is never penalised itself: 4 would extend the repetition.
+  options.dry_breakers = {4};
+  std::vector<double> without_breaker = Logits();
+  without_breaker[5] -= 0.4;
+  ExpectDistribution(options, Softmax(without_breaker), context);
   options.dry_breakers = {1};
   logits[4] = static_cast<double>(kLogits[4]) - 0.4;
   ExpectDistribution(options, Softmax(logits), context);
@@ -368,6 +384,18 @@ TEST(Sampler, RepetitionPenaltyPushesSeenTokensDown) {
   EXPECT_EQ(sampler.Sample(logits), 0u) << "0 has left the window";
   const std::vector<float> negative = {-3, -4, -1};
   EXPECT_EQ(sampler.Sample(negative), 2u) << "-1 * 2 is still above -3";
+}
+
+// Rounding leaves the sum of many probabilities short of 1: what is left over must not fall to a token that is banned.
+TEST(Sampler, BannedTokensAreNeverDrawn) {
+  constexpr size_t kVocabulary = 128256;
+  std::vector<float> logits(kVocabulary);
+  for (size_t i = 0; i < kVocabulary; ++i) logits[i] = static_cast<float>(i % 97) * 0.01f;
+  SamplerOptions options = Open(1);
+  options.logit_bias = {{kVocabulary - 1, -INFINITY}};
+  options.xtc = {.probability = 0.5f, .threshold = 0};
+  Sampler sampler(options, kVocabulary);
+  for (int i = 0; i < 300; ++i) EXPECT_NE(sampler.Sample(logits), kVocabulary - 1);
 }
 
 TEST(Sampler, HopelessLogitsStillGiveAToken) {

@@ -13,9 +13,6 @@ namespace {
 using kernels::ActivationBlock;
 using kernels::kColumnsMax;
 
-// Tokens whose activations stay in the second-level cache while a thread's panels pass by.
-constexpr size_t kTokenTile = 64;
-
 bool Intersect(const std::vector<BufferId>& a, const std::vector<BufferId>& b) {
   return std::any_of(a.begin(), a.end(), [&](BufferId id) { return std::find(b.begin(), b.end(), id) != b.end(); });
 }
@@ -93,13 +90,18 @@ bool Executor::Run(const Step& step) {
   pool_.Run([this](int thread) {
     StepProfile* profile = thread == 0 ? step_->profile : nullptr;
     for (size_t i = 0; i < program_.ops.size(); ++i) {
-      const int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
+      int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
       if (barrier_before_[i]) {
         // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A
         // slow reader may already see a later decision, which is why the operation's number is told and not a flag.
         if (thread == 0 && step_->cancelled != nullptr && stop_before_ == kNever && (*step_->cancelled)()) stop_before_ = i;
         pool_.Barrier();
         if (stop_before_ <= i) return;
+        if (profile != nullptr) {
+          const int64_t ready = profile->clock.NowNs();
+          profile->waiting_ns += ready - begin;
+          begin = ready;
+        }
       }
       std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
       if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;

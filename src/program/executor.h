@@ -32,10 +32,11 @@ struct StepRow {
 // Asked now and then, on the calling thread, while a step runs: true ends the step early.
 using Cancelled = std::function<bool()>;
 
-// Where the time of steps goes: nanoseconds of thread 0 per operation, waiting for the others included. Filled by Run.
+// Where the time of steps goes: nanoseconds of thread 0 per operation, and of its waiting for the others. Filled by Run.
 struct StepProfile {
   const Clock& clock;
   std::vector<int64_t> op_ns;
+  int64_t waiting_ns = 0;
 };
 
 struct Step {
@@ -52,6 +53,9 @@ struct ExecutorSetup {
   const KernelSet& kernels;
   PlanOptions options;
 };
+
+// Tokens whose activations stay in the second-level cache while a thread's panels pass by: weights are read once for so many.
+inline constexpr size_t kTokenTile = 64;
 
 class Executor {
  public:

@@ -55,7 +55,7 @@ uint64_t ActivationsBytes(const Program& program, const PlanOptions& options) {
   return total;
 }
 
-MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64_t vocabulary_bytes) {
+MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const HeldBytes& held) {
   MemoryPlan plan;
   plan.options = options;
   plan.weights_bytes = WeightsBytes(program);
@@ -63,7 +63,8 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64
   const PerKvPart<size_t> blocks = KvBlocks(program, options);
   for (const KvPart part : kAllKvParts) plan.kv_bytes += blocks[part] * layout.block_bytes(part);
   plan.activations_bytes = ActivationsBytes(program, options);
-  plan.vocabulary_bytes = vocabulary_bytes;
+  plan.vocabulary_bytes = held.vocabulary;
+  plan.header_bytes = held.header;
   plan.reserve_bytes = kProcessReserveBytes;
   return plan;
 }
@@ -71,19 +72,21 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64
 Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request) {
   PlanOptions options = request.wanted;
   while (true) {
-    const MemoryPlan plan = PlanMemory(program, options, request.vocabulary_bytes);
+    const MemoryPlan plan = PlanMemory(program, options, request.held);
     if (plan.total_bytes() <= request.limit_bytes) return plan;
     if (!request.fixed_kv && options.kv_type != KvType::kInt8) {
       options.kv_type = KvType::kInt8;
     } else if (!request.fixed_context && options.context > kContextMin) {
       options.context = std::max(kContextMin, options.context / 2);
     } else {
-      return Error(Code::kExhausted,
-                   fmt::format("the model needs {} (weights {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, program {}) and "
-                               "the limit is {}; raise --memory, lower --context or choose a smaller model",
-                               FormatBytes(plan.total_bytes()), FormatBytes(plan.weights_bytes), options.context,
-                               KvTypeName(options.kv_type), FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes),
-                               FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes)));
+      return Error(
+          Code::kExhausted,
+          fmt::format(
+              "the model needs {} (weights {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, metadata {}, program {}) and "
+              "the limit is {}; raise --memory, lower --context or choose a smaller model",
+              FormatBytes(plan.total_bytes()), FormatBytes(plan.weights_bytes), options.context, KvTypeName(options.kv_type),
+              FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes), FormatBytes(plan.vocabulary_bytes),
+              FormatBytes(plan.header_bytes), FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes)));
     }
   }
 }
@@ -136,6 +139,7 @@ std::string Describe(const MemoryPlan& plan) {
       "activations", plan.activations_bytes,
       fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));
   text += line("vocabulary", plan.vocabulary_bytes, "");
+  text += line("metadata", plan.header_bytes, "of the file, while it is loaded");
   text += line("program", plan.reserve_bytes, "code, stacks, allocator");
   text += line("total", plan.total_bytes(), "");
   return text;

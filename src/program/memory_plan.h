@@ -31,9 +31,10 @@ struct MemoryPlan {
   uint64_t kv_bytes = 0;
   uint64_t activations_bytes = 0;  // buffers of a step, and every thread's scratch
   uint64_t vocabulary_bytes = 0;
+  uint64_t header_bytes = 0;  // the file's metadata, while it is loaded
   uint64_t reserve_bytes = 0;
 
-  uint64_t total_bytes() const { return weights_bytes + kv_bytes + activations_bytes + vocabulary_bytes + reserve_bytes; }
+  uint64_t total_bytes() const { return weights_bytes + kv_bytes + activations_bytes + vocabulary_bytes + header_bytes + reserve_bytes; }
 };
 
 // Blocks of 16 tokens that hold `context` tokens.
@@ -48,14 +49,20 @@ size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptio
 uint64_t ThreadScratchBytes(const Program& program);
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options);
 
-MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, uint64_t vocabulary_bytes);
+// What a verb holds beside the model.
+struct HeldBytes {
+  uint64_t vocabulary = 0;
+  uint64_t header = 0;
+};
+
+MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const HeldBytes& held);
 
 // The plan for `wanted`, or if it is too large: 8-bit KV, then a smaller context (halved down to kContextMin). `fixed_context`
 // and `fixed_kv` forbid a change that the user did not ask for. Exhausted, with the numbers, when nothing fits.
 struct FitRequest {
   PlanOptions wanted;
   uint64_t limit_bytes = 0;
-  uint64_t vocabulary_bytes = 0;
+  HeldBytes held;
   bool fixed_context = false;
   bool fixed_kv = false;
 };

@@ -29,7 +29,7 @@ class MemoryPlanTest : public ::testing::Test {
     PlanOptions options = Request(0).wanted;
     options.context = context;
     options.kv_type = type;
-    return PlanMemory(program_, options, 0).total_bytes();
+    return PlanMemory(program_, options, {}).total_bytes();
   }
 
   testing::TemporaryFolder folder_;
@@ -43,23 +43,23 @@ TEST_F(MemoryPlanTest, WeightsByHand) {
   const auto matrix = [](uint64_t rows, uint64_t columns) { return (rows + 15) / 16 * (columns / 32) * 544; };
   const uint64_t layer = 2 * matrix(256, 256) + 2 * matrix(64, 256) + 2 * matrix(512, 256) + matrix(256, 512) + 2 * 1024;
   const uint64_t embedding = (uint64_t{300} * 256 / 32 * 34 + 63) / 64 * 64;
-  EXPECT_EQ(PlanMemory(program_, Request(0).wanted, 0).weights_bytes, 2 * layer + embedding + matrix(300, 256) + 1024);
+  EXPECT_EQ(PlanMemory(program_, Request(0).wanted, {}).weights_bytes, 2 * layer + embedding + matrix(300, 256) + 1024);
 }
 
 TEST_F(MemoryPlanTest, KvByHand) {
   PlanOptions options = Request(0).wanted;
   options.context = 33;  // three blocks
   options.kv_type = KvType::kF16;
-  EXPECT_EQ(PlanMemory(program_, options, 0).kv_bytes, 3u * 16 * 2 * 2 * 2 * 32 * 2) << "tokens, K and V, layers, heads, width, bytes";
+  EXPECT_EQ(PlanMemory(program_, options, {}).kv_bytes, 3u * 16 * 2 * 2 * 2 * 32 * 2) << "tokens, K and V, layers, heads, width, bytes";
 }
 
 TEST_F(MemoryPlanTest, WindowedLayersNeedAWindowAndAStep) {
   PlanOptions options = Request(0).wanted;
-  const uint64_t full = PlanMemory(program_, options, 0).kv_bytes;
+  const uint64_t full = PlanMemory(program_, options, {}).kv_bytes;
   program_.kv_layers[1].window = 100;
   // 99 tokens before the step, 16 of it: 8 blocks, and one more since they need not begin with a block.
   EXPECT_EQ(KvBlocks(program_, options)[KvPart::kWindowed], 9u);
-  EXPECT_EQ(PlanMemory(program_, options, 0).kv_bytes, full / 2 + full / 2 / 256 * 9);
+  EXPECT_EQ(PlanMemory(program_, options, {}).kv_bytes, full / 2 + full / 2 / 256 * 9);
   options.context = 64;
   EXPECT_EQ(KvBlocks(program_, options)[KvPart::kWindowed], 4u) << "never more than the context";
 }
@@ -99,7 +99,7 @@ TEST_F(MemoryPlanTest, WhatTheUserFixedStays) {
 }
 
 TEST_F(MemoryPlanTest, ReadBytesAreTheMatricesOfAToken) {
-  const MemoryPlan plan = PlanMemory(program_, Request(0).wanted, 0);
+  const MemoryPlan plan = PlanMemory(program_, Request(0).wanted, {});
   const uint64_t embedding = (uint64_t{300} * 256 / 32 * 34 + 63) / 64 * 64;
   EXPECT_EQ(DecodeReadBytes(program_), plan.weights_bytes - embedding - 5 * 1024) << "all but look-ups and norms";
 }
@@ -111,8 +111,8 @@ TEST_F(MemoryPlanTest, MultipliesByHand) {
 }
 
 TEST_F(MemoryPlanTest, DescribesEveryPart) {
-  const std::string text = Describe(PlanMemory(program_, Request(0).wanted, 77));
-  for (const char* part : {"weights", "kv", "activations", "vocabulary", "program", "total"}) {
+  const std::string text = Describe(PlanMemory(program_, Request(0).wanted, {.vocabulary = 77, .header = 5}));
+  for (const char* part : {"weights", "kv", "activations", "vocabulary", "metadata", "program", "total"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part;
   }
 }

@@ -101,7 +101,7 @@ RopeAngles ResolveRope(const RopeSpec& spec, size_t context) {
     if (!divisors.empty()) angles.inverse_frequency[i] /= static_cast<double>(divisors[i]);
   }
   angles.magnitude = spec.attention_factor;
-  if (spec.scaling == RopeScaling::kYarn) angles.magnitude *= YarnMagnitude(spec);
+  if (spec.scaling == RopeScaling::kYarn && spec.extrapolation > 0) angles.magnitude *= YarnMagnitude(spec);
   return angles;
 }
 

@@ -69,6 +69,14 @@ TEST(Rope, YarnKeepsFastPairsAndInterpolatesSlowOnes) {
   EXPECT_NEAR(yarn.magnitude, 1 + 0.1 * std::log(8.0), 1e-12);
 }
 
+TEST(Rope, YarnWithoutExtrapolationOnlyInterpolates) {
+  RopeSpec spec = Spec(RopeScaling::kYarn, 8);
+  spec.extrapolation = 0;
+  const RopeAngles yarn = ResolveRope(spec, 32768);
+  for (size_t i = 0; i < 64; ++i) EXPECT_DOUBLE_EQ(yarn.inverse_frequency[i], Plain(i) / 8);
+  EXPECT_EQ(yarn.magnitude, 1);
+}
+
 TEST(Rope, LongRopeChoosesByContext) {
   RopeSpec spec = Spec(RopeScaling::kLongRope, 1);
   spec.divisors.assign(64, 2.0f);

@@ -37,7 +37,6 @@ void PutHalf(float value, uint8_t* at) {
   std::memcpy(at, &bits, 2);
 }
 float Rounded(float value) { return F16ToF32(F32ToF16(value)); }
-float Inverse(float d) { return d == 0 ? 0 : 1 / d; }
 
 // Element 0..15 to low nibbles, 16..31 to high ones.
 void PutNibbles(const uint8_t* code, uint8_t* bytes) {
@@ -62,7 +61,7 @@ float Extreme(const float* x, size_t n) {
 float SymmetricCodes(const float* x, const float* w, int zero, uint8_t* code) {
   if (w == nullptr) {
     const float d = Extreme(x, 32) / static_cast<float>(-zero);
-    const float inverse = Inverse(d);
+    const float inverse = InverseScale(d);
     for (size_t i = 0; i < 32; ++i) {
       const int rounded = static_cast<int>(x[i] * inverse + (static_cast<float>(zero) + 0.5f));
       code[i] = static_cast<uint8_t>(std::clamp(rounded, 0, 2 * zero - 1));
@@ -72,7 +71,7 @@ float SymmetricCodes(const float* x, const float* w, int zero, uint8_t* code) {
   const Weights<32> weights(w);
   const UniformLevels levels = {-zero, zero - 1};
   const float d = Rounded(SearchScale({x, weights.data(), 32}, levels));
-  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * Inverse(d)) + zero);
+  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * InverseScale(d)) + zero);
   return d;
 }
 
@@ -83,14 +82,19 @@ ScaleAndMin AsymmetricCodes(const float* x, const float* w, int high, uint8_t* c
     const auto [low, top] = std::minmax_element(x, x + 32);
     s = {(*top - *low) / static_cast<float>(high), -*low};
     for (size_t i = 0; i < 32; ++i) {
-      code[i] = static_cast<uint8_t>(std::min(static_cast<int>((x[i] - *low) * Inverse(s.d) + 0.5f), high));
+      code[i] = static_cast<uint8_t>(std::min(static_cast<int>((x[i] - *low) * InverseScale(s.d) + 0.5f), high));
     }
     return s;
   }
   const Weights<32> weights(w);
   s = SearchScaleAndMin({x, weights.data(), 32}, high, /*positive_min=*/false);
   s = {Rounded(s.d), Rounded(s.m)};
-  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(UniformLevels{0, high}.Nearest((x[i] + s.m) * Inverse(s.d)));
+  if (!std::isfinite(s.d) || !std::isfinite(s.m)) {
+    // A line through a few weighted values may leave the range of f16; one from the least to the largest value does not.
+    const auto [low, top] = std::minmax_element(x, x + 32);
+    s = {Rounded((*top - *low) / static_cast<float>(high)), Rounded(-*low)};
+  }
+  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(UniformLevels{0, high}.Nearest((x[i] + s.m) * InverseScale(s.d)));
   return s;
 }
 
@@ -122,7 +126,7 @@ SymmetricSuper<kSub> WithShared(const float* x, const float* w, const Levels& le
   out.error = 0;
   for (size_t s = 0; s < out.kSubs; ++s) {
     const WeightedBlock block = {x + s * kSub, w + s * kSub, kSub};
-    const int nearest = static_cast<int>(RoundSmall(std::clamp(ideal[s] * Inverse(out.d), -1000.0f, 1000.0f)));
+    const int nearest = static_cast<int>(RoundSmall(std::clamp(ideal[s] * InverseScale(out.d), -1000.0f, 1000.0f)));
     float best = INFINITY;
     for (int candidate = nearest - 1; candidate <= nearest + 1; ++candidate) {
       const int scale = std::clamp(candidate, range.low, range.high);
@@ -144,7 +148,7 @@ float RefitShared(const float* x, const float* w, const Levels& levels, const Sy
   double vv = 0;
   for (size_t i = 0; i < 256; ++i) {
     const float scale = static_cast<float>(super.scale[i / kSub]);
-    const float v = scale * levels.Value(levels.Nearest(x[i] * Inverse(super.d * scale)));
+    const float v = scale * levels.Value(levels.Nearest(x[i] * InverseScale(super.d * scale)));
     xv += static_cast<double>(w[i]) * static_cast<double>(x[i]) * static_cast<double>(v);
     vv += static_cast<double>(w[i]) * static_cast<double>(v) * static_cast<double>(v);
   }
@@ -169,7 +173,7 @@ SymmetricSuper<kSub> SearchSymmetric(const float* x, const float* w, const Level
   }
   for (size_t i = 0; i < 256; ++i) {
     const float d = best.d * static_cast<float>(best.scale[i / kSub]);
-    best.level[i] = static_cast<uint8_t>(levels.Nearest(x[i] * Inverse(d)) - static_cast<int>(levels.Nearest(-INFINITY)));
+    best.level[i] = static_cast<uint8_t>(levels.Nearest(x[i] * InverseScale(d)) - static_cast<int>(levels.Nearest(-INFINITY)));
   }
   return best;
 }
@@ -200,8 +204,8 @@ AsymmetricSuper<kSub> WithShared(const float* x, const float* w, AsymmetricShape
   const UniformLevels integers = {0, shape.scale_high};
   for (size_t s = 0; s < out.kSubs; ++s) {
     const WeightedBlock block = {x + s * kSub, w + s * kSub, kSub};
-    const int scale = integers.Nearest(ideal[s].d * Inverse(out.shared.d));
-    const int minimum = integers.Nearest(ideal[s].m * Inverse(out.shared.m));
+    const int scale = integers.Nearest(ideal[s].d * InverseScale(out.shared.d));
+    const int minimum = integers.Nearest(ideal[s].m * InverseScale(out.shared.m));
     float best = INFINITY;
     for (int a = std::max(0, scale - 1); a <= std::min(shape.scale_high, scale + 1); ++a) {
       for (int b = std::max(0, minimum - 1); b <= std::min(shape.scale_high, minimum + 1); ++b) {
@@ -223,7 +227,7 @@ template <size_t kSub>
 void FillCodes(const float* x, int code_high, AsymmetricSuper<kSub>* super) {
   for (size_t i = 0; i < 256; ++i) {
     const ScaleAndMin s = super->Of(i / kSub);
-    super->code[i] = static_cast<uint8_t>(UniformLevels{0, code_high}.Nearest((x[i] + s.m) * Inverse(s.d)));
+    super->code[i] = static_cast<uint8_t>(UniformLevels{0, code_high}.Nearest((x[i] + s.m) * InverseScale(s.d)));
   }
 }
 
@@ -293,7 +297,7 @@ float TernaryCodes(const float* x, const float* w, uint8_t* code) {
     const Weights<256> weights(w);
     d = Rounded(SearchTernaryScale({x, weights.data(), 256}));
   }
-  for (size_t i = 0; i < 256; ++i) code[i] = static_cast<uint8_t>(std::clamp(std::lround(x[i] * Inverse(d)), -1L, 1L) + 1);
+  for (size_t i = 0; i < 256; ++i) code[i] = static_cast<uint8_t>(std::clamp(std::lround(x[i] * InverseScale(d)), -1L, 1L) + 1);
   return d;
 }
 
@@ -302,7 +306,7 @@ float TernaryCodes(const float* x, const float* w, uint8_t* code) {
 void PackQ8_0(const float* x, const float*, uint8_t* block) {
   const float d = std::fabs(Extreme(x, 32)) / 127.0f;
   PutHalf(d, block);
-  for (size_t i = 0; i < 32; ++i) block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[i] * Inverse(d))));
+  for (size_t i = 0; i < 32; ++i) block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[i] * InverseScale(d))));
 }
 
 void PackQ4_0(const float* x, const float* w, uint8_t* block) {
@@ -413,7 +417,7 @@ void PackIQ4_NL(const float* x, const float* w, uint8_t* block) {
   const TableLevels levels(kIQ4Table.value);
   const float d = Rounded(SearchScale({x, weights.data(), 32}, levels));
   uint8_t code[32];
-  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * Inverse(d)));
+  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * InverseScale(d)));
   PutHalf(d, block);
   PutNibbles(code, block + 2);
 }
@@ -467,16 +471,16 @@ void PackMXFP4(const float* x, const float* w, uint8_t* block) {
     }
     return best;
   };
-  float best_error = INFINITY;
+  double best_error = INFINITY;
   for (const int step : {0, 1, -1}) {
     const int exponent = std::clamp(plain + step, 0, 254);
     const float d = std::ldexp(1.0f, exponent - 128);
     uint8_t code[32];
-    float error = 0;
+    double error = 0;  // squares of large values pass the range of floats
     for (size_t i = 0; i < 32; ++i) {
       code[i] = static_cast<uint8_t>(nearest(x[i] / d));
-      const float difference = x[i] - d * static_cast<float>(kFp4Table.value[code[i]]);
-      error += weights.data()[i] * difference * difference;
+      const double difference = static_cast<double>(x[i]) - static_cast<double>(d) * static_cast<double>(kFp4Table.value[code[i]]);
+      error += static_cast<double>(weights.data()[i]) * difference * difference;
     }
     if (error < best_error) {
       best_error = error;

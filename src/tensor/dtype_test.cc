@@ -111,7 +111,7 @@ TEST_P(Packing, LosesNoMoreThanTheReference) {
 
 // Where the importance is, the error goes down; elements without any do not matter.
 TEST_P(Packing, FollowsTheImportance) {
-  if (Info(GetParam()).decode == nullptr || GetParam() == DType::kQ8_0) return;  // nothing to choose
+  if (Info(GetParam()).decode == nullptr || GetParam() == DType::kQ8_0) GTEST_SKIP() << "nothing to choose";
   const std::vector<float> input = GoldenInput();
   std::vector<float> importance(input.size());
   Rng rng(3);
@@ -130,31 +130,56 @@ TEST_P(Packing, FollowsTheImportance) {
   EXPECT_LT(weighted_error(importance), 0.9 * weighted_error({}));
 }
 
+// Rows that are hard to scale: whatever they hold, every value comes back within the format's resolution of the largest one.
 TEST_P(Packing, OfHardRows) {
-  const size_t block = Info(GetParam()).block_elements;
-  const size_t n = 2 * std::max<size_t>(block, 32);
-  std::vector<std::vector<float>> rows(6, std::vector<float>(n, 0.0f));  // the first: zeros
+  const size_t n = 2 * std::max<size_t>(Info(GetParam()).block_elements, 32);
+  std::vector<std::vector<float>> rows(9, std::vector<float>(n, 0.0f));  // the first: zeros
   std::fill(rows[1].begin(), rows[1].end(), -0.75f);
   rows[2][5] = 60000;  // an outlier
   for (size_t i = 0; i < n; ++i) {
-    rows[3][i] = 1e-7f * static_cast<float>(i);             // near the least f16
-    rows[4][i] = -2.0f - static_cast<float>(i % 7) * 0.1f;  // far from zero
-    rows[5][i] = i % 2 == 0 ? 1e-38f : -1e-38f;
+    rows[3][i] = 1e-3f * static_cast<float>(i % 32);
+    rows[4][i] = -2.0f - static_cast<float>(i % 7) * 0.1f;      // far from zero
+    rows[5][i] = i % 2 == 0 ? 1e-38f : -1e-38f;                 // below what an f16 holds
+    rows[6][i] = i == 0 ? 1e-40f : 0;                           // without an inverse
+    rows[7][i] = (i * 37 % 64 < 32 ? 1.0f : -1.0f) * 65504.0f;  // the largest f16
+    rows[8][i] = static_cast<float>(i * 2654435761u % 131008) - 65504.0f;
   }
+  // Of the largest value: half a step of the format, and what a shared scale or a missing code for one end costs.
+  double resolution = 0.15;
+  if (Info(GetParam()).decode == nullptr || GetParam() == DType::kQ8_0) resolution = 0.008;
+  if (GetParam() == DType::kTQ1_0 || GetParam() == DType::kTQ2_0 || GetParam() == DType::kQ2_K) resolution = 0.75;
+  if (GetParam() == DType::kMXFP4 || GetParam() == DType::kQ3_K) resolution = 0.3;
+  Rng rng(6);
   for (size_t r = 0; r < rows.size(); ++r) {
-    for (const float weight : {0.0f, 1.0f, 1e30f}) {
-      const std::vector<float> importance(n, weight);
-      std::vector<uint8_t> packed(RowBytes(GetParam(), n));
+    for (const float weight : {0.0f, 1.0f, 1e30f, -1.0f}) {
+      std::vector<float> importance(n, weight);
+      // -1: here and there one value that counts.
+      for (float& w : importance) w = weight < 0 ? (rng.Uniform() < 0.1 ? 1.0f : 0.0f) : w;
+      std::vector<uint8_t> packed(RowBytes(GetParam(), n), 0xab);
       ASSERT_TRUE(PackRow(GetParam(), rows[r], importance, packed.data()).ok());
       std::vector<float> unpacked(n);
       Unpack(GetParam(), packed.data(), n, unpacked.data());
-      double largest = 0;
+      double largest = 1e-6;
       for (const float value : rows[r]) largest = std::max(largest, std::fabs(static_cast<double>(value)));
       for (size_t i = 0; i < n; ++i) {
-        ASSERT_NEAR(static_cast<double>(unpacked[i]), static_cast<double>(rows[r][i]), 1.01 * largest)
-            << Info(GetParam()).name << " row " << r;
-        ASSERT_TRUE(r != 0 || unpacked[i] == 0.0f);
+        ASSERT_TRUE(std::isfinite(unpacked[i])) << "row " << r;
+        if (weight < 0) continue;  // what does not count may be anything finite
+        ASSERT_NEAR(static_cast<double>(unpacked[i]), static_cast<double>(rows[r][i]), resolution * largest)
+            << "row " << r << " element " << i;
       }
+    }
+  }
+}
+
+TEST(PackRow, MxFp4HoldsWhatF16DoesNot) {
+  for (const float value : {1e22f, 1e-35f, 1e38f}) {
+    const std::vector<float> values(32, value);
+    for (const auto& importance : {std::vector<float>(), std::vector<float>(32, 1.0f)}) {
+      std::vector<uint8_t> packed(17, 0xab);
+      ASSERT_TRUE(PackRow(DType::kMXFP4, values, importance, packed.data()).ok());
+      std::vector<float> unpacked(32);
+      Unpack(DType::kMXFP4, packed.data(), 32, unpacked.data());
+      EXPECT_NEAR(static_cast<double>(unpacked[0]) / static_cast<double>(value), 1, 0.2) << value;
     }
   }
 }

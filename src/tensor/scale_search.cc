@@ -76,7 +76,7 @@ float SearchScale(const WeightedBlock& block, const Levels& levels) {
   for (size_t i = 0; i < block.n; ++i) {
     if (std::fabs(block.x[i]) > std::fabs(extreme)) extreme = block.x[i];
   }
-  if (extreme == 0) return 0;
+  if (std::fabs(extreme) < kScaleMin) return 0;
   Fit best;
   for (const float end : {levels.lowest(), levels.highest()}) {
     for (int step = -kSteps; step <= kSteps; ++step) {
@@ -85,7 +85,7 @@ float SearchScale(const WeightedBlock& block, const Levels& levels) {
     }
   }
   // Codes for the fitted scale may differ from those it was fitted to.
-  for (int round = 0; round < 4 && best.d != 0; ++round) {
+  for (int round = 0; round < 4 && std::fabs(best.d) >= kScaleMin; ++round) {
     const Fit fit = FitCodes(block, levels, 1 / best.d);
     if (!(fit.gain > best.gain)) break;
     best = fit;
@@ -120,7 +120,7 @@ float SearchTernaryScale(const WeightedBlock& block) {
 }
 
 float ErrorWithMin(const WeightedBlock& block, int high, ScaleAndMin s) {
-  const float inverse = s.d == 0 ? 0 : 1 / s.d;
+  const float inverse = InverseScale(s.d);
   float error = 0;
   for (size_t i = 0; i < block.n; ++i) {
     const float code = RoundSmall(std::clamp((block.x[i] + s.m) * inverse, 0.0f, static_cast<float>(high)));
@@ -137,7 +137,7 @@ ScaleAndMin SearchScaleAndMin(const WeightedBlock& block, int high, bool positiv
     low = std::min(low, block.x[i]);
     top = std::max(top, block.x[i]);
   }
-  if (!(top > low)) return {0, -low};
+  if (!(top - low >= kScaleMin)) return {0, -low};
   LineFit best = FitLine(block, high, low, static_cast<float>(high) / (top - low), positive_min);
   // A scale that makes the extremes clip, or leaves room beyond them.
   constexpr int kLineSteps = 10;
@@ -146,7 +146,7 @@ ScaleAndMin SearchScaleAndMin(const WeightedBlock& block, int high, bool positiv
     const LineFit fit = FitLine(block, high, low, codes / (top - low), positive_min);
     if (fit.error < best.error) best = fit;
   }
-  for (int round = 0; round < 4 && best.s.d > 0; ++round) {
+  for (int round = 0; round < 4 && best.s.d >= kScaleMin; ++round) {
     const LineFit fit = FitLine(block, high, -best.s.m, 1 / best.s.d, positive_min);
     if (!(fit.error < best.error)) break;
     best = fit;

@@ -55,10 +55,14 @@ class TableLevels {
   std::array<float, 15> middles_;
 };
 
+// Scales below this count as 0: their inverse, or a product with it, would not be finite. No f16 is as small.
+inline constexpr float kScaleMin = 1e-30f;
+inline float InverseScale(float d) { return std::fabs(d) < kScaleMin ? 0 : 1 / d; }
+
 // The weighted squared error of d * level, with the nearest level for each value.
 template <typename Levels>
 float ErrorWithScale(const WeightedBlock& block, const Levels& levels, float d) {
-  const float inverse = d == 0 ? 0 : 1 / d;
+  const float inverse = InverseScale(d);
   float error = 0;
   for (size_t i = 0; i < block.n; ++i) {
     const float difference = block.x[i] - d * levels.Value(levels.Nearest(block.x[i] * inverse));

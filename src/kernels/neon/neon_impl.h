@@ -309,9 +309,11 @@ void Quantize(const float* x, size_t n, ActivationBlock* out) {
     float32x4_t largest_lanes = vdupq_n_f32(0);
     for (size_t i = 0; i < 8; ++i) {
       v[i] = vld1q_f32(x + 4 * i);
-      largest_lanes = vmaxnmq_f32(largest_lanes, vabsq_f32(v[i]));  // of a NaN and a number the number
+      // A NaN counts as nothing. (The instruction for that keeps the number beside a quiet NaN only.)
+      const uint32x4_t is_number = vceqq_f32(v[i], v[i]);
+      largest_lanes = vmaxq_f32(largest_lanes, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(vabsq_f32(v[i])), is_number)));
     }
-    const float largest = vmaxnmvq_f32(largest_lanes);
+    const float largest = vmaxvq_f32(largest_lanes);
     const bool zeros = !(largest >= kQuantizedMin);
     const float inverse = zeros ? 0.0f : 127.0f / largest;
     out->scale = zeros ? 0.0f : largest / 127.0f;

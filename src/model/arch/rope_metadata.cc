@@ -9,6 +9,9 @@
 namespace bantam {
 namespace {
 
+constexpr double kFactorMin = 0.01;
+constexpr double kFactorMax = 10'000;
+
 // A divisor per pair of rotated dimensions, F32; empty when the tensor is absent.
 Result<std::vector<float>> ReadDivisors(ModelFile& file, std::string_view name, size_t pairs) {
   const TensorInfo* tensor = file.directory.Find(name);
@@ -49,6 +52,8 @@ Status ReadScaling(const FamilyMetadata& metadata, const RopeDefaults& defaults,
   rope->extrapolation = extrapolation < 0 ? 1 : extrapolation;  // files write -1 for "not set"
   BANTAM_ASSIGN(rope->beta_fast, metadata.ReadNumber("rope.scaling.yarn_beta_fast", 32));
   BANTAM_ASSIGN(rope->beta_slow, metadata.ReadNumber("rope.scaling.yarn_beta_slow", 1));
+  BANTAM_ASSIGN(rope->low_frequency_factor, metadata.ReadNumber("rope.scaling.low_freq_factor", 1));
+  BANTAM_ASSIGN(rope->high_frequency_factor, metadata.ReadNumber("rope.scaling.high_freq_factor", 4));
   BANTAM_ASSIGN(rope->log_multiplier, metadata.ReadNumber("rope.scaling.yarn_log_multiplier", 0));
   return Ok();
 }
@@ -61,14 +66,22 @@ Result<RopeSpec> ReadRope(ModelFile& file, const FamilyMetadata& metadata, const
   BANTAM_ASSIGN(rope.rotated_dimensions, metadata.Read("rope.dimension_count", {2, head_dim}, head_dim));
   BANTAM_ASSIGN(rope.base, metadata.ReadNumber("rope.freq_base", 10000));
   BANTAM_TRY(ReadScaling(metadata, defaults, &rope));
-  if (rope.rotated_dimensions % 2 != 0 || !(rope.base > 1) || !(rope.factor > 0) || !(rope.attention_factor > 0) || !(rope.beta_fast > 0) ||
-      !(rope.beta_slow > 0)) {
-    return Error(Code::kCorrupt,
-                 fmt::format("rotary embedding of {} dimensions, base {}, factor {}, attention factor {}, beta {} and {}: "
-                             "expected an even number, a base above 1 and positive values; convert the model again",
-                             rope.rotated_dimensions, rope.base, rope.factor, rope.attention_factor, rope.beta_fast, rope.beta_slow));
+  const bool sane = rope.rotated_dimensions % 2 == 0 && rope.base > 1 && rope.factor >= kFactorMin && rope.factor <= kFactorMax &&
+                    rope.attention_factor > 0 && rope.beta_fast > 0 && rope.beta_slow > 0 && rope.extrapolation <= 1 &&
+                    rope.low_frequency_factor > 0 && rope.high_frequency_factor > rope.low_frequency_factor;
+  if (!sane) {
+    return Error(
+        Code::kCorrupt,
+        fmt::format(
+            "rotary embedding of {} dimensions, base {}, factor {}, attention factor {}, beta {} and {}, extrapolation {}, frequency "
+            "factors {} and {}: expected an even number, a base above 1, a factor from {} to {}, positive values, and an "
+            "extrapolation of at most 1; convert the model again",
+            rope.rotated_dimensions, rope.base, rope.factor, rope.attention_factor, rope.beta_fast, rope.beta_slow, rope.extrapolation,
+            rope.low_frequency_factor, rope.high_frequency_factor, kFactorMin, kFactorMax));
   }
   BANTAM_ASSIGN(rope.divisors, ReadDivisors(file, "rope_freqs.weight", rope.pairs()));
+  // The table is the rule of Llama 3, worked out.
+  if (rope.scaling == RopeScaling::kLlama3 && !rope.divisors.empty()) rope.scaling = RopeScaling::kNone;
   if (rope.scaling == RopeScaling::kLongRope && rope.divisors.empty()) {
     BANTAM_ASSIGN(rope.divisors, ReadDivisors(file, "rope_factors_short.weight", rope.pairs()));
     BANTAM_ASSIGN(rope.long_divisors, ReadDivisors(file, "rope_factors_long.weight", rope.pairs()));
