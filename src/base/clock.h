@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 
 namespace bantam {
 
@@ -16,5 +17,8 @@ class MonotonicClock final : public Clock {
  public:
   int64_t NowNs() const override;
 };
+
+// The wall clock in local time.
+std::tm LocalTime();
 
 }  // namespace bantam

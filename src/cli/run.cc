@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -59,7 +60,7 @@ double PerSecond(double count, int64_t ns) { return ns > 0 ? count / (static_cas
 
 class Runner {
  public:
-  Runner(const Options& options, const SamplerOptions& sampler, Tokenizer tokenizer, std::unique_ptr<ChatTemplate> chat_template,
+  Runner(const Options& options, const SamplerOptions& sampler, Tokenizer tokenizer, std::optional<ChatTemplate> chat_template,
          Loaded loaded)
       : options_(options),
         tokenizer_(std::move(tokenizer)),
@@ -89,7 +90,7 @@ class Runner {
 
   const Options& options_;
   const Tokenizer tokenizer_;
-  const std::unique_ptr<ChatTemplate> template_;
+  const std::optional<ChatTemplate> template_;
   Loaded loaded_;
   Sampler sampler_;
   MonotonicClock clock_;
@@ -106,7 +107,7 @@ Status Runner::CheckSize(size_t bytes) const {
 }
 
 Result<std::vector<uint32_t>> Runner::TokenizeMessages(std::span<const ChatMessage> messages) const {
-  BANTAM_ASSIGN(const auto pieces, template_->Render(messages));
+  BANTAM_ASSIGN(const auto pieces, template_->Render(messages, LocalTime()));
   std::vector<uint32_t> tokens = tokenizer_.Encode(pieces);
   const TokenizerSpec& spec = tokenizer_.spec();
   const bool has_bos = !tokens.empty() && spec.bos && tokens[0] == *spec.bos;
@@ -155,7 +156,8 @@ Result<GenerateResult> Runner::Answer() {
 
 Status Runner::Exchange(const std::string& text) {
   const size_t context = loaded_.session->context();
-  const size_t reserve = std::min(kAnswerReserveMax, context / 4);
+  const size_t wanted_tokens = options_.tokens_max == 0 ? kAnswerReserveMax : options_.tokens_max;
+  const size_t reserve = std::min({kAnswerReserveMax, context / 4, wanted_tokens});
   BANTAM_TRY(CheckSize(text.size()));
   std::vector<ChatMessage> wanted = messages_;
   wanted.push_back({"user", text});
@@ -254,10 +256,11 @@ std::string Runner::Stats() {
 }
 
 // The template is made before the weights are read: its absence is known at once.
-Result<std::unique_ptr<ChatTemplate>> ReadTemplate(const ModelFile& file, const Tokenizer& tokenizer) {
+Result<ChatTemplate> ReadTemplate(const ModelFile& file, const Tokenizer& tokenizer) {
   BANTAM_ASSIGN(const auto source, file.metadata.Text("tokenizer.chat_template"));
   const TokenizerSpec& spec = tokenizer.spec();
-  return MakeChatTemplate({source.value_or(""), spec.eos ? spec.Text(*spec.eos) : ""}).With(file.path);
+  const auto text = [&](const std::optional<uint32_t>& token) { return token ? std::string(spec.Text(*token)) : std::string(); };
+  return ChatTemplate::Make(source.value_or(""), {text(spec.bos), text(spec.eos)}).With(file.path);
 }
 
 // What the plan decided for the user, and what the user may regret.
@@ -268,9 +271,7 @@ void NoteChanges(const Prepared& prepared, const RunOptions& asked) {
   if (asked.context == 0 && plan.context < std::min(context_max, kContextDefault)) {
     Note(fmt::format("[memory is short: the context is {} tokens]\n", plan.context));
   }
-  if (plan.context > context_max) {
-    Note(fmt::format("[the model was trained on {} tokens; answers beyond that are unreliable]\n", context_max));
-  }
+  NoteContext(prepared);
   if (plan.threads > prepared.processors) {
     Note(fmt::format("[{} threads on {} processors wait for one another; -t {} is faster]\n", plan.threads, prepared.processors,
                      prepared.processors));
@@ -300,12 +301,12 @@ Result<int> Run(FileSystem& files, const Options& options) {
   BANTAM_TRY(ReadConfig(file));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
   BANTAM_ASSIGN(const SamplerOptions sampler, FinishSamplerOptions(options.sampling, tokenizer));
-  std::unique_ptr<ChatTemplate> chat_template;
+  std::optional<ChatTemplate> chat_template;
   if (!options.raw) {
     BANTAM_ASSIGN(chat_template, ReadTemplate(file, tokenizer));
   }
   DeferInterrupts();
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, options.run, StepShape{}}));
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, /*text_bytes=*/0, options.run, StepShape{}}));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
   NoteChanges(prepared, options.run);
   const bool chat = !options.has_prompt && !options.raw && StdinIsTerminal() && StdoutIsTerminal();

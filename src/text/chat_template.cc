@@ -1,48 +1,40 @@
 #include "text/chat_template.h"
 
-#include <fmt/format.h>
+#include <utility>
 
 namespace bantam {
-namespace {
 
-// <|role|>\n, the message, the end-of-sequence token and a line feed; then <|assistant|>\n (Zephyr, TinyLlama).
-class ZephyrTemplate final : public ChatTemplate {
- public:
-  explicit ZephyrTemplate(std::string_view eos) : eos_(eos) {}
+Result<ChatTemplate> ChatTemplate::Make(std::string_view source, const TemplateTokens& tokens) {
+  if (source.empty()) return Error(Code::kUnsupported, "the model carries no chat template; use --raw to complete plain text");
+  Result<jinja::Template> parsed = jinja::Template::Parse(source);
+  if (!parsed.ok()) return std::move(parsed).error().With("chat template");
+  return ChatTemplate(std::move(parsed).value(), tokens);
+}
 
-  Result<std::vector<PromptPiece>> Render(std::span<const ChatMessage> messages) const override {
-    std::vector<PromptPiece> pieces;
-    for (const ChatMessage& message : messages) {
-      if (message.role != "system" && message.role != "user" && message.role != "assistant") {
-        return Error(Code::kInvalidArgument, fmt::format("a message with the role {}: expected system, user or assistant", message.role));
-      }
-      pieces.push_back({fmt::format("<|{}|>\n", message.role), /*trusted=*/true});
-      pieces.push_back({message.content, /*trusted=*/false});
-      pieces.push_back({eos_ + "\n", /*trusted=*/true});
-    }
-    pieces.push_back({"<|assistant|>\n", /*trusted=*/true});
-    return pieces;
+Result<std::vector<PromptPiece>> ChatTemplate::Render(std::span<const ChatMessage> messages, const std::tm& now) const {
+  jinja::List list;
+  for (const ChatMessage& message : messages) {
+    jinja::Dict dict;
+    dict.Set("role", jinja::Value::Str(message.role, /*trusted=*/true));
+    dict.Set("content", jinja::Value::Str(message.content, /*trusted=*/false));
+    list.push_back(jinja::Value(std::move(dict)));
   }
+  jinja::Dict context;
+  context.Set("messages", jinja::Value(std::move(list)));
+  context.Set("add_generation_prompt", jinja::Value(true));
+  context.Set("bos_token", jinja::Value::Str(tokens_.bos, /*trusted=*/true));
+  context.Set("eos_token", jinja::Value::Str(tokens_.eos, /*trusted=*/true));
+  jinja::RenderOptions options;
+  options.now = now;
+  Result<jinja::Text> text = template_.Render(context, options);
+  if (!text.ok()) return std::move(text).error().With("chat template");
+  return ToPieces(*text);
+}
 
- private:
-  std::string eos_;
-};
-
-bool Contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
-
-}  // namespace
-
-Result<std::unique_ptr<ChatTemplate>> MakeChatTemplate(const ChatTemplateInput& input) {
-  // The line feed stands in the template as itself or as an escape.
-  const bool zephyr = Contains(input.source, "'<|user|>\n' + message['content'] + eos_token") ||
-                      Contains(input.source, "'<|user|>\\n' + message['content'] + eos_token");
-  if (zephyr && Contains(input.source, "<|assistant|>")) {
-    return std::unique_ptr<ChatTemplate>(std::make_unique<ZephyrTemplate>(input.eos));
-  }
-  return Error(Code::kUnsupported,
-               input.source.empty()
-                   ? std::string("the model carries no chat template; use --raw to complete plain text")
-                   : std::string("the model's chat template is not one this build knows; use --raw to complete plain text"));
+std::vector<PromptPiece> ToPieces(const jinja::Text& text) {
+  std::vector<PromptPiece> pieces;
+  text.ForEachRun([&](std::string_view bytes, bool trusted) { pieces.push_back({std::string(bytes), trusted}); });
+  return pieces;
 }
 
 }  // namespace bantam

@@ -1,7 +1,7 @@
-// Chat templates: from messages to the prompt a model was trained on. The seam behind which the interpreter of the models'
-// own templates will stand.
+// Chat templates: from messages to the prompt a model was trained on, by the template that the model carries (jinja.h).
 #pragma once
 
+#include <ctime>
 #include <memory>
 #include <span>
 #include <string>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "text/jinja.h"
 #include "text/tokenizer.h"
 
 namespace bantam {
@@ -18,19 +19,28 @@ struct ChatMessage {
   std::string content;
 };
 
+// What a template may show besides messages: trusted, for it names control tokens.
+struct TemplateTokens {
+  std::string bos;
+  std::string eos;
+};
+
 class ChatTemplate {
  public:
-  virtual ~ChatTemplate() = default;
-  // The whole prompt, up to where the answer begins. What messages say is never trusted.
-  virtual Result<std::vector<PromptPiece>> Render(std::span<const ChatMessage> messages) const = 0;
+  // Corrupt and Unsupported name the line of the template; Unsupported also when `source` is empty.
+  static Result<ChatTemplate> Make(std::string_view source, const TemplateTokens& tokens);
+
+  // The whole prompt, up to where the answer begins. What messages say is never trusted. `now` is what the template sees as the local time.
+  // Errors: Corrupt (the template refuses these messages, such as a system message), Exhausted (a limit).
+  Result<std::vector<PromptPiece>> Render(std::span<const ChatMessage> messages, const std::tm& now) const;
+
+ private:
+  ChatTemplate(jinja::Template parsed, const TemplateTokens& tokens) : template_(std::move(parsed)), tokens_(tokens) {}
+  jinja::Template template_;
+  TemplateTokens tokens_;
 };
 
-struct ChatTemplateInput {
-  std::string_view source;  // the template as the model carries it
-  std::string_view eos;     // text of the end-of-sequence token
-};
-
-// Recognises the turn format of a template. Unsupported when it is none that this build knows.
-Result<std::unique_ptr<ChatTemplate>> MakeChatTemplate(const ChatTemplateInput& input);
+// The parts of a rendered text that are the template's own, and the others.
+std::vector<PromptPiece> ToPieces(const jinja::Text& text);
 
 }  // namespace bantam
