@@ -139,7 +139,9 @@ class JsonWriter {
 
  private:
   void NewLine(size_t depth) {
-    if (style_.indent >= 0) out_ += "\n" + std::string(static_cast<size_t>(style_.indent) * depth, ' ');
+    if (style_.indent < 0) return;
+    out_ += '\n';
+    out_.append(static_cast<size_t>(style_.indent) * depth, ' ');
   }
   // With an indent Python's default leaves out the space behind the separator of items.
   void Separate() { out_ += style_.indent >= 0 && style_.item_separator == ", " ? "," : style_.item_separator; }
