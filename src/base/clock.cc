@@ -1,6 +1,9 @@
 #include "base/clock.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
+#include <string>
 
 namespace bantam {
 
@@ -13,6 +16,20 @@ std::tm LocalTime() {
   std::tm local = {};
   ::localtime_r(&now, &local);
   return local;
+}
+
+Result<std::tm> ParseLocalTime(std::string_view text) {
+  const std::string terminated(text);
+  for (const char* format : {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"}) {
+    std::tm time = {};
+    const char* end = ::strptime(terminated.c_str(), format, &time);
+    if (end == nullptr || *end != '\0') continue;
+    // timegm turns a day that the month does not have into one of the next, and fills in the day of the week and of the year.
+    const int day = time.tm_mday;
+    ::timegm(&time);
+    if (time.tm_mday == day) return time;
+  }
+  return Error(Code::kInvalidArgument, fmt::format("{}: expected a time such as 2026-11-20T09:30:00", text));
 }
 
 }  // namespace bantam

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <ctime>
+#include <string_view>
+
+#include "base/result.h"
 
 namespace bantam {
 
@@ -20,5 +23,8 @@ class MonotonicClock final : public Clock {
 
 // The wall clock in local time.
 std::tm LocalTime();
+
+// ISO 8601: 2026-11-20, 2026-11-20T09:30 or 2026-11-20T09:30:00, as local time. Errors: InvalidArgument.
+Result<std::tm> ParseLocalTime(std::string_view text);
 
 }  // namespace bantam

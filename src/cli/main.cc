@@ -28,9 +28,9 @@ int Main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   app.footer(fmt::format("bantam VERB --help explains each verb.\nExit codes: {}", bantam::kExitCodes));
   bantam::Action action;
-  for (const auto add : {bantam::AddRunVerb, bantam::AddInspectVerb, bantam::AddTokenizeVerb, bantam::AddLogitsVerb,
-                         bantam::AddPerplexityVerb, bantam::AddBenchVerb, bantam::AddDoctorVerb, bantam::AddListVerb, bantam::AddRmVerb,
-                         bantam::AddCompletionVerb, bantam::AddManVerb}) {
+  for (const auto add : {bantam::AddRunVerb, bantam::AddInspectVerb, bantam::AddTokenizeVerb, bantam::AddTemplateVerb,
+                         bantam::AddLogitsVerb, bantam::AddPerplexityVerb, bantam::AddBenchVerb, bantam::AddDoctorVerb, bantam::AddListVerb,
+                         bantam::AddRmVerb, bantam::AddCompletionVerb, bantam::AddManVerb}) {
     add(app, &action);
   }
   try {

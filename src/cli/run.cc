@@ -255,14 +255,6 @@ std::string Runner::Stats() {
   return text + "\n";
 }
 
-// The template is made before the weights are read: its absence is known at once.
-Result<ChatTemplate> ReadTemplate(const ModelFile& file, const Tokenizer& tokenizer) {
-  BANTAM_ASSIGN(const auto source, file.metadata.Text("tokenizer.chat_template"));
-  const TokenizerSpec& spec = tokenizer.spec();
-  const auto text = [&](const std::optional<uint32_t>& token) { return token ? std::string(spec.Text(*token)) : std::string(); };
-  return ChatTemplate::Make(source.value_or(""), {text(spec.bos), text(spec.eos)}).With(file.path);
-}
-
 // What the plan decided for the user, and what the user may regret.
 void NoteChanges(const Prepared& prepared, const RunOptions& asked) {
   const PlanOptions& plan = prepared.plan.options;
@@ -303,7 +295,8 @@ Result<int> Run(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const SamplerOptions sampler, FinishSamplerOptions(options.sampling, tokenizer));
   std::optional<ChatTemplate> chat_template;
   if (!options.raw) {
-    BANTAM_ASSIGN(chat_template, ReadTemplate(file, tokenizer));
+    // before the weights are read: its absence is known at once
+    BANTAM_ASSIGN(chat_template, ReadChatTemplate(file, /*tools=*/false));
   }
   DeferInterrupts();
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, /*text_bytes=*/0, options.run, StepShape{}}));

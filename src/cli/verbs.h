@@ -15,6 +15,7 @@ using Action = std::function<int(FileSystem&)>;
 void AddRunVerb(CLI::App& app, Action* action);
 void AddInspectVerb(CLI::App& app, Action* action);
 void AddTokenizeVerb(CLI::App& app, Action* action);
+void AddTemplateVerb(CLI::App& app, Action* action);
 void AddLogitsVerb(CLI::App& app, Action* action);
 void AddPerplexityVerb(CLI::App& app, Action* action);
 void AddBenchVerb(CLI::App& app, Action* action);

@@ -99,4 +99,17 @@ Result<Tokenizer> ReadVocabulary(const ModelFile& file) {
   return Tokenizer::Make(std::move(spec).value()).With(file.path);
 }
 
+Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools) {
+  const Metadata& metadata = file.metadata;
+  BANTAM_ASSIGN(auto source, metadata.Text("tokenizer.chat_template").With(file.path));
+  BANTAM_ASSIGN(const auto with_tools, metadata.Text("tokenizer.chat_template.tool_use").With(file.path));
+  if (with_tools && (tools || !source)) source = with_tools;
+  BANTAM_ASSIGN(const auto texts, metadata.Texts("tokenizer.ggml.tokens", kVocabularyMax).With(file.path));
+  const size_t size = texts ? texts->size() : 0;
+  BANTAM_ASSIGN(const auto bos, ReadId(metadata, "tokenizer.ggml.bos_token_id", size).With(file.path));
+  BANTAM_ASSIGN(const auto eos, ReadId(metadata, "tokenizer.ggml.eos_token_id", size).With(file.path));
+  const auto text = [&](const std::optional<uint32_t>& token) { return token ? std::string((*texts)[*token]) : std::string(); };
+  return ChatTemplate::Make(source.value_or(""), {text(bos), text(eos)}).With(file.path);
+}
+
 }  // namespace bantam

@@ -1,13 +1,18 @@
-// The tokenizer that a model file carries.
+// The tokenizer and the chat template that a model file carries.
 #pragma once
 
 #include "base/result.h"
 #include "formats/model_file.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace bantam {
 
 // From tokenizer.ggml.* metadata. Errors: NotFound (no vocabulary), Unsupported (another kind of tokenizer), Corrupt.
 Result<Tokenizer> ReadVocabulary(const ModelFile& file);
+
+// From tokenizer.chat_template, or for requests with `tools` from tokenizer.chat_template.tool_use where the model has it. Whatever kind of
+// tokenizer the model has. Errors: Unsupported (no template, or what it says), Corrupt.
+Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools);
 
 }  // namespace bantam

@@ -72,6 +72,32 @@ TEST_F(VocabularyTest, SpecialTokens) {
   EXPECT_GT(tokenizer.bytes(), 1000u);
 }
 
+// The template needs no tokenizer that this build knows; requests with tools have one of their own where the model brings it.
+TEST_F(VocabularyTest, ChatTemplates) {
+  const auto rendered = [&](const testing::GgufBuilder& builder, bool tools) {
+    EXPECT_EQ(Read(builder).error().code(), Code::kUnsupported);
+    const auto made = ReadChatTemplate(file_, tools);
+    if (!made.ok()) return made.error().message();
+    const Json request = {{"messages", Json::array({Json{{"content", "hi"}}})}, {"style", "!"}};
+    const auto pieces = made->RenderRequest(request, {});
+    if (!pieces.ok()) return pieces.error().message();
+    std::string text;
+    for (const PromptPiece& piece : *pieces) {
+      text += piece.text + (piece.trusted ? "+" : "-");
+    }
+    return text;
+  };
+  testing::GgufBuilder builder;
+  builder.Text("tokenizer.ggml.model", "of-tomorrow").Texts("tokenizer.ggml.tokens", {"a", "<s>", "</s>"});
+  builder.U32("tokenizer.ggml.bos_token_id", 1).U32("tokenizer.ggml.eos_token_id", 7);
+  EXPECT_NE(rendered(builder, false).find("no chat template"), std::string::npos);
+  builder.Text("tokenizer.chat_template", "{{ bos_token + messages[0].content + eos_token + style + add_generation_prompt | string }}");
+  EXPECT_EQ(rendered(builder, true), "<s>+hi!-True+");
+  builder.Text("tokenizer.chat_template.tool_use", "tools");
+  EXPECT_EQ(rendered(builder, true), "tools+");
+  EXPECT_EQ(rendered(builder, false), "<s>+hi!-True+");
+}
+
 TEST_F(VocabularyTest, Refusals) {
   EXPECT_EQ(Read(testing::GgufBuilder().U32("x", 1)).error().code(), Code::kNotFound);
   testing::GgufBuilder other;

@@ -5,10 +5,28 @@
 namespace bantam {
 
 Result<ChatTemplate> ChatTemplate::Make(std::string_view source, const TemplateTokens& tokens) {
-  if (source.empty()) return Error(Code::kUnsupported, "the model carries no chat template; use --raw to complete plain text");
+  if (source.empty()) return Error(Code::kUnsupported, "the model carries no chat template; bantam run --raw completes plain text");
   Result<jinja::Template> parsed = jinja::Template::Parse(source);
   if (!parsed.ok()) return std::move(parsed).error().With("chat template");
   return ChatTemplate(std::move(parsed).value(), tokens);
+}
+
+jinja::Dict ChatTemplate::Context() const {
+  jinja::Dict context;
+  context.Set("tools", jinja::Value(jinja::None{}));
+  context.Set("documents", jinja::Value(jinja::None{}));
+  context.Set("add_generation_prompt", jinja::Value(true));
+  context.Set("bos_token", jinja::Value::Str(tokens_.bos, /*trusted=*/true));
+  context.Set("eos_token", jinja::Value::Str(tokens_.eos, /*trusted=*/true));
+  return context;
+}
+
+Result<std::vector<PromptPiece>> ChatTemplate::RenderContext(const jinja::Dict& context, const std::tm& now) const {
+  jinja::RenderOptions options;
+  options.now = now;
+  Result<jinja::Text> text = template_.Render(context, options);
+  if (!text.ok()) return std::move(text).error().With("chat template");
+  return ToPieces(*text);
 }
 
 Result<std::vector<PromptPiece>> ChatTemplate::Render(std::span<const ChatMessage> messages, const std::tm& now) const {
@@ -19,16 +37,15 @@ Result<std::vector<PromptPiece>> ChatTemplate::Render(std::span<const ChatMessag
     dict.Set("content", jinja::Value::Str(message.content, /*trusted=*/false));
     list.push_back(jinja::Value(std::move(dict)));
   }
-  jinja::Dict context;
+  jinja::Dict context = Context();
   context.Set("messages", jinja::Value(std::move(list)));
-  context.Set("add_generation_prompt", jinja::Value(true));
-  context.Set("bos_token", jinja::Value::Str(tokens_.bos, /*trusted=*/true));
-  context.Set("eos_token", jinja::Value::Str(tokens_.eos, /*trusted=*/true));
-  jinja::RenderOptions options;
-  options.now = now;
-  Result<jinja::Text> text = template_.Render(context, options);
-  if (!text.ok()) return std::move(text).error().With("chat template");
-  return ToPieces(*text);
+  return RenderContext(context, now);
+}
+
+Result<std::vector<PromptPiece>> ChatTemplate::RenderRequest(const Json& request, const std::tm& now) const {
+  jinja::Dict context = Context();
+  for (const auto& [name, value] : request.items()) context.Set(name, jinja::FromJson(value));
+  return RenderContext(context, now);
 }
 
 std::vector<PromptPiece> ToPieces(const jinja::Text& text) {

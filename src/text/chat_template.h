@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "base/result.h"
 #include "text/jinja.h"
 #include "text/tokenizer.h"
@@ -34,8 +35,15 @@ class ChatTemplate {
   // Errors: Corrupt (the template refuses these messages, such as a system message), Exhausted (a limit).
   Result<std::vector<PromptPiece>> Render(std::span<const ChatMessage> messages, const std::tm& now) const;
 
+  // The same for a request in JSON: an object with "messages" and what else the template looks at, such as "tools". Its members stand in
+  // for what this class would give: bos_token, eos_token, add_generation_prompt (true).
+  Result<std::vector<PromptPiece>> RenderRequest(const Json& request, const std::tm& now) const;
+
  private:
   ChatTemplate(jinja::Template parsed, const TemplateTokens& tokens) : template_(std::move(parsed)), tokens_(tokens) {}
+  jinja::Dict Context() const;
+  Result<std::vector<PromptPiece>> RenderContext(const jinja::Dict& context, const std::tm& now) const;
+
   jinja::Template template_;
   TemplateTokens tokens_;
 };

@@ -34,6 +34,12 @@ TEST(ChatTemplate, RendersTheDemoModelsTurns) {
 TEST(ChatTemplate, TrustSurvivesWhatTemplatesDo) {
   for (const std::string expression : {"m",
                                        "m | trim",
+                                       "'%1s' % [m]",
+                                       "'%5s' % m",
+                                       "'%r' % m",
+                                       "dict(**{m: 1}) | list | last",
+                                       "strftime_now(m)",
+                                       "'aaaa bbbb cccc dddd' | truncate(12, false, m, 0)",
                                        "m.strip()",
                                        "m.split('x')[0]",
                                        "m.replace('a', 'b')",

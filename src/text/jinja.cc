@@ -322,7 +322,7 @@ class Interpreter {
       if (name == "caller") {
         scope->names["caller"] = value;
       } else if (std::find(node.names.begin(), node.names.end(), name) == node.names.end()) {
-        others.Set(name, value);
+        others.Set(Value::Str(name, /*trusted=*/false), value);  // it may be the key of a message
       }
     }
     scope->names["kwargs"] = Value(std::move(others));
@@ -350,7 +350,20 @@ class Interpreter {
     if (value->depth() > kValueDepthMax) {
       return Error(Code::kExhausted, fmt::format("template line {}: lists nested deeper than {}", node.line, kValueDepthMax));
     }
+    if (value->weight() > kWeightMax) {
+      return Error(Code::kExhausted, fmt::format("template line {}: a value of more than {} bytes", node.line, kWeightMax));
+    }
     return value;
+  }
+  // What looks at values as a whole takes time by their size.
+  template <typename... Values>
+  Status Charge(const Values&... values) {
+    return meter_.Steps((0 + ... + (values.weight() / kWeightPerStep)));
+  }
+  Status ChargeArguments(const Arguments& arguments) {
+    for (const Value& value : arguments.positional) BANTAM_TRY(Charge(value));
+    for (const auto& [name, value] : arguments.named) BANTAM_TRY(Charge(value));
+    return Ok();
   }
 
   Result<Value> EvaluateNode(const Node& node, const ScopePtr& scope) {
@@ -453,6 +466,7 @@ class Interpreter {
     if (caller != nullptr) arguments.named.emplace_back("caller", *caller);
     const Callable* callable = function.callable();
     // The loop variable of a recursive loop is called too.
+    BANTAM_TRY(ChargeArguments(arguments));
     if (callable == nullptr && function.dict() != nullptr && function.dict()->Find("__call__") != nullptr) {
       callable = function.dict()->Find("__call__")->callable();
     }
@@ -469,6 +483,8 @@ class Interpreter {
   Result<Value> EvaluateFilterOrTest(const Node& node, const ScopePtr& scope) {
     BANTAM_ASSIGN(const Value input, Evaluate(*node.children[0], scope));
     BANTAM_ASSIGN(const Arguments arguments, EvaluateArguments(node, scope));
+    BANTAM_TRY(Charge(input));
+    BANTAM_TRY(ChargeArguments(arguments));
     if (node.kind == NodeKind::kFilter) return CallFilter(environment_, node.text, input, arguments);
     BANTAM_ASSIGN(const bool result, CallTest(environment_, node.text, input, arguments));
     return Value(result);
@@ -493,6 +509,7 @@ class Interpreter {
     if (node.text == "and") return left.Truthy() ? Evaluate(*node.children[1], scope) : Result<Value>(std::move(left));
     if (node.text == "or") return left.Truthy() ? Result<Value>(std::move(left)) : Evaluate(*node.children[1], scope);
     BANTAM_ASSIGN(const Value right, Evaluate(*node.children[1], scope));
+    BANTAM_TRY(Charge(left, right));
     if (node.text == "~") return Concatenated(ToText(left), ToText(right));
     return Arithmetic(node.text, left, right);
   }
@@ -603,6 +620,7 @@ class Interpreter {
       const std::string& op = node.names[i];
       BANTAM_ASSIGN(Value right, Evaluate(*node.children[i + 1], scope));
       bool holds = false;
+      BANTAM_TRY(Charge(left, right));
       if (op == "==" || op == "!=") {
         holds = Equal(left, right) == (op == "==");
       } else if (op == "in" || op == "not in") {
@@ -619,6 +637,8 @@ class Interpreter {
   }
 
   static constexpr size_t kValueDepthMax = 100;
+  static constexpr uint64_t kWeightMax = uint64_t{32} << 20;
+  static constexpr uint64_t kWeightPerStep = 256;
   static constexpr uint64_t kStepsPerTurn = 20;  // a turn of a loop makes its scope and its loop variable
 
   Meter meter_;

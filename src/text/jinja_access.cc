@@ -113,7 +113,7 @@ Result<Value> GetSlice(Environment& environment, const Value& object, const Valu
 Result<bool> Contains(Environment& environment, const Value& container, const Value& item) {
   if (container.text() != nullptr) {
     if (item.text() == nullptr) return Error(Code::kInvalidArgument, fmt::format("a {} in a string", item.TypeName()));
-    BANTAM_TRY(environment.meter.Steps(container.text()->bytes().size() / 16));
+    BANTAM_TRY(environment.meter.Search(container.text()->bytes().size(), item.text()->bytes().size()));
     return container.text()->bytes().find(item.text()->bytes()) != std::string::npos;
   }
   if (container.dict() != nullptr) return container.dict()->Find(item) != nullptr;

@@ -104,7 +104,10 @@ Result<Value> FilterJoin(Environment& environment, const Value& input, const Arg
   const Value* attribute = arguments.Get(1, "attribute");
   Text joined;
   for (size_t i = 0; i < elements.size(); ++i) {
-    if (i > 0 && separator != nullptr) joined.Append(ToText(*separator));
+    if (i > 0 && separator != nullptr) {
+      BANTAM_TRY(environment.meter.Bytes(separator->weight()));
+      joined.Append(ToText(*separator));
+    }
     Value element = elements[i];
     if (attribute != nullptr) {
       BANTAM_ASSIGN(element, ByPath(environment, elements[i], *attribute));
@@ -321,12 +324,13 @@ Result<Value> FilterString(Environment&, const Value& input, const Arguments&) {
 Result<Value> FilterSafe(Environment&, const Value& input, const Arguments&) { return Value::Markup(ToText(input)); }
 
 Result<Value> FilterInt(Environment&, const Value& input, const Arguments& arguments) {
-  const int64_t fallback = IntOr(arguments.Get(0, "default"), 0);
+  const Value* given = arguments.Get(0, "default");
+  const Value fallback = given == nullptr ? Value(int64_t{0}) : *given;
   int64_t integer = 0;
   if (input.Integer(&integer)) return Value(integer);
   double number = 0;
-  if (input.Number(&number)) return std::fabs(number) < 9e18 ? Value(static_cast<int64_t>(number)) : Value(fallback);
-  if (input.text() == nullptr) return Value(fallback);
+  if (input.Number(&number)) return std::fabs(number) < 9e18 ? Value(static_cast<int64_t>(number)) : fallback;
+  if (input.text() == nullptr) return fallback;
   const std::string trimmed = Strip(*input.text(), nullptr, Sides::kBoth).bytes();
   const int64_t base = IntOr(arguments.Get(1, "base"), 10);
   const char* begin = trimmed.data() + (trimmed.starts_with('+') ? 1 : 0);
@@ -335,7 +339,7 @@ Result<Value> FilterInt(Environment&, const Value& input, const Arguments& argum
     return Value(integer);
   if (std::from_chars(begin, end, number).ptr == end && begin != end && std::fabs(number) < 9e18)
     return Value(static_cast<int64_t>(number));
-  return Value(fallback);
+  return fallback;
 }
 
 Result<Value> FilterFloat(Environment&, const Value& input, const Arguments& arguments) {
@@ -354,8 +358,15 @@ Result<Value> FilterFloat(Environment&, const Value& input, const Arguments& arg
 Result<Value> FilterRound(Environment&, const Value& input, const Arguments& arguments) {
   double number = 0;
   if (!input.Number(&number)) return Wrong("round", input);
-  const double power = std::pow(10.0, static_cast<double>(std::clamp<int64_t>(IntOr(arguments.Get(0, "precision"), 0), -300, 300)));
+  const int64_t precision = std::clamp<int64_t>(IntOr(arguments.Get(0, "precision"), 0), -300, 300);
+  const double power = std::pow(10.0, static_cast<double>(precision));
   const std::string method = StringOr(arguments.Get(1, "method"), "common");
+  if (method == "common" && precision >= 0) {
+    if (input.as_float() == nullptr) return input;
+    const std::string digits = fmt::format("{:.{}f}", number, precision);  // Python rounds the decimal expansion, half to even
+    std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    return Value(number);
+  }
   const double scaled = number * power;
   const double rounded = method == "ceil" ? std::ceil(scaled) : method == "floor" ? std::floor(scaled) : std::nearbyint(scaled);
   return Value(rounded / power);
@@ -419,15 +430,16 @@ Result<Value> FilterTruncate(Environment&, const Value& input, const Arguments& 
   const Text text = ToText(input);
   const int64_t length = IntOr(arguments.Get(0, "length"), 255);
   const bool killwords = BoolOr(arguments.Get(1, "killwords"), false);
-  const std::string end = StringOr(arguments.Get(2, "end"), "...");
+  const Value* given = arguments.Get(2, "end");
+  const Text end = given == nullptr ? Text("...", /*trusted=*/true) : ToText(*given);
   const int64_t leeway = IntOr(arguments.Get(3, "leeway"), 5);
   const std::vector<size_t> offsets = CharacterOffsets(text.bytes());
   const auto characters = static_cast<int64_t>(offsets.size() - 1);
   if (characters <= length + leeway) return Value(text);
-  const auto kept = static_cast<size_t>(std::clamp<int64_t>(length - static_cast<int64_t>(CountCharacters(end)), 0, characters));
+  const auto kept = static_cast<size_t>(std::clamp<int64_t>(length - static_cast<int64_t>(CountCharacters(end.bytes())), 0, characters));
   Text out = text.Part(0, offsets[kept]);
   if (!killwords && out.bytes().rfind(' ') != std::string::npos) out = out.Part(0, out.bytes().rfind(' '));
-  out.Append(Text(end, /*trusted=*/true));
+  out.Append(end);
   return Value(std::move(out));
 }
 
@@ -572,16 +584,18 @@ Result<Value> Range(Environment& environment, const Arguments& arguments) {
   return Value(std::move(list));
 }
 
-Result<Dict> DictOf(const Arguments& arguments) {
+Result<Dict> DictOf(Environment& environment, const Arguments& arguments) {
   Dict dict;
   if (!arguments.positional.empty() && arguments.positional[0].dict() != nullptr) dict = *arguments.positional[0].dict();
   if (!arguments.positional.empty() && arguments.positional[0].list() != nullptr) {
     for (const Value& pair : *arguments.positional[0].list()) {
       if (pair.list() == nullptr || pair.list()->size() != 2) return Error(Code::kInvalidArgument, "dict() of a list takes pairs");
+      // Keys that are no strings are searched for one by one.
+      if ((*pair.list())[0].text() == nullptr) BANTAM_TRY(environment.meter.Steps(dict.size()));
       dict.Set((*pair.list())[0], (*pair.list())[1]);
     }
   }
-  for (const auto& [name, value] : arguments.named) dict.Set(name, value);
+  for (const auto& [name, value] : arguments.named) dict.Set(Value::Str(name, /*trusted=*/false), value);
   return dict;
 }
 
@@ -589,7 +603,8 @@ Result<Value> Now(const Environment& environment, const Arguments& arguments) {
   const std::string format = StringOr(arguments.Get(0, "format"), "");
   BANTAM_TRY(environment.meter.Bytes(8 * format.size()));
   BANTAM_ASSIGN(std::string text, FormatTime(format, environment.options.now));
-  return Value::Str(std::move(text), /*trusted=*/true);
+  const Value* given = arguments.Get(0, "format");
+  return Value::Str(std::move(text), given == nullptr || given->text() == nullptr || given->text()->trusted());
 }
 
 }  // namespace
@@ -677,12 +692,12 @@ void AddGlobals(Environment& environment, Dict* globals) {
     globals->Set(name, Value(Callable{name, std::move(call)}));
   };
   add("range", [&](const Arguments& arguments) { return Range(environment, arguments); });
-  add("dict", [](const Arguments& arguments) -> Result<Value> {
-    BANTAM_ASSIGN(Dict dict, DictOf(arguments));
+  add("dict", [&environment](const Arguments& arguments) -> Result<Value> {
+    BANTAM_ASSIGN(Dict dict, DictOf(environment, arguments));
     return Value(std::move(dict));
   });
-  add("namespace", [](const Arguments& arguments) -> Result<Value> {
-    BANTAM_ASSIGN(Dict dict, DictOf(arguments));
+  add("namespace", [&environment](const Arguments& arguments) -> Result<Value> {
+    BANTAM_ASSIGN(Dict dict, DictOf(environment, arguments));
     if (Value(dict).holds_namespace()) return Error(Code::kUnsupported, "a namespace within a namespace is not supported");
     return Value::Namespace(std::move(dict));
   });

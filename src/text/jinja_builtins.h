@@ -16,6 +16,8 @@ class Meter {
   explicit Meter(const RenderLimits& limits) : limits_(limits) {}
   Status Steps(uint64_t n);
   Status Bytes(uint64_t n);
+  // A search for `size` bytes among n may compare each with each.
+  Status Search(uint64_t n, uint64_t size) { return Steps(n * (size + 16) / 4096); }
   const RenderLimits& limits() const { return limits_; }
 
  private:

@@ -144,7 +144,7 @@ class Lexer {
     const size_t open = source_.find("%}", at_);
     const char sign = source_[open - 1];
     Advance(open + 2 - at_);
-    AfterTag(sign == '-' || sign == '+' ? sign : '\0');
+    AfterTag(sign == '-' ? '-' : '+');  // here trim_blocks takes no line feed
     for (size_t tag = source_.find("{%", at_); tag != std::string::npos; tag = source_.find("{%", tag + 2)) {
       size_t i = tag + 2;
       const char begin_sign = i < source_.size() && (source_[i] == '-' || source_[i] == '+') ? source_[i++] : '\0';

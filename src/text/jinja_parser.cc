@@ -734,6 +734,17 @@ class Parser {
 
 }  // namespace
 
+Node::~Node() {
+  std::vector<std::unique_ptr<Node>> doomed = std::move(children);
+  while (!doomed.empty()) {
+    const std::unique_ptr<Node> node = std::move(doomed.back());
+    doomed.pop_back();
+    if (node == nullptr) continue;
+    for (auto& child : node->children) doomed.push_back(std::move(child));
+    node->children.clear();
+  }
+}
+
 Result<std::unique_ptr<Node>> ParseTemplate(std::string_view source) {
   if (source.size() > kSourceBytesMax) {
     return Error(Code::kExhausted, fmt::format("a template of {} bytes, expected at most {}", source.size(), kSourceBytesMax));

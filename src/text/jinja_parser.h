@@ -56,7 +56,12 @@ enum class NodeKind : uint8_t {
 };
 
 struct Node {
-  NodeKind kind;
+  Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+  ~Node();  // without recursion: trees can be deeper than the stack
+
+  NodeKind kind = NodeKind::kBody;
   int line = 0;
   std::string text;
   std::vector<std::string> names;

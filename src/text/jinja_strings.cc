@@ -96,7 +96,7 @@ int64_t IntArgument(const Arguments& arguments, size_t place, std::string_view n
 Error NeedsString(std::string_view method) { return Error(Code::kInvalidArgument, fmt::format("{}() takes a string", method)); }
 
 // split and rsplit. Without a separator: runs of white space, and none at the ends.
-Result<Value> Split(const Text& text, std::string_view name, const Arguments& arguments) {
+Result<Value> Split(Environment& environment, const Text& text, std::string_view name, const Arguments& arguments) {
   const bool from_right = name == "rsplit";
   const Text* separator = TextArgument(arguments, 0, "sep");
   int64_t left = IntArgument(arguments, 1, "maxsplit", -1);
@@ -145,12 +145,13 @@ Result<Value> Split(const Text& text, std::string_view name, const Arguments& ar
     parts.emplace_back(begin, end);
   }
   if (from_right) std::reverse(parts.begin(), parts.end());
+  BANTAM_TRY(environment.meter.Bytes(parts.size() * sizeof(Value)));
   List list;
   for (const auto& [begin, end] : parts) list.push_back(Value(text.Part(begin, end - begin)));
   return Value(std::move(list));
 }
 
-Result<Value> SplitLines(const Text& text, const Arguments& arguments) {
+Result<Value> SplitLines(Environment& environment, const Text& text, const Arguments& arguments) {
   const Value* keep = arguments.Get(0, "keepends");
   const bool keep_ends = keep != nullptr && keep->Truthy();
   const std::string& bytes = text.bytes();
@@ -158,6 +159,7 @@ Result<Value> SplitLines(const Text& text, const Arguments& arguments) {
   for (size_t begin = 0; begin < bytes.size();) {
     const size_t end = std::min(bytes.find_first_of("\n\r", begin), bytes.size());
     const size_t next = end == bytes.size() ? end : bytes.compare(end, 2, "\r\n") == 0 ? end + 2 : end + 1;
+    BANTAM_TRY(environment.meter.Bytes(next - begin + sizeof(Value)));
     list.push_back(Value(text.Part(begin, (keep_ends ? next : end) - begin)));
     begin = next;
   }
@@ -235,7 +237,8 @@ Result<Value> Padded(Environment& environment, const Text& text, std::string_vie
   const Text* fill = TextArgument(arguments, 1, "fillchar");
   const Text one = fill != nullptr ? *fill : Text(name == "zfill" ? "0" : " ", /*trusted=*/true);
   const int64_t missing = std::max<int64_t>(0, width - static_cast<int64_t>(CountCharacters(text.bytes())));
-  BANTAM_TRY(environment.meter.Bytes(text.bytes().size() + static_cast<uint64_t>(missing)));
+  if (CountCharacters(one.bytes()) != 1) return Error(Code::kInvalidArgument, fmt::format("{}() fills with one character", name));
+  BANTAM_TRY(environment.meter.Bytes(text.bytes().size() + 4 * static_cast<uint64_t>(missing)));
   // As CPython does it: the odd one goes left when the width is odd too.
   const int64_t left = name == "ljust" ? 0 : name == "center" ? missing / 2 + (missing & width & 1) : missing;
   Text out;
@@ -271,7 +274,121 @@ bool All(const Text& text, bool (*holds)(uint32_t)) {
   return !bytes.empty();
 }
 
-// %s, %d, %f, %x and widths of them, with positional values or one dict of named ones.
+// The part of a format between % and its letter.
+struct PercentSpec {
+  bool left = false;
+  bool plus = false;
+  bool space = false;
+  bool alternative = false;
+  bool zero = false;
+  int width = 0;
+  int precision = -1;
+};
+
+constexpr int kFormatWidthMax = 4096;
+
+Result<PercentSpec> ParsePercentSpec(std::string_view bytes, size_t* at) {
+  PercentSpec spec;
+  for (; *at < bytes.size(); ++*at) {
+    const char c = bytes[*at];
+    bool* flag = c == '-' ? &spec.left : c == '+' ? &spec.plus : c == ' ' ? &spec.space : c == '#' ? &spec.alternative : nullptr;
+    if (c == '0') flag = &spec.zero;
+    if (flag == nullptr) break;
+    *flag = true;
+  }
+  const auto number = [&] {
+    int value = 0;
+    for (; *at < bytes.size() && IsDigitByte(bytes[*at]); ++*at) value = std::min(10 * value + (bytes[*at] - '0'), kFormatWidthMax + 1);
+    return value;
+  };
+  spec.width = number();
+  if (*at < bytes.size() && bytes[*at] == '.') {
+    ++*at;
+    spec.precision = number();
+  }
+  if (std::max(spec.width, spec.precision) > kFormatWidthMax) {
+    return Error(Code::kInvalidArgument, fmt::format("a format wider than {}", kFormatWidthMax));
+  }
+  if (*at == bytes.size()) return Error(Code::kInvalidArgument, "a format that does not end");
+  return spec;
+}
+
+// The digits of a number with its sign, without padding. Empty when the letter does not fit the value.
+Result<std::string> PercentNumber(const PercentSpec& spec, char kind, const Value& value) {
+  double number = 0;
+  if (!value.Number(&number)) return Error(Code::kInvalidArgument, fmt::format("a format %{} of a {}", kind, value.TypeName()));
+  const int precision = spec.precision < 0 ? 6 : spec.precision;
+  std::string digits;
+  if (kind == 'd' || kind == 'i' || kind == 'u' || kind == 'x' || kind == 'X' || kind == 'o') {
+    int64_t integer = 0;
+    if (!value.Integer(&integer)) {
+      if (!(std::fabs(number) < 9e18) || kind == 'x' || kind == 'X' || kind == 'o') {
+        return Error(Code::kInvalidArgument, fmt::format("a format %{} of this float", kind));
+      }
+      integer = static_cast<int64_t>(number);
+    }
+    const uint64_t magnitude = integer < 0 ? uint64_t{0} - static_cast<uint64_t>(integer) : static_cast<uint64_t>(integer);
+    digits = kind == 'x'   ? fmt::format("{:x}", magnitude)
+             : kind == 'X' ? fmt::format("{:X}", magnitude)
+             : kind == 'o' ? fmt::format("{:o}", magnitude)
+                           : fmt::format("{}", magnitude);
+    if (spec.precision > static_cast<int>(digits.size())) digits.insert(0, static_cast<size_t>(spec.precision) - digits.size(), '0');
+    if (spec.alternative && (kind == 'x' || kind == 'X' || kind == 'o')) digits.insert(0, std::string("0") + kind);
+    if (integer < 0) return "-" + digits;
+  } else {
+    switch (kind) {
+      case 'f':
+      case 'F':
+        digits = fmt::format("{:.{}f}", number, precision);
+        break;
+      case 'e':
+        digits = fmt::format("{:.{}e}", number, precision);
+        break;
+      case 'E':
+        digits = fmt::format("{:.{}E}", number, precision);
+        break;
+      case 'g':
+        digits = fmt::format("{:.{}g}", number, precision);
+        break;
+      case 'G':
+        digits = fmt::format("{:.{}G}", number, precision);
+        break;
+      default:
+        return Error(Code::kInvalidArgument, fmt::format("a format %{}", kind));
+    }
+    if (digits.starts_with('-')) return digits;
+  }
+  return spec.plus ? "+" + digits : spec.space ? " " + digits : digits;
+}
+
+// One formatted value. It is trusted as the value is.
+Result<Text> PercentPiece(const PercentSpec& spec, char kind, const Value& value) {
+  Text piece;
+  if (kind == 's') {
+    piece = ToText(value);
+  } else if (kind == 'r') {
+    piece = Text(Repr(value), /*trusted=*/false);
+  } else {
+    BANTAM_ASSIGN(std::string digits, PercentNumber(spec, kind, value));
+    const size_t sign = digits.starts_with('-') || digits.starts_with('+') || digits.starts_with(' ') ? 1 : 0;
+    const auto width = static_cast<size_t>(spec.width);
+    if (spec.zero && !spec.left && digits.size() < width) digits.insert(sign, width - digits.size(), '0');
+    piece = Text(std::move(digits), /*trusted=*/true);
+  }
+  if ((kind == 's' || kind == 'r') && spec.precision >= 0) {
+    const std::vector<size_t> offsets = CharacterOffsets(piece.bytes());
+    piece = piece.Part(0, offsets[std::min(offsets.size() - 1, static_cast<size_t>(spec.precision))]);
+  }
+  const size_t missing = static_cast<size_t>(spec.width) - std::min(static_cast<size_t>(spec.width), CountCharacters(piece.bytes()));
+  const Text padding(std::string(missing, ' '), /*trusted=*/true);
+  Text padded;
+  if (!spec.left) padded.Append(padding);
+  padded.Append(piece);
+  if (spec.left) padded.Append(padding);
+  return padded;
+}
+
+// printf's formats, with positional values or one dict of named ones.
 Result<Value> PercentFormat(Environment& environment, const Text& text, const Arguments& arguments) {
   List values = arguments.positional;
   if (values.size() == 1 && values[0].is_tuple()) values = *values[0].list();
@@ -281,59 +398,30 @@ Result<Value> PercentFormat(Environment& environment, const Text& text, const Ar
   for (size_t at = 0; at < bytes.size();) {
     const size_t mark = std::min(bytes.find('%', at), bytes.size());
     out.AppendPart(text, at, mark - at);
-    at = mark;
-    if (at == bytes.size()) break;
-    size_t end = at + 1;
-    Value value;
-    bool named = false;
-    if (end < bytes.size() && bytes[end] == '(') {
-      const size_t close = bytes.find(')', end);
+    if (mark == bytes.size()) break;
+    at = mark + 1;
+    const Value* value = nullptr;
+    if (at < bytes.size() && bytes[at] == '(') {
+      const size_t close = bytes.find(')', at);
       if (close == std::string::npos) return Error(Code::kInvalidArgument, "a format without its )");
-      const std::string key = bytes.substr(end + 1, close - end - 1);
-      const Value* found = values.size() == 1 && values[0].dict() != nullptr ? values[0].dict()->Find(key) : arguments.Get(SIZE_MAX, key);
-      if (found == nullptr) return Error(Code::kInvalidArgument, fmt::format("a format of {}, which was not given", key));
-      value = *found;
-      named = true;
-      end = close + 1;
+      const std::string key = bytes.substr(at + 1, close - at - 1);
+      value = values.size() == 1 && values[0].dict() != nullptr ? values[0].dict()->Find(key) : arguments.Get(SIZE_MAX, key);
+      if (value == nullptr) return Error(Code::kInvalidArgument, fmt::format("a format of {}, which was not given", key));
+      at = close + 1;
     }
-    const size_t flags = end;
-    while (end < bytes.size() && (IsDigitByte(bytes[end]) || bytes[end] == '.' || bytes[end] == '-' || bytes[end] == '+')) ++end;
-    if (end == bytes.size() || end - flags > 8) return Error(Code::kInvalidArgument, "a format that does not end");
-    const char kind = bytes[end];
-    std::string spec = bytes.substr(flags, end - flags);
-    at = end + 1;
+    BANTAM_ASSIGN(const PercentSpec spec, ParsePercentSpec(bytes, &at));
+    const char kind = bytes[at++];
     if (kind == '%') {
       out.Append(Text("%", /*trusted=*/true));
       continue;
     }
-    if (!named) {
+    if (value == nullptr) {
       if (used == values.size()) return Error(Code::kInvalidArgument, "a format with too few values");
-      value = values[used++];
+      value = &values[used++];
     }
-    // Alignment is the other way round in the formatting library.
-    const bool left = spec.starts_with('-');
-    if (left) spec.erase(0, 1);
-    double number = 0;
-    int64_t integer = 0;
-    std::string piece;
-    if (kind == 's') {
-      if (spec.empty()) {
-        BANTAM_TRY(environment.meter.Bytes(ToText(value).bytes().size()));
-        out.Append(ToText(value));
-        continue;
-      }
-      piece = fmt::format(fmt::runtime(fmt::format("{{:{}{}}}", left ? '<' : '>', spec)), ToText(value).bytes());
-    } else if ((kind == 'd' || kind == 'i' || kind == 'x' || kind == 'X') && value.Number(&number)) {
-      if (!value.Integer(&integer)) integer = static_cast<int64_t>(std::clamp(number, -9e18, 9e18));
-      if (spec.find('.') != std::string::npos) return Error(Code::kInvalidArgument, "a format of an integer with decimals");
-      piece = fmt::format(fmt::runtime(fmt::format("{{:{}{}{}}}", left ? "<" : "", spec, kind == 'i' ? 'd' : kind)), integer);
-    } else if ((kind == 'f' || kind == 'e' || kind == 'g') && value.Number(&number)) {
-      piece = fmt::format(fmt::runtime(fmt::format("{{:{}{}{}}}", left ? "<" : "", spec, kind)), number);
-    } else {
-      return Error(Code::kInvalidArgument, fmt::format("a format %{} of a {}", kind, value.TypeName()));
-    }
-    BANTAM_TRY(environment.meter.Bytes(piece.size()));
-    out.Append(Text(std::move(piece), value.text() == nullptr));
+    BANTAM_TRY(environment.meter.Bytes(value->weight() + static_cast<uint64_t>(spec.width)));
+    BANTAM_ASSIGN(const Text piece, PercentPiece(spec, kind, *value));
+    out.Append(piece);
   }
   return Value(std::move(out));
 }
@@ -432,6 +520,12 @@ bool HasMethod(const Value& object, std::string_view name) {
 
 Result<Value> CallMethod(Environment& environment, const Text& text, std::string_view name, const Arguments& arguments) {
   BANTAM_TRY(environment.meter.Bytes(text.bytes().size()));
+  for (const Value& argument : arguments.positional) {
+    if (argument.text() != nullptr) BANTAM_TRY(environment.meter.Search(text.bytes().size(), argument.text()->bytes().size()));
+  }
+  for (const auto& [key, argument] : arguments.named) {
+    if (argument.text() != nullptr) BANTAM_TRY(environment.meter.Search(text.bytes().size(), argument.text()->bytes().size()));
+  }
   const Text* first = TextArgument(arguments, 0, "chars");
   if (name == "strip") return Value(Strip(text, first, Sides::kBoth));
   if (name == "lstrip") return Value(Strip(text, first, Sides::kLeft));
@@ -439,8 +533,8 @@ Result<Value> CallMethod(Environment& environment, const Text& text, std::string
   if (name == "upper") return Value(ChangeCase(text, Case::kUpper));
   if (name == "lower" || name == "casefold") return Value(ChangeCase(text, Case::kLower));
   if (name == "title" || name == "capitalize") return Value(Titled(text, name == "title"));
-  if (name == "split" || name == "rsplit") return Split(text, name, arguments);
-  if (name == "splitlines") return SplitLines(text, arguments);
+  if (name == "split" || name == "rsplit") return Split(environment, text, name, arguments);
+  if (name == "splitlines") return SplitLines(environment, text, arguments);
   if (name == "replace") return Replace(environment, text, arguments);
   if (name == "startswith" || name == "endswith") return HasAffix(text, name, arguments);
   if (name == "find" || name == "rfind" || name == "index" || name == "rindex" || name == "count") return Search(text, name, arguments);

@@ -174,6 +174,56 @@ TEST(Jinja, ErrorsNameTheLine) {
 }
 
 // Foreign code: whatever it does, it ends.
+TEST(Jinja, Formats) {
+  Check({{"{{ '%+s|%5s|%-5s|%.2s|%%' % ('a', 'b', 'c', 'def') }}", "a|    b|c    |de|%"},
+         {"{{ '%05d|%+d|% d|%x|%#X|%o|%-4d|%.3d' % (-42, 7, 7, 255, 255, 8, 3, 5) }}", "-0042|+7| 7|ff|0XFF|10|3   |005"},
+         {"{{ '%.2f|%08.3f|%e|%g|%G' % (2.675, -1.5, 12345.678, 1e-7, 1e20) }}", "2.67|-001.500|1.234568e+04|1e-07|1E+20"},
+         {"{{ '%s %r' % ([1, 'x'], 'y') }}", "[1, 'x'] 'y'"},
+         {"{{ '%(a)s-%(b)03d' % {'a': 1, 'b': 2} }}", "1-002"},
+         {"{{ 42 | round }} {{ 2.675 | round(2) }} {{ 1.15 | round(1) }} {{ 2.5 | round }}", "42 2.67 1.1 2.0"},
+         {"{{ 'x' | int(default=none) }} {{ '7' | int }} {{ 'x' | int(3) }}", "None 7 3"},
+         {"a\n{% raw %}\n  {{ x }}\n{% endraw %}\nb", "a\n\n  {{ x }}\nb"}});
+  for (const char* source : {"{{ '%..f' % 1.0 }}", "{{ '%99999d' % 1 }}", "{{ '%' % 1 }}", "{{ '%d' % ('nan' | float) }}", "{{ '%y' % 1 }}",
+                             "{{ '%d' % 'a' }}", "{{ '%s %s' % 'a' }}"}) {
+    EXPECT_TRUE(Rendered(source).starts_with("error: ")) << source;
+  }
+}
+
+// What is small to hold can be large to write out or slow to look through.
+TEST(Jinja, WorkIsMetered) {
+  std::string doubled = "{% set a = ['x', 'y'] %}";
+  for (int i = 0; i < 40; ++i) doubled += "{% set a = [a, a] %}";
+  const std::string large = "{% set x = 'a' * 10000000 %}";
+  for (const std::string& source : {
+           doubled + "{{ a }}",
+           doubled + "{{ a | tojson }}",
+           doubled + "{{ a == a }}",
+           large + "{{ 'b'.center(10000, x) }}",
+           large + "{{ ([1] * 10000) | join(x) }}",
+           large + "{{ ([x] * 10000) | map('string') | list }}",
+           large + "{{ ([x] * 10000) | sort }}",
+           large + "{{ (x ~ 'b') in (x ~ x) }}",
+           large + "{{ x.strip('b' ~ x) }}",
+           large + "{% for i in range(99999) %}{% if x | length > 3 %}{% endif %}{% endfor %}",
+           std::string("{{ (',' * 30000000).split(',') }}"),
+       }) {
+    EXPECT_TRUE(Rendered(source).starts_with("error: ")) << source.substr(source.size() - 60);
+  }
+  EXPECT_EQ(Rendered("{% set x = ('a' ~ m) * 200000 %}{{ x | list | length }}", {{"m", "b"}}), "400000");
+}
+
+// Chains at every level of precedence and in every parenthesis make a tree that is deeper than any stack.
+TEST(Jinja, DeepTreesAreFreed) {
+  std::string e = "a";
+  for (size_t k = 0; k < 190; ++k) {
+    e = "(" + e + ")";
+    for (const char* link : {".a", "|e", "**1", "*1", "~1", "+1", " and 1", " or 1"}) {
+      for (size_t i = 0; i < k; ++i) e += link;
+    }
+  }
+  EXPECT_TRUE(Rendered("{{ " + e + " }}").starts_with("error: "));
+}
+
 TEST(Jinja, LimitsHold) {
   for (const char* source : {
            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",

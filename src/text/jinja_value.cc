@@ -200,17 +200,15 @@ bool Text::trusted() const {
 
 void Text::AppendPart(const Text& other, size_t begin, size_t size) {
   const size_t end = std::min(begin + size, other.bytes_.size());
-  size_t run_begin = 0;
-  for (const Run& run : other.runs_) {
-    const size_t from = std::max(begin, run_begin);
-    const size_t to = std::min(end, run.end);
-    run_begin = run.end;
-    if (from >= to) continue;
+  auto run = std::partition_point(other.runs_.begin(), other.runs_.end(), [&](const Run& r) { return r.end <= begin; });
+  for (size_t from = begin; from < end; ++run) {
+    const size_t to = std::min(end, run->end);
     bytes_.append(other.bytes_, from, to - from);
-    if (!runs_.empty() && runs_.back().trusted == run.trusted) {
+    from = to;
+    if (!runs_.empty() && runs_.back().trusted == run->trusted) {
       runs_.back().end = bytes_.size();
     } else {
-      runs_.push_back({bytes_.size(), run.trusted});
+      runs_.push_back({bytes_.size(), run->trusted});
     }
   }
 }
@@ -256,8 +254,17 @@ const Value* Arguments::Get(size_t place, std::string_view name) const {
   return nullptr;
 }
 
+namespace {
+
+uint64_t SaturatingSum(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
+
+}  // namespace
+
+Value::Value(Text text) : weight_(8 + text.bytes().size()) { storage_ = std::make_shared<const Text>(std::move(text)); }
+
 Value::Value(List list, bool tuple) : tuple_(tuple), depth_(1) {
   for (const Value& item : list) {
+    weight_ = SaturatingSum(weight_, item.weight_);
     depth_ = std::max(depth_, item.depth_ + 1);
     holds_namespace_ = holds_namespace_ || item.holds_namespace_;
   }
@@ -266,6 +273,7 @@ Value::Value(List list, bool tuple) : tuple_(tuple), depth_(1) {
 
 Value::Value(Dict dict) : depth_(1) {
   for (const auto& [key, item] : dict.items()) {
+    weight_ = SaturatingSum(weight_, SaturatingSum(key.weight_, item.weight_));
     depth_ = std::max({depth_, item.depth_ + 1, key.depth_ + 1});
     holds_namespace_ = holds_namespace_ || item.holds_namespace_;
   }
@@ -390,11 +398,10 @@ std::string Repr(const Value& value) {
     if (!value.is_tuple()) return "[" + items + "]";
     return "(" + items + (list->size() == 1 ? ",)" : ")");
   }
-  const Dict* dict = value.dict() != nullptr ? value.dict() : value.name_space();
-  if (dict != nullptr) {
-    const std::string items = Joined(dict->items(), [](const auto& item) { return Repr(item.first) + ": " + Repr(item.second); });
-    return value.dict() != nullptr ? "{" + items + "}" : "<Namespace {" + items + "}>";
+  if (value.dict() != nullptr) {
+    return "{" + Joined(value.dict()->items(), [](const auto& item) { return Repr(item.first) + ": " + Repr(item.second); }) + "}";
   }
+  if (value.name_space() != nullptr) return "<Namespace>";  // its members change: their weight is not known
   return fmt::format("<function {}>", value.callable()->name);
 }
 

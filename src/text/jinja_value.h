@@ -98,7 +98,7 @@ class Value {
   explicit Value(bool b) : storage_(b) {}
   explicit Value(int64_t i) : storage_(i) {}
   explicit Value(double d) : storage_(d) {}
-  explicit Value(Text text) : storage_(std::make_shared<const Text>(std::move(text))) {}
+  explicit Value(Text text);
   explicit Value(List list, bool tuple = false);
   explicit Value(Dict dict);
   explicit Value(Callable callable) : storage_(std::make_shared<const Callable>(std::move(callable))) {}
@@ -122,6 +122,8 @@ class Value {
   const std::string& undefined_name() const { return std::get<Undefined>(storage_).name; }
   // Containers within containers, itself included; 0 for others.
   size_t depth() const { return depth_; }
+  // Bytes, about, of the value written out: what a list holds twice counts twice. Saturates.
+  uint64_t weight() const { return weight_; }
   // Whether it is a namespace or holds one: such a value in a namespace could hold itself.
   bool holds_namespace() const { return holds_namespace_; }
   // A number or a boolean as one; false when it is neither.
@@ -143,6 +145,7 @@ class Value {
   bool markup_ = false;
   bool holds_namespace_ = false;
   uint32_t depth_ = 0;
+  uint64_t weight_ = 8;
 };
 
 // Python's ==, and < for numbers, strings and lists. Compare: negative, 0 or positive; InvalidArgument when they have no order.

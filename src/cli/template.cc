@@ -1,0 +1,103 @@
+// bantam template: the prompt that a model's chat template makes of messages.
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "cli/load.h"
+#include "cli/model_folder.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "formats/gguf.h"
+#include "model/vocabulary.h"
+#include "text/jinja.h"
+
+namespace bantam {
+namespace {
+
+struct Options {
+  std::string model;
+  std::string messages;
+  std::string file;
+  std::string context;
+  std::string now;
+};
+
+Status CheckOptions(const Options& options) {
+  const bool of_model = !options.model.empty() && !options.messages.empty();
+  const bool of_file = !options.file.empty() && !options.context.empty();
+  if (of_model && options.file.empty() && options.context.empty()) return Ok();
+  if (of_file && options.model.empty() && options.messages.empty()) return Ok();
+  return Error(Code::kInvalidArgument, "expected MODEL --messages FILE, or --file TEMPLATE --context FILE; see bantam template --help");
+}
+
+// A file, or standard input for "-".
+Result<Json> ReadJson(FileSystem& files, const std::string& path) {
+  const bool piped = path == "-";
+  const std::string name = piped ? "standard input" : path;
+  BANTAM_ASSIGN(const std::string text, piped ? ReadStdin(kInputBytesMax) : files.ReadText(path, kInputBytesMax));
+  return ParseJson(text).With(name);
+}
+
+Result<std::string> RenderModel(FileSystem& files, const Options& options, const std::tm& now) {
+  BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
+  BANTAM_ASSIGN(const ModelFile file, OpenGguf(files, path));
+  BANTAM_ASSIGN(Json request, ReadJson(files, options.messages));
+  if (request.is_array()) request = Json{{"messages", std::move(request)}};
+  if (!request.is_object() || !request.contains("messages") || !request["messages"].is_array()) {
+    return Error(Code::kCorrupt, fmt::format("{}: expected a list of messages, or an object with \"messages\"", options.messages));
+  }
+  const bool tools = request.contains("tools") && !request["tools"].empty();
+  BANTAM_ASSIGN(const ChatTemplate chat_template, ReadChatTemplate(file, tools));
+  BANTAM_ASSIGN(const auto pieces, chat_template.RenderRequest(request, now).With(path));
+  std::string prompt;
+  for (const PromptPiece& piece : pieces) prompt += piece.text;
+  return prompt;
+}
+
+Result<std::string> RenderFile(FileSystem& files, const Options& options, const std::tm& now) {
+  BANTAM_ASSIGN(const std::string source, files.ReadText(options.file, kInputBytesMax));
+  BANTAM_ASSIGN(const jinja::Template parsed, jinja::Template::Parse(source).With(options.file));
+  BANTAM_ASSIGN(const Json json, ReadJson(files, options.context));
+  if (!json.is_object()) return Error(Code::kCorrupt, fmt::format("{}: expected a JSON object", options.context));
+  const jinja::Value context = jinja::FromJson(json);
+  jinja::RenderOptions render;
+  render.now = now;
+  BANTAM_ASSIGN(const jinja::Text text, parsed.Render(*context.dict(), render).With(options.file));
+  return text.bytes();
+}
+
+Result<std::string> Render(FileSystem& files, const Options& options) {
+  BANTAM_TRY(CheckOptions(options));
+  std::tm now = LocalTime();
+  if (!options.now.empty()) {
+    BANTAM_ASSIGN(now, ParseLocalTime(options.now).With("--now"));
+  }
+  return options.file.empty() ? RenderModel(files, options, now) : RenderFile(files, options, now);
+}
+
+}  // namespace
+
+void AddTemplateVerb(CLI::App& app, Action* action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("template", "print the prompt that a chat template makes of messages");
+  verb->add_option("MODEL", options->model, "a .gguf file (a vocabulary is enough) or a name in the model folder");
+  verb->add_option("--messages", options->messages,
+                   "a JSON file: a list of messages, or an object with \"messages\", \"tools\" and what else the template looks at; - is "
+                   "standard input");
+  verb->add_option("--file", options->file, "render this template instead of a model's");
+  verb->add_option("--context", options->context, "a JSON file: the object whose members the template of --file sees; - is standard input");
+  verb->add_option("--now", options->now, "the local time that the template sees, such as 2026-11-20T09:30:00 (default: now)");
+  verb->footer("Example: bantam template model.gguf --messages chat.json");
+  verb->callback([=] {
+    *action = [=](FileSystem& files) {
+      const Result<std::string> prompt = Render(files, *options);
+      if (!prompt.ok()) return Fail(prompt.error());
+      return PrintResult(StdoutIsTerminal() ? Printable(*prompt) : *prompt);
+    };
+  });
+}
+
+}  // namespace bantam
