@@ -33,6 +33,18 @@ bool AwaitInput() {
   return waiting[1].revents == 0;
 }
 
+// read() that never waits (EAGAIN): Ctrl-C throws away what a terminal had ready, even between poll() and read(). The flag belongs to all
+// who share the file, so it is set only meanwhile.
+ssize_t ReadReady(void* data, size_t size) {
+  const int flags = ::fcntl(STDIN_FILENO, F_GETFL);
+  if (flags >= 0) ::fcntl(STDIN_FILENO, F_SETFL, flags | O_NONBLOCK);
+  const ssize_t got = ::read(STDIN_FILENO, data, size);
+  const int error = errno;
+  if (flags >= 0) ::fcntl(STDIN_FILENO, F_SETFL, flags);
+  errno = error;
+  return got;
+}
+
 void OnInterrupt(int signal_number) {
   if (!interrupts_deferred.load(std::memory_order_relaxed)) ::_exit(130);
   if (signal_number != SIGINT) terminated.store(true, std::memory_order_relaxed);
@@ -170,8 +182,8 @@ InputLine ReadLine(std::string_view prompt) {
       return {InputLine::Kind::kInterrupted, {}};
     }
     char chunk[4096];
-    const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof(chunk));
-    if (got < 0 && errno == EINTR) continue;
+    const ssize_t got = ReadReady(chunk, sizeof(chunk));
+    if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got <= 0) {
       if (buffered.empty()) return {InputLine::Kind::kEnd, {}};
       InputLine line = {InputLine::Kind::kLine, std::move(buffered)};
@@ -187,8 +199,8 @@ Result<std::string> ReadStdin(size_t size_max) {
   char chunk[1 << 16];
   while (true) {
     if (!AwaitInput()) return Error(Code::kCancelled, "standard input: reading was interrupted");
-    const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof(chunk));
-    if (got < 0 && errno == EINTR) continue;
+    const ssize_t got = ReadReady(chunk, sizeof(chunk));
+    if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got < 0) return Error(Code::kUnavailable, fmt::format("standard input: cannot read it: {}", std::strerror(errno)));
     if (got == 0) return text;
     text.append(chunk, static_cast<size_t>(got));

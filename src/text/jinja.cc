@@ -638,7 +638,7 @@ class Interpreter {
 
   static constexpr size_t kValueDepthMax = 100;
   static constexpr uint64_t kWeightMax = uint64_t{32} << 20;
-  static constexpr uint64_t kWeightPerStep = 256;
+  static constexpr uint64_t kWeightPerStep = 64;
   static constexpr uint64_t kStepsPerTurn = 20;  // a turn of a loop makes its scope and its loop variable
 
   Meter meter_;

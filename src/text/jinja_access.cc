@@ -39,12 +39,11 @@ Result<List> Elements(Environment& environment, const Value& value) {
 Result<Value> GetAttribute(Environment& environment, const Value& object, std::string_view name) {
   if (object.is_undefined())
     return Error(Code::kInvalidArgument, fmt::format("{} is undefined and has no attribute {}", object.undefined_name(), name));
-  if (name.starts_with('_')) return Value(Undefined{std::string(name)});  // nothing of the interpreter is reachable
   if (object.name_space() != nullptr) {
     const Value* value = object.name_space()->Find(name);
     return value == nullptr ? Value(Undefined{std::string(name)}) : *value;
   }
-  if (HasMethod(object, name)) {
+  if (!name.starts_with("__") && HasMethod(object, name)) {
     return Value(Callable{std::string(name), [&environment, object, method = std::string(name)](const Arguments& arguments) {
                             return object.text() != nullptr ? CallMethod(environment, *object.text(), method, arguments)
                                                             : CallContainerMethod(environment, object, method, arguments);

@@ -625,7 +625,10 @@ Result<Value> CallFilter(Environment& environment, std::string_view name, const 
   const auto filter = Filters().find(name);
   if (filter == Filters().end()) return Error(Code::kUnsupported, fmt::format("the filter {} is not known", name));
   BANTAM_TRY(environment.meter.Steps(1));
-  return filter->second(environment, input, arguments);
+  BANTAM_ASSIGN(Value value, filter->second(environment, input, arguments));
+  constexpr std::string_view kGenerators[] = {"batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "unique"};
+  const bool lazy = value.list() != nullptr && std::find(std::begin(kGenerators), std::end(kGenerators), name) != std::end(kGenerators);
+  return lazy ? value.AsGenerator() : value;
 }
 
 Result<bool> CallTest(Environment& environment, std::string_view name, const Value& input, const Arguments& arguments) {

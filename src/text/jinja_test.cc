@@ -182,6 +182,8 @@ TEST(Jinja, Formats) {
          {"{{ '%(a)s-%(b)03d' % {'a': 1, 'b': 2} }}", "1-002"},
          {"{{ 42 | round }} {{ 2.675 | round(2) }} {{ 1.15 | round(1) }} {{ 2.5 | round }}", "42 2.67 1.1 2.0"},
          {"{{ 'x' | int(default=none) }} {{ '7' | int }} {{ 'x' | int(3) }}", "None 7 3"},
+         {"{{ 'y' if [] | select else 'n' }}{{ 'y' if [] | select | list else 'n' }}", "yn"},
+         {"{{ {'_u': 7}._u }}{{ {}.__class__ }}", "7"},
          {"a\n{% raw %}\n  {{ x }}\n{% endraw %}\nb", "a\n\n  {{ x }}\nb"}});
   for (const char* source : {"{{ '%..f' % 1.0 }}", "{{ '%99999d' % 1 }}", "{{ '%' % 1 }}", "{{ '%d' % ('nan' | float) }}", "{{ '%y' % 1 }}",
                              "{{ '%d' % 'a' }}", "{{ '%s %s' % 'a' }}"}) {

@@ -318,6 +318,7 @@ bool Value::Integer(int64_t* integer) const {
 }
 
 bool Value::Truthy() const {
+  if (generator_) return true;
   if (is_undefined() || is_none()) return false;
   double number = 0;
   if (Number(&number)) return number != 0;
@@ -399,7 +400,8 @@ std::string Repr(const Value& value) {
     return "(" + items + (list->size() == 1 ? ",)" : ")");
   }
   if (value.dict() != nullptr) {
-    return "{" + Joined(value.dict()->items(), [](const auto& item) { return Repr(item.first) + ": " + Repr(item.second); }) + "}";
+    const std::string items = Joined(value.dict()->items(), [](const auto& item) { return Repr(item.first) + ": " + Repr(item.second); });
+    return "{" + items + "}";
   }
   if (value.name_space() != nullptr) return "<Namespace>";  // its members change: their weight is not known
   return fmt::format("<function {}>", value.callable()->name);

@@ -119,6 +119,12 @@ class Value {
   const Callable* callable() const { return Pointer<std::shared_ptr<const Callable>>(); }
   bool is_tuple() const { return tuple_; }
   bool is_markup() const { return markup_; }
+  // The same list as Python's generator of its elements: true even if there are none.
+  Value AsGenerator() const {
+    Value generator = *this;
+    generator.generator_ = true;
+    return generator;
+  }
   const std::string& undefined_name() const { return std::get<Undefined>(storage_).name; }
   // Containers within containers, itself included; 0 for others.
   size_t depth() const { return depth_; }
@@ -142,6 +148,7 @@ class Value {
   }
   Storage storage_;
   bool tuple_ = false;
+  bool generator_ = false;
   bool markup_ = false;
   bool holds_namespace_ = false;
   uint32_t depth_ = 0;
