@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": [1, 2.5, null, true]}}}]}],
       "tools": [{"type": "function", "function": {"name": "f"}}], "add_generation_prompt": true, "bos_token": "<s>", "n": 3})"));
   RenderOptions options;
-  options.limits = {.steps = 20'000, .bytes = 1 << 20, .output_bytes = 1 << 18, .depth = 500};
+  options.limits = {.steps = 20'000, .bytes = 1 << 20, .output_bytes = 1 << 18, .depth = 400};
   (void)parsed->Render(*context.dict(), options).ok();
   return 0;
 }

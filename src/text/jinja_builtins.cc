@@ -310,6 +310,7 @@ Result<Value> FilterBatch(Environment& environment, const Value& input, const Ar
   const int64_t count = IntOr(arguments.Get(0, "linecount"), 0);
   if (count < 1 || count > kRangeMax) return Error(Code::kInvalidArgument, fmt::format("batch of {}: expected 1 to {}", count, kRangeMax));
   const Value* fill = arguments.Get(1, "fill_with");
+  if (fill != nullptr) BANTAM_TRY(environment.meter.Steps(static_cast<uint64_t>(count)));
   List batches;
   for (size_t i = 0; i < elements.size(); i += static_cast<size_t>(count)) {
     List batch(elements.begin() + static_cast<std::ptrdiff_t>(i),

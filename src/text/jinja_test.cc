@@ -207,6 +207,7 @@ TEST(Jinja, WorkIsMetered) {
            large + "{{ (x ~ 'b') in (x ~ x) }}",
            large + "{{ x.strip('b' ~ x) }}",
            large + "{% for i in range(99999) %}{% if x | length > 3 %}{% endif %}{% endfor %}",
+           std::string("{% for i in range(99999) %}{% if [1] | batch(100000, 'x') %}{% endif %}{% endfor %}"),
            std::string("{{ (',' * 30000000).split(',') }}"),
        }) {
     EXPECT_TRUE(Rendered(source).starts_with("error: ")) << source.substr(source.size() - 60);
