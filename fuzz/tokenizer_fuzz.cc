@@ -17,6 +17,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   spec.Add("\xe2\x96\x81", TokenType::kNormal, 0);
   spec.bos = 1;
   spec.unknown = 0;
+  spec.normalizer = {{NormalizerStep::Kind::kPrepend, "", " "}, {NormalizerStep::Kind::kReplace, " ", std::string(kSpaceMark)}};
+  spec.decode.space_mark = kSpaceMark;
+  spec.decode.strip_space = true;
   // Up to 31 pieces of up to 7 bytes, each with a score.
   size_t pieces = size > 0 ? data[0] % 32 : 0;
   size_t at = std::min<size_t>(1, size);
@@ -29,7 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto tokenizer = Tokenizer::Make(std::move(spec));
   CHECK(tokenizer.ok());
   const std::string text(reinterpret_cast<const char*>(data) + at, size - at);
-  const auto tokens = tokenizer->Encode(text, /*special=*/false);
+  const auto tokens = tokenizer->Encode(text, /*special=*/false).value();
   for (const uint32_t token : tokens) CHECK(tokenizer->spec().types[token] != TokenType::kControl);
   const std::string back = tokenizer->Decode(tokens, /*special=*/false);
   if (text.find("\xe2\x96\x81") == std::string::npos) CHECK(back == text);

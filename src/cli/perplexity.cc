@@ -41,12 +41,12 @@ Result<std::string> Measure(FileSystem& files, Options options) {
   BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
   if (options.run.kv.empty()) options.run.kv = "f16";  // a figure must not depend on how much memory is free
   BANTAM_ASSIGN(const std::string text, files.ReadText(options.text, kTextBytesMax));
-  std::vector<uint32_t> tokens = tokenizer.Encode(text, /*special=*/false);
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, tokenizer.Encode(text, /*special=*/false));
   PerplexityOptions measure;
   measure.window = options.run.context;
   measure.windows_max = options.windows;
-  if (tokenizer.spec().add_bos && tokenizer.spec().bos) {
-    measure.bos = *tokenizer.spec().bos;
+  if (!tokenizer.spec().prefix.empty()) {
+    measure.bos = tokenizer.spec().prefix.front();
     tokens.insert(tokens.begin(), *measure.bos);
   }
   const StepShape shape = {std::min<size_t>(StepShape().step_tokens, options.run.context), /*all_outputs=*/true};

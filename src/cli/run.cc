@@ -108,17 +108,14 @@ Status Runner::CheckSize(size_t bytes) const {
 
 Result<std::vector<uint32_t>> Runner::TokenizeMessages(std::span<const ChatMessage> messages) const {
   BANTAM_ASSIGN(const auto pieces, template_->Render(messages, LocalTime()));
-  std::vector<uint32_t> tokens = tokenizer_.Encode(pieces);
-  const TokenizerSpec& spec = tokenizer_.spec();
-  const bool has_bos = !tokens.empty() && spec.bos && tokens[0] == *spec.bos;
-  if (spec.add_bos && spec.bos && !has_bos) tokens.insert(tokens.begin(), *spec.bos);
-  return tokens;
+  BANTAM_ASSIGN(auto tokens, tokenizer_.Encode(pieces));
+  return tokenizer_.WithPrefix(std::move(tokens));
 }
 
 Result<std::vector<uint32_t>> Runner::TokenizeRaw(const std::string& prompt) const {
   BANTAM_TRY(CheckSize(prompt.size()));
-  std::vector<uint32_t> tokens = tokenizer_.Encode(prompt, /*special=*/false);
-  if (tokenizer_.spec().add_bos && tokenizer_.spec().bos) tokens.insert(tokens.begin(), *tokenizer_.spec().bos);
+  BANTAM_ASSIGN(auto tokens, tokenizer_.Encode(prompt, /*special=*/false));
+  tokens = tokenizer_.WithPrefix(std::move(tokens));
   if (tokens.empty()) return Error(Code::kInvalidArgument, "the prompt is empty; give some text");
   return tokens;
 }

@@ -13,6 +13,7 @@
 #include "cli/verbs.h"
 #include "formats/gguf.h"
 #include "model/vocabulary.h"
+#include "text/utf8.h"
 
 namespace bantam {
 namespace {
@@ -40,7 +41,7 @@ Result<std::string> ReadInput(FileSystem& files, const Options& options) {
 
 Json TokenList(const Tokenizer& tokenizer, const std::vector<uint32_t>& ids) {
   Json tokens = Json::array();
-  for (const uint32_t id : ids) tokens.push_back({{"id", id}, {"text", std::string(tokenizer.spec().Text(id))}});
+  for (const uint32_t id : ids) tokens.push_back({{"id", id}, {"text", ReplaceInvalidUtf8(tokenizer.Name(id))}});
   return tokens;
 }
 
@@ -54,7 +55,7 @@ Result<std::string> Decode(const Tokenizer& tokenizer, const Options& options, c
 }
 
 Result<std::string> Encode(const Tokenizer& tokenizer, const Options& options, const std::string& input) {
-  std::vector<uint32_t> ids = tokenizer.Encode(input, options.special);
+  BANTAM_ASSIGN(std::vector<uint32_t> ids, tokenizer.Encode(input, options.special));
   if (options.bos) {
     if (!tokenizer.spec().bos) return Error(Code::kUnsupported, "--bos: this vocabulary has no beginning-of-sequence token; leave it out");
     ids.insert(ids.begin(), *tokenizer.spec().bos);

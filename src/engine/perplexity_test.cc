@@ -28,7 +28,7 @@ class PerplexityTest : public ::testing::Test {
   Result<PerplexityEstimate> Measure(const std::string& text_path, size_t window, size_t windows) {
     std::ifstream file(text_path);
     const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    std::vector<uint32_t> tokens = tokenizer_->Encode(text, /*special=*/false);
+    std::vector<uint32_t> tokens = tokenizer_->Encode(text, /*special=*/false).value();
     const uint32_t bos = *tokenizer_->spec().bos;
     tokens.insert(tokens.begin(), bos);
     return MeasurePerplexity(*session_, tokens, {.window = window, .windows_max = windows, .bos = bos}, nullptr);

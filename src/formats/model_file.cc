@@ -176,6 +176,16 @@ Result<std::optional<std::vector<std::string_view>>> Metadata::Texts(std::string
   return std::optional(std::move(texts));
 }
 
+Result<std::optional<std::string_view>> Metadata::Bytes(std::string_view key, size_t count_max) const {
+  const MetadataValue* value = Find(key);
+  if (value == nullptr) return std::optional<std::string_view>();
+  const auto* array = std::get_if<MetadataArray>(value);
+  if (array == nullptr || (array->type != ValueType::kU8 && array->type != ValueType::kI8) || array->count > count_max) {
+    return WrongType(key, fmt::format("an array of at most {} bytes", count_max));
+  }
+  return std::optional(AsText(array->bytes));
+}
+
 Result<std::optional<std::vector<double>>> Metadata::Numbers(std::string_view key, size_t count_max) const {
   const MetadataValue* value = Find(key);
   if (value == nullptr) return std::optional<std::vector<double>>();

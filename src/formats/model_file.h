@@ -53,6 +53,8 @@ class Metadata {
   Result<std::optional<std::string_view>> Text(std::string_view key) const;
   // At most `count_max` elements. Numbers() converts any number type.
   Result<std::optional<std::vector<std::string_view>>> Texts(std::string_view key, size_t count_max) const;
+  // An array of numbers of one byte each.
+  Result<std::optional<std::string_view>> Bytes(std::string_view key, size_t count_max) const;
   Result<std::optional<std::vector<double>>> Numbers(std::string_view key, size_t count_max) const;
 
  private:

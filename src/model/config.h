@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "program/program.h"
+#include "text/tokenizer_spec.h"
 
 namespace bantam {
 
@@ -17,7 +18,6 @@ inline constexpr uint32_t kHeadDimMax = 1024;
 inline constexpr uint32_t kWidthMax = 1 << 17;
 inline constexpr uint32_t kExpertsMax = 1024;
 inline constexpr uint32_t kContextLengthMax = 1 << 24;
-inline constexpr uint32_t kVocabularyMax = 1 << 20;
 
 enum class FeedForward : uint8_t { kGated, kExperts };
 

@@ -5,13 +5,16 @@
 #include <algorithm>
 #include <cmath>
 
-#include "model/config.h"
+#include "text/pre_tokenizers.h"
+#include "text/spec_builder.h"
 
 namespace bantam {
 namespace {
 
-// Bytes of all token texts together: several times those of the largest vocabularies.
-constexpr size_t kVocabularyTextMax = size_t{32} << 20;
+constexpr size_t kMergesMax = 4 * kVocabularyMax;
+constexpr size_t kCharsmapBytesMax = size_t{8} << 20;
+// HF's WordPiece: longer words are unknown.
+constexpr size_t kWordPieceCharactersMax = 100;
 
 Result<TokenType> TypeOf(double value, size_t token) {
   constexpr TokenType kTypes[] = {TokenType::kNormal,      TokenType::kUnknown, TokenType::kControl,
@@ -29,56 +32,205 @@ Result<std::optional<uint32_t>> ReadId(const Metadata& metadata, std::string_vie
   return id;
 }
 
-// Control tokens by which chat models end a turn, beside the declared ones.
-constexpr std::string_view kEndOfTurnTexts[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>"};
+// Tokens that the file does not say to be, or not to be, in front of a text and behind it.
+struct Ends {
+  bool bos = false;
+  bool eos = false;
+  bool separator = false;
+};
 
-Status ReadSpecials(const Metadata& metadata, TokenizerSpec* spec) {
-  BANTAM_ASSIGN(spec->bos, ReadId(metadata, "tokenizer.ggml.bos_token_id", spec->size()));
-  BANTAM_ASSIGN(spec->eos, ReadId(metadata, "tokenizer.ggml.eos_token_id", spec->size()));
-  BANTAM_ASSIGN(spec->unknown, ReadId(metadata, "tokenizer.ggml.unknown_token_id", spec->size()));
-  BANTAM_ASSIGN(const auto eot, ReadId(metadata, "tokenizer.ggml.eot_token_id", spec->size()));
-  if (spec->eos) spec->end_of_turn.push_back(*spec->eos);
-  if (eot && eot != spec->eos) spec->end_of_turn.push_back(*eot);
-  for (uint32_t token = 0; token < spec->size(); ++token) {
-    if (spec->types[token] != TokenType::kControl) continue;
-    const bool ends = std::find(std::begin(kEndOfTurnTexts), std::end(kEndOfTurnTexts), spec->Text(token)) != std::end(kEndOfTurnTexts);
-    const bool known = std::find(spec->end_of_turn.begin(), spec->end_of_turn.end(), token) != spec->end_of_turn.end();
-    if (ends && !known) spec->end_of_turn.push_back(token);
-  }
+Status ReadSpecials(const Metadata& metadata, Ends ends, TokenizerSpec* spec) {
+  const size_t size = spec->size();
+  BANTAM_ASSIGN(spec->bos, ReadId(metadata, "tokenizer.ggml.bos_token_id", size));
+  BANTAM_ASSIGN(spec->eos, ReadId(metadata, "tokenizer.ggml.eos_token_id", size));
+  BANTAM_ASSIGN(spec->unknown, ReadId(metadata, "tokenizer.ggml.unknown_token_id", size));
+  BANTAM_ASSIGN(spec->pad, ReadId(metadata, "tokenizer.ggml.padding_token_id", size));
+  // Written so in the format's own key.
+  BANTAM_ASSIGN(const auto separator, ReadId(metadata, "tokenizer.ggml.seperator_token_id", size));
+  BANTAM_ASSIGN(const auto classifier, ReadId(metadata, "tokenizer.ggml.cls_token_id", size));
+  BANTAM_ASSIGN(const auto end_of_turn, ReadId(metadata, "tokenizer.ggml.eot_token_id", size));
   BANTAM_ASSIGN(const auto add_bos, metadata.Bool("tokenizer.ggml.add_bos_token"));
-  BANTAM_ASSIGN(const auto add_space, metadata.Bool("tokenizer.ggml.add_space_prefix"));
-  spec->add_bos = add_bos.value_or(true);
-  spec->add_space_prefix = add_space.value_or(true);
+  BANTAM_ASSIGN(const auto add_eos, metadata.Bool("tokenizer.ggml.add_eos_token"));
+  BANTAM_ASSIGN(const auto add_separator, metadata.Bool("tokenizer.ggml.add_sep_token"));
+  if (spec->model == TokenizerModel::kWordPiece && !spec->bos) spec->bos = classifier;
+  if (add_bos.value_or(ends.bos) && spec->bos) spec->prefix.push_back(*spec->bos);
+  if (add_eos.value_or(ends.eos) && spec->eos) spec->suffix.push_back(*spec->eos);
+  if (spec->suffix.empty() && add_separator.value_or(ends.separator) && separator) spec->suffix.push_back(*separator);
+  if (end_of_turn) spec->end_of_turn.push_back(*end_of_turn);
+  FindTurnEnds(spec);
   return Ok();
 }
 
-Result<TokenizerSpec> ReadSpec(const Metadata& metadata) {
-  TokenizerSpec spec;
+Status ReadTokens(const Metadata& metadata, bool scored, TokenizerSpec* spec) {
   BANTAM_ASSIGN(const auto texts, metadata.Texts("tokenizer.ggml.tokens", kVocabularyMax));
   BANTAM_ASSIGN(const auto scores, metadata.Numbers("tokenizer.ggml.scores", kVocabularyMax));
   BANTAM_ASSIGN(const auto types, metadata.Numbers("tokenizer.ggml.token_type", kVocabularyMax));
-  if (!texts || !scores || !types || scores->size() != texts->size() || types->size() != texts->size()) {
+  const bool types_fit = types ? texts && types->size() == texts->size() : !scored;
+  if (!texts || !types_fit || (scored && (!scores || scores->size() != texts->size()))) {
     return Error(Code::kCorrupt, fmt::format("tokenizer.ggml.tokens, .scores and .token_type have {}, {} and {} entries: expected the same "
                                              "number in each; convert the model again",
                                              texts ? texts->size() : 0, scores ? scores->size() : 0, types ? types->size() : 0));
   }
+  spec->text_ends.reserve(texts->size());
+  spec->types.reserve(texts->size());
+  if (scored) spec->scores.reserve(texts->size());
   size_t total = 0;
   for (const std::string_view text : *texts) total += text.size();
-  if (total > kVocabularyTextMax) {
-    return Error(Code::kCorrupt, fmt::format("the vocabulary's texts take {} bytes, expected at most {}; convert the model again", total,
-                                             kVocabularyTextMax));
-  }
-  spec.texts.reserve(total);
-  spec.text_ends.reserve(texts->size());
+  spec->texts.reserve(std::min(total, kVocabularyTextMax));
   for (size_t i = 0; i < texts->size(); ++i) {
-    const auto score = static_cast<float>((*scores)[i]);
+    const float score = scored ? static_cast<float>((*scores)[i]) : 0;
     if (!std::isfinite(score)) {
       return Error(Code::kCorrupt, fmt::format("token {}: score {}, expected a finite number; convert the model again", i, (*scores)[i]));
     }
-    BANTAM_ASSIGN(const TokenType type, TypeOf((*types)[i], i));
-    spec.Add((*texts)[i], type, score);
+    TokenType type = TokenType::kNormal;
+    if (types) {
+      BANTAM_ASSIGN(type, TypeOf((*types)[i], i));
+    }
+    BANTAM_TRY(AddToken((*texts)[i], type, score, spec));
   }
-  BANTAM_TRY(ReadSpecials(metadata, &spec));
+  return Ok();
+}
+
+Status ReadMerges(const Metadata& metadata, TokenizerSpec* spec) {
+  BANTAM_ASSIGN(const auto lines, metadata.Texts("tokenizer.ggml.merges", kMergesMax));
+  if (!lines) return Error(Code::kCorrupt, "tokenizer.ggml.merges is missing, which this kind of tokenizer needs; convert the model again");
+  std::vector<std::pair<std::string_view, std::string_view>> merges;
+  merges.reserve(lines->size());
+  for (size_t rank = 0; rank < lines->size(); ++rank) {
+    const std::string_view line = (*lines)[rank];
+    // A space at the very front belongs to the first part.
+    const size_t space = line.find(' ', 1);
+    if (space == std::string_view::npos) {
+      return Error(
+          Code::kCorrupt,
+          fmt::format("tokenizer.ggml.merges, entry {}: expected two texts with a space between them; convert the model again", rank));
+    }
+    merges.emplace_back(line.substr(0, space), line.substr(space + 1));
+  }
+  SetMerges(merges, /*continuation=*/"", spec);
+  return Ok();
+}
+
+NormalizerStep MarkSpaces() { return {NormalizerStep::Kind::kReplace, " ", std::string(kSpaceMark)}; }
+
+// SentencePiece-BPE (tokenizer model "llama").
+Result<TokenizerSpec> ReadSpm(const Metadata& metadata) {
+  TokenizerSpec spec;
+  BANTAM_TRY(ReadTokens(metadata, /*scored=*/true, &spec));
+  BANTAM_TRY(ReadSpecials(metadata, {/*bos=*/true, /*eos=*/false, /*separator=*/false}, &spec));
+  BANTAM_ASSIGN(const auto add_space, metadata.Bool("tokenizer.ggml.add_space_prefix"));
+  if (add_space.value_or(true)) spec.normalizer.push_back({NormalizerStep::Kind::kPrepend, "", " "});
+  spec.normalizer.push_back(MarkSpaces());
+  spec.decode.space_mark = kSpaceMark;
+  spec.decode.strip_space = add_space.value_or(true);
+  return spec;
+}
+
+// Phi-3's own tokens take the white space behind them along, which the format cannot say: its name decides, as in other readers.
+Status FixPhi3(const Metadata& metadata, TokenizerSpec* spec) {
+  BANTAM_ASSIGN(const auto name, metadata.Text("general.name"));
+  std::string lower(name.value_or(""));
+  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+  if (lower.find("phi-3") == std::string::npos && lower.find("phi3") == std::string::npos) return Ok();
+  for (uint32_t token = 0; token < spec->size(); ++token) {
+    const TokenType type = spec->types[token];
+    const std::string_view text = spec->Text(token);
+    if (type != TokenType::kControl && type != TokenType::kUserDefined) continue;
+    if (text == "<s>" || text == "<|endoftext|>") continue;
+    spec->added.push_back({token, /*strip_left=*/false, /*strip_right=*/true});
+  }
+  return Ok();
+}
+
+// Byte-pair encoding (tokenizer models "gpt2" and "gemma4").
+Result<TokenizerSpec> ReadBpe(const Metadata& metadata, std::string_view model) {
+  TokenizerSpec spec;
+  spec.model = TokenizerModel::kBpe;
+  BANTAM_ASSIGN(auto name, metadata.Text("tokenizer.ggml.pre"));
+  if (model == "gemma4") name = model;
+  if (!name) {
+    return Error(Code::kUnsupported,
+                 "tokenizer.ggml.pre is missing: how this model cuts text into words is not known; convert the model again");
+  }
+  const NamedPreTokenizer* pre = FindPreTokenizer(*name);
+  if (pre == nullptr) {
+    return Error(Code::kUnsupported,
+                 fmt::format("pre-tokenizer {} is not known to this build; use a newer one, or the model's tokenizer.json", *name));
+  }
+  const bool marked = *name == "gemma4" || *name == "granite-embed-multi-311m" || *name == "sarvam-moe";
+  spec.byte_level = !marked;
+  spec.ignore_merges = pre->ignore_merges;
+  for (const std::string_view pattern : pre->patterns) {
+    SplitStep step;
+    step.pattern = pattern;
+    spec.splits.push_back(std::move(step));
+  }
+  BANTAM_TRY(ReadTokens(metadata, /*scored=*/false, &spec));
+  if (marked) {
+    FindByteTokens(/*required=*/false, &spec);
+    spec.byte_fallback = true;
+    spec.normalizer.push_back(MarkSpaces());
+    spec.decode.space_mark = kSpaceMark;
+  }
+  BANTAM_TRY(ReadMerges(metadata, &spec));
+  const bool bert = name->starts_with("jina-v") || *name == "roberta-bpe";
+  BANTAM_TRY(ReadSpecials(metadata, {pre->add_bos, /*eos=*/false, /*separator=*/bert}, &spec));
+  // Its files say otherwise, but the model was made with one.
+  if (*name == "gemma4" && spec.prefix.empty() && spec.bos) spec.prefix.push_back(*spec.bos);
+  return spec;
+}
+
+// WordPiece (tokenizer model "bert"). Pieces that begin a word carry U+2581 in the file.
+Result<TokenizerSpec> ReadWordPiece(const Metadata& metadata) {
+  TokenizerSpec spec;
+  spec.model = TokenizerModel::kWordPiece;
+  spec.word_characters_max = kWordPieceCharactersMax;
+  BANTAM_TRY(ReadTokens(metadata, /*scored=*/false, &spec));
+  BANTAM_TRY(ReadSpecials(metadata, {/*bos=*/true, /*eos=*/false, /*separator=*/true}, &spec));
+  BANTAM_ASSIGN(const auto lowercase, metadata.Bool("tokenizer.ggml.normalizer.lowercase"));
+  BANTAM_ASSIGN(const auto strip_accents, metadata.Bool("tokenizer.ggml.normalizer.strip_accents"));
+  const bool lower = lowercase.value_or(true);
+  AddBertNormalizer({/*clean=*/true, /*ideographs=*/true, strip_accents.value_or(lower), lower}, &spec);
+  AddBertSplits(&spec);
+  SetWordPieceDecoding(/*tidy=*/true, &spec);
+  return spec;
+}
+
+// Unigram (tokenizer model "t5").
+Result<TokenizerSpec> ReadUnigram(const Metadata& metadata) {
+  TokenizerSpec spec;
+  spec.model = TokenizerModel::kUnigram;
+  BANTAM_TRY(ReadTokens(metadata, /*scored=*/true, &spec));
+  BANTAM_TRY(ReadSpecials(metadata, {/*bos=*/false, /*eos=*/true, /*separator=*/false}, &spec));
+  if (!spec.unknown) {
+    const auto unknown = std::find(spec.types.begin(), spec.types.end(), TokenType::kUnknown);
+    if (unknown != spec.types.end()) spec.unknown = static_cast<uint32_t>(unknown - spec.types.begin());
+  }
+  FindByteTokens(/*required=*/false, &spec);
+  spec.byte_fallback = std::find(spec.types.begin(), spec.types.end(), TokenType::kByte) != spec.types.end();
+  BANTAM_ASSIGN(const auto charsmap, metadata.Bytes("tokenizer.ggml.precompiled_charsmap", kCharsmapBytesMax));
+  BANTAM_ASSIGN(const auto add_space, metadata.Bool("tokenizer.ggml.add_space_prefix"));
+  BANTAM_ASSIGN(const auto collapse, metadata.Bool("tokenizer.ggml.remove_extra_whitespaces"));
+  if (charsmap && !charsmap->empty()) spec.normalizer.push_back({NormalizerStep::Kind::kCharsmap, std::string(*charsmap), ""});
+  NormalizerStep spaces = {NormalizerStep::Kind::kSentencePiece, "", std::string(kSpaceMark)};
+  spaces.collapse_spaces = collapse.value_or(false);
+  spaces.add_space = add_space.value_or(false);
+  spec.normalizer.push_back(std::move(spaces));
+  spec.decode.space_mark = kSpaceMark;
+  spec.decode.strip_space = add_space.value_or(false);
+  return spec;
+}
+
+Result<TokenizerSpec> ReadSpec(const Metadata& metadata, std::string_view model) {
+  if (model == "gpt2" || model == "gemma4") return ReadBpe(metadata, model);
+  if (model == "bert") return ReadWordPiece(metadata);
+  if (model == "t5") return ReadUnigram(metadata);
+  if (model != "llama") {
+    return Error(Code::kUnsupported,
+                 fmt::format("tokenizer model {} is not supported; this build knows llama, gpt2, gemma4, t5 and bert", model));
+  }
+  BANTAM_ASSIGN(TokenizerSpec spec, ReadSpm(metadata));
+  BANTAM_TRY(FixPhi3(metadata, &spec));
   return spec;
 }
 
@@ -90,11 +242,7 @@ Result<Tokenizer> ReadVocabulary(const ModelFile& file) {
     return Error(Code::kNotFound,
                  fmt::format("{}: the file holds no vocabulary (tokenizer.ggml.model is missing); convert the model again", file.path));
   }
-  if (*model != "llama") {
-    return Error(Code::kUnsupported,
-                 fmt::format("{}: tokenizer model {} is not supported; this build knows llama (SentencePiece-BPE)", file.path, *model));
-  }
-  Result<TokenizerSpec> spec = ReadSpec(file.metadata);
+  Result<TokenizerSpec> spec = ReadSpec(file.metadata, *model);
   if (!spec.ok()) return std::move(spec).error().With(file.path);
   return Tokenizer::Make(std::move(spec).value()).With(file.path);
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "text/utf8.h"
+
 namespace bantam::jinja {
 namespace {
 
@@ -18,24 +20,6 @@ Error At(int line, std::string_view problem) { return Error(Code::kCorrupt, fmt:
 // Longest first.
 constexpr std::array<std::string_view, 26> kOperators = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "*", "/", "%", "~", "<",
                                                          ">",  "=",  "(",  ")",  "[",  "]",  "{", "}", ".", ":", "|", ",", ";"};
-
-void AppendUtf8(uint32_t point, std::string* out) {
-  if (point < 0x80) {
-    *out += static_cast<char>(point);
-  } else if (point < 0x800) {
-    *out += static_cast<char>(0xc0 | point >> 6);
-    *out += static_cast<char>(0x80 | (point & 63));
-  } else if (point < 0x10000) {
-    *out += static_cast<char>(0xe0 | point >> 12);
-    *out += static_cast<char>(0x80 | (point >> 6 & 63));
-    *out += static_cast<char>(0x80 | (point & 63));
-  } else {
-    *out += static_cast<char>(0xf0 | point >> 18);
-    *out += static_cast<char>(0x80 | (point >> 12 & 63));
-    *out += static_cast<char>(0x80 | (point >> 6 & 63));
-    *out += static_cast<char>(0x80 | (point & 63));
-  }
-}
 
 class Lexer {
  public:

@@ -3,19 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <limits>
 
-#include "base/bytes.h"
-#include "text/spm.h"
+#include "text/byte_level.h"
+#include "text/unicode.h"
 #include "text/utf8.h"
+#include "text/word_cache.h"
 
 namespace bantam {
 namespace {
 
-constexpr uint32_t kNoToken = std::numeric_limits<uint32_t>::max();
-constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581
+constexpr size_t kEncodeBytesMax = size_t{1} << 31;
+// Steps of pattern matching per byte of text: those of real pre-tokenizers need fewer than 10.
+constexpr uint64_t kStepsPerByte = 200;
+constexpr uint64_t kStepsFree = 100'000;
 
 // The byte that a token text like <0x0A> stands for.
 std::optional<uint8_t> ByteOf(std::string_view text) {
@@ -29,218 +29,288 @@ std::optional<uint8_t> ByteOf(std::string_view text) {
   return static_cast<uint8_t>(value);
 }
 
-std::string SpacesToMarks(std::string_view text) {
-  std::string marked;
-  marked.reserve(text.size());
-  for (const char c : text) {
-    if (c == ' ') {
-      marked += kSpaceMark;
-    } else {
-      marked += c;
-    }
-  }
-  return marked;
-}
-
-// Over whole texts, not per token: behind a byte that announces a longer character the mark of a space is taken apart
-// into byte tokens, and only their bytes together are the mark again.
-std::string MarksToSpaces(std::string_view text) {
-  std::string plain;
-  plain.reserve(text.size());
-  while (!text.empty()) {
-    const bool mark = text.starts_with(kSpaceMark);
-    plain += mark ? ' ' : text.front();
-    text.remove_prefix(mark ? kSpaceMark.size() : 1);
-  }
-  return plain;
-}
-
-// Whether plain text may become this token by merging: not by spelling out the name of a control or byte token.
-bool IsMergeable(TokenType type) { return type == TokenType::kNormal || type == TokenType::kUserDefined || type == TokenType::kUnused; }
 bool IsAdded(TokenType type) { return type == TokenType::kControl || type == TokenType::kUserDefined || type == TokenType::kUnknown; }
+
+bool IsSpaceAt(std::string_view text, size_t at) { return (PropertiesOf(DecodeUtf8(text, at).code) & kWhiteSpace) != 0; }
+
+// Whether a piece goes on with a marked space behind something else.
+bool ReachesAcross(std::string_view text) {
+  for (size_t at = text.find(kSpaceMark); at != std::string_view::npos; at = text.find(kSpaceMark, at + 1)) {
+    if (at > 0 && !text.substr(0, at).ends_with(kSpaceMark)) return true;
+  }
+  return false;
+}
+
+// No space in front of punctuation and contractions (the clean-up of the WordPiece decoder).
+std::string TidyPunctuation(std::string text) {
+  constexpr std::pair<std::string_view, std::string_view> kRules[] = {{" .", "."},     {" ?", "?"},     {" !", "!"},   {" ,", ","},
+                                                                      {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"},
+                                                                      {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kRules) {
+    std::string out;
+    for (size_t at = 0;;) {
+      const size_t found = text.find(from, at);
+      out.append(text, at, found - at);
+      if (found == std::string::npos) break;
+      out += to;
+      at = found + from.size();
+    }
+    text = std::move(out);
+  }
+  return text;
+}
 
 }  // namespace
 
+// One call of Encode.
+class Tokenizer::Encoding final : public WordSink {
+ public:
+  Encoding(const Tokenizer& tokenizer, size_t text_bytes) : tokenizer_(tokenizer), cache_(text_bytes) {
+    match_.steps_max = kStepsFree + kStepsPerByte * text_bytes;
+    tokens_.reserve(text_bytes / 3 + 16);
+  }
+
+  Status Piece(const PromptPiece& piece) {
+    const std::string_view text = piece.text;
+    size_t at = 0;
+    if (strip_next_) at = SkipSpace(text, 0);
+    AddedTokens::Hit hit = {};
+    while (tokenizer_.added_->Find(text, at, piece.trusted, &hit)) {
+      AddPlain(text.substr(at, hit.begin - at), piece.trusted);
+      if (hit.rules.strip_left) StripPlain();
+      BANTAM_TRY(EndPlain());
+      AddToken(hit.rules.token);
+      strip_next_ = hit.rules.strip_right;
+      at = strip_next_ ? SkipSpace(text, hit.end) : hit.end;
+    }
+    AddPlain(text.substr(at), piece.trusted);
+    return Ok();
+  }
+
+  // The text between two added tokens is complete.
+  Status EndPlain() {
+    if (plain_.empty()) return Ok();
+    BANTAM_TRY(tokenizer_.normalizer_.Apply(first_, &match_, &plain_));
+    const AddedTokens& added = *tokenizer_.normalized_;
+    AddedTokens::Hit hit = {};
+    size_t at = 0;
+    while (added.Find(plain_, at, plain_trusted_, &hit)) {
+      BANTAM_TRY(Words(std::string_view(plain_).substr(at, hit.begin - at)));
+      AddToken(hit.rules.token);
+      at = hit.end;
+    }
+    BANTAM_TRY(Words(std::string_view(plain_).substr(at)));
+    plain_.clear();
+    plain_trusted_ = true;
+    first_ = false;
+    return Ok();
+  }
+
+  void Word(std::string_view word) override {
+    if (!tokenizer_.cut_at_marks_) {
+      EncodeWord(word);
+      return;
+    }
+    // Every word with the marks in front of it on its own: the same result in less time and memory.
+    while (!word.empty()) {
+      size_t end = 0;
+      while (word.substr(end).starts_with(kSpaceMark)) end += kSpaceMark.size();
+      end = std::min(word.find(kSpaceMark, end), word.size());
+      EncodeWord(word.substr(0, end));
+      word.remove_prefix(end);
+    }
+  }
+
+  EncodeStats stats() const { return {match_.steps, work_.steps}; }
+  std::vector<uint32_t> Take() { return std::move(tokens_); }
+
+ private:
+  Status Words(std::string_view text) {
+    if (text.empty()) return Ok();
+    BANTAM_TRY(tokenizer_.pre_tokenizer_.Split(text, first_, &match_, this));
+    first_ = false;
+    return Ok();
+  }
+
+  void EncodeWord(std::string_view word) {
+    bool found = false;
+    WordCache::Slot* slot = cache_.Find(word, &found);
+    const size_t begin = tokens_.size();
+    if (found) {
+      tokens_.resize(begin + slot->tokens.count);
+      std::copy_n(tokens_.begin() + slot->tokens.begin, slot->tokens.count, tokens_.begin() + static_cast<ptrdiff_t>(begin));
+      return;
+    }
+    tokenizer_.encoder_->Encode(word, &work_, &tokens_);
+    if (slot != nullptr) slot->tokens = {static_cast<uint32_t>(begin), static_cast<uint32_t>(tokens_.size() - begin)};
+  }
+
+  static size_t SkipSpace(std::string_view text, size_t at) {
+    while (at < text.size() && IsSpaceAt(text, at)) at += DecodeUtf8(text, at).size;
+    return at;
+  }
+
+  void AddPlain(std::string_view text, bool trusted) {
+    if (text.empty()) return;
+    plain_ += text;
+    plain_trusted_ = plain_trusted_ && trusted;
+    strip_next_ = false;
+  }
+
+  void StripPlain() {
+    size_t end = 0;
+    for (size_t at = 0; at < plain_.size();) {
+      const bool space = IsSpaceAt(plain_, at);
+      at += DecodeUtf8(plain_, at).size;
+      if (!space) end = at;
+    }
+    plain_.resize(end);
+  }
+
+  void AddToken(uint32_t token) {
+    tokens_.push_back(token);
+    first_ = false;
+  }
+
+  const Tokenizer& tokenizer_;
+  WordCache cache_;
+  MatchWork match_;
+  EncodeWork work_;
+  std::vector<uint32_t> tokens_;
+  std::string plain_;
+  bool plain_trusted_ = true;
+  bool strip_next_ = false;  // white space that comes next belongs to the token before
+  bool first_ = true;        // nothing came before
+};
+
 Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec, uint64_t hash_seed) {
   if (spec.size() == 0) return Error(Code::kCorrupt, "the vocabulary has no tokens; convert the model again");
-  CHECK(spec.scores.size() == spec.size() && spec.types.size() == spec.size());
-  Tokenizer tokenizer;
-  tokenizer.spec_ = std::move(spec);
-  tokenizer.hash_seed_ = hash_seed;
-  tokenizer.byte_tokens_.assign(256, kNoToken);
-  for (uint32_t token = 0; token < tokenizer.size(); ++token) {
-    const size_t size = tokenizer.spec_.Text(token).size();
-    const size_t size_max = IsAdded(tokenizer.spec_.types[token]) ? kAddedTokenBytesMax : kTokenBytesMax;
-    if (size > size_max) {
-      return Error(Code::kCorrupt,
-                   fmt::format("token {}: a text of {} bytes, expected at most {}; convert the model again", token, size, size_max));
+  CHECK(spec.types.size() == spec.size() && (spec.scores.empty() || spec.scores.size() == spec.size()));
+  const bool scored = spec.model == TokenizerModel::kSpmBpe || spec.model == TokenizerModel::kUnigram;
+  if (scored && spec.scores.empty()) return Error(Code::kCorrupt, "the vocabulary has no scores; convert the model again");
+  Tokenizer tokenizer(std::move(spec), hash_seed);
+  BANTAM_TRY(tokenizer.CheckTexts());
+  tokenizer.index_ = std::make_unique<const VocabularyIndex>(*tokenizer.spec_, hash_seed);
+  // A mark that is unknown itself could be one unknown token with the end of the word before.
+  tokenizer.cut_at_marks_ = tokenizer.cut_at_marks_ && tokenizer.index_->Find(kSpaceMark).has_value();
+  if (tokenizer.spec_->byte_level) {
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      const char text = static_cast<char>(byte);
+      tokenizer.byte_tokens_[byte] = tokenizer.index_->Find(std::string_view(&text, 1)).value_or(kNoToken);
     }
-    tokenizer.longest_token_ = std::max(tokenizer.longest_token_, size);
-    if (tokenizer.spec_.types[token] != TokenType::kByte) continue;
-    const auto byte = ByteOf(tokenizer.spec_.Text(token));
+  }
+  BANTAM_ASSIGN(tokenizer.encoder_, WordEncoder::Make(*tokenizer.spec_, *tokenizer.index_, tokenizer.byte_tokens_, hash_seed));
+  BANTAM_ASSIGN(tokenizer.normalizer_, Normalizer::Make(tokenizer.spec_->normalizer));
+  BANTAM_ASSIGN(tokenizer.pre_tokenizer_, PreTokenizer::Make(tokenizer.spec_->splits));
+  BANTAM_TRY(tokenizer.BuildAdded());
+  const TokenizerSpec& made = *tokenizer.spec_;
+  const auto& bytes = tokenizer.byte_tokens_;
+  const bool every_byte = std::find(bytes.begin(), bytes.end(), kNoToken) == bytes.end();
+  const bool dropping = std::any_of(made.normalizer.begin(), made.normalizer.end(), [](const NormalizerStep& step) {
+    return step.kind != NormalizerStep::Kind::kReplace && step.kind != NormalizerStep::Kind::kPrepend && !step.collapse_spaces;
+  });
+  if (dropping || !every_byte) tokenizer.longest_token_ = kTokenBytesMax;
+  return tokenizer;
+}
+
+Tokenizer::Tokenizer(TokenizerSpec spec, uint64_t) : spec_(std::make_unique<TokenizerSpec>(std::move(spec))) {
+  byte_tokens_.assign(256, kNoToken);
+}
+
+Status Tokenizer::CheckTexts() {
+  const TokenizerSpec& spec = *spec_;
+  const bool by_marks = spec.model == TokenizerModel::kSpmBpe || spec.model == TokenizerModel::kUnigram ||
+                        (spec.model == TokenizerModel::kBpe && !spec.byte_level && spec.word_end.empty() && !spec.ignore_merges);
+  const bool by_patterns =
+      std::any_of(spec.splits.begin(), spec.splits.end(), [](const SplitStep& step) { return step.kind != SplitStep::Kind::kMetaspace; });
+  cut_at_marks_ = by_marks && !by_patterns;
+  for (uint32_t token = 0; token < size(); ++token) {
+    const std::string_view text = spec.Text(token);
+    const size_t size_max = IsAdded(spec.types[token]) ? kAddedTokenBytesMax : kTokenBytesMax;
+    if (text.size() > size_max) {
+      return Error(Code::kCorrupt,
+                   fmt::format("token {}: a text of {} bytes, expected at most {}; convert the model again", token, text.size(), size_max));
+    }
+    longest_token_ = std::max(longest_token_, text.size());
+    if (cut_at_marks_ && IsMergeable(spec.types[token], spec.byte_level) && ReachesAcross(text)) cut_at_marks_ = false;
+    if (spec.types[token] != TokenType::kByte) continue;
+    const auto byte = ByteOf(text);
     if (!byte) {
       return Error(Code::kCorrupt,
                    fmt::format("token {}: typed as a byte, but its text is not of the form <0x0A>; convert the model again", token));
     }
-    tokenizer.byte_tokens_[*byte] = token;
+    byte_tokens_[*byte] = token;
   }
-  const auto& bytes = tokenizer.byte_tokens_;
-  if (!tokenizer.spec_.unknown && std::find(bytes.begin(), bytes.end(), kNoToken) != bytes.end()) {
-    return Error(Code::kCorrupt, "the vocabulary has neither a token for every byte nor an unknown token; convert the model again");
-  }
-  tokenizer.BuildIndex();
-  tokenizer.BuildAdded();
-  return tokenizer;
+  return Ok();
 }
 
-// Eight bytes at a time through a 128-bit product, from a seed that the vocabulary's author does not know: texts that
-// collide for one process do not for the next.
-uint64_t Tokenizer::HashOf(std::string_view text) const {
-  __extension__ using Wide = unsigned __int128;
-  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15ULL;
-  uint64_t hash = hash_seed_ ^ (text.size() * kOdd);
-  const auto mix = [&](uint64_t word) {
-    const auto product = static_cast<Wide>(hash ^ word) * (hash_seed_ | 1);
-    hash = (static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64)) + kOdd;
-  };
-  for (; text.size() >= 8; text.remove_prefix(8)) mix(LoadUnaligned<uint64_t>(text.data()));
-  uint64_t rest = 0;
-  for (const char c : text) rest = rest << 8 | static_cast<unsigned char>(c);
-  mix(rest);
-  return hash ^ (hash >> 32);
-}
-
-void Tokenizer::BuildIndex() {
-  index_.assign(std::bit_ceil(2 * size()), 0);
+Status Tokenizer::BuildAdded() {
+  std::vector<AddedToken> rules(size());
+  for (const AddedToken& rule : spec_->added) {
+    if (rule.token >= size())
+      return Error(Code::kCorrupt, fmt::format("added token {}: not in the vocabulary; convert the model again", rule.token));
+    rules[rule.token] = rule;
+  }
+  std::vector<AddedTokens::Entry> plain;
+  std::vector<AddedTokens::Entry> normalized;
+  MatchWork work;
+  work.steps_max = kStepsFree * 100;
   for (uint32_t token = 0; token < size(); ++token) {
-    const std::string_view text = spec_.Text(token);
-    if (!IsMergeable(spec_.types[token]) || text.empty()) continue;
-    size_t slot = HashOf(text) & (index_.size() - 1);
-    // Of tokens with one text the last counts, as in other readers.
-    while (index_[slot] != 0 && spec_.Text(index_[slot] - 1) != text) slot = (slot + 1) & (index_.size() - 1);
-    index_[slot] = token + 1;
-    for (size_t at = text.find(kSpaceMark); at != std::string_view::npos; at = text.find(kSpaceMark, at + 1)) {
-      if (at > 0 && !text.substr(0, at).ends_with(kSpaceMark)) words_are_apart_ = false;
-    }
+    if (!IsAdded(spec_->types[token]) || spec_->Text(token).empty()) continue;
+    rules[token].token = token;
+    const bool control = spec_->types[token] != TokenType::kUserDefined;
+    AddedTokens::Entry entry = {std::string(spec_->Text(token)), rules[token], control};
+    // A control token's own name is found in trusted text in any case.
+    if (control || !rules[token].normalized || normalizer_.empty()) plain.push_back(entry);
+    if (!rules[token].normalized || normalizer_.empty()) continue;
+    BANTAM_TRY(normalizer_.Apply(/*first=*/true, &work, &entry.text));
+    if (!entry.text.empty()) normalized.push_back(std::move(entry));
   }
+  added_ = std::make_unique<const AddedTokens>(std::move(plain));
+  normalized_ = std::make_unique<const AddedTokens>(std::move(normalized));
+  return Ok();
 }
 
-void Tokenizer::BuildAdded() {
-  for (uint32_t token = 0; token < size(); ++token) {
-    if (IsAdded(spec_.types[token]) && !spec_.Text(token).empty()) added_.push_back(token);
+Result<std::vector<uint32_t>> Tokenizer::Encode(std::span<const PromptPiece> pieces, EncodeStats* stats) const {
+  size_t bytes = 0;
+  for (const PromptPiece& piece : pieces) bytes += piece.text.size();
+  if (bytes >= kEncodeBytesMax) {
+    return Error(Code::kExhausted, fmt::format("a text of {} bytes, expected fewer than {}; take it in parts", bytes, kEncodeBytesMax));
   }
-  std::sort(added_.begin(), added_.end(),
-            [&](uint32_t a, uint32_t b) { return spec_.Text(a) != spec_.Text(b) ? spec_.Text(a) < spec_.Text(b) : a < b; });
-}
-
-std::optional<uint32_t> Tokenizer::Find(std::string_view text) const {
-  for (size_t slot = HashOf(text) & (index_.size() - 1); index_[slot] != 0; slot = (slot + 1) & (index_.size() - 1)) {
-    if (spec_.Text(index_[slot] - 1) == text) return index_[slot] - 1;
-  }
-  return std::nullopt;
-}
-
-std::optional<uint32_t> Tokenizer::MatchAdded(std::string_view text, bool trusted) const {
-  std::optional<uint32_t> longest;
-  auto begin = added_.begin();
-  auto end = added_.end();
-  // All in [begin, end) start with the first `depth` bytes of the text; one more byte narrows the range.
-  for (size_t depth = 0; depth < text.size() && begin != end; ++depth) {
-    const auto byte_of = [&](uint32_t token) {
-      return spec_.Text(token).size() > depth ? static_cast<int>(static_cast<unsigned char>(spec_.Text(token)[depth])) : -1;
-    };
-    const int byte = static_cast<unsigned char>(text[depth]);
-    begin = std::lower_bound(begin, end, byte, [&](uint32_t token, int wanted) { return byte_of(token) < wanted; });
-    end = std::upper_bound(begin, end, byte, [&](int wanted, uint32_t token) { return wanted < byte_of(token); });
-    for (auto at = begin; at != end && spec_.Text(*at).size() == depth + 1; ++at) {
-      if (trusted || spec_.types[*at] == TokenType::kUserDefined) {
-        longest = *at;
-        break;
-      }
-    }
-  }
-  return longest;
-}
-
-std::vector<Tokenizer::Fragment> Tokenizer::Split(std::span<const PromptPiece> pieces) const {
-  std::vector<Fragment> fragments;
-  std::string plain;
-  const auto end_plain = [&] {
-    if (!plain.empty()) fragments.push_back({std::move(plain), std::nullopt});
-    plain.clear();
-  };
+  Encoding encoding(*this, bytes);
   for (const PromptPiece& piece : pieces) {
-    for (size_t at = 0; at < piece.text.size();) {
-      const auto token = MatchAdded(std::string_view(piece.text).substr(at), piece.trusted);
-      if (token) {
-        end_plain();
-        fragments.push_back({{}, token});
-        at += spec_.Text(*token).size();
-      } else {
-        plain += piece.text[at++];
-      }
-    }
+    BANTAM_TRY(encoding.Piece(piece));
   }
-  end_plain();
-  return fragments;
+  BANTAM_TRY(encoding.EndPlain());
+  if (stats != nullptr) *stats = encoding.stats();
+  return encoding.Take();
 }
 
-void Tokenizer::EncodePlain(std::string_view text, std::vector<uint32_t>* tokens) const {
-  // Where no piece reaches across, every word (its spaces first) is merged on its own: the same result in less memory.
-  while (words_are_apart_ && !text.empty()) {
-    size_t end = 0;
-    while (text.substr(end).starts_with(kSpaceMark)) end += kSpaceMark.size();
-    end = std::min(text.find(kSpaceMark, end), text.size());
-    EncodeWord(text.substr(0, end), tokens);
-    text.remove_prefix(end);
-  }
-  if (!text.empty()) EncodeWord(text, tokens);
-}
-
-void Tokenizer::EncodeWord(std::string_view text, std::vector<uint32_t>* tokens) const {
-  const auto find = [&](std::string_view part) -> std::optional<SpmPiece> {
-    const auto token = Find(part);
-    if (!token) return std::nullopt;
-    return SpmPiece{*token, spec_.scores[*token]};
-  };
-  MergeSpm(text, find, [&](std::string_view part, std::optional<uint32_t> token) {
-    if (token) {
-      tokens->push_back(*token);
-      return;
-    }
-    for (const char c : part) {
-      const uint32_t byte = byte_tokens_[static_cast<unsigned char>(c)];
-      tokens->push_back(byte == kNoToken ? *spec_.unknown : byte);
-    }
-  });
-}
-
-std::vector<uint32_t> Tokenizer::Encode(std::span<const PromptPiece> pieces) const {
-  std::vector<uint32_t> tokens;
-  bool after_special = true;
-  for (const Fragment& fragment : Split(pieces)) {
-    if (fragment.special) {
-      tokens.push_back(*fragment.special);
-      after_special = true;
-      continue;
-    }
-    // The space goes in front of the text, and of text that follows a special token.
-    const bool prefix = spec_.add_space_prefix && after_special;
-    EncodePlain(SpacesToMarks(prefix ? " " + fragment.text : fragment.text), &tokens);
-    after_special = false;
-  }
-  return tokens;
-}
-
-std::vector<uint32_t> Tokenizer::Encode(std::string_view text, bool special) const {
+Result<std::vector<uint32_t>> Tokenizer::Encode(std::string_view text, bool special) const {
   const PromptPiece piece = {std::string(text), special};
   return Encode(std::span(&piece, 1));
 }
 
+std::vector<uint32_t> Tokenizer::WithPrefix(std::vector<uint32_t> tokens) const {
+  const auto& prefix = spec_->prefix;
+  const auto& suffix = spec_->suffix;
+  const bool begins = tokens.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), tokens.begin());
+  const bool ends = tokens.size() >= suffix.size() && std::equal(suffix.rbegin(), suffix.rend(), tokens.rbegin());
+  if (!begins) tokens.insert(tokens.begin(), prefix.begin(), prefix.end());
+  if (!ends) tokens.insert(tokens.end(), suffix.begin(), suffix.end());
+  return tokens;
+}
+
+std::string Tokenizer::Name(uint32_t token) const {
+  if (token >= size()) return {};
+  const bool written = spec_->byte_level && IsMergeable(spec_->types[token], /*byte_level=*/true);
+  return written ? ToByteLevel(spec_->Text(token)) : std::string(spec_->Text(token));
+}
+
 void Tokenizer::AppendRaw(uint32_t token, bool special, std::string* bytes) const {
   if (token >= size()) return;
-  const std::string_view text = spec_.Text(token);
-  switch (spec_.types[token]) {
+  const std::string_view text = spec_->Text(token);
+  switch (spec_->types[token]) {
     case TokenType::kNormal:
     case TokenType::kUserDefined:
     case TokenType::kUnused:
@@ -250,6 +320,7 @@ void Tokenizer::AppendRaw(uint32_t token, bool special, std::string* bytes) cons
       *bytes += static_cast<char>(*ByteOf(text));
       return;
     case TokenType::kUnknown:
+      // As SentencePiece writes it, U+2047.
       *bytes += special ? std::string(text) : std::string(" \xe2\x81\x87 ");
       return;
     case TokenType::kControl:
@@ -258,31 +329,50 @@ void Tokenizer::AppendRaw(uint32_t token, bool special, std::string* bytes) cons
   }
 }
 
+// Over whole texts, not per token: behind a byte that announces a longer character the mark of a space is taken apart
+// into byte tokens, and only their bytes together are the mark again.
+std::string Tokenizer::Unmark(std::string_view bytes) const {
+  const std::string_view mark = spec_->decode.space_mark;
+  const std::string_view end = spec_->decode.word_end;
+  if (mark.empty() && end.empty()) return std::string(bytes);
+  std::string plain;
+  plain.reserve(bytes.size());
+  while (!bytes.empty()) {
+    const bool at_mark = !mark.empty() && bytes.starts_with(mark);
+    const bool at_end = !at_mark && !end.empty() && bytes.starts_with(end);
+    plain += at_mark || at_end ? ' ' : bytes.front();
+    bytes.remove_prefix(at_mark ? mark.size() : at_end ? end.size() : 1);
+  }
+  return plain;
+}
+
 std::string Tokenizer::Decode(std::span<const uint32_t> tokens, bool special) const {
   std::string bytes;
   for (const uint32_t token : tokens) AppendRaw(token, special, &bytes);
-  bytes = MarksToSpaces(bytes);
+  bytes = Unmark(bytes);
   // The space that Encode put in front, unless the text starts with a token that takes none.
-  const bool plain_start = !tokens.empty() && tokens[0] < size() && spec_.types[tokens[0]] != TokenType::kControl;
-  const bool bos_first = !tokens.empty() && spec_.bos && tokens[0] == *spec_.bos && !special;
-  if (spec_.add_space_prefix && (plain_start || bos_first) && bytes.starts_with(' ')) bytes.erase(0, 1);
-  return bytes;
+  const bool plain_start = !tokens.empty() && tokens[0] < size() && spec_->types[tokens[0]] != TokenType::kControl;
+  const bool prefix_first = !tokens.empty() && spec_->bos && tokens[0] == *spec_->bos && !special;
+  if (spec_->decode.strip_space && (plain_start || prefix_first) && bytes.starts_with(' ')) bytes.erase(0, 1);
+  if (!spec_->decode.word_end.empty() && bytes.ends_with(' ')) bytes.pop_back();
+  return spec_->decode.tidy_punctuation ? TidyPunctuation(std::move(bytes)) : bytes;
 }
 
 bool Tokenizer::EndsTurn(uint32_t token) const {
-  return std::find(spec_.end_of_turn.begin(), spec_.end_of_turn.end(), token) != spec_.end_of_turn.end();
+  return std::find(spec_->end_of_turn.begin(), spec_->end_of_turn.end(), token) != spec_->end_of_turn.end();
 }
 
 uint64_t Tokenizer::bytes() const {
   const auto size_of = [](const auto& list) { return list.capacity() * sizeof(list[0]); };
-  return spec_.texts.capacity() + size_of(spec_.text_ends) + size_of(spec_.scores) + size_of(spec_.types) + size_of(index_) +
-         size_of(added_) + size_of(byte_tokens_);
+  return spec_->texts.capacity() + size_of(spec_->text_ends) + size_of(spec_->scores) + size_of(spec_->types) + size_of(spec_->merges) +
+         size_of(byte_tokens_) + index_->bytes() + encoder_->bytes() + added_->bytes() + normalized_->bytes() + normalizer_.bytes() +
+         pre_tokenizer_.bytes();
 }
 
 std::string TokenStream::Push(uint32_t token) {
   tokenizer_.AppendRaw(token, /*special=*/false, &pending_);
   const size_t complete = pending_.size() - IncompleteUtf8Tail(pending_);
-  std::string text = ReplaceInvalidUtf8(MarksToSpaces(std::string_view(pending_).substr(0, complete)));
+  std::string text = ReplaceInvalidUtf8(tokenizer_.Unmark(std::string_view(pending_).substr(0, complete)));
   pending_.erase(0, complete);
   return text;
 }

@@ -1,8 +1,8 @@
-// Tokenizer: text to token ids and back, from a TokenizerSpec that every model format is turned into.
+// Tokenizer: text to token ids and back, from a TokenizerSpec that every vocabulary format is turned into.
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,40 +10,14 @@
 
 #include "base/result.h"
 #include "base/rng.h"
+#include "text/added_tokens.h"
+#include "text/normalizer.h"
+#include "text/pre_tokenizer.h"
+#include "text/tokenizer_spec.h"
+#include "text/vocabulary_index.h"
+#include "text/word_encoder.h"
 
 namespace bantam {
-
-// Longest text of a token, and of one that is looked for at every byte of a text (control and user-defined tokens).
-inline constexpr size_t kTokenBytesMax = 1024;
-inline constexpr size_t kAddedTokenBytesMax = 256;
-
-enum class TokenType : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnused, kByte };
-
-// SentencePiece-BPE: pieces merged by score, with byte fallback (Kudo and Richardson, "SentencePiece", 2018).
-struct TokenizerSpec {
-  std::string texts;                // all token texts, one after another
-  std::vector<uint32_t> text_ends;  // of token i in `texts`; tokens are numbered from 0
-  std::vector<float> scores;        // per token
-  std::vector<TokenType> types;     // per token
-  std::optional<uint32_t> bos;
-  std::optional<uint32_t> eos;
-  std::optional<uint32_t> unknown;
-  std::vector<uint32_t> end_of_turn;  // tokens that end an answer, eos included
-  bool add_bos = true;
-  bool add_space_prefix = true;  // a space is put in front of the text
-
-  size_t size() const { return text_ends.size(); }
-  void Add(std::string_view text, TokenType type, float score) {
-    texts += text;
-    text_ends.push_back(static_cast<uint32_t>(texts.size()));
-    types.push_back(type);
-    scores.push_back(score);
-  }
-  std::string_view Text(uint32_t token) const {
-    const uint32_t begin = token == 0 ? 0 : text_ends[token - 1];
-    return std::string_view(texts).substr(begin, text_ends[token] - begin);
-  }
-};
 
 // A part of a prompt. In trusted parts (a chat template's own text) names of control tokens mean those tokens; in others
 // (what a user or a document says) they are plain text.
@@ -52,57 +26,67 @@ struct PromptPiece {
   bool trusted = false;
 };
 
+// How much work an encoding took, for tests that it grows with the text and not faster.
+struct EncodeStats {
+  uint64_t match_steps = 0;
+  uint64_t model_steps = 0;
+};
+
 class Tokenizer {
  public:
-  // Corrupt when the spec contradicts itself (no byte tokens and no unknown token, no tokens at all).
-  // `hash_seed` makes look-up times unpredictable to whoever made the vocabulary; it changes no result.
+  // Corrupt when the spec contradicts itself (no byte tokens and no unknown token, no tokens at all), Unsupported when it wants
+  // what this build cannot do. `hash_seed` makes look-up times unpredictable to whoever made the vocabulary; it changes no result.
   static Result<Tokenizer> Make(TokenizerSpec spec, uint64_t hash_seed = RandomSeed());
 
-  const TokenizerSpec& spec() const { return spec_; }
-  size_t size() const { return spec_.size(); }
+  const TokenizerSpec& spec() const { return *spec_; }
+  size_t size() const { return spec_->size(); }
 
-  // Any bytes. Adds neither bos nor eos. The pieces are one text: nothing is inserted between them.
-  std::vector<uint32_t> Encode(std::span<const PromptPiece> pieces) const;
-  std::vector<uint32_t> Encode(std::string_view text, bool special) const;
+  // Any bytes, below 2 GiB. Adds neither prefix nor suffix. The pieces are one text: nothing is inserted between them.
+  // Exhausted when the vocabulary's own patterns take too long on this text.
+  Result<std::vector<uint32_t>> Encode(std::span<const PromptPiece> pieces, EncodeStats* stats = nullptr) const;
+  Result<std::vector<uint32_t>> Encode(std::string_view text, bool special) const;
+  // With the vocabulary's prefix and suffix round it, unless the tokens have them already (templates write them).
+  std::vector<uint32_t> WithPrefix(std::vector<uint32_t> tokens) const;
 
-  // The bytes of one token, spaces still marked as U+2581: control tokens have none unless `special`, nor have ids outside
-  // the vocabulary.
+  // The token as the vocabulary writes it.
+  std::string Name(uint32_t token) const;
+
+  // The bytes of one token, spaces still marked as the vocabulary marks them: control tokens have none unless `special`, nor have
+  // ids outside the vocabulary.
   void AppendRaw(uint32_t token, bool special, std::string* bytes) const;
-  // Decode(Encode(x)) == x for any bytes when the vocabulary has byte tokens. Two exceptions: a literal U+2581 reads as a
-  // space, and behind a control or user-defined token stands the space that Encode puts there.
+  // `bytes` with spaces for the marks.
+  std::string Unmark(std::string_view bytes) const;
+  // Decode(Encode(x)) == x for any bytes when the vocabulary has byte tokens and no normalizer that loses something. Two exceptions
+  // where spaces are marked: a literal mark reads as a space, and behind an added token stands the space that Encode puts there.
   std::string Decode(std::span<const uint32_t> tokens, bool special) const;
 
   bool EndsTurn(uint32_t token) const;
 
-  // Bytes of the longest token: n bytes of text are at least n / longest_token() tokens.
+  // Bytes of the longest token: n bytes of text are at least n / longest_token() tokens. Where text can
+  // vanish (runs of unknown characters, white space that the normalizer drops) it is the largest that a token may have.
   size_t longest_token() const { return longest_token_; }
 
   // Memory held, to the byte of its arrays.
   uint64_t bytes() const;
 
  private:
-  struct Fragment {
-    std::string text;                 // plain text, or
-    std::optional<uint32_t> special;  // one token
-  };
-  std::vector<Fragment> Split(std::span<const PromptPiece> pieces) const;
-  // The longest control or user-defined token that `text` starts with.
-  std::optional<uint32_t> MatchAdded(std::string_view text, bool trusted) const;
-  void EncodeWord(std::string_view text, std::vector<uint32_t>* tokens) const;
-  void EncodePlain(std::string_view text, std::vector<uint32_t>* tokens) const;
-  std::optional<uint32_t> Find(std::string_view text) const;
-  uint64_t HashOf(std::string_view text) const;
-  void BuildIndex();
-  void BuildAdded();
+  Tokenizer(TokenizerSpec spec, uint64_t hash_seed);
+  class Encoding;
+  Status CheckTexts();
+  Status BuildAdded();
 
-  TokenizerSpec spec_;
-  std::vector<uint32_t> index_;        // open-addressed hash of the texts that plain text can become: token + 1, or 0
-  std::vector<uint32_t> added_;        // control and user-defined tokens, sorted by text
+  // Behind pointers, so that a Tokenizer can be moved while its parts refer to one another.
+  std::unique_ptr<TokenizerSpec> spec_;
+  std::unique_ptr<const VocabularyIndex> index_;
+  std::unique_ptr<const WordEncoder> encoder_;
+  std::unique_ptr<const AddedTokens> added_;       // found in the text as it comes
+  std::unique_ptr<const AddedTokens> normalized_;  // found in normalized text
+  Normalizer normalizer_;
+  PreTokenizer pre_tokenizer_;
   std::vector<uint32_t> byte_tokens_;  // [256], or kNoToken
-  uint64_t hash_seed_ = 0;
   size_t longest_token_ = 1;
-  // No piece has a space behind another character: words can be encoded one by one.
-  bool words_are_apart_ = true;
+  // No pattern cuts the text up, and no piece has a marked space behind another character: words can be encoded one by one.
+  bool cut_at_marks_ = false;
 };
 
 // Decodes a growing answer. Never emits half a character: bytes wait until their character is complete; bytes that can no

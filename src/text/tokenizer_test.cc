@@ -26,6 +26,9 @@ TokenizerSpec SmallSpec() {
   spec.eos = 2;
   spec.unknown = 0;
   spec.end_of_turn = {2};
+  spec.normalizer = {{NormalizerStep::Kind::kPrepend, "", " "}, {NormalizerStep::Kind::kReplace, " ", std::string(kSpaceMark)}};
+  spec.decode.space_mark = kSpaceMark;
+  spec.decode.strip_space = true;
   return spec;
 }
 
@@ -43,7 +46,7 @@ class TokenizerTest : public ::testing::Test {
 TEST_F(TokenizerTest, NamesOfControlTokensInUntrustedTextArePlainText) {
   // Merging would reach "<s>" (its score is the highest), and must not.
   for (const char* attack : {"<s>", "a</s>b", "<unk>", "<0x41>", "ab<s>ab"}) {
-    const auto tokens = tokenizer_.Encode(attack, /*special=*/false);
+    const auto tokens = tokenizer_.Encode(attack, /*special=*/false).value();
     for (const uint32_t token : tokens) {
       const TokenType type = tokenizer_.spec().types[token];
       EXPECT_NE(type, TokenType::kControl) << attack;
@@ -51,20 +54,20 @@ TEST_F(TokenizerTest, NamesOfControlTokensInUntrustedTextArePlainText) {
     }
     EXPECT_EQ(tokenizer_.Decode(tokens, /*special=*/false), attack);
   }
-  EXPECT_EQ(tokenizer_.Encode("<0x41>", false),
+  EXPECT_EQ(tokenizer_.Encode("<0x41>", false).value(),
             (std::vector<uint32_t>{Id("\xe2\x96\x81"), Id("<"), 3 + '0', 3 + 'x', 3 + '4', 3 + '1', Id(">")}));
 }
 
 TEST_F(TokenizerTest, InTrustedTextTheyMeanTheToken) {
-  EXPECT_EQ(tokenizer_.Encode("<s>ab</s>", /*special=*/true), (std::vector<uint32_t>{1,
-                                                                                     Id("\xe2\x96\x81"
-                                                                                        "ab"),
-                                                                                     2}));
+  EXPECT_EQ(tokenizer_.Encode("<s>ab</s>", /*special=*/true).value(), (std::vector<uint32_t>{1,
+                                                                                             Id("\xe2\x96\x81"
+                                                                                                "ab"),
+                                                                                             2}));
 }
 
 TEST_F(TokenizerTest, PiecesAreOneTextWithTrustPerPiece) {
   const std::vector<PromptPiece> pieces = {{"a", true}, {"b</s>", false}, {"</s>", true}};
-  const auto tokens = tokenizer_.Encode(pieces);
+  const auto tokens = tokenizer_.Encode(pieces).value();
   EXPECT_EQ(tokens.front(), Id("\xe2\x96\x81"
                                "ab"))
       << "text merges across pieces";
@@ -72,7 +75,7 @@ TEST_F(TokenizerTest, PiecesAreOneTextWithTrustPerPiece) {
 }
 
 TEST_F(TokenizerTest, UserDefinedTokensAreFoundInAnyText) {
-  EXPECT_EQ(tokenizer_.Encode("<tool>", false), (std::vector<uint32_t>{Id("<tool>")}));
+  EXPECT_EQ(tokenizer_.Encode("<tool>", false).value(), (std::vector<uint32_t>{Id("<tool>")}));
 }
 
 TEST_F(TokenizerTest, AnyBytesComeBack) {
@@ -82,7 +85,7 @@ TEST_F(TokenizerTest, AnyBytesComeBack) {
     const size_t size = rng.Next() % 40;
     while (text.size() < size) text += rng.Next() % 2 == 0 ? static_cast<char>(rng.Next()) : "ab <s> /"[rng.Next() % 8];
     if (text.find("\xe2\x96\x81") != std::string::npos) continue;
-    EXPECT_EQ(tokenizer_.Decode(tokenizer_.Encode(text, false), false), text);
+    EXPECT_EQ(tokenizer_.Decode(tokenizer_.Encode(text, false).value(), false), text);
   }
 }
 
@@ -90,7 +93,8 @@ TEST_F(TokenizerTest, StreamsOnlyWholeCharacters) {
   const std::string text = " \xf0\x9f\xa6\x99!";
   TokenStream stream(tokenizer_);
   std::string all;
-  for (const uint32_t token : tokenizer_.Encode(text, false)) {
+  const auto encoded = tokenizer_.Encode(text, false).value();
+  for (const uint32_t token : encoded) {
     const std::string part = stream.Push(token);
     EXPECT_TRUE(part.empty() || part.find('\x9f') == std::string::npos || part.find("\xf0\x9f\xa6\x99") != std::string::npos) << part;
     all += part;
@@ -121,7 +125,7 @@ TEST(Tokenizer, TheHashSeedChangesNoResult) {
   for (int round = 0; round < 200; ++round) {
     std::string text;
     while (text.size() < 30) text += "ab <s> /\xe2\x96\x81"[rng.Next() % 11];
-    EXPECT_EQ(one.Encode(text, false), two.Encode(text, false)) << text;
+    EXPECT_EQ(one.Encode(text, false).value(), two.Encode(text, false).value()) << text;
   }
 }
 
@@ -131,7 +135,7 @@ TEST(Tokenizer, PiecesAcrossWordsAreFound) {
   const uint32_t across = static_cast<uint32_t>(spec.size());
   spec.Add("b\xe2\x96\x81", TokenType::kNormal, 10);
   const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
-  const auto tokens = tokenizer.Encode("b b", false);
+  const auto tokens = tokenizer.Encode("b b", false).value();
   EXPECT_EQ(std::count(tokens.begin(), tokens.end(), across), 1);
   EXPECT_EQ(tokenizer.Decode(tokens, false), "b b");
 }
@@ -143,7 +147,7 @@ TEST(Tokenizer, TheLongestOfAddedTokensWins) {
     spec.Add(text, TokenType::kControl, 0);
   }
   const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
-  EXPECT_EQ(tokenizer.Encode("<a><b><a><c><a><", true), (std::vector<uint32_t>{first + 1, first + 3, first, first + 2}));
+  EXPECT_EQ(tokenizer.Encode("<a><b><a><c><a><", true).value(), (std::vector<uint32_t>{first + 1, first + 3, first, first + 2}));
 }
 
 TEST(Tokenizer, RefusesTextsThatNoVocabularyHas) {
@@ -169,7 +173,7 @@ TEST(Tokenizer, WithoutByteTokensTheUnknownTokenStands) {
   TokenizerSpec spec = SmallSpec();
   spec.types[3 + 'q'] = TokenType::kNormal;
   const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
-  const auto tokens = tokenizer.Encode("aq", false);
+  const auto tokens = tokenizer.Encode("aq", false).value();
   EXPECT_EQ(tokens.back(), 0u);
 }
 

@@ -33,6 +33,36 @@ size_t Utf8LengthFromLead(unsigned char lead) {
   return lead < 0xf8 ? 4 : 1;
 }
 
+Utf8Character DecodeUtf8(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
+  if (byte(0) < 0x80) return {byte(0), 1};
+  const size_t size = WellFormedLength(text.substr(at));
+  if (size == 0) return {0xfffd, 1};
+  char32_t code = byte(0) & (0xffu >> (size + 1));
+  for (size_t i = 1; i < size; ++i) code = code << 6 | (byte(i) & 0x3fu);
+  return {code, static_cast<uint32_t>(size)};
+}
+
+void AppendUtf8(char32_t code, std::string* text) {
+  if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) code = 0xfffd;
+  const auto tail = [&](unsigned shift) { *text += static_cast<char>(0x80 | (code >> shift & 0x3f)); };
+  if (code < 0x80) {
+    *text += static_cast<char>(code);
+  } else if (code < 0x800) {
+    *text += static_cast<char>(0xc0 | code >> 6);
+    tail(0);
+  } else if (code < 0x10000) {
+    *text += static_cast<char>(0xe0 | code >> 12);
+    tail(6);
+    tail(0);
+  } else {
+    *text += static_cast<char>(0xf0 | code >> 18);
+    tail(12);
+    tail(6);
+    tail(0);
+  }
+}
+
 size_t IncompleteUtf8Tail(std::string_view text) {
   for (size_t tail = 1; tail <= std::min<size_t>(3, text.size()); ++tail) {
     const char byte = text[text.size() - tail];

@@ -1,0 +1,16 @@
+// The byte-level alphabet (Radford et al., "GPT-2", 2019): each byte written as a printable character, a space as U+0120.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace bantam {
+
+// Bytes as characters of the alphabet.
+std::string ToByteLevel(std::string_view bytes);
+
+// And back; nothing when a character is not of the alphabet.
+std::optional<std::string> FromByteLevel(std::string_view text);
+
+}  // namespace bantam

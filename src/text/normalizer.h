@@ -1,0 +1,41 @@
+// Normalizer: the steps that a vocabulary wants done to text before it is cut up.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "text/charsmap.h"
+#include "text/matcher.h"
+#include "text/tokenizer_spec.h"
+
+namespace bantam {
+
+class Normalizer {
+ public:
+  // Corrupt or Unsupported for a step that cannot run.
+  static Result<Normalizer> Make(std::span<const NormalizerStep> steps);
+
+  bool empty() const { return steps_.empty(); }
+
+  // `first`: the text begins here, and not behind an added token. Exhausted when the result grows past every measure (a hostile
+  // vocabulary) or a pattern takes too long.
+  Status Apply(bool first, MatchWork* work, std::string* text) const;
+
+  uint64_t bytes() const;
+
+ private:
+  struct Prepared {
+    NormalizerStep step;
+    std::unique_ptr<const Charsmap> map;
+    std::unique_ptr<const Matcher> matcher;
+  };
+  static Status ApplyOne(const Prepared& prepared, bool first, MatchWork* work, std::string* text);
+
+  std::vector<Prepared> steps_;
+};
+
+}  // namespace bantam

@@ -1,0 +1,147 @@
+#include "text/spec_builder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/rng.h"
+#include "text/byte_level.h"
+#include "text/vocabulary_index.h"
+
+namespace bantam {
+namespace {
+
+// Of chat models in the field. Beside <|call|> or <|return|> (harmony), <|end|> only ends a message.
+constexpr std::string_view kTurnEnds[] = {"<|eot_id|>",
+                                          "<|im_end|>",
+                                          "<|end|>",
+                                          "<end_of_turn>",
+                                          "<|endoftext|>",
+                                          "<|eom_id|>",
+                                          "<|end_of_text|>",
+                                          "<|END_OF_TURN_TOKEN|>",
+                                          "<EOT>",
+                                          "_<EOT>",
+                                          "[EOT]",
+                                          "<\xef\xbd\x9c"
+                                          "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+                                          "<end_of_utterance>",
+                                          "<|return|>",
+                                          "<|call|>",
+                                          "<|calls|>",
+                                          "<|flush|>",
+                                          "<|tool_response>",
+                                          "<turn|>",
+                                          "[e~[",
+                                          "<|eot|>"};
+
+bool Contains(const TokenizerSpec& spec, const std::vector<uint32_t>& tokens, std::string_view text) {
+  return std::any_of(tokens.begin(), tokens.end(), [&](uint32_t token) { return spec.Text(token) == text; });
+}
+
+}  // namespace
+
+Status AddToken(std::string_view text, TokenType type, float score, TokenizerSpec* spec) {
+  if (spec->texts.size() + text.size() > kVocabularyTextMax) {
+    return Error(Code::kCorrupt,
+                 fmt::format("the vocabulary's texts take more than {} bytes; convert the model again", kVocabularyTextMax));
+  }
+  if (spec->size() >= kVocabularyMax) {
+    return Error(Code::kCorrupt, fmt::format("the vocabulary has more than {} tokens; convert the model again", kVocabularyMax));
+  }
+  if (spec->byte_level && IsMergeable(type, /*byte_level=*/true)) {
+    // A text outside the alphabet stays as it is: merging never reaches it.
+    if (const auto bytes = FromByteLevel(text)) {
+      spec->Add(*bytes, type, score);
+      return Ok();
+    }
+  }
+  spec->Add(text, type, score);
+  return Ok();
+}
+
+void SetMerges(const std::vector<std::pair<std::string_view, std::string_view>>& merges, std::string_view continuation,
+               TokenizerSpec* spec) {
+  const VocabularyIndex index(*spec, RandomSeed());
+  spec->merges.reserve(merges.size());
+  std::string joined;
+  for (auto [left, right] : merges) {
+    std::string left_bytes;
+    std::string right_bytes;
+    if (spec->byte_level) {
+      auto first = FromByteLevel(left);
+      auto second = FromByteLevel(right);
+      if (!first || !second) continue;
+      left_bytes = std::move(*first);
+      right_bytes = std::move(*second);
+      left = left_bytes;
+      right = right_bytes;
+    }
+    joined = left;
+    joined += right.starts_with(continuation) ? right.substr(continuation.size()) : right;
+    const auto left_token = index.Find(left);
+    const auto right_token = index.Find(right);
+    const auto joined_token = index.Find(joined);
+    if (left_token && right_token && joined_token) spec->merges.push_back({*left_token, *right_token, *joined_token});
+  }
+}
+
+void AddBertNormalizer(const BertOptions& options, TokenizerSpec* spec) {
+  const auto add = [&](NormalizerStep::Kind kind) { spec->normalizer.push_back({kind, "", ""}); };
+  if (options.clean) add(NormalizerStep::Kind::kBertClean);
+  if (options.ideographs) add(NormalizerStep::Kind::kBertIdeographs);
+  if (options.strip_accents) {
+    add(NormalizerStep::Kind::kNfd);
+    add(NormalizerStep::Kind::kStripAccents);
+  }
+  if (options.lowercase) add(NormalizerStep::Kind::kLowercase);
+}
+
+void AddBertSplits(TokenizerSpec* spec) {
+  SplitStep spaces;
+  spaces.pattern = R"(\s)";
+  spaces.behavior = SplitStep::Behavior::kRemoved;
+  SplitStep punctuation;
+  // ASCII's symbols count as punctuation.
+  punctuation.pattern = R"([\p{P}!-/:-@\[-`{-~])";
+  spec->splits.push_back(std::move(spaces));
+  spec->splits.push_back(std::move(punctuation));
+}
+
+void SetWordPieceDecoding(bool tidy, TokenizerSpec* spec) {
+  spec->decode.space_mark = kSpaceMark;
+  spec->decode.strip_space = true;
+  spec->decode.tidy_punctuation = tidy;
+}
+
+void FindByteTokens(bool required, TokenizerSpec* spec) {
+  std::vector<uint32_t> found(256, UINT32_MAX);
+  for (uint32_t token = 0; token < spec->size(); ++token) {
+    const std::string_view text = spec->Text(token);
+    if (text.size() != 6 || !text.starts_with("<0x")) continue;
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      if (text == fmt::format("<0x{:02X}>", byte)) found[byte] = token;
+    }
+  }
+  const bool all = std::find(found.begin(), found.end(), UINT32_MAX) == found.end();
+  if (!all && !required) return;
+  for (const uint32_t token : found) {
+    if (token != UINT32_MAX) spec->types[token] = TokenType::kByte;
+  }
+}
+
+void FindTurnEnds(TokenizerSpec* spec) {
+  auto& ends = spec->end_of_turn;
+  if (spec->eos && std::find(ends.begin(), ends.end(), *spec->eos) == ends.end()) ends.insert(ends.begin(), *spec->eos);
+  for (uint32_t token = 0; token < spec->size(); ++token) {
+    if (spec->types[token] != TokenType::kControl) continue;
+    const bool known = std::find(std::begin(kTurnEnds), std::end(kTurnEnds), spec->Text(token)) != std::end(kTurnEnds);
+    if (known && std::find(ends.begin(), ends.end(), token) == ends.end()) ends.push_back(token);
+  }
+  const bool harmony = (Contains(*spec, ends, "<|call|>") && Contains(*spec, ends, "<|return|>")) ||
+                       (Contains(*spec, ends, "<|calls|>") && Contains(*spec, ends, "<|flush|>"));
+  if (!harmony) return;
+  ends.erase(std::remove_if(ends.begin(), ends.end(), [&](uint32_t token) { return spec->Text(token) == "<|end|>"; }), ends.end());
+}
+
+}  // namespace bantam

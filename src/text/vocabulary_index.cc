@@ -1,0 +1,54 @@
+#include "text/vocabulary_index.h"
+
+#include <bit>
+
+#include "base/bytes.h"
+
+namespace bantam {
+
+bool IsMergeable(TokenType type, bool byte_level) {
+  return type == TokenType::kNormal || type == TokenType::kUnused || (type == TokenType::kUserDefined && !byte_level);
+}
+
+VocabularyIndex::VocabularyIndex(const TokenizerSpec& spec, uint64_t seed) : spec_(spec), seed_(seed) {
+  slots_.resize(std::bit_ceil(spec.size() + spec.size() / 2 + 1));
+  for (uint32_t token = 0; token < spec.size(); ++token) {
+    const std::string_view text = spec.Text(token);
+    if (!IsMergeable(spec.types[token], spec.byte_level) || text.empty()) continue;
+    const uint64_t hash = HashOf(text);
+    const auto check = static_cast<uint32_t>(hash >> 32);
+    size_t at = hash & (slots_.size() - 1);
+    while (slots_[at].token != 0 && (slots_[at].check != check || spec.Text(slots_[at].token - 1) != text)) {
+      at = (at + 1) & (slots_.size() - 1);
+    }
+    slots_[at] = {token + 1, check};
+  }
+}
+
+std::optional<uint32_t> VocabularyIndex::Find(std::string_view text) const {
+  const uint64_t hash = HashOf(text);
+  const auto check = static_cast<uint32_t>(hash >> 32);
+  for (size_t at = hash & (slots_.size() - 1); slots_[at].token != 0; at = (at + 1) & (slots_.size() - 1)) {
+    if (slots_[at].check == check && spec_.Text(slots_[at].token - 1) == text) return slots_[at].token - 1;
+  }
+  return std::nullopt;
+}
+
+// Eight bytes at a time through a 128-bit product, from a seed that the vocabulary's author does not know: texts that
+// collide for one process do not for the next.
+uint64_t VocabularyIndex::HashOf(std::string_view text) const {
+  __extension__ using Wide = unsigned __int128;
+  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15ULL;
+  uint64_t hash = seed_ ^ (text.size() * kOdd);
+  const auto mix = [&](uint64_t word) {
+    const auto product = static_cast<Wide>(hash ^ word) * (seed_ | 1);
+    hash = (static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64)) + kOdd;
+  };
+  for (; text.size() >= 8; text.remove_prefix(8)) mix(LoadUnaligned<uint64_t>(text.data()));
+  uint64_t rest = 0;
+  for (const char c : text) rest = rest << 8 | static_cast<unsigned char>(c);
+  mix(rest);
+  return hash ^ (hash >> 32);
+}
+
+}  // namespace bantam

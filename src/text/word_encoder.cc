@@ -1,0 +1,131 @@
+#include "text/word_encoder.h"
+
+#include <algorithm>
+#include <string>
+
+#include "text/spm.h"
+#include "text/utf8.h"
+
+namespace bantam {
+namespace {
+
+class SpmBpe final : public WordEncoder {
+ public:
+  SpmBpe(const TokenizerSpec& spec, const VocabularyIndex& index, std::span<const uint32_t> byte_tokens)
+      : spec_(spec), index_(index), byte_tokens_(byte_tokens.begin(), byte_tokens.end()) {}
+
+  void Encode(std::string_view word, EncodeWork* work, std::vector<uint32_t>* tokens) const override {
+    const auto find = [&](std::string_view part) -> std::optional<SpmPiece> {
+      ++work->steps;
+      const auto token = index_.Find(part);
+      if (!token) return std::nullopt;
+      return SpmPiece{*token, spec_.scores[*token]};
+    };
+    MergeSpm(word, find, [&](std::string_view part, std::optional<uint32_t> token) {
+      if (token) {
+        tokens->push_back(*token);
+        return;
+      }
+      for (const char c : part) {
+        const uint32_t byte = byte_tokens_[static_cast<unsigned char>(c)];
+        tokens->push_back(byte == kNoToken ? *spec_.unknown : byte);
+      }
+    });
+  }
+
+  uint64_t bytes() const override { return sizeof(*this) + byte_tokens_.capacity() * sizeof(uint32_t); }
+
+ private:
+  const TokenizerSpec& spec_;
+  const VocabularyIndex& index_;
+  std::vector<uint32_t> byte_tokens_;
+};
+
+// The longest piece first; a word with a part that is no piece is unknown as a whole.
+class WordPiece final : public WordEncoder {
+ public:
+  WordPiece(const TokenizerSpec& spec, const VocabularyIndex& index) : spec_(spec), index_(index) {
+    for (uint32_t token = 0; token < spec.size(); ++token) longest_ = std::max(longest_, spec.Text(token).size());
+  }
+
+  void Encode(std::string_view word, EncodeWork* work, std::vector<uint32_t>* tokens) const override {
+    const size_t before = tokens->size();
+    std::string marked(kSpaceMark);
+    marked += word;
+    bool known = !TooLong(word);
+    for (std::string_view rest = marked; known && !rest.empty();) {
+      size_t size = std::min(rest.size(), longest_);
+      std::optional<uint32_t> token;
+      for (; size > 0 && !token; --size) {
+        ++work->steps;
+        token = index_.Find(rest.substr(0, size));
+        if (token) break;
+      }
+      known = token.has_value();
+      if (!known) break;
+      tokens->push_back(*token);
+      rest.remove_prefix(size);
+    }
+    if (known) return;
+    tokens->resize(before);
+    tokens->push_back(*spec_.unknown);
+  }
+
+  uint64_t bytes() const override { return sizeof(*this); }
+
+ private:
+  bool TooLong(std::string_view word) const {
+    if (spec_.word_characters_max == 0 || word.size() <= spec_.word_characters_max) return false;
+    size_t characters = 0;
+    for (size_t at = 0; at < word.size(); at += DecodeUtf8(word, at).size) ++characters;
+    return characters > spec_.word_characters_max;
+  }
+
+  const TokenizerSpec& spec_;
+  const VocabularyIndex& index_;
+  size_t longest_ = 1;
+};
+
+class WordLevel final : public WordEncoder {
+ public:
+  WordLevel(const TokenizerSpec& spec, const VocabularyIndex& index) : spec_(spec), index_(index) {}
+
+  void Encode(std::string_view word, EncodeWork* work, std::vector<uint32_t>* tokens) const override {
+    ++work->steps;
+    tokens->push_back(index_.Find(word).value_or(*spec_.unknown));
+  }
+
+  uint64_t bytes() const override { return sizeof(*this); }
+
+ private:
+  const TokenizerSpec& spec_;
+  const VocabularyIndex& index_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<const WordEncoder>> WordEncoder::Make(const TokenizerSpec& spec, const VocabularyIndex& index,
+                                                             std::span<const uint32_t> byte_tokens, uint64_t seed) {
+  using Encoder = std::unique_ptr<const WordEncoder>;
+  const bool needs_unknown =
+      spec.model == TokenizerModel::kWordPiece || spec.model == TokenizerModel::kWordLevel ||
+      (spec.model == TokenizerModel::kSpmBpe && std::find(byte_tokens.begin(), byte_tokens.end(), kNoToken) != byte_tokens.end());
+  if (needs_unknown && !spec.unknown) {
+    return Error(Code::kCorrupt, "the vocabulary has neither a token for every byte nor an unknown token; convert the model again");
+  }
+  switch (spec.model) {
+    case TokenizerModel::kSpmBpe:
+      return Encoder(std::make_unique<SpmBpe>(spec, index, byte_tokens));
+    case TokenizerModel::kBpe:
+      return MakeBpe(spec, index, byte_tokens, seed);
+    case TokenizerModel::kUnigram:
+      return MakeUnigram(spec, byte_tokens, seed);
+    case TokenizerModel::kWordPiece:
+      return Encoder(std::make_unique<WordPiece>(spec, index));
+    case TokenizerModel::kWordLevel:
+      break;
+  }
+  return Encoder(std::make_unique<WordLevel>(spec, index));
+}
+
+}  // namespace bantam
