@@ -23,6 +23,7 @@
 #include "formats/gguf.h"
 #include "kernels/kernels.h"
 #include "model/load.h"
+#include "model/vocabulary.h"
 #include "tensor/panel.h"
 
 namespace bantam {
@@ -31,6 +32,7 @@ namespace {
 struct Options {
   std::string only;  // part of the case's name
   std::string model;
+  std::string text;
   std::string peer;
   std::vector<int> threads;
   size_t prompt = 128;
@@ -158,20 +160,24 @@ class LoadedModel {
   std::unique_ptr<Session> session_;
 };
 
-// llama-bench prints one JSON object per test: the prompt's has n_gen 0.
-Result<Speed> RunPeer(const Options& options, int threads) {
-  if ((options.peer + options.model).find('\'') != std::string::npos) {
-    return Error(Code::kInvalidArgument, "--peer and --model: expected paths without single quotes; rename the file");
+// What the peer prints, as JSON. `arguments` follow its path.
+Result<Json> RunPeer(const Options& options, const std::string& arguments) {
+  if ((options.peer + options.model + options.text).find('\'') != std::string::npos) {
+    return Error(Code::kInvalidArgument, "--peer, --model and --text: expected paths without single quotes; rename the file");
   }
-  const std::string command = fmt::format("'{}' -m '{}' -t {} -p {} -n {} -r 1 -o json 2>/dev/null", options.peer, options.model, threads,
-                                          options.prompt, options.decode);
-  FILE* pipe = ::popen(command.c_str(), "r");
+  FILE* pipe = ::popen(fmt::format("'{}' {} 2>/dev/null", options.peer, arguments).c_str(), "r");
   if (pipe == nullptr) return Error(Code::kUnavailable, fmt::format("{}: cannot be started", options.peer));
   std::string text;
   std::array<char, 4096> chunk{};
   for (size_t got = 0; (got = std::fread(chunk.data(), 1, chunk.size(), pipe)) > 0;) text.append(chunk.data(), got);
   ::pclose(pipe);
-  const Json rows = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+// llama-bench prints one JSON object per test: the prompt's has n_gen 0.
+Result<Speed> RunPeerModel(const Options& options, int threads) {
+  BANTAM_ASSIGN(const Json rows, RunPeer(options, fmt::format("-m '{}' -t {} -p {} -n {} -r 1 -o json", options.model, threads,
+                                                              options.prompt, options.decode)));
   Speed speed;
   if (rows.is_array()) {
     for (const Json& row : rows) (row.value("n_gen", 0) == 0 ? speed.prompt : speed.decode) = row.value("avg_ts", 0.0);
@@ -198,7 +204,7 @@ Status BenchModel(const Options& options, const KernelSet& kernels, Report& repo
       prompt.push_back(ours.prompt);
       decode.push_back(ours.decode);
       if (options.peer.empty()) continue;
-      BANTAM_ASSIGN(const Speed peer, RunPeer(options, threads));
+      BANTAM_ASSIGN(const Speed peer, RunPeerModel(options, threads));
       peer_prompt.push_back(peer.prompt);
       peer_decode.push_back(peer.decode);
     }
@@ -218,12 +224,52 @@ Status BenchModel(const Options& options, const KernelSet& kernels, Report& repo
   return Ok();
 }
 
+// One thread over the whole text, the vocabulary loaded before; the peer is llama_tokenize.cc.
+Status BenchTokenizer(const Options& options, Report& report) {
+  const auto files = MakeFileSystem();
+  const MonotonicClock clock;
+  const auto seconds_since = [&](int64_t begin) { return static_cast<double>(clock.NowNs() - begin) * 1e-9; };
+  BANTAM_ASSIGN(const std::string text, files->ReadText(options.text, size_t{1} << 30));
+  const PromptPiece piece = {text, /*trusted=*/false};
+  std::vector<double> load;
+  std::vector<double> encode;
+  std::vector<double> peer;
+  size_t tokens = 0;
+  for (int i = 0; i < options.repetitions; ++i) {
+    int64_t begin = clock.NowNs();
+    BANTAM_ASSIGN(const ModelFile file, OpenGguf(*files, options.model));
+    BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
+    load.push_back(seconds_since(begin) * 1e3);
+    begin = clock.NowNs();
+    BANTAM_ASSIGN(const auto ids, tokenizer.Encode(std::span(&piece, 1)));
+    encode.push_back(seconds_since(begin));
+    tokens = ids.size();
+    if (options.peer.empty()) continue;
+    BANTAM_ASSIGN(const Json row, RunPeer(options, fmt::format("'{}' '{}'", options.model, options.text)));
+    if (!row.is_object() || row.value("tokens", size_t{0}) != tokens) {
+      return Error(Code::kUnavailable, fmt::format("{}: expected {} tokens as JSON, as llama_tokenize prints; it printed {}", options.peer,
+                                                   tokens, DumpJson(row, /*indent=*/-1)));
+    }
+    peer.push_back(row.value("seconds", 0.0));
+  }
+  Json values = {{"load_ms", Median(load)},
+                 {"tokens/s", static_cast<double>(tokens) / Median(encode)},
+                 {"MB/s", static_cast<double>(text.size()) / Median(encode) * 1e-6}};
+  if (!options.peer.empty()) {
+    values["peer_tokens/s"] = static_cast<double>(tokens) / Median(peer);
+    values["ratio"] = Median(peer) / Median(encode);
+  }
+  report.Add("tokenizer", values);
+  return Ok();
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Measures this machine, the kernels, and a model beside a peer. Table on stderr, JSON on stdout.", "bantam_bench");
   Options options;
   app.add_option("--only", options.only, "cases whose name contains this");
   app.add_option("--model", options.model, "a .gguf file: prompt and decode speed");
-  app.add_option("--peer", options.peer, "path of llama-bench: runs in turn with ours on the same file");
+  app.add_option("--text", options.text, "with --model: how fast its vocabulary turns this file into tokens, instead");
+  app.add_option("--peer", options.peer, "path of llama-bench, or with --text of llama_tokenize: runs in turn with ours");
   app.add_option("-t,--threads", options.threads, "thread counts, such as 1,2")
       ->delimiter(',')
       ->check(CLI::Range(1, ThreadPool::kThreadsMax));
@@ -237,16 +283,23 @@ int Main(int argc, char** argv) {
   if (options.repetitions % 2 == 0) ++options.repetitions;
 
   Report report(options.only);
+  const auto fail = [](const Error& error) {
+    std::fprintf(stderr, "bantam_bench: %s\n", error.message().c_str());
+    return ExitStatus(error.code());
+  };
+  if (!options.text.empty()) {
+    const Status done = BenchTokenizer(options, report);
+    if (!done.ok()) return fail(done.error());
+    std::printf("%s\n", DumpJson(report.rows(), /*indent=*/2).c_str());
+    return 0;
+  }
   BenchBandwidth(options, *RunnableKernels().front(), report);
   for (const KernelSet* kernels : RunnableKernels()) {
     if (options.model.empty()) BenchProducts(options, *kernels, report);
   }
   if (!options.model.empty()) {
     const Status done = BenchModel(options, *RunnableKernels().front(), report);
-    if (!done.ok()) {
-      std::fprintf(stderr, "bantam_bench: %s\n", done.error().message().c_str());
-      return ExitStatus(done.error().code());
-    }
+    if (!done.ok()) return fail(done.error());
   }
   std::printf("%s\n", DumpJson(report.rows(), /*indent=*/2).c_str());
   return 0;

@@ -152,11 +152,11 @@ void PrintList(const char* type, const char* name, const List& values) {
 }
 
 void PrintProperties(const Database& data) {
-  std::map<std::vector<uint8_t>, uint32_t> seen;
+  std::map<std::string, uint32_t> seen;  // blocks as bytes
   std::vector<uint32_t> index;
   std::vector<uint8_t> blocks;
   for (uint32_t begin = 0; begin < kCodePoints; begin += kBlock) {
-    const std::vector<uint8_t> block(data.properties.begin() + begin, data.properties.begin() + begin + kBlock);
+    const std::string block(data.properties.begin() + begin, data.properties.begin() + begin + kBlock);
     const auto [place, added] = seen.emplace(block, static_cast<uint32_t>(seen.size()));
     if (added) blocks.insert(blocks.end(), block.begin(), block.end());
     index.push_back(place->second);

@@ -56,6 +56,125 @@ struct ErrorFinder : nlohmann::json_sax<Json> {
   size_t at = 0;
 };
 
+// Builds the tree, and hands over what the listener wants.
+class Streamer : public nlohmann::json_sax<Json> {
+ public:
+  Streamer(JsonListener* listener, Json* root) : listener_(listener), root_(root) {}
+
+  bool null() override { return Value(nullptr); }
+  bool boolean(bool value) override { return Value(value); }
+  bool number_integer(number_integer_t value) override { return Number(value); }
+  bool number_unsigned(number_unsigned_t value) override { return Number(value); }
+  bool number_float(number_float_t value, const string_t&) override { return Number(value); }
+  bool string(string_t& value) override {
+    if (streamed_ == 0) return Value(std::move(value));
+    listener_->Text(InnerKey(), value);
+    return true;
+  }
+  bool binary(binary_t&) override { return false; }
+  bool key(string_t& value) override {
+    key_ = std::move(value);
+    return true;
+  }
+  bool start_object(std::size_t) override { return Open(Json::object()); }
+  bool end_object() override { return Close(); }
+  bool start_array(std::size_t) override { return Open(Json::array()); }
+  bool end_array() override { return Close(); }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+  bool too_many() const { return nodes_ > kJsonNodesMax; }
+
+ private:
+  template <typename T>
+  bool Number(T value) {
+    if (streamed_ == 0) return Value(value);
+    listener_->Number(InnerKey(), static_cast<double>(value));
+    return true;
+  }
+
+  // Names of members stand in objects; in a list the last one is that of something else.
+  std::string_view InnerKey() const { return inner_objects_.back() ? std::string_view(key_) : std::string_view(); }
+
+  // Where the next value goes, or null past the limit.
+  Json* Place(Json value) {
+    if (++nodes_ > kJsonNodesMax) return nullptr;
+    if (open_.empty()) {
+      *root_ = std::move(value);
+      return root_;
+    }
+    Json& parent = *open_.back().json;
+    if (parent.is_array()) {
+      parent.push_back(std::move(value));
+      return &parent.back();
+    }
+    Json& member = parent[key_];
+    member = std::move(value);
+    return &member;
+  }
+
+  template <typename T>
+  bool Value(T&& value) {
+    return streamed_ != 0 || Place(Json(std::forward<T>(value))) != nullptr;
+  }
+
+  bool Open(Json container) {
+    const bool object = container.is_object();
+    if (streamed_ != 0) {
+      listener_->Begin();
+      ++streamed_;
+      inner_objects_.push_back(object);
+      return true;
+    }
+    const size_t path_size = path_.size();
+    if (!open_.empty() && open_.back().json->is_object()) {
+      if (!path_.empty()) path_ += '.';
+      path_ += key_;
+    }
+    Json* placed = Place(std::move(container));
+    if (placed == nullptr) return false;
+    open_.push_back({placed, path_size});
+    if (listener_->Wants(path_)) {
+      streamed_ = 1;
+      inner_objects_.push_back(object);
+    }
+    return true;
+  }
+
+  bool Close() {
+    if (streamed_ != 0) {
+      --streamed_;
+      inner_objects_.pop_back();
+      if (streamed_ != 0) {
+        listener_->End();
+        return true;
+      }
+    }
+    path_.resize(open_.back().path_size);
+    open_.pop_back();
+    return true;
+  }
+
+  struct Container {
+    Json* json;
+    size_t path_size;  // of the path outside it
+  };
+
+  JsonListener* listener_;
+  Json* root_;
+  std::vector<Container> open_;
+  std::vector<bool> inner_objects_;  // of the streamed containers that are open, whether it is an object
+  std::string path_;
+  std::string key_;
+  size_t streamed_ = 0;  // depth below and including the streamed container
+  size_t nodes_ = 0;
+};
+
+Error Invalid(std::string_view text) {
+  ErrorFinder finder;
+  Json::sax_parse(text, &finder);
+  return Error(Code::kCorrupt, fmt::format("{}: no valid JSON here", Place(text, finder.at)));
+}
+
 }  // namespace
 
 std::string DumpJson(const Json& value, int indent) {
@@ -66,9 +185,34 @@ Result<Json> ParseJson(std::string_view text) {
   BANTAM_TRY(CheckDepth(text));
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
-  ErrorFinder finder;
-  Json::sax_parse(text, &finder);
-  return Error(Code::kCorrupt, fmt::format("{}: no valid JSON here", Place(text, finder.at)));
+  return Invalid(text);
+}
+
+const Json& JsonMember(const Json& object, const char* name) {
+  static const Json kNone;
+  const auto member = object.is_object() ? object.find(name) : object.end();
+  return object.is_object() && member != object.end() ? *member : kNone;
+}
+
+std::optional<std::string> JsonText(const Json& object, const char* name) {
+  const Json& member = JsonMember(object, name);
+  return member.is_string() ? std::optional(member.get<std::string>()) : std::nullopt;
+}
+
+bool JsonFlag(const Json& object, const char* name, bool fallback) {
+  const Json& member = JsonMember(object, name);
+  return member.is_boolean() ? member.get<bool>() : fallback;
+}
+
+Result<Json> ParseJson(std::string_view text, JsonListener* listener) {
+  BANTAM_TRY(CheckDepth(text));
+  Json root;
+  Streamer streamer(listener, &root);
+  if (Json::sax_parse(text, &streamer)) return root;
+  if (streamer.too_many()) {
+    return Error(Code::kExhausted, fmt::format("JSON of more than {} values; this is not a file of the kind expected", kJsonNodesMax));
+  }
+  return Invalid(text);
 }
 
 }  // namespace bantam

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -20,5 +21,29 @@ std::string DumpJson(const Json& value, int indent);
 // within containers.
 inline constexpr size_t kJsonDepthMax = 100;
 Result<Json> ParseJson(std::string_view text);
+
+// A member of `object` where it is one and has it: null, nothing and `fallback` otherwise, and for another kind of value.
+const Json& JsonMember(const Json& object, const char* name);
+std::optional<std::string> JsonText(const Json& object, const char* name);
+bool JsonFlag(const Json& object, const char* name, bool fallback);
+
+// Takes the large lists of a document as they are read, so that no tree of them is built.
+class JsonListener {
+ public:
+  virtual ~JsonListener() = default;
+  // Whether the container at `path` is streamed: names of members joined by '.', elements of lists add nothing.
+  virtual bool Wants(std::string_view path) = 0;
+  // What stands inside, in order. `key` is the name of the member that holds it, empty inside a list.
+  virtual void Text(std::string_view key, std::string& text) = 0;
+  virtual void Number(std::string_view key, double number) = 0;
+  // A list or an object within the streamed container.
+  virtual void Begin() = 0;
+  virtual void End() = 0;
+};
+
+// ParseJson, but containers that `listener` wants are empty in the result. Other errors: Exhausted for more than kJsonNodesMax
+// values outside of them.
+inline constexpr size_t kJsonNodesMax = 1'000'000;
+Result<Json> ParseJson(std::string_view text, JsonListener* listener);
 
 }  // namespace bantam

@@ -8,11 +8,9 @@
 #include "base/json.h"
 #include "cli/ids.h"
 #include "cli/load.h"
-#include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "formats/gguf.h"
-#include "model/vocabulary.h"
+#include "cli/vocabulary_file.h"
 #include "text/utf8.h"
 
 namespace bantam {
@@ -65,9 +63,7 @@ Result<std::string> Encode(const Tokenizer& tokenizer, const Options& options, c
 }
 
 Result<std::string> Tokenize(FileSystem& files, const Options& options) {
-  BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
-  BANTAM_ASSIGN(const ModelFile file, OpenGguf(files, path));
-  BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
+  BANTAM_ASSIGN(const Tokenizer tokenizer, OpenVocabulary(files, options.model));
   BANTAM_ASSIGN(const std::string input, ReadInput(files, options));
   return options.decode ? Decode(tokenizer, options, input) : Encode(tokenizer, options, input);
 }
@@ -77,7 +73,10 @@ Result<std::string> Tokenize(FileSystem& files, const Options& options) {
 void AddTokenizeVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("tokenize", "text to token ids on one line, and back");
-  verb->add_option("MODEL", options->model, "a .gguf file (a vocabulary is enough) or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model,
+                   "a .gguf file (a vocabulary is enough), a name in the model folder, a tokenizer.json, or a SentencePiece "
+                   ".model file")
+      ->required();
   CLI::Option* text = verb->add_option("TEXT", options->text, "the text, or with --decode the ids; from standard input if absent");
   verb->add_option("--file", options->file, "read the text from this file");
   verb->add_flag("--json", options->json, "print JSON: ids and the vocabulary's text of each (U+2581 marks a space)");

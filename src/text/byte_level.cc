@@ -34,15 +34,22 @@ std::string ToByteLevel(std::string_view bytes) {
   return text;
 }
 
-std::optional<std::string> FromByteLevel(std::string_view text) {
-  std::string bytes;
+bool AppendFromByteLevel(std::string_view text, std::string* bytes) {
+  const size_t before = bytes->size();
   for (size_t at = 0; at < text.size();) {
-    const Utf8Character character = DecodeUtf8(text, at);
-    if (character.malformed() || character.code >= kAlphabet.byte.size() || kAlphabet.byte[character.code] < 0) return std::nullopt;
-    bytes += static_cast<char>(kAlphabet.byte[character.code]);
-    at += character.size;
+    // The alphabet ends at U+0143: characters of it have one or two bytes.
+    const auto lead = static_cast<unsigned char>(text[at]);
+    const bool two = lead >= 0xc2 && lead <= 0xc5 && at + 1 < text.size() && (static_cast<unsigned char>(text[at + 1]) & 0xc0u) == 0x80u;
+    const unsigned code = two ? (lead & 0x1fu) << 6 | (static_cast<unsigned char>(text[at + 1]) & 0x3fu) : lead;
+    const bool known = (two || lead < 0x80) && code < kAlphabet.byte.size() && kAlphabet.byte[code] >= 0;
+    if (!known) {
+      bytes->resize(before);
+      return false;
+    }
+    *bytes += static_cast<char>(kAlphabet.byte[code]);
+    at += two ? 2 : 1;
   }
-  return bytes;
+  return true;
 }
 
 }  // namespace bantam

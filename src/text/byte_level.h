@@ -1,7 +1,6 @@
 // The byte-level alphabet (Radford et al., "GPT-2", 2019): each byte written as a printable character, a space as U+0120.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -10,7 +9,7 @@ namespace bantam {
 // Bytes as characters of the alphabet.
 std::string ToByteLevel(std::string_view bytes);
 
-// And back; nothing when a character is not of the alphabet.
-std::optional<std::string> FromByteLevel(std::string_view text);
+// And back: appends the bytes. False when a character is not of the alphabet; `bytes` is as before then.
+bool AppendFromByteLevel(std::string_view text, std::string* bytes);
 
 }  // namespace bantam

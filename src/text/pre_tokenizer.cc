@@ -54,7 +54,8 @@ void PreTokenizer::Walk(size_t index, std::string_view text, bool first, MatchWo
       }
       return;
     case SplitStep::Kind::kPrefixSpace: {
-      const std::string spaced = text.front() == ' ' ? std::string(text) : " " + std::string(text);
+      std::string spaced(text.front() == ' ' ? 0 : 1, ' ');
+      spaced += text;
       Walk(index + 1, spaced, first, work, sink);
       return;
     }

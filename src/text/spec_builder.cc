@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "text/byte_level.h"
+#include "text/matcher.h"
 #include "text/vocabulary_index.h"
 
 namespace bantam {
@@ -51,8 +52,9 @@ Status AddToken(std::string_view text, TokenType type, float score, TokenizerSpe
   }
   if (spec->byte_level && IsMergeable(type, /*byte_level=*/true)) {
     // A text outside the alphabet stays as it is: merging never reaches it.
-    if (const auto bytes = FromByteLevel(text)) {
-      spec->Add(*bytes, type, score);
+    std::string bytes;
+    if (AppendFromByteLevel(text, &bytes)) {
+      spec->Add(bytes, type, score);
       return Ok();
     }
   }
@@ -64,25 +66,43 @@ void SetMerges(const std::vector<std::pair<std::string_view, std::string_view>>&
                TokenizerSpec* spec) {
   const VocabularyIndex index(*spec, RandomSeed());
   spec->merges.reserve(merges.size());
-  std::string joined;
-  for (auto [left, right] : merges) {
-    std::string left_bytes;
-    std::string right_bytes;
+  constexpr size_t kBatch = 128;
+  std::string texts;            // of a batch
+  std::vector<TextSpan> spans;  // in `texts`: the parts and the whole of each merge
+  std::vector<std::string_view> wanted;
+  std::vector<std::optional<uint32_t>> tokens;
+  const auto append = [&](std::string_view part) {
+    // A part outside the alphabet leaves an empty text, which is no token.
     if (spec->byte_level) {
-      auto first = FromByteLevel(left);
-      auto second = FromByteLevel(right);
-      if (!first || !second) continue;
-      left_bytes = std::move(*first);
-      right_bytes = std::move(*second);
-      left = left_bytes;
-      right = right_bytes;
+      AppendFromByteLevel(part, &texts);
+    } else {
+      texts += part;
     }
-    joined = left;
-    joined += right.starts_with(continuation) ? right.substr(continuation.size()) : right;
-    const auto left_token = index.Find(left);
-    const auto right_token = index.Find(right);
-    const auto joined_token = index.Find(joined);
-    if (left_token && right_token && joined_token) spec->merges.push_back({*left_token, *right_token, *joined_token});
+  };
+  for (size_t begin = 0; begin < merges.size(); begin += kBatch) {
+    texts.clear();
+    spans.clear();
+    wanted.clear();
+    for (size_t i = begin; i < std::min(begin + kBatch, merges.size()); ++i) {
+      const auto& [left, right] = merges[i];
+      const size_t first = texts.size();
+      append(left);
+      const size_t second = texts.size();
+      append(right);
+      spans.push_back({first, second});
+      spans.push_back({second, texts.size()});
+      size_t whole = first;
+      if (!continuation.empty() && right.starts_with(continuation)) {
+        whole = texts.size();
+        texts.append(left).append(right.substr(continuation.size()));
+      }
+      spans.push_back({whole, texts.size()});
+    }
+    for (const TextSpan& span : spans) wanted.push_back(std::string_view(texts).substr(span.begin, span.end - span.begin));
+    index.FindAll(wanted, &tokens);
+    for (size_t i = 0; i < tokens.size(); i += 3) {
+      if (tokens[i] && tokens[i + 1] && tokens[i + 2]) spec->merges.push_back({*tokens[i], *tokens[i + 1], *tokens[i + 2]});
+    }
   }
 }
 

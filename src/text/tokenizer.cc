@@ -219,7 +219,8 @@ Tokenizer::Tokenizer(TokenizerSpec spec, uint64_t) : spec_(std::make_unique<Toke
 
 Status Tokenizer::CheckTexts() {
   const TokenizerSpec& spec = *spec_;
-  const bool by_marks = spec.model == TokenizerModel::kSpmBpe || spec.model == TokenizerModel::kUnigram ||
+  // Not the unigram model, whose sums are rounded: where two ways are equal, what came before decides.
+  const bool by_marks = spec.model == TokenizerModel::kSpmBpe ||
                         (spec.model == TokenizerModel::kBpe && !spec.byte_level && spec.word_end.empty() && !spec.ignore_merges);
   const bool by_patterns =
       std::any_of(spec.splits.begin(), spec.splits.end(), [](const SplitStep& step) { return step.kind != SplitStep::Kind::kMetaspace; });

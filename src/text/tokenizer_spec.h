@@ -112,6 +112,7 @@ struct TokenizerSpec {
   bool byte_level = false;          // any byte is a symbol, and tokens are strings of them
   bool ignore_merges = false;       // a word that is a token needs no merging
   bool byte_fallback = false;       // characters without token become byte tokens (kBpe and kUnigram)
+  bool single_precision = false;    // kUnigram: sums are rounded to 32 bits, as SentencePiece does and others do not
   bool fuse_unknown = true;         // neighbouring unknown characters are one unknown token
   std::string word_end;             // kBpe: suffix of the last symbol of a word
   size_t word_characters_max = 0;   // kWordPiece: longer words are unknown; 0: no limit

@@ -86,6 +86,7 @@ class Unigram final : public WordEncoder {
       if (spec.types[token] == TokenType::kNormal) lowest = std::min(lowest, static_cast<double>(spec.scores[token]));
     }
     unknown_score_ = (lowest == std::numeric_limits<double>::max() ? 0 : lowest) - kUnknownPenalty;
+    if (spec.single_precision) unknown_score_ = static_cast<double>(static_cast<float>(unknown_score_));
   }
 
   void Encode(std::string_view word, EncodeWork* work, std::vector<uint32_t>* tokens) const override {
@@ -100,8 +101,13 @@ class Unigram final : public WordEncoder {
     best[0] = 0;
     const auto propose = [&](size_t from, size_t to, uint32_t token, double score) {
       ++work->steps;
-      if (best[from] + score <= best[to]) return;
-      best[to] = best[from] + score;
+      // Rounding decides between ways that would be equal (the same pieces in another order), so it has to be that of the
+      // original: SentencePiece compares in 64 bits with what it keeps in 32, but for unknown characters.
+      double sum = best[from] + score;
+      const auto rounded = static_cast<double>(static_cast<float>(sum));
+      if (spec_.single_precision && token == kNoToken) sum = rounded;
+      if (sum <= best[to]) return;
+      best[to] = spec_.single_precision ? rounded : sum;
       last[to] = token;
       begin[to] = static_cast<uint32_t>(from);
     };

@@ -25,8 +25,25 @@ VocabularyIndex::VocabularyIndex(const TokenizerSpec& spec, uint64_t seed) : spe
   }
 }
 
-std::optional<uint32_t> VocabularyIndex::Find(std::string_view text) const {
-  const uint64_t hash = HashOf(text);
+std::optional<uint32_t> VocabularyIndex::Find(std::string_view text) const { return FindHashed(text, HashOf(text)); }
+
+void VocabularyIndex::FindAll(std::span<const std::string_view> texts, std::vector<std::optional<uint32_t>>* tokens) const {
+  tokens->resize(texts.size());
+  std::vector<uint64_t> hashes(texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    hashes[i] = HashOf(texts[i]);
+    __builtin_prefetch(&slots_[hashes[i] & (slots_.size() - 1)]);
+  }
+  for (const uint64_t hash : hashes) {
+    const uint32_t token = slots_[hash & (slots_.size() - 1)].token;
+    if (token == 0) continue;
+    __builtin_prefetch(&spec_.text_ends[token - 1]);
+    __builtin_prefetch(spec_.texts.data() + spec_.text_ends[token - 1]);
+  }
+  for (size_t i = 0; i < texts.size(); ++i) (*tokens)[i] = FindHashed(texts[i], hashes[i]);
+}
+
+std::optional<uint32_t> VocabularyIndex::FindHashed(std::string_view text, uint64_t hash) const {
   const auto check = static_cast<uint32_t>(hash >> 32);
   for (size_t at = hash & (slots_.size() - 1); slots_[at].token != 0; at = (at + 1) & (slots_.size() - 1)) {
     if (slots_[at].check == check && spec_.Text(slots_[at].token - 1) == text) return slots_[at].token - 1;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,9 @@ class VocabularyIndex {
   // Of tokens with one text the last counts, as in other readers.
   std::optional<uint32_t> Find(std::string_view text) const;
 
+  // Many at once, which hides the memory's latency: tokens[i] of texts[i], or nothing.
+  void FindAll(std::span<const std::string_view> texts, std::vector<std::optional<uint32_t>>* tokens) const;
+
   uint64_t bytes() const { return slots_.capacity() * sizeof(Slot); }
 
  private:
@@ -28,6 +32,7 @@ class VocabularyIndex {
     uint32_t check;  // bits of the hash, so that most texts need not be compared
   };
   uint64_t HashOf(std::string_view text) const;
+  std::optional<uint32_t> FindHashed(std::string_view text, uint64_t hash) const;
 
   const TokenizerSpec& spec_;
   uint64_t seed_;
