@@ -336,7 +336,7 @@ TEST_P(Sets, AttentionMatchesDouble) {
                                    0.3f, scratch.data(), out.data()});
       for (size_t h = 0; h < c.group; ++h) {
         std::vector<double> weight(c.n_context);
-        double largest = -INFINITY;
+        double largest = -HUGE_VAL;
         for (size_t t = c.first; t < c.n_context; ++t) {
           for (size_t d = 0; d < c.head_dim; ++d) weight[t] += static_cast<double>(query[h * c.head_dim + d]) * keys[t * c.head_dim + d];
           weight[t] *= static_cast<double>(0.3f);

@@ -471,7 +471,7 @@ void PackMXFP4(const float* x, const float* w, uint8_t* block) {
     }
     return best;
   };
-  double best_error = INFINITY;
+  double best_error = HUGE_VAL;
   for (const int step : {0, 1, -1}) {
     const int exponent = std::clamp(plain + step, 0, 254);
     const float d = std::ldexp(1.0f, exponent - 128);

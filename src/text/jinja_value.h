@@ -58,29 +58,8 @@ struct None {};
 
 using List = std::vector<Value>;
 
-// Keeps the order of insertion. Keys are strings, numbers, booleans or none.
-class Dict {
- public:
-  Value* Find(const Value& key);
-  const Value* Find(const Value& key) const { return const_cast<Dict*>(this)->Find(key); }
-  const Value* Find(std::string_view key) const;
-  void Set(const Value& key, Value value);
-  void Set(std::string_view key, Value value);
-  const std::vector<std::pair<Value, Value>>& items() const { return items_; }
-  size_t size() const { return items_.size(); }
-
- private:
-  std::vector<std::pair<Value, Value>> items_;
-  std::unordered_map<std::string, size_t> index_;  // of string keys
-};
-
-struct Arguments {
-  std::vector<Value> positional;
-  std::vector<std::pair<std::string, Value>> named;
-
-  // The argument of that place or name; null when absent.
-  const Value* Get(size_t place, std::string_view name) const;
-};
+class Dict;
+struct Arguments;
 
 // A macro, a method bound to its object, or a function of the environment. May be called more than once.
 struct Callable {
@@ -153,6 +132,30 @@ class Value {
   bool holds_namespace_ = false;
   uint32_t depth_ = 0;
   uint64_t weight_ = 8;
+};
+
+// Keeps the order of insertion. Keys are strings, numbers, booleans or none.
+class Dict {
+ public:
+  Value* Find(const Value& key);
+  const Value* Find(const Value& key) const { return const_cast<Dict*>(this)->Find(key); }
+  const Value* Find(std::string_view key) const;
+  void Set(const Value& key, Value value);
+  void Set(std::string_view key, Value value);
+  const std::vector<std::pair<Value, Value>>& items() const { return items_; }
+  size_t size() const { return items_.size(); }
+
+ private:
+  std::vector<std::pair<Value, Value>> items_;
+  std::unordered_map<std::string, size_t> index_;  // of string keys
+};
+
+struct Arguments {
+  std::vector<Value> positional;
+  std::vector<std::pair<std::string, Value>> named;
+
+  // The argument of that place or name; null when absent.
+  const Value* Get(size_t place, std::string_view name) const;
 };
 
 // Python's ==, and < for numbers, strings and lists. Compare: negative, 0 or positive; InvalidArgument when they have no order.

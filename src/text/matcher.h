@@ -31,7 +31,18 @@ struct MatchWork {
   std::vector<Choice> choices;
   uint64_t steps = 0;  // characters looked at and choices taken back
   uint64_t steps_max = UINT64_MAX;
-  bool exhausted = false;  // steps_max, or the limit of a library, was reached: nothing after that is to be used
+  // An alternative that begins with a run and failed fails wherever the same run is entered later: without this, patterns
+  // such as \s*[\r\n]+ would look at the same spaces again and again. Of the last failure.
+  struct FailedRun {
+    const void* matcher = nullptr;
+    uint32_t start = 0;  // instruction
+    const char* begin = nullptr;
+    const char* end = nullptr;
+    const char* text_end = nullptr;
+  };
+  FailedRun failed;
+  size_t first_run_end = 0;  // of the alternative tried last, where its first run ended
+  bool exhausted = false;    // steps_max, or the limit of a library, was reached: nothing after that is to be used
 };
 
 class Matcher {

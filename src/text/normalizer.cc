@@ -17,8 +17,6 @@ constexpr size_t kStepTextMax = 4096;  // bytes of a pattern or a replacement
 constexpr size_t kGrowthMax = 64;
 constexpr size_t kGrowthFree = 1 << 16;
 
-bool IsWhiteSpace(char32_t code) { return (PropertiesOf(code) & kWhiteSpace) != 0; }
-
 // Each character through `change(code, bytes, out)`; malformed bytes stay.
 template <typename Change>
 std::string MapCharacters(std::string_view text, Change change) {
@@ -92,23 +90,6 @@ std::string CleanNmt(std::string_view text) {
   });
 }
 
-size_t LeadingSpace(std::string_view text) {
-  size_t at = 0;
-  while (at < text.size() && IsWhiteSpace(DecodeUtf8(text, at).code)) at += DecodeUtf8(text, at).size;
-  return at;
-}
-
-// The size of the text up to the white space at its end.
-size_t WithoutTrailingSpace(std::string_view text) {
-  size_t end = 0;
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Character character = DecodeUtf8(text, at);
-    at += character.size;
-    if (!IsWhiteSpace(character.code)) end = at;
-  }
-  return end;
-}
-
 Status ReplaceMatches(const NormalizerStep& step, const Matcher& matcher, MatchWork* work, std::string* text) {
   std::string copy;
   const std::string_view searched = matcher.Prepare(*text, &copy);
@@ -139,18 +120,20 @@ std::string ReplaceAll(std::string_view text, std::string_view from, std::string
 }
 
 // Spaces as SentencePiece treats them behind its map of characters (its normalizer.cc describes the order).
-std::string SentencePieceSpaces(const NormalizerStep& step, bool first, std::string_view text) {
+std::string SentencePieceSpaces(const NormalizerStep& step, TextPlace place, std::string_view text) {
   std::string out;
   out.reserve(text.size() + text.size() / 2);
   const std::string_view mark = step.with.empty() ? std::string_view(" ") : std::string_view(step.with);
-  const bool add = step.add_space && (first || !step.first_only);
+  const bool begins = place.first || !step.whole_text;
+  const bool ends = place.last || !step.whole_text;
+  const bool add_front = step.add_space && begins && !step.space_as_suffix;
   bool pending = false;  // collapsed spaces that count once something follows
   for (const char c : text) {
     if (c == ' ' && step.collapse_spaces) {
-      pending = !out.empty();
+      pending = !out.empty() || !begins;
       continue;
     }
-    if (out.empty() && add && !step.space_as_suffix) out += mark;
+    if (out.empty() && add_front) out += mark;
     if (pending) out += mark;
     pending = false;
     if (c == ' ') {
@@ -159,7 +142,8 @@ std::string SentencePieceSpaces(const NormalizerStep& step, bool first, std::str
       out += c;
     }
   }
-  if (!out.empty() && add && step.space_as_suffix) out += mark;
+  if (pending && !ends) out += mark;
+  if (!out.empty() && step.add_space && ends && step.space_as_suffix) out += mark;
   return out;
 }
 
@@ -192,10 +176,10 @@ Result<Normalizer> Normalizer::Make(std::span<const NormalizerStep> steps) {
   return normalizer;
 }
 
-Status Normalizer::Apply(bool first, MatchWork* work, std::string* text) const {
+Status Normalizer::Apply(TextPlace place, MatchWork* work, std::string* text) const {
   const size_t size_max = kGrowthMax * text->size() + kGrowthFree;
   for (const Prepared& prepared : steps_) {
-    BANTAM_TRY(ApplyOne(prepared, first, work, text));
+    BANTAM_TRY(ApplyOne(prepared, place, work, text));
     if (text->size() > size_max) {
       return Error(Code::kExhausted,
                    fmt::format("the vocabulary's normalizer makes more than {} bytes of a text; convert the model again", size_max));
@@ -204,7 +188,7 @@ Status Normalizer::Apply(bool first, MatchWork* work, std::string* text) const {
   return Ok();
 }
 
-Status Normalizer::ApplyOne(const Prepared& prepared, bool first, MatchWork* work, std::string* text) {
+Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, MatchWork* work, std::string* text) {
   const NormalizerStep& step = prepared.step;
   switch (step.kind) {
     case NormalizerStep::Kind::kNfc:
@@ -229,13 +213,13 @@ Status Normalizer::ApplyOne(const Prepared& prepared, bool first, MatchWork* wor
       *text = StripMarks(*text, SetOf(Category::kMn));
       break;
     case NormalizerStep::Kind::kStripLeft:
-      text->erase(0, LeadingSpace(*text));
+      text->erase(0, SkipWhiteSpace(*text, 0));
       break;
     case NormalizerStep::Kind::kStripRight:
-      text->resize(WithoutTrailingSpace(*text));
+      text->resize(SizeWithoutTrailingSpace(*text));
       break;
     case NormalizerStep::Kind::kPrepend:
-      if (!text->empty() && (first || !step.first_only)) text->insert(0, step.with);
+      if (!text->empty() && (place.first || !step.whole_text)) text->insert(0, step.with);
       break;
     case NormalizerStep::Kind::kReplace:
       *text = ReplaceAll(*text, step.pattern, step.with);
@@ -255,7 +239,7 @@ Status Normalizer::ApplyOne(const Prepared& prepared, bool first, MatchWork* wor
       *text = prepared.map->Apply(*text);
       break;
     case NormalizerStep::Kind::kSentencePiece:
-      *text = SentencePieceSpaces(step, first, *text);
+      *text = SentencePieceSpaces(step, place, *text);
       break;
   }
   return Ok();

@@ -14,6 +14,12 @@
 
 namespace bantam {
 
+// Where a stretch of text lies: whether the whole text begins with it, and ends with it. Else an added token stands there.
+struct TextPlace {
+  bool first = true;
+  bool last = true;
+};
+
 class Normalizer {
  public:
   // Corrupt or Unsupported for a step that cannot run.
@@ -21,9 +27,8 @@ class Normalizer {
 
   bool empty() const { return steps_.empty(); }
 
-  // `first`: the text begins here, and not behind an added token. Exhausted when the result grows past every measure (a hostile
-  // vocabulary) or a pattern takes too long.
-  Status Apply(bool first, MatchWork* work, std::string* text) const;
+  // Exhausted when the result grows past every measure (a hostile vocabulary) or a pattern takes too long.
+  Status Apply(TextPlace place, MatchWork* work, std::string* text) const;
 
   uint64_t bytes() const;
 
@@ -33,7 +38,7 @@ class Normalizer {
     std::unique_ptr<const Charsmap> map;
     std::unique_ptr<const Matcher> matcher;
   };
-  static Status ApplyOne(const Prepared& prepared, bool first, MatchWork* work, std::string* text);
+  static Status ApplyOne(const Prepared& prepared, TextPlace place, MatchWork* work, std::string* text);
 
   std::vector<Prepared> steps_;
 };

@@ -51,7 +51,10 @@ class Scanner final : public Matcher {
     for (size_t at = from; at < text.size();) {
       const auto byte = static_cast<unsigned char>(text[at]);
       for (uint32_t mask = first_[std::min<size_t>(byte, kNonAscii)]; mask != 0; mask &= mask - 1) {
-        const size_t end = Run(starts_[static_cast<size_t>(__builtin_ctz(mask))], text, at, work);
+        const uint32_t start = starts_[static_cast<size_t>(__builtin_ctz(mask))];
+        if (HasFailed(start, text, at, *work)) continue;
+        const size_t end = Run(start, text, at, work);
+        if (end == kNoMatch) NoteFailure(start, text, at, work);
         if (end == kNoMatch || end == at) continue;
         *match = {at, end};
         return !work->exhausted;
@@ -143,6 +146,21 @@ class Scanner final : public Matcher {
     for (const size_t jump : to_end) program_[jump].target = here();
   }
 
+  bool HasFailed(uint32_t start, std::string_view text, size_t at, const MatchWork& work) const {
+    const MatchWork::FailedRun& failed = work.failed;
+    const char* place = text.data() + at;
+    return failed.matcher == this && failed.start == start && failed.text_end == text.data() + text.size() && place >= failed.begin &&
+           place < failed.end;
+  }
+
+  // Worth it only for runs that are longer than a few characters; the run is known to match at least there.
+  void NoteFailure(uint32_t start, std::string_view text, size_t at, MatchWork* work) const {
+    const Instruction& run = program_[start];
+    constexpr size_t kShortRun = 8;
+    if (run.op != Instruction::Op::kRun || run.most != RegexItem::kUnbounded || work->first_run_end < at + kShortRun) return;
+    work->failed = {this, start, text.data() + at, text.data() + work->first_run_end, text.data() + text.size()};
+  }
+
   // The character of the class at `at`: its size, or 0.
   size_t SizeOf(const CharClass& chars, std::string_view text, size_t at) const {
     if (at >= text.size()) return 0;
@@ -153,8 +171,10 @@ class Scanner final : public Matcher {
   }
 
   // One alternative at `begin`: where its match ends, or kNoMatch.
-  size_t Run(uint32_t instruction, std::string_view text, size_t begin, MatchWork* work) const {
+  size_t Run(uint32_t start, std::string_view text, size_t begin, MatchWork* work) const {
+    uint32_t instruction = start;
     work->choices.clear();
+    work->first_run_end = begin;
     size_t at = begin;
     for (;;) {
       const Instruction& now = program_[instruction];
@@ -162,6 +182,7 @@ class Scanner final : public Matcher {
       switch (now.op) {
         case Instruction::Op::kRun:
           ok = Repeat(instruction, text, &at, work);
+          if (instruction == start) work->first_run_end = at;
           break;
         case Instruction::Op::kAhead:
           ok = SizeOf(classes_[now.chars], text, at) != 0;

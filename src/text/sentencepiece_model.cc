@@ -121,7 +121,7 @@ Result<TokenizerSpec> ReadSentencePieceModel(std::string_view file) {
   spaces.collapse_spaces = normalizer.remove_extra_whitespaces;
   spaces.space_as_suffix = trainer.space_as_suffix;
   spaces.add_space = normalizer.add_dummy_prefix;
-  spaces.first_only = true;
+  spaces.whole_text = true;
   spec.normalizer.push_back(std::move(spaces));
   spec.decode.space_mark = kSpaceMark;
   spec.decode.strip_space = normalizer.add_dummy_prefix && !trainer.space_as_suffix;

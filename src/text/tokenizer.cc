@@ -31,8 +31,6 @@ std::optional<uint8_t> ByteOf(std::string_view text) {
 
 bool IsAdded(TokenType type) { return type == TokenType::kControl || type == TokenType::kUserDefined || type == TokenType::kUnknown; }
 
-bool IsSpaceAt(std::string_view text, size_t at) { return (PropertiesOf(DecodeUtf8(text, at).code) & kWhiteSpace) != 0; }
-
 // Whether a piece goes on with a marked space behind something else.
 bool ReachesAcross(std::string_view text) {
   for (size_t at = text.find(kSpaceMark); at != std::string_view::npos; at = text.find(kSpaceMark, at + 1)) {
@@ -73,31 +71,33 @@ class Tokenizer::Encoding final : public WordSink {
   Status Piece(const PromptPiece& piece) {
     const std::string_view text = piece.text;
     size_t at = 0;
-    if (strip_next_) at = SkipSpace(text, 0);
+    if (strip_next_) at = SkipWhiteSpace(text, 0);
     AddedTokens::Hit hit = {};
     while (tokenizer_.added_->Find(text, at, piece.trusted, &hit)) {
       AddPlain(text.substr(at, hit.begin - at), piece.trusted);
-      if (hit.rules.strip_left) StripPlain();
-      BANTAM_TRY(EndPlain());
+      if (hit.rules.strip_left) plain_.resize(SizeWithoutTrailingSpace(plain_));
+      BANTAM_TRY(EndPlain(/*last=*/false));
       AddToken(hit.rules.token);
       strip_next_ = hit.rules.strip_right;
-      at = strip_next_ ? SkipSpace(text, hit.end) : hit.end;
+      at = strip_next_ ? SkipWhiteSpace(text, hit.end) : hit.end;
     }
     AddPlain(text.substr(at), piece.trusted);
     return Ok();
   }
 
   // The text between two added tokens is complete.
-  Status EndPlain() {
+  Status EndPlain(bool last) {
     if (plain_.empty()) return Ok();
-    BANTAM_TRY(tokenizer_.normalizer_.Apply(first_, &match_, &plain_));
+    BANTAM_TRY(tokenizer_.normalizer_.Apply({first_, last}, &match_, &plain_));
     const AddedTokens& added = *tokenizer_.normalized_;
     AddedTokens::Hit hit = {};
     size_t at = 0;
     while (added.Find(plain_, at, plain_trusted_, &hit)) {
-      BANTAM_TRY(Words(std::string_view(plain_).substr(at, hit.begin - at)));
+      std::string_view before = std::string_view(plain_).substr(at, hit.begin - at);
+      if (hit.rules.strip_left) before = before.substr(0, SizeWithoutTrailingSpace(before));
+      BANTAM_TRY(Words(before));
       AddToken(hit.rules.token);
-      at = hit.end;
+      at = hit.rules.strip_right ? SkipWhiteSpace(plain_, hit.end) : hit.end;
     }
     BANTAM_TRY(Words(std::string_view(plain_).substr(at)));
     plain_.clear();
@@ -145,26 +145,11 @@ class Tokenizer::Encoding final : public WordSink {
     if (slot != nullptr) slot->tokens = {static_cast<uint32_t>(begin), static_cast<uint32_t>(tokens_.size() - begin)};
   }
 
-  static size_t SkipSpace(std::string_view text, size_t at) {
-    while (at < text.size() && IsSpaceAt(text, at)) at += DecodeUtf8(text, at).size;
-    return at;
-  }
-
   void AddPlain(std::string_view text, bool trusted) {
     if (text.empty()) return;
     plain_ += text;
     plain_trusted_ = plain_trusted_ && trusted;
     strip_next_ = false;
-  }
-
-  void StripPlain() {
-    size_t end = 0;
-    for (size_t at = 0; at < plain_.size();) {
-      const bool space = IsSpaceAt(plain_, at);
-      at += DecodeUtf8(plain_, at).size;
-      if (!space) end = at;
-    }
-    plain_.resize(end);
   }
 
   void AddToken(uint32_t token) {
@@ -264,7 +249,7 @@ Status Tokenizer::BuildAdded() {
     // A control token's own name is found in trusted text in any case.
     if (control || !rules[token].normalized || normalizer_.empty()) plain.push_back(entry);
     if (!rules[token].normalized || normalizer_.empty()) continue;
-    BANTAM_TRY(normalizer_.Apply(/*first=*/true, &work, &entry.text));
+    BANTAM_TRY(normalizer_.Apply(TextPlace(), &work, &entry.text));
     if (!entry.text.empty()) normalized.push_back(std::move(entry));
   }
   added_ = std::make_unique<const AddedTokens>(std::move(plain));
@@ -282,7 +267,7 @@ Result<std::vector<uint32_t>> Tokenizer::Encode(std::span<const PromptPiece> pie
   for (const PromptPiece& piece : pieces) {
     BANTAM_TRY(encoding.Piece(piece));
   }
-  BANTAM_TRY(encoding.EndPlain());
+  BANTAM_TRY(encoding.EndPlain(/*last=*/true));
   if (stats != nullptr) *stats = encoding.stats();
   return encoding.Take();
 }

@@ -64,7 +64,7 @@ struct NormalizerStep {
   bool collapse_spaces = false;  // runs become one, those at the ends none
   bool space_as_suffix = false;  // the added space goes to the end
   bool add_space = false;
-  bool first_only = false;  // only where the text begins, not behind added tokens (kPrepend too)
+  bool whole_text = false;  // ends are those of the text, not those at added tokens (kPrepend too)
 };
 
 // A step of pre-tokenization: parts of the text become smaller parts, which later steps see one by one.

@@ -177,5 +177,167 @@ TEST(Tokenizer, WithoutByteTokensTheUnknownTokenStands) {
   EXPECT_EQ(tokens.back(), 0u);
 }
 
+// Bytes, a few merges, and tokens of each kind.
+TokenizerSpec ByteLevelSpec() {
+  TokenizerSpec spec;
+  spec.model = TokenizerModel::kBpe;
+  spec.byte_level = true;
+  for (int byte = 0; byte < 256; ++byte) {
+    const char text = static_cast<char>(byte);
+    spec.Add(std::string_view(&text, 1), TokenType::kNormal, 0);
+  }
+  const auto merge = [&](uint32_t left, uint32_t right) {
+    const std::string text = std::string(spec.Text(left)) + std::string(spec.Text(right));
+    spec.merges.push_back({left, right, static_cast<uint32_t>(spec.size())});
+    spec.Add(text, TokenType::kNormal, 0);
+    return static_cast<uint32_t>(spec.size() - 1);
+  };
+  const uint32_t ab = merge('a', 'b');     // 256
+  const uint32_t space = merge(' ', 'a');  // 257
+  merge(ab, ab);                           // 258
+  merge(space, 'b');                       // 259
+  merge('a', 'a');                         // 260
+  spec.Add("<s>", TokenType::kControl, 0);
+  SplitStep split;
+  split.pattern = R"( ?\p{L}+|[^\p{L}])";
+  spec.splits = {split};
+  return spec;
+}
+
+TEST(ByteLevelBpe, JoinsByRankAndFromTheLeft) {
+  const Tokenizer tokenizer = Tokenizer::Make(ByteLevelSpec()).value();
+  EXPECT_EQ(tokenizer.Encode("ab", false).value(), (std::vector<uint32_t>{256}));
+  EXPECT_EQ(tokenizer.Encode("abab", false).value(), (std::vector<uint32_t>{258}));
+  EXPECT_EQ(tokenizer.Encode("ababab", false).value(), (std::vector<uint32_t>{258, 256}));
+  EXPECT_EQ(tokenizer.Encode("aaa", false).value(), (std::vector<uint32_t>{260, 'a'}));
+  EXPECT_EQ(tokenizer.Encode(" ab", false).value(), (std::vector<uint32_t>{' ', 256})) << "the lower rank goes first";
+  EXPECT_EQ(tokenizer.Encode("ab ab", false).value(), (std::vector<uint32_t>{256, ' ', 256})) << "nothing is joined across parts";
+  EXPECT_EQ(tokenizer.Name(257),
+            "\xc4\xa0"
+            "a")
+      << "as vocabularies write it";
+}
+
+TEST(ByteLevelBpe, IgnoringMerges) {
+  TokenizerSpec spec = ByteLevelSpec();
+  spec.ignore_merges = true;
+  spec.Add("xyz", TokenType::kNormal, 0);
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  EXPECT_EQ(tokenizer.Encode("xyz ab xyzx", false).value(), (std::vector<uint32_t>{262, 259, ' ', 'x', 'y', 'z', 'x'}));
+}
+
+// Short words are joined in an array and long ones with a queue: both the same, and both as the definition says.
+TEST(ByteLevelBpe, LongWordsAreJoinedAsShortOnes) {
+  TokenizerSpec spec = ByteLevelSpec();
+  const auto merges = spec.merges;
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  const auto by_definition = [&](std::string_view word) {
+    std::vector<uint32_t> symbols;
+    for (const char c : word) symbols.push_back(static_cast<unsigned char>(c));
+    for (const Merge& merge : merges) {
+      for (size_t i = 0; i + 1 < symbols.size(); ++i) {
+        if (symbols[i] != merge.left || symbols[i + 1] != merge.right) continue;
+        symbols[i] = merge.joined;
+        symbols.erase(symbols.begin() + static_cast<ptrdiff_t>(i) + 1);
+      }
+    }
+    return symbols;
+  };
+  Rng rng(5);
+  for (int round = 0; round < 300; ++round) {
+    std::string word;
+    for (uint64_t n = 1 + rng.Next() % 150; n > 0; --n) word += "aab"[rng.Next() % 3];
+    EXPECT_EQ(tokenizer.Encode(word, false).value(), by_definition(word)) << word;
+  }
+}
+
+TEST(ByteLevelBpe, AnyBytesComeBack) {
+  const Tokenizer tokenizer = Tokenizer::Make(ByteLevelSpec()).value();
+  Rng rng(6);
+  for (int round = 0; round < 300; ++round) {
+    std::string text;
+    for (uint64_t n = rng.Next() % 200; n > 0; --n)
+      text += static_cast<char>(round % 2 == 0 ? rng.Next() : "ab \n\xc3\xa9<s>"[rng.Next() % 10]);
+    const auto tokens = tokenizer.Encode(text, false).value();
+    EXPECT_EQ(tokenizer.Decode(tokens, false), text);
+    EXPECT_EQ(std::count(tokens.begin(), tokens.end(), 261u), 0) << "no control token from text that is not trusted";
+  }
+}
+
+// Some vocabularies lack tokens of bytes that UTF-8 never has.
+TEST(ByteLevelBpe, AMissingByteIsTheReplacementCharacter) {
+  TokenizerSpec spec = ByteLevelSpec();
+  spec.types[0xff] = TokenType::kControl;
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  EXPECT_EQ(tokenizer.Decode(tokenizer.Encode("a\xff", false).value(), false), "a\xef\xbf\xbd");
+}
+
+TEST(AddedTokens, TheirRules) {
+  TokenizerSpec spec = ByteLevelSpec();
+  const auto first = static_cast<uint32_t>(spec.size());
+  for (const char* text : {"<l>", "<r>", "word", "<n>"}) spec.Add(text, TokenType::kUserDefined, 0);
+  spec.added.push_back({first, /*strip_left=*/true});
+  spec.added.push_back({first + 1, false, /*strip_right=*/true});
+  spec.added.push_back({first + 2, false, false, /*whole_word=*/true});
+  spec.added.push_back({first + 3, false, false, false, /*normalized=*/true});
+  spec.normalizer = {{NormalizerStep::Kind::kLowercase, "", ""}};
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  const auto encode = [&](std::string_view text) { return tokenizer.Encode(text, false).value(); };
+  EXPECT_EQ(encode("x \n<l> y"), (std::vector<uint32_t>{'x', first, ' ', 'y'})) << "each space apart by the pattern";
+  EXPECT_EQ(encode("x <r> \ty"), (std::vector<uint32_t>{'x', ' ', first + 1, 'y'}));
+  EXPECT_EQ(encode("a word."), (std::vector<uint32_t>{'a', ' ', first + 2, '.'}));
+  EXPECT_EQ(encode("words"), (std::vector<uint32_t>{'w', 'o', 'r', 'd', 's'}));
+  EXPECT_EQ(encode("\xc3\xa9word").back(), static_cast<uint32_t>('d'));
+  EXPECT_EQ(encode("<N>"), (std::vector<uint32_t>{first + 3})) << "found in the normalized text";
+  EXPECT_EQ(encode("<R>").size(), 3u) << "not found there";
+}
+
+TEST(Unigram, TheBestSumWins) {
+  TokenizerSpec spec;
+  spec.model = TokenizerModel::kUnigram;
+  spec.Add("<unk>", TokenType::kUnknown, 0);
+  for (const auto& [text, score] : std::initializer_list<std::pair<const char*, float>>{
+           {"a", -3}, {"b", -3}, {"c", -3}, {"ab", -4}, {"bc", -3.5f}, {"abc", -9}, {"xx", -1}}) {
+    spec.Add(text, TokenType::kNormal, score);
+  }
+  spec.unknown = 0;
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  EXPECT_EQ(tokenizer.Encode("abc", false).value(), (std::vector<uint32_t>{1, 5})) << "-6.5 against -7 and -9";
+  EXPECT_EQ(tokenizer.Encode("abab", false).value(), (std::vector<uint32_t>{4, 4}));
+  EXPECT_EQ(tokenizer
+                .Encode("a??x\xc3\xa9"
+                        "c",
+                        false)
+                .value(),
+            (std::vector<uint32_t>{1, 0, 3}))
+      << "unknown neighbours are one";
+  EXPECT_EQ(tokenizer.Encode("axxx", false).value(), (std::vector<uint32_t>{1, 0, 7})) << "equal sums: the way found first stays";
+}
+
+TEST(Tokenizer, WorkIsLinear) {
+  const Tokenizer byte_level = Tokenizer::Make(ByteLevelSpec()).value();
+  const Tokenizer marked = Tokenizer::Make(SmallSpec()).value();
+  for (const Tokenizer* tokenizer : {&byte_level, &marked}) {
+    for (const char* unit : {" ", "a", "ab", "\xcc\x81", "<", "\n"}) {
+      std::string text;
+      while (text.size() < 1'000'000) text += unit;
+      const PromptPiece piece = {text, true};
+      EncodeStats stats;
+      ASSERT_TRUE(tokenizer->Encode(std::span(&piece, 1), &stats).ok());
+      EXPECT_LT(stats.match_steps + stats.model_steps, 12 * text.size()) << unit;
+    }
+  }
+}
+
+TEST(Tokenizer, APatternThatTakesTooLongIsAnError) {
+  TokenizerSpec spec = ByteLevelSpec();
+  spec.splits[0].pattern = "[ab]*[ab]*[ab]*[ab]*[ab]*c";
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  EXPECT_TRUE(tokenizer.Encode("abc", false).ok());
+  const auto encoded = tokenizer.Encode(std::string(5000, 'a'), false);
+  ASSERT_FALSE(encoded.ok());
+  EXPECT_EQ(encoded.error().code(), Code::kExhausted);
+}
+
 }  // namespace
 }  // namespace bantam

@@ -64,4 +64,23 @@ void AppendUpper(char32_t code, std::string* text) { AppendMapped(kFullUpper, kU
 void AppendLower(char32_t code, std::string* text) { AppendMapped(kFullLower, kLower, code, text); }
 void AppendTitle(char32_t code, std::string* text) { AppendMapped(kFullTitle, kTitle, code, text); }
 
+size_t SkipWhiteSpace(std::string_view text, size_t at) {
+  while (at < text.size()) {
+    const Utf8Character character = DecodeUtf8(text, at);
+    if ((PropertiesOf(character.code) & kWhiteSpace) == 0) break;
+    at += character.size;
+  }
+  return at;
+}
+
+size_t SizeWithoutTrailingSpace(std::string_view text) {
+  size_t end = 0;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Character character = DecodeUtf8(text, at);
+    at += character.size;
+    if ((PropertiesOf(character.code) & kWhiteSpace) == 0) end = at;
+  }
+  return end;
+}
+
 }  // namespace bantam

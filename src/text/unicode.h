@@ -70,4 +70,8 @@ void AppendUpper(char32_t code, std::string* text);
 void AppendLower(char32_t code, std::string* text);
 void AppendTitle(char32_t code, std::string* text);
 
+// Where the white space of a text ends that begins at `at`, and the size of a text without the white space at its end.
+size_t SkipWhiteSpace(std::string_view text, size_t at);
+size_t SizeWithoutTrailingSpace(std::string_view text);
+
 }  // namespace bantam

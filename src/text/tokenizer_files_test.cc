@@ -1,0 +1,123 @@
+// Small vocabularies in each format and what independent implementations made of texts with them: SentencePiece's own encoder for
+// .model files, the tokenizers library in JavaScript for tokenizer.json.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+
+#include "base/json.h"
+#include "testing/paths.h"
+#include "text/sentencepiece_model.h"
+#include "text/tokenizer.h"
+#include "text/tokenizer_json.h"
+
+namespace bantam {
+namespace {
+
+std::string ReadAll(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+Result<Tokenizer> Open(const std::string& name) {
+  const std::string bytes = ReadAll(testing::DataPath("tokenizers/" + name));
+  BANTAM_ASSIGN(TokenizerSpec spec, name.ends_with(".model") ? ReadSentencePieceModel(bytes) : ReadTokenizerJson(bytes, ""));
+  return Tokenizer::Make(std::move(spec));
+}
+
+class VocabularyFile : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(VocabularyFile, AgreesWithTheReference) {
+  const auto tokenizer = Open(GetParam());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message();
+  const Json cases = ParseJson(ReadAll(testing::DataPath("tokenizers/cases.json"))).value();
+  size_t count = 0;
+  for (const Json& one : cases) {
+    if (one["vocabulary"] != GetParam()) continue;
+    const auto text = one["text"].get<std::string>();
+    EXPECT_EQ(tokenizer->Encode(text, /*special=*/true).value(), one["ids"].get<std::vector<uint32_t>>()) << text;
+    ++count;
+  }
+  EXPECT_GT(count, 60u);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, VocabularyFile,
+                         ::testing::Values("unigram.model", "bpe.model", "unigram.json", "bpe.json", "wordpiece.json", "byte_level.json"));
+
+TEST(VocabularyFile, DecodesWhatItEncodes) {
+  for (const char* name : {"bpe.model", "bpe.json", "byte_level.json"}) {
+    const Tokenizer tokenizer = Open(name).value();
+    for (const char* text : {"Hello, w\xc3\xb6rld  !", "a\n\n b", "\xf0\x9f\xa6\x99", "x", " leading", "trailing "}) {
+      EXPECT_EQ(tokenizer.Decode(tokenizer.Encode(text, false).value(), false), text) << name;
+    }
+  }
+  const Tokenizer bert = Open("wordpiece.json").value();
+  EXPECT_EQ(bert.Decode(bert.Encode("Hello, the WORLD. don't", false).value(), false), "hello, the world. don't");
+  const Tokenizer unigram = Open("unigram.json").value();
+  EXPECT_EQ(unigram.Decode(unigram.Encode("the  one", false).value(), false), "the one");
+}
+
+TEST(VocabularyFile, PrefixAndSuffix) {
+  const Tokenizer bert = Open("wordpiece.json").value();
+  EXPECT_EQ(bert.WithPrefix({7}), (std::vector<uint32_t>{2, 7, 3}));
+  EXPECT_EQ(bert.WithPrefix({2, 7, 3}), (std::vector<uint32_t>{2, 7, 3})) << "not twice";
+  EXPECT_EQ(bert.spec().bos, 2u);
+  EXPECT_EQ(Open("unigram.json").value().WithPrefix({}), (std::vector<uint32_t>{2}));
+}
+
+TEST(VocabularyFile, UntrustedTextIsNoControlToken) {
+  const Tokenizer tokenizer = Open("byte_level.json").value();
+  const auto trusted = tokenizer.Encode("<|im_end|>", /*special=*/true).value();
+  const auto untrusted = tokenizer.Encode("<|im_end|>", /*special=*/false).value();
+  EXPECT_EQ(trusted, (std::vector<uint32_t>{2}));
+  EXPECT_EQ(std::count(untrusted.begin(), untrusted.end(), 2u), 0);
+  EXPECT_EQ(tokenizer.Decode(untrusted, false), "<|im_end|>");
+}
+
+TEST(VocabularyFile, RolesComeFromTheConfiguration) {
+  const std::string json = ReadAll(testing::DataPath("tokenizers/byte_level.json"));
+  const auto spec = ReadTokenizerJson(json, R"({"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>"}, "pad_token": null})");
+  ASSERT_TRUE(spec.ok()) << spec.error().message();
+  EXPECT_EQ(spec->bos, 1u);
+  EXPECT_EQ(spec->eos, 2u);
+  EXPECT_FALSE(spec->pad.has_value());
+  EXPECT_EQ(spec->end_of_turn.front(), 2u);
+}
+
+// Cut off and damaged in every way: an error or a tokenizer, never a crash. (Fuzzing goes further.)
+TEST(VocabularyFile, DamageIsAnError) {
+  for (const char* name : {"bpe.model", "wordpiece.json"}) {
+    const std::string bytes = ReadAll(testing::DataPath(std::string("tokenizers/") + name));
+    const bool model = std::string_view(name).ends_with(".model");
+    for (size_t size = 0; size < bytes.size(); size += 1 + size / 64) {
+      const auto spec = model ? ReadSentencePieceModel(bytes.substr(0, size)) : ReadTokenizerJson(bytes.substr(0, size), "");
+      if (!spec.ok()) {
+        EXPECT_EQ(spec.error().code(), Code::kCorrupt) << size;
+      }
+    }
+  }
+}
+
+TEST(VocabularyFile, ErrorsNameTheComponent) {
+  const auto message = [](std::string_view member) {
+    const std::string json = R"({"model":{"type":"WordLevel","vocab":{"a":0,"u":1},"unk_token":"u"},)" + std::string(member) + "}";
+    const auto spec = ReadTokenizerJson(json, "");
+    return spec.ok() ? std::string("no error") : spec.error().message();
+  };
+  EXPECT_EQ(message(R"("decoder":null)"), "no error");
+  EXPECT_THAT(message(R"("decoder":{"type":"CTC"})"), ::testing::HasSubstr("decoder CTC is not known"));
+  EXPECT_THAT(message(R"("normalizer":{"type":"Sequence","normalizers":[{"type":"Odd"}]})"), ::testing::HasSubstr("normalizer Odd"));
+  EXPECT_THAT(message(R"("pre_tokenizer":{"type":"UnicodeScripts"})"), ::testing::HasSubstr("pre-tokenizer UnicodeScripts"));
+  EXPECT_THAT(message(R"("pre_tokenizer":{"type":"Split"})"), ::testing::HasSubstr("pattern"));
+  EXPECT_THAT(message(R"("post_processor":{"type":"What"})"), ::testing::HasSubstr("post-processor What"));
+  EXPECT_THAT(message(R"("added_tokens":[{"id":-1,"content":"x"}])"), ::testing::HasSubstr("\"x\""));
+  EXPECT_THAT(message(R"("added_tokens":[{"id":99999999,"content":"x"}])"), ::testing::HasSubstr("from 0 to"));
+  EXPECT_EQ(ReadTokenizerJson("[]", "").error().code(), Code::kCorrupt);
+  EXPECT_EQ(ReadTokenizerJson(R"({"model":{"type":"BPE","vocab":[],"merges":[]}})", "").error().code(), Code::kCorrupt);
+  EXPECT_EQ(ReadTokenizerJson(R"({"model":{"type":"New","vocab":{"a":0}}})", "").error().code(), Code::kUnsupported);
+}
+
+}  // namespace
+}  // namespace bantam
