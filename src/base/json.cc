@@ -13,8 +13,10 @@ std::string Place(std::string_view text, size_t at) {
   return fmt::format("line {}, byte {}", 1 + std::count(before.begin(), before.end(), '\n'), before.size() - line_start + 1);
 }
 
-// The library builds trees of any depth, and those who walk them recurse: the depth is looked at first.
-Status CheckDepth(std::string_view text) {
+// The library builds trees of any depth, and those who walk them recurse; it also looks at all members of an object for each that
+// is added. Both are bounded first; a listener's lists may have any number of members.
+Status CheckShape(std::string_view text, bool count_members) {
+  size_t members[kJsonDepthMax + 1] = {};
   size_t depth = 0;
   bool in_string = false;
   for (size_t at = 0; at < text.size(); ++at) {
@@ -28,8 +30,11 @@ Status CheckDepth(std::string_view text) {
       if (++depth > kJsonDepthMax) {
         return Error(Code::kCorrupt, fmt::format("{}: JSON nested deeper than {}", Place(text, at), kJsonDepthMax));
       }
+      members[depth] = 0;
     } else if (c == ']' || c == '}') {
       depth -= depth > 0 ? 1 : 0;
+    } else if (c == ':' && count_members && ++members[depth] > kJsonMembersMax) {
+      return Error(Code::kCorrupt, fmt::format("{}: a JSON object of more than {} members", Place(text, at), kJsonMembersMax));
     }
   }
   return Ok();
@@ -82,7 +87,7 @@ class Streamer : public nlohmann::json_sax<Json> {
   bool end_array() override { return Close(); }
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
 
-  bool too_many() const { return nodes_ > kJsonNodesMax; }
+  bool too_many() const { return too_many_; }
 
  private:
   template <typename T>
@@ -97,7 +102,9 @@ class Streamer : public nlohmann::json_sax<Json> {
 
   // Where the next value goes, or null past the limit.
   Json* Place(Json value) {
-    if (++nodes_ > kJsonNodesMax) return nullptr;
+    too_many_ =
+        ++nodes_ > kJsonNodesMax || (!open_.empty() && open_.back().json->is_object() && open_.back().json->size() >= kJsonMembersMax);
+    if (too_many_) return nullptr;
     if (open_.empty()) {
       *root_ = std::move(value);
       return root_;
@@ -167,6 +174,7 @@ class Streamer : public nlohmann::json_sax<Json> {
   std::string key_;
   size_t streamed_ = 0;  // depth below and including the streamed container
   size_t nodes_ = 0;
+  bool too_many_ = false;
 };
 
 Error Invalid(std::string_view text) {
@@ -182,7 +190,7 @@ std::string DumpJson(const Json& value, int indent) {
 }
 
 Result<Json> ParseJson(std::string_view text) {
-  BANTAM_TRY(CheckDepth(text));
+  BANTAM_TRY(CheckShape(text, /*count_members=*/true));
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
   return Invalid(text);
@@ -205,12 +213,14 @@ bool JsonFlag(const Json& object, const char* name, bool fallback) {
 }
 
 Result<Json> ParseJson(std::string_view text, JsonListener* listener) {
-  BANTAM_TRY(CheckDepth(text));
+  BANTAM_TRY(CheckShape(text, /*count_members=*/false));
   Json root;
   Streamer streamer(listener, &root);
   if (Json::sax_parse(text, &streamer)) return root;
   if (streamer.too_many()) {
-    return Error(Code::kExhausted, fmt::format("JSON of more than {} values; this is not a file of the kind expected", kJsonNodesMax));
+    return Error(Code::kExhausted,
+                 fmt::format("JSON of more than {} values, or {} members of one object; this is not a file of the kind expected",
+                             kJsonNodesMax, kJsonMembersMax));
   }
   return Invalid(text);
 }

@@ -18,8 +18,9 @@ using Json = nlohmann::ordered_json;
 std::string DumpJson(const Json& value, int indent);
 
 // One JSON value (RFC 8259, UTF-8) and white space around it. Errors: Corrupt, with line and column; also past kJsonDepthMax containers
-// within containers.
+// within containers, and for an object of more than kJsonMembersMax members (whose order is kept in a list, which is searched).
 inline constexpr size_t kJsonDepthMax = 100;
+inline constexpr size_t kJsonMembersMax = 20'000;
 Result<Json> ParseJson(std::string_view text);
 
 // A member of `object` where it is one and has it: null, nothing and `fallback` otherwise, and for another kind of value.

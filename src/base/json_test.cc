@@ -25,5 +25,37 @@ TEST(Json, ErrorsNameThePlace) {
   EXPECT_EQ(message("\n" + std::string(101, '[')), "line 2, byte 101: JSON nested deeper than 100");
 }
 
+// Its members are searched one by one: a million of them would take minutes.
+TEST(Json, AnObjectOfManyMembersIsRefused) {
+  std::string text = "{";
+  for (size_t i = 0; i <= kJsonMembersMax; ++i) text += "\"" + std::to_string(i) + "\":0,";
+  text.back() = '}';
+  EXPECT_EQ(ParseJson(text).error().code(), Code::kCorrupt);
+}
+
+struct Recorder : JsonListener {
+  bool Wants(std::string_view path) override { return path == "a.big"; }
+  void Text(std::string_view key, std::string& text) override { seen += std::string(key) + "=" + text + ";"; }
+  void Number(std::string_view key, double number) override {
+    seen += std::string(key) + "=" + std::to_string(static_cast<int>(number)) + ";";
+  }
+  void Begin() override { seen += "("; }
+  void End() override { seen += ")"; }
+  std::string seen;
+};
+
+TEST(Json, AListenerTakesWhatItWants) {
+  Recorder recorder;
+  const auto json = ParseJson(R"({"x":[1,{"big":2}],"a":{"big":{"k":1,"l":["t",2],"m":{"n":"u"}},"c":"d"},"big":{"e":null}})", &recorder);
+  ASSERT_TRUE(json.ok()) << json.error().message();
+  EXPECT_EQ(DumpJson(*json, -1), R"({"x":[1,{"big":2}],"a":{"big":{},"c":"d"},"big":{"e":null}})");
+  EXPECT_EQ(recorder.seen, "k=1;(=t;=2;)(n=u;)");
+  EXPECT_EQ(ParseJson("{\"a\":", &recorder).error().code(), Code::kCorrupt);
+  std::string many = "[";
+  for (size_t i = 0; i <= kJsonNodesMax; ++i) many += "1,";
+  many.back() = ']';
+  EXPECT_EQ(ParseJson(many, &recorder).error().code(), Code::kExhausted);
+}
+
 }  // namespace
 }  // namespace bantam

@@ -41,6 +41,7 @@ struct Options {
   std::string system;
   bool has_model = false;
   bool has_prompt = false;
+  std::vector<std::string> stops;
   bool raw = false;
   size_t tokens_max = 0;  // -n, 0: until the turn ends
   SamplingOptions sampling;
@@ -135,6 +136,7 @@ Status Runner::Read(const std::vector<uint32_t>& tokens) {
 Result<GenerateResult> Runner::Answer() {
   GenerateOptions options;
   options.tokens_max = options_.tokens_max == 0 ? loaded_.session->context() : options_.tokens_max;
+  options.stops = options_.stops;
   options.cancelled = [this] { return Interrupted() || output_lost_; };
   const bool to_terminal = StdoutIsTerminal();
   options.on_text = [this, to_terminal](std::string_view text) {
@@ -319,6 +321,9 @@ void AddRunVerb(CLI::App& app, Action* action) {
   CLI::Option* prompt = verb->add_option("-p,--prompt", options->prompt, "answer this and end (default: a chat, or standard input)");
   verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer; 0: until it ends")->check(WholeNumber());
   verb->add_option("--system", options->system, "system message");
+  verb->add_option("--stop", options->stops, "end the answer in front of this text; may be given again")
+      ->expected(1)
+      ->allow_extra_args(false);
   verb->add_flag("--raw", options->raw, "complete the prompt as it is, without the chat template");
   AddSamplingOptions(*verb, &options->sampling);
   AddRunOptions(*verb, &options->run);

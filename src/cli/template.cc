@@ -13,6 +13,7 @@
 #include "formats/gguf.h"
 #include "model/vocabulary.h"
 #include "text/jinja.h"
+#include "text/output_parser.h"
 
 namespace bantam {
 namespace {
@@ -23,14 +24,17 @@ struct Options {
   std::string file;
   std::string context;
   std::string now;
+  std::string answer;
 };
 
 Status CheckOptions(const Options& options) {
   const bool of_model = !options.model.empty() && !options.messages.empty();
   const bool of_file = !options.file.empty() && !options.context.empty();
-  if (of_model && options.file.empty() && options.context.empty()) return Ok();
+  const bool parses = !options.model.empty() && !options.answer.empty();
+  if ((of_model || parses) && options.file.empty() && options.context.empty()) return Ok();
   if (of_file && options.model.empty() && options.messages.empty()) return Ok();
-  return Error(Code::kInvalidArgument, "expected MODEL --messages FILE, or --file TEMPLATE --context FILE; see bantam template --help");
+  return Error(Code::kInvalidArgument,
+               "expected MODEL --messages FILE, MODEL --parse FILE, or --file TEMPLATE --context FILE; see bantam template --help");
 }
 
 // A file, or standard input for "-".
@@ -41,20 +45,48 @@ Result<Json> ReadJson(FileSystem& files, const std::string& path) {
   return ParseJson(text).With(name);
 }
 
-Result<std::string> RenderModel(FileSystem& files, const Options& options, const std::tm& now) {
-  BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
-  BANTAM_ASSIGN(const ModelFile file, OpenGguf(files, path));
+// The messages of --messages, as an object.
+Result<Json> ReadRequest(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(Json request, ReadJson(files, options.messages));
   if (request.is_array()) request = Json{{"messages", std::move(request)}};
   if (!request.is_object() || !request.contains("messages") || !request["messages"].is_array()) {
     return Error(Code::kCorrupt, fmt::format("{}: expected a list of messages, or an object with \"messages\"", options.messages));
   }
-  const bool tools = request.contains("tools") && !request["tools"].empty();
-  BANTAM_ASSIGN(const ChatTemplate chat_template, ReadChatTemplate(file, tools));
-  BANTAM_ASSIGN(const auto pieces, chat_template.RenderRequest(request, now).With(path));
+  return request;
+}
+
+Result<std::string> RenderModel(const ModelFile& file, const Json& request, const std::tm& now) {
+  const Json& tools = JsonMember(request, "tools");
+  BANTAM_ASSIGN(const ChatTemplate chat_template, ReadChatTemplate(file, tools.is_array() && !tools.empty()));
+  BANTAM_ASSIGN(const auto pieces, chat_template.RenderRequest(request, now).With(file.path));
   std::string prompt;
   for (const PromptPiece& piece : pieces) prompt += piece.text;
   return prompt;
+}
+
+// What a client gets of an answer: content, reasoning and calls of tools. The messages that it answers, where they are given, tell
+// which tools there are and whether the template began to think already.
+Result<std::string> ParseAnswer(FileSystem& files, const ModelFile& file, const Options& options, const std::tm& now) {
+  BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
+  Json request;
+  std::string prompt;
+  if (!options.messages.empty()) {
+    BANTAM_ASSIGN(request, ReadRequest(files, options));
+    BANTAM_ASSIGN(prompt, RenderModel(file, request, now));
+  }
+  BANTAM_ASSIGN(const std::string answer,
+                options.answer == "-" ? ReadStdin(kInputBytesMax) : files.ReadText(options.answer, kInputBytesMax));
+  BANTAM_ASSIGN(const auto source, ReadTemplateSource(file));
+  OutputParser parser(OutputDialect::Detect(source, tokenizer), {prompt, JsonMember(request, "tools")});
+  Output output = parser.Push(answer);
+  Output rest = parser.Finish();
+  output.tool_calls.insert(output.tool_calls.end(), rest.tool_calls.begin(), rest.tool_calls.end());
+  Json calls = Json::array();
+  for (const ToolCall& call : output.tool_calls) {
+    calls.push_back({{"id", call.id}, {"name", call.name}, {"arguments", ParseJson(call.arguments).value()}});
+  }
+  const Json json = {{"content", output.content + rest.content}, {"reasoning", output.reasoning + rest.reasoning}, {"tool_calls", calls}};
+  return DumpJson(json, /*indent=*/2) + "\n";
 }
 
 Result<std::string> RenderFile(FileSystem& files, const Options& options, const std::tm& now) {
@@ -75,7 +107,12 @@ Result<std::string> Render(FileSystem& files, const Options& options) {
   if (!options.now.empty()) {
     BANTAM_ASSIGN(now, ParseLocalTime(options.now).With("--now"));
   }
-  return options.file.empty() ? RenderModel(files, options, now) : RenderFile(files, options, now);
+  if (!options.file.empty()) return RenderFile(files, options, now);
+  BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
+  BANTAM_ASSIGN(const ModelFile file, OpenGguf(files, path));
+  if (!options.answer.empty()) return ParseAnswer(files, file, options, now);
+  BANTAM_ASSIGN(const Json request, ReadRequest(files, options));
+  return RenderModel(file, request, now);
 }
 
 }  // namespace
@@ -90,6 +127,8 @@ void AddTemplateVerb(CLI::App& app, Action* action) {
   verb->add_option("--file", options->file, "render this template instead of a model's");
   verb->add_option("--context", options->context, "a JSON file: the object whose members the template of --file sees; - is standard input");
   verb->add_option("--now", options->now, "the local time that the template sees, such as 2026-11-20T09:30:00 (default: now)");
+  verb->add_option("--parse", options->answer,
+                   "a file with a model's answer: print its content, reasoning and calls of tools as JSON instead; - is standard input");
   verb->footer("Example: bantam template model.gguf --messages chat.json");
   verb->callback([=] {
     *action = [=](FileSystem& files) {

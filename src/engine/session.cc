@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "text/stop_strings.h"
+
 namespace bantam {
 
 Session::Session(const Model& model, const MemoryPlan& plan)
@@ -90,7 +92,8 @@ Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokeni
   result.reason = StopReason::kLength;
   sampler.Observe(session.tokens());
   TokenStream stream(tokenizer);
-  const auto emit = [&](std::string text) {
+  BANTAM_ASSIGN(StopStrings stops, StopStrings::Make(options.stops));
+  const auto emit = [&](const std::string& text) {
     if (text.empty()) return;
     if (options.on_text) options.on_text(text);
     result.text += text;
@@ -111,7 +114,11 @@ Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokeni
     }
     sampler.Accept(token);
     ++result.tokens;
-    emit(stream.Push(token));
+    emit(stops.Push(stream.Push(token)));
+    if (stops.stopped()) {
+      result.reason = StopReason::kStopString;
+      break;
+    }
     if (result.tokens == options.tokens_max) break;  // nobody needs the logits after the last token
     result.kv_read_bytes += session.KvReadBytes(session.tokens().size() + 1);
     const int64_t begin = clock.NowNs();
@@ -119,7 +126,8 @@ Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokeni
     result.decode_ns += clock.NowNs() - begin;
     ++result.decode_steps;
   }
-  emit(stream.Finish());
+  emit(stops.Push(stream.Finish()));
+  emit(stops.Finish());
   return result;
 }
 

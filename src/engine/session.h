@@ -76,13 +76,15 @@ class Session {
 };
 
 // Why an answer ended.
-enum class StopReason : uint8_t { kEndOfTurn, kLength, kContextFull, kCancelled };
+enum class StopReason : uint8_t { kEndOfTurn, kLength, kContextFull, kCancelled, kStopString };
 
 struct GenerateOptions {
   size_t tokens_max = 0;
   // Polled before every token; true stops the answer.
   std::function<bool()> cancelled;
-  // Gets text as soon as its characters are complete.
+  // Texts that end the answer, wherever token boundaries fall; they are not part of it.
+  std::vector<std::string> stops;
+  // Gets text as soon as its characters are complete and it cannot be the beginning of a stop.
   std::function<void(std::string_view text)> on_text;
 };
 

@@ -196,18 +196,40 @@ TEST_F(SessionTest, GenerationStops) {
   MonotonicClock clock;
   Sampler sampler({}, session_->vocabulary());
   ASSERT_TRUE(session_->Append(Tokens(10)).ok());
-  const auto by_length = Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 5, .cancelled = {}, .on_text = {}});
+  const auto by_length = Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 5, .cancelled = {}, .stops = {}, .on_text = {}});
   EXPECT_EQ(by_length->reason, StopReason::kLength);
   EXPECT_EQ(by_length->tokens, 5u);
   EXPECT_EQ(session_->tokens().size(), 14u) << "the last token need not be read";
-  const auto by_user = Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 5, .cancelled = [] { return true; }, .on_text = {}});
+  const auto by_user =
+      Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 5, .cancelled = [] { return true; }, .stops = {}, .on_text = {}});
   EXPECT_EQ(by_user->reason, StopReason::kCancelled);
   EXPECT_EQ(by_user->tokens, 0u);
   std::string streamed;
-  const auto by_context = Generate(*session_, sampler, *tokenizer_, clock,
-                                   {.tokens_max = 1000, .cancelled = {}, .on_text = [&](std::string_view text) { streamed += text; }});
+  const auto by_context =
+      Generate(*session_, sampler, *tokenizer_, clock,
+               {.tokens_max = 1000, .cancelled = {}, .stops = {}, .on_text = [&](std::string_view text) { streamed += text; }});
   EXPECT_TRUE(by_context->reason == StopReason::kContextFull || by_context->reason == StopReason::kEndOfTurn);
   EXPECT_EQ(streamed, by_context->text);
+}
+
+TEST_F(SessionTest, StopStringsEndAnAnswerInFrontOfThem) {
+  MonotonicClock clock;
+  const auto answer = [&](std::vector<std::string> stops) {
+    Load({}, 40);
+    Sampler sampler({}, session_->vocabulary());
+    EXPECT_TRUE(session_->Append(Tokens(10)).ok());
+    return Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 20, .cancelled = {}, .stops = std::move(stops), .on_text = {}});
+  };
+  const auto whole = answer({});
+  ASSERT_TRUE(whole.ok());
+  ASSERT_GT(whole->text.size(), 8u);
+  // Across the middle, so that no token begins or ends with it.
+  const std::string stop = whole->text.substr(whole->text.size() / 2, 3);
+  const auto stopped = answer({"never there", stop});
+  ASSERT_TRUE(stopped.ok());
+  EXPECT_EQ(stopped->reason, StopReason::kStopString);
+  EXPECT_EQ(stopped->text, whole->text.substr(0, whole->text.find(stop)));
+  EXPECT_EQ(answer({""}).error().code(), Code::kInvalidArgument);
 }
 
 }  // namespace

@@ -247,6 +247,11 @@ Result<Tokenizer> ReadVocabulary(const ModelFile& file) {
   return Tokenizer::Make(std::move(spec).value()).With(file.path);
 }
 
+Result<std::string> ReadTemplateSource(const ModelFile& file) {
+  BANTAM_ASSIGN(const auto source, file.metadata.Text("tokenizer.chat_template").With(file.path));
+  return std::string(source.value_or(""));
+}
+
 Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools) {
   const Metadata& metadata = file.metadata;
   BANTAM_ASSIGN(auto source, metadata.Text("tokenizer.chat_template").With(file.path));

@@ -15,4 +15,7 @@ Result<Tokenizer> ReadVocabulary(const ModelFile& file);
 // tokenizer the model has. Errors: Unsupported (no template, or what it says), Corrupt.
 Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools);
 
+// The text of tokenizer.chat_template, empty where there is none.
+Result<std::string> ReadTemplateSource(const ModelFile& file);
+
 }  // namespace bantam

@@ -355,8 +355,12 @@ uint64_t Tokenizer::bytes() const {
          pre_tokenizer_.bytes();
 }
 
+TokenStream::TokenStream(const Tokenizer& tokenizer, std::vector<uint32_t> written) : tokenizer_(tokenizer), written_(std::move(written)) {
+  std::sort(written_.begin(), written_.end());
+}
+
 std::string TokenStream::Push(uint32_t token) {
-  tokenizer_.AppendRaw(token, /*special=*/false, &pending_);
+  tokenizer_.AppendRaw(token, std::binary_search(written_.begin(), written_.end(), token), &pending_);
   const size_t complete = pending_.size() - IncompleteUtf8Tail(pending_);
   std::string text = ReplaceInvalidUtf8(tokenizer_.Unmark(std::string_view(pending_).substr(0, complete)));
   pending_.erase(0, complete);

@@ -93,7 +93,8 @@ class Tokenizer {
 // longer become one are U+FFFD.
 class TokenStream {
  public:
-  explicit TokenStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  // Control tokens have no text, but for those in `written`, which stand for their names (the markers of a dialect).
+  explicit TokenStream(const Tokenizer& tokenizer, std::vector<uint32_t> written = {});
   // The text that this token completes, maybe none.
   std::string Push(uint32_t token);
   // What is left at the end.
@@ -101,6 +102,7 @@ class TokenStream {
 
  private:
   const Tokenizer& tokenizer_;
+  std::vector<uint32_t> written_;  // sorted
   std::string pending_;
 };
 

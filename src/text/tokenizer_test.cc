@@ -113,6 +113,12 @@ TEST_F(TokenizerTest, StreamReplacesWhatNeverBecomesACharacter) {
   EXPECT_EQ(stream.Finish(), "\xef\xbf\xbd");
 }
 
+TEST_F(TokenizerTest, AStreamWritesTheControlTokensItIsTold) {
+  TokenStream stream(tokenizer_, {2});
+  EXPECT_EQ(stream.Push(2), "</s>");
+  EXPECT_EQ(stream.Push(1), "");
+}
+
 TEST_F(TokenizerTest, EndOfTurn) {
   EXPECT_TRUE(tokenizer_.EndsTurn(2));
   EXPECT_FALSE(tokenizer_.EndsTurn(1));
