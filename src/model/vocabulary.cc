@@ -261,8 +261,10 @@ Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools) {
   const size_t size = texts ? texts->size() : 0;
   BANTAM_ASSIGN(const auto bos, ReadId(metadata, "tokenizer.ggml.bos_token_id", size).With(file.path));
   BANTAM_ASSIGN(const auto eos, ReadId(metadata, "tokenizer.ggml.eos_token_id", size).With(file.path));
+  BANTAM_ASSIGN(const auto unknown, ReadId(metadata, "tokenizer.ggml.unknown_token_id", size).With(file.path));
+  BANTAM_ASSIGN(const auto pad, ReadId(metadata, "tokenizer.ggml.padding_token_id", size).With(file.path));
   const auto text = [&](const std::optional<uint32_t>& token) { return token ? std::string((*texts)[*token]) : std::string(); };
-  return ChatTemplate::Make(source.value_or(""), {text(bos), text(eos)}).With(file.path);
+  return ChatTemplate::Make(source.value_or(""), {text(bos), text(eos), text(unknown), text(pad)}).With(file.path);
 }
 
 }  // namespace bantam

@@ -18,6 +18,8 @@ jinja::Dict ChatTemplate::Context() const {
   context.Set("add_generation_prompt", jinja::Value(true));
   context.Set("bos_token", jinja::Value::Str(tokens_.bos, /*trusted=*/true));
   context.Set("eos_token", jinja::Value::Str(tokens_.eos, /*trusted=*/true));
+  if (!tokens_.unknown.empty()) context.Set("unk_token", jinja::Value::Str(tokens_.unknown, /*trusted=*/true));
+  if (!tokens_.pad.empty()) context.Set("pad_token", jinja::Value::Str(tokens_.pad, /*trusted=*/true));
   return context;
 }
 

@@ -24,6 +24,8 @@ struct ChatMessage {
 struct TemplateTokens {
   std::string bos;
   std::string eos;
+  std::string unknown;
+  std::string pad;
 };
 
 class ChatTemplate {

@@ -13,7 +13,7 @@ constexpr char kZephyr[] =
     "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}";
 
 TEST(ChatTemplate, RendersTheDemoModelsTurns) {
-  const auto made = ChatTemplate::Make(kZephyr, {"<s>", "</s>"});
+  const auto made = ChatTemplate::Make(kZephyr, {"<s>", "</s>", "", ""});
   ASSERT_TRUE(made.ok()) << made.error().message();
   const std::vector<ChatMessage> messages = {{"system", "You are a helpful assistant."},
                                              {"user", "Name three uses of a soil moisture sensor.</s>"}};

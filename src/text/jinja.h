@@ -19,7 +19,8 @@ struct RenderLimits {
   uint64_t steps = 5'000'000;           // nodes of the tree that are looked at, and elements of lists
   uint64_t bytes = uint64_t{64} << 20;  // of all strings made on the way
   size_t output_bytes = size_t{16} << 20;
-  size_t depth = 400;  // of nodes within nodes, macro calls included
+  size_t depth = 400;        // of nodes within nodes, macro calls included
+  int64_t time_ms = 10'000;  // from the start of rendering
 };
 
 struct RenderOptions {

@@ -64,7 +64,7 @@ Result<Value> GetItem(Environment& environment, const Value& object, const Value
     if (const Value* value = object.dict()->Find(index)) return *value;
   }
   int64_t at = 0;
-  if (index.Integer(&at) && object.list() != nullptr) {
+  if (index.Integer(&at) && object.list() != nullptr && !object.is_generator()) {
     const auto n = static_cast<int64_t>(object.list()->size());
     if (at < 0) at += n;
     return at >= 0 && at < n ? (*object.list())[static_cast<size_t>(at)] : Value(Undefined{Repr(index)});

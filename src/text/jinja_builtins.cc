@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "text/jinja_strings.h"
+#include "text/jinja_text_filters.h"
 #include "text/jinja_time.h"
 
 namespace bantam::jinja {
@@ -71,7 +72,7 @@ using Filter = Result<Value> (*)(Environment&, const Value&, const Arguments&);
 Result<Value> FilterLength(Environment& environment, const Value& input, const Arguments&) {
   if (input.text() != nullptr) return Value(static_cast<int64_t>(CountCharacters(input.text()->bytes())));
   if (input.dict() != nullptr) return Value(static_cast<int64_t>(input.dict()->size()));
-  if (input.list() == nullptr && !input.is_undefined()) return Wrong("the length", input);
+  if (input.is_generator() || (input.list() == nullptr && !input.is_undefined())) return Wrong("the length", input);
   BANTAM_ASSIGN(const List elements, Elements(environment, input));
   return Value(static_cast<int64_t>(elements.size()));
 }
@@ -321,6 +322,27 @@ Result<Value> FilterBatch(Environment& environment, const Value& input, const Ar
   return Value(std::move(batches));
 }
 
+// As many lists as asked for, one after another, of nearly equal length.
+Result<Value> FilterSlice(Environment& environment, const Value& input, const Arguments& arguments) {
+  BANTAM_ASSIGN(const List elements, Elements(environment, input));
+  const int64_t slices = IntOr(arguments.Get(0, "slices"), 0);
+  if (slices < 1 || slices > kRangeMax)
+    return Error(Code::kInvalidArgument, fmt::format("slice into {}: expected 1 to {}", slices, kRangeMax));
+  const Value* fill = arguments.Get(1, "fill_with");
+  BANTAM_TRY(environment.meter.Steps(static_cast<uint64_t>(slices)));
+  const auto count = static_cast<size_t>(slices);
+  const size_t extra = elements.size() % count;
+  List lists;
+  for (size_t i = 0, begin = 0; i < count; ++i) {
+    const size_t end = begin + elements.size() / count + (i < extra ? 1 : 0);
+    List part(elements.begin() + static_cast<std::ptrdiff_t>(begin), elements.begin() + static_cast<std::ptrdiff_t>(end));
+    if (fill != nullptr && !fill->is_none() && i >= extra) part.push_back(*fill);
+    lists.push_back(Value(std::move(part)));
+    begin = end;
+  }
+  return Value(std::move(lists));
+}
+
 Result<Value> FilterString(Environment&, const Value& input, const Arguments&) { return Value(ToText(input)); }
 Result<Value> FilterSafe(Environment&, const Value& input, const Arguments&) { return Value::Markup(ToText(input)); }
 
@@ -480,8 +502,8 @@ Result<Value> AsMethod(Environment& environment, const Value& input, const Argum
   Result<Value> value = CallMethod(environment, ToText(input), kMethod, arguments);
   return value.ok() && input.is_markup() && value->text() != nullptr ? Value::Markup(*value->text()) : value;
 }
-constexpr char kUpper[] = "upper", kLower[] = "lower", kTitle[] = "title", kCapitalize[] = "capitalize", kStrip[] = "strip",
-               kReplace[] = "replace", kCenter[] = "center", kFormat[] = "%";
+constexpr char kUpper[] = "upper", kLower[] = "lower", kCapitalize[] = "capitalize", kStrip[] = "strip", kReplace[] = "replace",
+               kCenter[] = "center", kFormat[] = "%";
 
 const std::map<std::string_view, Filter>& Filters() {
   static const std::map<std::string_view, Filter> kFilters = {
@@ -496,6 +518,7 @@ const std::map<std::string_view, Filter>& Filters() {
       {"dictsort", FilterDictSort},
       {"e", FilterEscape},
       {"escape", FilterEscape},
+      {"filesizeformat", FilterFileSize},
       {"first", FilterFirst},
       {"float", FilterFloat},
       {"forceescape", FilterForceEscape},
@@ -521,10 +544,12 @@ const std::map<std::string_view, Filter>& Filters() {
       {"safe", FilterSafe},
       {"select", FilterSelect},
       {"selectattr", FilterSelectAttr},
+      {"slice", FilterSlice},
       {"sort", FilterSort},
       {"string", FilterString},
       {"sum", FilterSum},
-      {"title", AsMethod<kTitle>},
+      {"striptags", FilterStripTags},
+      {"title", FilterTitle},
       {"tojson", FilterToJson},
       {"trim", AsMethod<kStrip>},
       {"truncate", FilterTruncate},
@@ -532,6 +557,7 @@ const std::map<std::string_view, Filter>& Filters() {
       {"upper", AsMethod<kUpper>},
       {"urlencode", FilterUrlEncode},
       {"wordcount", FilterWordCount},
+      {"wordwrap", FilterWordWrap},
   };
   return kFilters;
 }
@@ -612,8 +638,15 @@ Result<Value> Now(const Environment& environment, const Arguments& arguments) {
 
 Status Meter::Steps(uint64_t n) {
   steps_ += std::min(n, limits_.steps + 1);
-  if (steps_ <= limits_.steps) return Ok();
+  if (steps_ <= limits_.steps) return steps_ < clock_steps_ ? Ok() : Time();
   return Error(Code::kExhausted, fmt::format("more than {} steps; the template does not end in time", limits_.steps));
+}
+
+Status Meter::Time() {
+  constexpr uint64_t kStepsBetween = 10'000;
+  clock_steps_ = steps_ + kStepsBetween;
+  if ((MonotonicClock().NowNs() - begin_ns_) / 1'000'000 <= limits_.time_ms) return Ok();
+  return Error(Code::kExhausted, fmt::format("more than {} ms; the template does not end in time", limits_.time_ms));
 }
 
 Status Meter::Bytes(uint64_t n) {
@@ -627,7 +660,8 @@ Result<Value> CallFilter(Environment& environment, std::string_view name, const 
   if (filter == Filters().end()) return Error(Code::kUnsupported, fmt::format("the filter {} is not known", name));
   BANTAM_TRY(environment.meter.Steps(1));
   BANTAM_ASSIGN(Value value, filter->second(environment, input, arguments));
-  constexpr std::string_view kGenerators[] = {"batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "unique"};
+  constexpr std::string_view kGenerators[] = {"batch",   "items",  "map",        "reject", "rejectattr",
+                                              "reverse", "select", "selectattr", "slice",  "unique"};
   const bool lazy = value.list() != nullptr && std::find(std::begin(kGenerators), std::end(kGenerators), name) != std::end(kGenerators);
   return lazy ? value.AsGenerator() : value;
 }

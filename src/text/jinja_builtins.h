@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "text/jinja.h"
 #include "text/jinja_value.h"
@@ -13,7 +14,7 @@ namespace bantam::jinja {
 // What a render has left, counted by everything that makes or walks something.
 class Meter {
  public:
-  explicit Meter(const RenderLimits& limits) : limits_(limits) {}
+  explicit Meter(const RenderLimits& limits) : limits_(limits), begin_ns_(MonotonicClock().NowNs()) {}
   Status Steps(uint64_t n);
   Status Bytes(uint64_t n);
   // A search for `size` bytes among n may compare each with each.
@@ -22,7 +23,11 @@ class Meter {
 
  private:
   const RenderLimits& limits_;
+  Status Time();
+
+  int64_t begin_ns_;
   uint64_t steps_ = 0;
+  uint64_t clock_steps_ = 0;  // at which the clock is looked at next
   uint64_t bytes_ = 0;
 };
 

@@ -3,81 +3,49 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "text/jinja_format.h"
+#include "text/unicode.h"
 #include "text/utf8.h"
 
 namespace bantam::jinja {
 namespace {
 
 constexpr int64_t kWidthMax = 10'000;
+constexpr int64_t kTabMax = 256;
 
-bool IsSpaceByte(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f); }
-bool IsDigitByte(char c) { return c >= '0' && c <= '9'; }
-
-// The character at `at` as a code point; bytes that are no UTF-8 stand for themselves.
-uint32_t PointAt(std::string_view text, size_t at, size_t* size) {
-  const auto lead = static_cast<unsigned char>(text[at]);
-  *size = std::min(Utf8LengthFromLead(lead), text.size() - at);
-  if (*size == 1) return lead;
-  uint32_t point = lead & (0xffu >> (*size + 1));
-  for (size_t i = 1; i < *size; ++i) point = point << 6 | (static_cast<unsigned char>(text[at + i]) & 63u);
-  return point;
+// Python's white space: Unicode's, and the separators of ASCII.
+bool IsSpace(char32_t code) { return (PropertiesOf(code) & kWhiteSpace) != 0 || (code >= 0x1c && code <= 0x1f); }
+bool IsLetter(char32_t code) { return (PropertiesOf(code) & kLetter) != 0; }
+bool IsDecimal(char32_t code) { return (PropertiesOf(code) & SetOf(Category::kNd)) != 0; }
+bool IsNumeric(char32_t code) { return (PropertiesOf(code) & kNumber) != 0; }
+bool IsCased(char32_t code) {
+  return ToLower(code) != code || ToUpper(code) != code || (PropertiesOf(code) & SetOf(Category::kLu, Category::kLt)) != 0;
 }
 
-uint32_t ChangePoint(uint32_t c, Case wanted) {
-  const bool lower = wanted == Case::kLower;
-  const auto between = [&](uint32_t low, uint32_t high) { return c >= low && c <= high; };
-  if (lower) {
-    if (between('A', 'Z') || (between(0xc0, 0xde) && c != 0xd7) || between(0x391, 0x3a9) || between(0x410, 0x42f)) return c + 32;
-    if (between(0x400, 0x40f)) return c + 80;
-    if (c == 0x178) return 0xff;
-    const bool even_is_upper = between(0x100, 0x137) || between(0x14a, 0x177) || between(0x460, 0x481) || between(0x48a, 0x4bf);
-    const bool odd_is_upper = between(0x139, 0x148) || between(0x179, 0x17e);
-    return (even_is_upper && c % 2 == 0) || (odd_is_upper && c % 2 == 1) ? c + 1 : c;
-  }
-  if (between('a', 'z') || (between(0xe0, 0xfe) && c != 0xf7) || (between(0x3b1, 0x3c9) && c != 0x3c2) || between(0x430, 0x44f))
-    return c - 32;
-  if (between(0x450, 0x45f)) return c - 80;
-  if (c == 0x3c2) return 0x3a3;
-  if (c == 0xff) return 0x178;
-  if (c == 0xb5) return 0x39c;
-  const bool even_is_upper = between(0x100, 0x137) || between(0x14a, 0x177) || between(0x460, 0x481) || between(0x48a, 0x4bf);
-  const bool odd_is_upper = between(0x139, 0x148) || between(0x179, 0x17e);
-  return (even_is_upper && c % 2 == 1) || (odd_is_upper && c % 2 == 0 && c > 0x139) ? c - 1 : c;
+// Superscripts, subscripts and numbers in circles that count as one digit (Numeric_Type=Digit), beside the decimal digits.
+bool IsDigit(char32_t code) {
+  constexpr char32_t kRanges[][2] = {{0xb2, 0xb3},     {0xb9, 0xb9},     {0x1369, 0x1371}, {0x19da, 0x19da},
+                                     {0x2070, 0x2070}, {0x2074, 0x2079}, {0x2080, 0x2089}, {0x2460, 0x2468},
+                                     {0x2474, 0x247c}, {0x2488, 0x2490}, {0x24ea, 0x24ea}, {0x24f5, 0x24fd},
+                                     {0x24ff, 0x24ff}, {0x2776, 0x277e}, {0x2780, 0x2788}, {0x278a, 0x2792}};
+  return IsDecimal(code) ||
+         std::any_of(std::begin(kRanges), std::end(kRanges), [&](const auto& range) { return code >= range[0] && code <= range[1]; });
 }
 
-bool IsLetter(uint32_t c) { return ChangePoint(c, Case::kLower) != c || ChangePoint(c, Case::kUpper) != c || c == 0xdf || c >= 0x370; }
-
-void AppendPoint(uint32_t c, std::string* out) {
-  if (c < 0x80) {
-    *out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    *out += static_cast<char>(0xc0 | c >> 6);
-    *out += static_cast<char>(0x80 | (c & 63));
-  } else {
-    *out += static_cast<char>(0xe0 | c >> 12);
-    *out += static_cast<char>(0x80 | (c >> 6 & 63));
-    *out += static_cast<char>(0x80 | (c & 63));
-  }
-}
-
-// Upper case at the start of words (title) or of the text (capitalize), lower case elsewhere.
+// Upper case (as titles have it) at the start of words, or of the text only; lower case elsewhere.
 Text Titled(const Text& text, bool every_word) {
   Text out;
   bool inside = false;
   const std::string& bytes = text.bytes();
   for (size_t at = 0; at < bytes.size();) {
-    size_t size = 0;
-    const uint32_t point = PointAt(bytes, at, &size);
-    const bool letter = IsLetter(point);
-    out.Append(ChangeCase(text.Part(at, size), inside ? Case::kLower : Case::kUpper));
-    inside = every_word ? letter : true;
-    at += size;
+    const Utf8Character character = DecodeUtf8(bytes, at);
+    out.Append(ChangeCase(text.Part(at, character.size), inside ? Case::kLower : Case::kTitle));
+    inside = !every_word || IsCased(character.code);
+    at += character.size;
   }
   return out;
 }
@@ -103,26 +71,28 @@ Result<Value> Split(Environment& environment, const Text& text, std::string_view
   const std::string& bytes = text.bytes();
   std::vector<std::pair<size_t, size_t>> parts;  // begin, end
   if (separator == nullptr) {
+    const std::vector<size_t> offsets = CharacterOffsets(bytes);
+    const auto space = [&](size_t i) { return IsSpace(DecodeUtf8(bytes, offsets[i]).code); };
     size_t begin = 0;
-    size_t end = bytes.size();
+    size_t end = offsets.size() - 1;
     const auto skip = [&] {
-      while (begin < end && IsSpaceByte(bytes[begin])) ++begin;
-      while (end > begin && IsSpaceByte(bytes[end - 1])) --end;
+      while (begin < end && space(begin)) ++begin;
+      while (end > begin && space(end - 1)) --end;
     };
     for (skip(); begin < end; skip()) {
       size_t cut = from_right ? end : begin;
       if (left == 0) {
-        parts.emplace_back(begin, end);
+        parts.emplace_back(offsets[begin], offsets[end]);
         break;
       }
       --left;
       if (from_right) {
-        while (cut > begin && !IsSpaceByte(bytes[cut - 1])) --cut;
-        parts.emplace_back(cut, end);
+        while (cut > begin && !space(cut - 1)) --cut;
+        parts.emplace_back(offsets[cut], offsets[end]);
         end = cut;
       } else {
-        while (cut < end && !IsSpaceByte(bytes[cut])) ++cut;
-        parts.emplace_back(begin, cut);
+        while (cut < end && !space(cut)) ++cut;
+        parts.emplace_back(offsets[begin], offsets[cut]);
         begin = cut;
       }
     }
@@ -196,12 +166,31 @@ Result<Value> Replace(Environment& environment, const Text& text, const Argument
   return Value(std::move(out));
 }
 
+// The part of a text between the characters that two arguments name, as Python's slices count them; nothing when the first lies past
+// the end.
+std::optional<std::pair<size_t, std::string_view>> Bounded(const Text& text, const Arguments& arguments) {
+  const std::string_view bytes = text.bytes();
+  if (arguments.Get(1, "start") == nullptr && arguments.Get(2, "end") == nullptr) return std::pair(size_t{0}, bytes);
+  const std::vector<size_t> offsets = CharacterOffsets(bytes);
+  const auto n = static_cast<int64_t>(offsets.size() - 1);
+  const auto bound = [&](size_t place, std::string_view name, int64_t fallback) {
+    const int64_t index = IntArgument(arguments, place, name, fallback);
+    return index < 0 ? std::max<int64_t>(0, n + std::max(index, -n - 1)) : index;
+  };
+  const int64_t begin = bound(1, "start", 0);
+  const int64_t end = std::min(bound(2, "end", n), n);
+  if (begin > n || begin > end) return std::nullopt;
+  const size_t from = offsets[static_cast<size_t>(begin)];
+  return std::pair(static_cast<size_t>(begin), bytes.substr(from, offsets[static_cast<size_t>(end)] - from));
+}
+
 // startswith and endswith, of one string or a tuple of them.
 Result<Value> HasAffix(const Text& text, std::string_view name, const Arguments& arguments) {
   const Value* affix = arguments.Get(0, "prefix");
+  const auto part = Bounded(text, arguments);
   const auto holds = [&](const Value& value) {
     const std::string& wanted = value.text()->bytes();
-    return name == "startswith" ? text.bytes().starts_with(wanted) : text.bytes().ends_with(wanted);
+    return part && (name == "startswith" ? part->second.starts_with(wanted) : part->second.ends_with(wanted));
   };
   if (affix != nullptr && affix->text() != nullptr) return Value(holds(*affix));
   if (affix == nullptr || affix->list() == nullptr) return NeedsString(name);
@@ -216,15 +205,19 @@ Result<Value> HasAffix(const Text& text, std::string_view name, const Arguments&
 Result<Value> Search(const Text& text, std::string_view name, const Arguments& arguments) {
   const Text* wanted = TextArgument(arguments, 0, "sub");
   if (wanted == nullptr) return NeedsString(name);
-  const std::string& bytes = text.bytes();
+  const auto part = Bounded(text, arguments);
+  const std::string_view bytes = part ? part->second : std::string_view();
   if (name == "count") {
+    if (!part) return Value(int64_t{0});
+    if (wanted->empty()) return Value(static_cast<int64_t>(CountCharacters(bytes)) + 1);
     int64_t count = 0;
-    const size_t step = std::max<size_t>(wanted->bytes().size(), 1);
+    const size_t step = wanted->bytes().size();
     for (size_t at = bytes.find(wanted->bytes()); at != std::string::npos; at = bytes.find(wanted->bytes(), at + step)) ++count;
     return Value(count);
   }
-  const size_t at = name.starts_with('r') ? bytes.rfind(wanted->bytes()) : bytes.find(wanted->bytes());
-  if (at != std::string::npos) return Value(static_cast<int64_t>(CountCharacters(std::string_view(bytes).substr(0, at))));
+  size_t at = std::string::npos;
+  if (part) at = name.starts_with('r') ? bytes.rfind(wanted->bytes()) : bytes.find(wanted->bytes());
+  if (at != std::string::npos) return Value(static_cast<int64_t>(part->first + CountCharacters(bytes.substr(0, at))));
   if (name.ends_with("index")) return Error(Code::kInvalidArgument, fmt::format("{}(): not in the string", name));
   return Value(int64_t{-1});
 }
@@ -264,204 +257,43 @@ Result<Value> Partition(const Text& text, std::string_view name, const Arguments
 }
 
 // isdigit, isalpha, ...: of a string with at least one character.
-bool All(const Text& text, bool (*holds)(uint32_t)) {
+bool All(const Text& text, bool (*holds)(char32_t)) {
   const std::string& bytes = text.bytes();
   for (size_t at = 0; at < bytes.size();) {
-    size_t size = 0;
-    if (!holds(PointAt(bytes, at, &size))) return false;
-    at += size;
+    const Utf8Character character = DecodeUtf8(bytes, at);
+    if (!holds(character.code)) return false;
+    at += character.size;
   }
   return !bytes.empty();
 }
 
-// The part of a format between % and its letter.
-struct PercentSpec {
-  bool left = false;
-  bool plus = false;
-  bool space = false;
-  bool alternative = false;
-  bool zero = false;
-  int width = 0;
-  int precision = -1;
-};
-
-constexpr int kFormatWidthMax = 4096;
-
-Result<PercentSpec> ParsePercentSpec(std::string_view bytes, size_t* at) {
-  PercentSpec spec;
-  for (; *at < bytes.size(); ++*at) {
-    const char c = bytes[*at];
-    bool* flag = c == '-' ? &spec.left : c == '+' ? &spec.plus : c == ' ' ? &spec.space : c == '#' ? &spec.alternative : nullptr;
-    if (c == '0') flag = &spec.zero;
-    if (flag == nullptr) break;
-    *flag = true;
-  }
-  const auto number = [&] {
-    int value = 0;
-    for (; *at < bytes.size() && IsDigitByte(bytes[*at]); ++*at) value = std::min(10 * value + (bytes[*at] - '0'), kFormatWidthMax + 1);
-    return value;
-  };
-  spec.width = number();
-  if (*at < bytes.size() && bytes[*at] == '.') {
-    ++*at;
-    spec.precision = number();
-  }
-  if (std::max(spec.width, spec.precision) > kFormatWidthMax) {
-    return Error(Code::kInvalidArgument, fmt::format("a format wider than {}", kFormatWidthMax));
-  }
-  if (*at == bytes.size()) return Error(Code::kInvalidArgument, "a format that does not end");
-  return spec;
-}
-
-// The digits of a number with its sign, without padding. Empty when the letter does not fit the value.
-Result<std::string> PercentNumber(const PercentSpec& spec, char kind, const Value& value) {
-  double number = 0;
-  if (!value.Number(&number)) return Error(Code::kInvalidArgument, fmt::format("a format %{} of a {}", kind, value.TypeName()));
-  const int precision = spec.precision < 0 ? 6 : spec.precision;
-  std::string digits;
-  if (kind == 'd' || kind == 'i' || kind == 'u' || kind == 'x' || kind == 'X' || kind == 'o') {
-    int64_t integer = 0;
-    if (!value.Integer(&integer)) {
-      if (!(std::fabs(number) < 9e18) || kind == 'x' || kind == 'X' || kind == 'o') {
-        return Error(Code::kInvalidArgument, fmt::format("a format %{} of this float", kind));
-      }
-      integer = static_cast<int64_t>(number);
-    }
-    const uint64_t magnitude = integer < 0 ? uint64_t{0} - static_cast<uint64_t>(integer) : static_cast<uint64_t>(integer);
-    digits = kind == 'x'   ? fmt::format("{:x}", magnitude)
-             : kind == 'X' ? fmt::format("{:X}", magnitude)
-             : kind == 'o' ? fmt::format("{:o}", magnitude)
-                           : fmt::format("{}", magnitude);
-    if (spec.precision > static_cast<int>(digits.size())) digits.insert(0, static_cast<size_t>(spec.precision) - digits.size(), '0');
-    if (spec.alternative && (kind == 'x' || kind == 'X' || kind == 'o')) digits.insert(0, std::string("0") + kind);
-    if (integer < 0) return "-" + digits;
-  } else {
-    switch (kind) {
-      case 'f':
-      case 'F':
-        digits = fmt::format("{:.{}f}", number, precision);
-        break;
-      case 'e':
-        digits = fmt::format("{:.{}e}", number, precision);
-        break;
-      case 'E':
-        digits = fmt::format("{:.{}E}", number, precision);
-        break;
-      case 'g':
-        digits = fmt::format("{:.{}g}", number, precision);
-        break;
-      case 'G':
-        digits = fmt::format("{:.{}G}", number, precision);
-        break;
-      default:
-        return Error(Code::kInvalidArgument, fmt::format("a format %{}", kind));
-    }
-    if (digits.starts_with('-')) return digits;
-  }
-  return spec.plus ? "+" + digits : spec.space ? " " + digits : digits;
-}
-
-// One formatted value. It is trusted as the value is.
-Result<Text> PercentPiece(const PercentSpec& spec, char kind, const Value& value) {
-  Text piece;
-  if (kind == 's') {
-    piece = ToText(value);
-  } else if (kind == 'r') {
-    piece = Text(Repr(value), /*trusted=*/false);
-  } else {
-    BANTAM_ASSIGN(std::string digits, PercentNumber(spec, kind, value));
-    const size_t sign = digits.starts_with('-') || digits.starts_with('+') || digits.starts_with(' ') ? 1 : 0;
-    const auto width = static_cast<size_t>(spec.width);
-    if (spec.zero && !spec.left && digits.size() < width) digits.insert(sign, width - digits.size(), '0');
-    piece = Text(std::move(digits), /*trusted=*/true);
-  }
-  if ((kind == 's' || kind == 'r') && spec.precision >= 0) {
-    const std::vector<size_t> offsets = CharacterOffsets(piece.bytes());
-    piece = piece.Part(0, offsets[std::min(offsets.size() - 1, static_cast<size_t>(spec.precision))]);
-  }
-  const size_t missing = static_cast<size_t>(spec.width) - std::min(static_cast<size_t>(spec.width), CountCharacters(piece.bytes()));
-  const Text padding(std::string(missing, ' '), /*trusted=*/true);
-  Text padded;
-  if (!spec.left) padded.Append(padding);
-  padded.Append(piece);
-  if (spec.left) padded.Append(padding);
-  return padded;
-}
-
-// printf's formats, with positional values or one dict of named ones.
-Result<Value> PercentFormat(Environment& environment, const Text& text, const Arguments& arguments) {
-  List values = arguments.positional;
-  if (values.size() == 1 && values[0].is_tuple()) values = *values[0].list();
-  const std::string& bytes = text.bytes();
+// Columns of tabs, counted from the last line's start.
+Result<Value> ExpandTabs(Environment& environment, const Text& text, const Arguments& arguments) {
+  const int64_t width = std::clamp<int64_t>(IntArgument(arguments, 0, "tabsize", 8), 0, kTabMax);
   Text out;
-  size_t used = 0;
-  for (size_t at = 0; at < bytes.size();) {
-    const size_t mark = std::min(bytes.find('%', at), bytes.size());
-    out.AppendPart(text, at, mark - at);
-    if (mark == bytes.size()) break;
-    at = mark + 1;
-    const Value* value = nullptr;
-    if (at < bytes.size() && bytes[at] == '(') {
-      const size_t close = bytes.find(')', at);
-      if (close == std::string::npos) return Error(Code::kInvalidArgument, "a format without its )");
-      const std::string key = bytes.substr(at + 1, close - at - 1);
-      value = values.size() == 1 && values[0].dict() != nullptr ? values[0].dict()->Find(key) : arguments.Get(SIZE_MAX, key);
-      if (value == nullptr) return Error(Code::kInvalidArgument, fmt::format("a format of {}, which was not given", key));
-      at = close + 1;
+  int64_t column = 0;
+  for (size_t at = 0; at < text.bytes().size();) {
+    const Utf8Character character = DecodeUtf8(text.bytes(), at);
+    if (character.code == '\t') {
+      const int64_t spaces = width == 0 ? 0 : width - column % width;
+      BANTAM_TRY(environment.meter.Bytes(static_cast<uint64_t>(spaces)));
+      out.Append(Text(std::string(static_cast<size_t>(spaces), ' '), /*trusted=*/true));
+      column += spaces;
+    } else {
+      out.AppendPart(text, at, character.size);
+      column = character.code == '\n' || character.code == '\r' ? 0 : column + 1;
     }
-    BANTAM_ASSIGN(const PercentSpec spec, ParsePercentSpec(bytes, &at));
-    const char kind = bytes[at++];
-    if (kind == '%') {
-      out.Append(Text("%", /*trusted=*/true));
-      continue;
-    }
-    if (value == nullptr) {
-      if (used == values.size()) return Error(Code::kInvalidArgument, "a format with too few values");
-      value = &values[used++];
-    }
-    BANTAM_TRY(environment.meter.Bytes(value->weight() + static_cast<uint64_t>(spec.width)));
-    BANTAM_ASSIGN(const Text piece, PercentPiece(spec, kind, *value));
-    out.Append(piece);
-  }
-  return Value(std::move(out));
-}
-
-// "{} {0} {name}" without further formats.
-Result<Value> BraceFormat(Environment& environment, const Text& text, const Arguments& arguments) {
-  const std::string& bytes = text.bytes();
-  Text out;
-  size_t next = 0;
-  for (size_t at = 0; at < bytes.size();) {
-    const char c = bytes[at];
-    if ((c == '{' || c == '}') && at + 1 < bytes.size() && bytes[at + 1] == c) {
-      out.AppendPart(text, at, 1);
-      at += 2;
-      continue;
-    }
-    if (c != '{') {
-      out.AppendPart(text, at++, 1);
-      continue;
-    }
-    const size_t end = bytes.find('}', at);
-    if (end == std::string::npos) return Error(Code::kInvalidArgument, "format() of a string with an open brace");
-    const std::string field = bytes.substr(at + 1, end - at - 1);
-    size_t place = 0;
-    const bool number =
-        !field.empty() && std::from_chars(field.data(), field.data() + field.size(), place).ptr == field.data() + field.size();
-    const Value* value = field.empty() ? arguments.Get(next++, "") : number ? arguments.Get(place, "") : arguments.Get(SIZE_MAX, field);
-    if (value == nullptr) return Error(Code::kInvalidArgument, fmt::format("format() of {{{}}}, which was not given", field));
-    BANTAM_TRY(environment.meter.Bytes(ToText(*value).bytes().size()));
-    out.Append(ToText(*value));
-    at = end + 1;
+    at += character.size;
   }
   return Value(std::move(out));
 }
 
 constexpr std::string_view kStringMethods[] = {
-    "capitalize", "casefold",     "center",       "count",     "endswith", "find",    "format", "index",      "isalnum", "isalpha",
-    "isdecimal",  "isdigit",      "islower",      "isnumeric", "isspace",  "isupper", "join",   "ljust",      "lower",   "lstrip",
-    "partition",  "removeprefix", "removesuffix", "replace",   "rfind",    "rindex",  "rjust",  "rpartition", "rsplit",  "rstrip",
-    "split",      "splitlines",   "startswith",   "strip",     "swapcase", "title",   "upper",  "zfill"};
+    "capitalize", "casefold", "center",  "count",      "endswith", "expandtabs", "find",         "format",       "index",
+    "isalnum",    "isalpha",  "isascii", "isdecimal",  "isdigit",  "islower",    "isnumeric",    "isspace",      "istitle",
+    "isupper",    "join",     "ljust",   "lower",      "lstrip",   "partition",  "removeprefix", "removesuffix", "replace",
+    "rfind",      "rindex",   "rjust",   "rpartition", "rsplit",   "rstrip",     "split",        "splitlines",   "startswith",
+    "strip",      "swapcase", "title",   "upper",      "zfill"};
 constexpr std::string_view kDictMethods[] = {"clear", "copy", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"};
 constexpr std::string_view kListMethods[] = {"append", "clear", "copy",   "count",   "extend", "index",
                                              "insert", "pop",   "remove", "reverse", "sort"};
@@ -475,20 +307,27 @@ bool Knows(const Names& names, std::string_view name) {
 
 Text ChangeCase(const Text& text, Case wanted) {
   Text out;
+  bool after_letter = false;
   text.ForEachRun([&](std::string_view bytes, bool trusted) {
     std::string changed;
     for (size_t at = 0; at < bytes.size();) {
-      size_t size = 0;
-      const uint32_t point = PointAt(bytes, at, &size);
-      const uint32_t other = ChangePoint(point, wanted);
-      if (wanted == Case::kUpper && point == 0xdf) {
-        changed += "SS";
-      } else if (size == 1 ? other == point || point >= 0x80 : other == point) {
-        changed += bytes.substr(at, size);
+      const Utf8Character character = DecodeUtf8(bytes, at);
+      const std::string_view rest = bytes.substr(at + character.size);
+      // A sigma that ends a word has a small letter of its own.
+      const bool ends_word = after_letter && (rest.empty() || !IsCased(DecodeUtf8(rest, 0).code));
+      if (character.malformed()) {
+        changed += bytes[at];
+      } else if (wanted == Case::kUpper) {
+        AppendUpper(character.code, &changed);
+      } else if (wanted == Case::kTitle) {
+        AppendTitle(character.code, &changed);
+      } else if (character.code == 0x3a3 && ends_word) {
+        AppendUtf8(0x3c2, &changed);
       } else {
-        AppendPoint(other, &changed);
+        AppendLower(character.code, &changed);
       }
-      at += size;
+      after_letter = IsCased(character.code);
+      at += character.size;
     }
     out.Append(Text(std::move(changed), trusted));
   });
@@ -501,9 +340,7 @@ Text Strip(const Text& text, const Text* characters, Sides sides) {
   const auto goes = [&](size_t i) {
     const std::string_view character = std::string_view(bytes).substr(offsets[i], offsets[i + 1] - offsets[i]);
     if (characters != nullptr) return characters->bytes().find(character) != std::string::npos;
-    return (character.size() == 1 && IsSpaceByte(character[0])) || character == "\xc2\xa0" || character == "\xc2\x85" ||
-           character == "\xe3\x80\x80" || character == "\xe2\x80\xa8" || character == "\xe2\x80\xa9" ||
-           (character.starts_with("\xe2\x80") && character.size() == 3 && static_cast<unsigned char>(character[2]) <= 0x8a);
+    return IsSpace(DecodeUtf8(character, 0).code);
   };
   size_t begin = 0;
   size_t end = offsets.size() - 1;
@@ -554,11 +391,15 @@ Result<Value> CallMethod(Environment& environment, const Text& text, std::string
     if (name == "removesuffix" && text.bytes().ends_with(first->bytes())) return Value(text.Part(0, size - affix));
     return Value(text);
   }
-  if (name == "isdigit" || name == "isdecimal" || name == "isnumeric")
-    return Value(All(text, [](uint32_t c) { return c >= '0' && c <= '9'; }));
+  if (name == "isdecimal") return Value(All(text, IsDecimal));
+  if (name == "isdigit") return Value(All(text, IsDigit));
+  if (name == "isnumeric") return Value(All(text, IsNumeric));
   if (name == "isalpha") return Value(All(text, IsLetter));
-  if (name == "isalnum") return Value(All(text, [](uint32_t c) { return IsLetter(c) || (c >= '0' && c <= '9'); }));
-  if (name == "isspace") return Value(!text.empty() && Strip(text, nullptr, Sides::kBoth).empty());
+  if (name == "isalnum") return Value(All(text, [](char32_t c) { return IsLetter(c) || IsNumeric(c); }));
+  if (name == "isascii") return Value(text.empty() || All(text, [](char32_t c) { return c < 0x80; }));
+  if (name == "istitle") return Value(Titled(text, true).bytes() == text.bytes() && ChangeCase(text, Case::kLower).bytes() != text.bytes());
+  if (name == "expandtabs") return ExpandTabs(environment, text, arguments);
+  if (name == "isspace") return Value(All(text, IsSpace));
   if (name == "islower" || name == "isupper")
     return CallTest(environment, name.substr(2), Value(text), {}).ok() ? Value(*CallTest(environment, name.substr(2), Value(text), {}))
                                                                        : Value(false);

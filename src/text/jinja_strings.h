@@ -9,8 +9,8 @@
 
 namespace bantam::jinja {
 
-enum class Case : uint8_t { kLower, kUpper };
-// Of Latin, Greek and Cyrillic letters. Bytes keep their trust where the length stays.
+enum class Case : uint8_t { kLower, kUpper, kTitle };
+// Each run of bytes keeps its trust.
 Text ChangeCase(const Text& text, Case wanted);
 
 enum class Sides : uint8_t { kLeft, kRight, kBoth };

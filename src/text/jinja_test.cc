@@ -53,7 +53,7 @@ void CheckCases(const std::string& folder, size_t expected_count) {
   }
 }
 
-TEST(JinjaReference, CommittedTemplates) { CheckCases(std::string(BANTAM_TEST_DATA) + "/templates", 70); }
+TEST(JinjaReference, CommittedTemplates) { CheckCases(std::string(BANTAM_TEST_DATA) + "/templates", 72); }
 
 TEST(JinjaReference, AllTemplates) {
   const std::string folder = std::string(BANTAM_SHARED) + "/golden/templates";
@@ -249,6 +249,17 @@ TEST(Jinja, LimitsHold) {
   std::string sum = "{{ 1";
   for (int i = 0; i < 5000; ++i) sum += " + 1";
   EXPECT_TRUE(Rendered(sum + " }}").starts_with("error: template line 1: nested deeper than 200"));
+}
+
+TEST(Jinja, TimeIsLimited) {
+  const auto parsed = Template::Parse("{% for i in range(90000) %}{% endfor %}");
+  ASSERT_TRUE(parsed.ok());
+  RenderOptions options;
+  EXPECT_TRUE(parsed->Render(Dict(), options).ok());
+  options.limits.time_ms = -1;  // over before it begins
+  const auto rendered = parsed->Render(Dict(), options);
+  ASSERT_FALSE(rendered.ok());
+  EXPECT_EQ(rendered.error().code(), Code::kExhausted);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "text/unicode.h"
 #include "text/utf8.h"
 
 namespace bantam::jinja {
@@ -24,25 +25,29 @@ std::string FloatText(double d) {
   return text;
 }
 
+// As Python's repr: what is not printable becomes an escape.
 std::string Quoted(const std::string& bytes) {
+  constexpr PropertySet kUnprintable = kOther | kSeparator;
   const char quote = bytes.find('\'') != std::string::npos && bytes.find('"') == std::string::npos ? '"' : '\'';
   std::string out(1, quote);
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
+  for (size_t at = 0; at < bytes.size();) {
+    const char c = bytes[at];
+    const Utf8Character character = DecodeUtf8(bytes, at);
+    const char* known = c == '\n' ? "\\n" : c == '\r' ? "\\r" : c == '\t' ? "\\t" : nullptr;
     if (c == quote || c == '\\') {
       out += '\\';
       out += c;
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\x{:02x}", byte);
+    } else if (known != nullptr) {
+      out += known;
+    } else if (c == ' ' || character.malformed() || (PropertiesOf(character.code) & kUnprintable) == 0) {
+      out.append(bytes, at, character.size);
     } else {
-      out += c;
+      const auto code = static_cast<uint32_t>(character.code);
+      out += code < 0x100     ? fmt::format("\\x{:02x}", code)
+             : code < 0x10000 ? fmt::format("\\u{:04x}", code)
+                              : fmt::format("\\U{:08x}", code);
     }
+    at += character.size;
   }
   return out + quote;
 }
@@ -126,6 +131,8 @@ class JsonWriter {
       out_ += std::isnan(*d) ? "NaN" : std::isinf(*d) ? (*d < 0 ? "-Infinity" : "Infinity") : FloatText(*d);
     } else if (const Text* text = value.text()) {
       PutJsonString(text->bytes(), style_.ascii, &out_);
+    } else if (value.is_generator()) {
+      return Error(Code::kInvalidArgument, "a generator is no JSON; make a list of it first");
     } else if (const List* list = value.list()) {
       return PutList(*list, depth);
     } else if (const Dict* dict = value.dict()) {
@@ -335,7 +342,7 @@ std::string_view Value::TypeName() const {
   if (as_int() != nullptr) return "int";
   if (as_float() != nullptr) return "float";
   if (text() != nullptr) return "string";
-  if (list() != nullptr) return is_tuple() ? "tuple" : "list";
+  if (list() != nullptr) return generator_ ? "generator" : is_tuple() ? "tuple" : "list";
   if (dict() != nullptr) return "dict";
   if (name_space() != nullptr) return "namespace";
   return "function";

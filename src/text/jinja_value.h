@@ -98,12 +98,13 @@ class Value {
   const Callable* callable() const { return Pointer<std::shared_ptr<const Callable>>(); }
   bool is_tuple() const { return tuple_; }
   bool is_markup() const { return markup_; }
-  // The same list as Python's generator of its elements: true even if there are none.
+  // The same list as Python's generator of its elements: true even if there are none, without a length, and no JSON.
   Value AsGenerator() const {
     Value generator = *this;
     generator.generator_ = true;
     return generator;
   }
+  bool is_generator() const { return generator_; }
   const std::string& undefined_name() const { return std::get<Undefined>(storage_).name; }
   // Containers within containers, itself included; 0 for others.
   size_t depth() const { return depth_; }

@@ -113,13 +113,13 @@ CallStart FindCallStart(CallFormat format, std::string_view text) {
   const size_t begin = text.find_first_not_of(kSpace);
   if (begin == std::string::npos) return {};
   const std::string_view rest = text.substr(begin);
-  static constexpr std::string_view kInner[] = {"[ARGS]", "[CALL_ID]"};
-  const auto is_inner = [](std::string_view at) {
-    return std::any_of(std::begin(kInner), std::end(kInner), [&](std::string_view marker) {
-      return at.starts_with(marker) || (at.size() < marker.size() && at.size() > 1 && marker.starts_with(at));
-    });
-  };
-  if (rest[0] == '{' || (rest[0] == '[' && !is_inner(rest))) return {begin, false};
+  if (format == CallFormat::kMistral && rest[0] == '[') {
+    for (const std::string_view inner : {std::string_view("[ARGS]"), std::string_view("[CALL_ID]")}) {
+      if (rest.starts_with(inner)) return {std::string::npos, true};  // a call without a name
+      if (inner.starts_with(rest)) return {};
+    }
+  }
+  if (rest[0] == '{' || rest[0] == '[') return {begin, false};
   // Code goes on to the end of the answer.
   if (format == CallFormat::kPythonTag) return {};
   if (format != CallFormat::kMistral) return {std::string::npos, true};
