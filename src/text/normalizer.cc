@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "text/byte_level.h"
 #include "text/normal_form.h"
 #include "text/unicode.h"
 #include "text/utf8.h"
@@ -237,6 +238,9 @@ Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, MatchWork
       break;
     case NormalizerStep::Kind::kCharsmap:
       *text = prepared.map->Apply(*text);
+      break;
+    case NormalizerStep::Kind::kByteLevel:
+      *text = ToByteLevel(*text);
       break;
     case NormalizerStep::Kind::kSentencePiece:
       *text = SentencePieceSpaces(step, place, *text);

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <string>
 
+#include "text/byte_level.h"
+
 namespace bantam {
 namespace {
 
@@ -59,6 +61,9 @@ void PreTokenizer::Walk(size_t index, std::string_view text, bool first, MatchWo
       Walk(index + 1, spaced, first, work, sink);
       return;
     }
+    case SplitStep::Kind::kByteLevel:
+      Walk(index + 1, ToByteLevel(text), first, work, sink);
+      return;
     case SplitStep::Kind::kMetaspace:
       WalkMetaspace(index, text, first, work, sink);
       return;

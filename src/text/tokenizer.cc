@@ -298,8 +298,10 @@ void Tokenizer::AppendRaw(uint32_t token, bool special, std::string* bytes) cons
   const std::string_view text = spec_->Text(token);
   switch (spec_->types[token]) {
     case TokenType::kNormal:
-    case TokenType::kUserDefined:
     case TokenType::kUnused:
+      if (!spec_->decode.byte_level || !AppendFromByteLevel(text, bytes)) *bytes += text;
+      return;
+    case TokenType::kUserDefined:
       *bytes += text;
       return;
     case TokenType::kByte:

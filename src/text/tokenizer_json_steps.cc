@@ -189,6 +189,9 @@ Status ReadNormalizer(const Json& json, TokenizerSpec* spec) {
     if (JsonFlag(json, "strip_right", true)) add(NormalizerStep::Kind::kStripRight);
   } else if (type == "Prepend") {
     add(NormalizerStep::Kind::kPrepend, JsonText(json, "prepend").value_or(std::string(kSpaceMark)));
+  } else if (type == "ByteLevel") {
+    add(NormalizerStep::Kind::kByteLevel);
+    spec->decode.byte_level = true;
   } else if (type == "Nmt") {
     add(NormalizerStep::Kind::kNmt);
   } else if (type == "Replace") {
@@ -206,8 +209,14 @@ Status ReadNormalizer(const Json& json, TokenizerSpec* spec) {
 Status ReadPreTokenizer(const Json& json, TokenizerSpec* spec) {
   if (json.is_null()) return Ok();
   const std::string type = TypeOf(json);
-  // Behind it texts are written in the byte-level alphabet, which steps behind it would see.
-  if (spec->byte_level) return Error(Code::kUnsupported, fmt::format("pre-tokenizer {} behind ByteLevel is not known to this build", type));
+  if (spec->byte_level) {
+    // Steps behind ByteLevel see its alphabet: they, the tokens and their merges stay in it.
+    SplitStep step;
+    step.kind = SplitStep::Kind::kByteLevel;
+    spec->splits.push_back(std::move(step));
+    spec->byte_level = false;
+    spec->decode.byte_level = true;
+  }
   if (type == "Sequence") {
     for (const Json& step : ListAt(json, "pretokenizers")) {
       BANTAM_TRY(ReadPreTokenizer(step, spec));

@@ -55,7 +55,8 @@ struct NormalizerStep {
     kBertIdeographs,  // spaces round CJK ideographs
     kNmt,             // SentencePiece's clean-up of control characters and spaces
     kCharsmap,        // `pattern` is SentencePiece's precompiled map
-    kSentencePiece    // spaces collapsed, prefixed and marked as the flags say
+    kSentencePiece,   // spaces collapsed, prefixed and marked as the flags say
+    kByteLevel        // bytes as characters of the byte-level alphabet
   };
   Kind kind;
   std::string pattern;
@@ -72,6 +73,7 @@ struct SplitStep {
   enum class Kind : uint8_t {
     kPattern,      // at the matches of a regular expression
     kPrefixSpace,  // a space goes in front of each part that begins with none
+    kByteLevel,    // bytes become characters of the byte-level alphabet, which later steps see
     kMetaspace     // spaces become `mark`, one goes in front as `prefix` says; with `split` each mark begins a part
   };
   enum class Behavior : uint8_t { kIsolated, kRemoved, kMergedWithPrevious, kMergedWithNext, kContiguous };
@@ -97,6 +99,7 @@ struct AddedToken {
 struct DecodeStyle {
   std::string space_mark;         // reads as a space, empty: none
   bool strip_space = false;       // one space at the beginning goes
+  bool byte_level = false;        // tokens are written in the byte-level alphabet, and the spec is not byte_level
   std::string word_end;           // suffix of tokens that end a word, which becomes a space ("</w>")
   bool word_pieces = false;       // a space in front of tokens with U+2581, none of the text
   bool tidy_punctuation = false;  // no space in front of punctuation and contractions
