@@ -127,6 +127,7 @@ Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokeni
     ++result.decode_steps;
   }
   emit(stops.Push(stream.Finish()));
+  if (stops.stopped()) result.reason = StopReason::kStopString;
   emit(stops.Finish());
   return result;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,7 +13,7 @@
 
 namespace bantam {
 
-// Longest call of tools that is waited for; a longer one is content.
+// Longest call of tools, in bytes; what is longer is content.
 inline constexpr size_t kCallBytesMax = size_t{1} << 20;
 
 // A stretch of output between two markers.
@@ -55,46 +56,66 @@ class OutputParser {
   OutputParser(const OutputParser&) = delete;
   OutputParser& operator=(const OutputParser&) = delete;
 
-  // What is certain after these bytes, beyond what was said before. Malformed calls are content. White space round sections is dropped.
+  // What is certain after these bytes, beyond what was said before: the same however the answer is cut. Malformed calls are content. White
+  // space round sections is dropped.
   Output Push(std::string_view text);
   Output Finish();
 
  private:
-  enum class State : uint8_t { kContent, kSection, kHeader, kMessage, kBareJson };
+  enum class State : uint8_t { kContent, kReasoning, kCall, kHeader, kMessage, kBareJson };
 
-  // Each does one step on pending_ and says whether there may be more.
+  // How far the body of a call has been looked at: its end is one outside of texts in quotes.
+  struct BodyScan {
+    size_t at = 0;
+    size_t depth = 0;
+    char quote = 0;
+    bool json = false;  // `at` is behind the first bracket
+  };
+  struct BodyEnd {
+    bool hopeless = false;                   // no call, whatever comes
+    size_t body = std::string_view::npos;    // where it ends, npos if that is not known yet
+    size_t behind = std::string_view::npos;  // its closing marker
+  };
+
+  // Each does one step on Rest() and says whether there may be more.
   bool StepContent(bool last, Output* out);
-  bool StepSection(bool last, Output* out);
+  bool StepReasoning(bool last, Output* out);
+  bool StepCall(bool last, Output* out);
   bool StepHeader(bool last);
   bool StepMessage(bool last, Output* out);
   bool StepBareJson(bool last, Output* out);
 
+  std::string_view Rest() const { return std::string_view(pending_).substr(at_); }
   void Advance(bool last, Output* out);
-  void Enter(State state);
+  void Open(const OutputSection& section, bool from_reasoning);
   void EmitContent(std::string_view text, Output* out);
   void EmitReasoning(std::string_view text, Output* out);
-  bool EmitCalls(CallFormat format, std::string_view body, Output* out);
+  bool EmitCalls(CallFormat format, std::string_view body, bool only_known, Output* out);
   void EndSegment();
-  // Where the JSON value ends that begins behind `from` in pending_, npos while it is open.
-  size_t JsonEnd(size_t from);
+  bool MayBeRecipient(std::string_view name, bool complete) const;
+  BodyEnd FindBodyEnd(const OutputSection& section);
+  BodyEnd ScanJson(std::string_view close, size_t from, bool single_quotes);
+  BodyEnd FindGemmaEnd(std::string_view close);
+  BodyEnd FindTextEnd(std::string_view close, std::span<const std::string_view> before);
 
   OutputDialect dialect_;
   Json tools_;
-  std::vector<std::string> opens_;   // markers that end content
-  std::vector<std::string> closes_;  // markers that end a message in channels, or to a recipient
+  std::vector<std::string> opens_;     // markers that end content
+  std::vector<std::string> thoughts_;  // and those that end reasoning: calls
+  std::vector<std::string> closes_;    // and a message in channels, or to a recipient
   State state_ = State::kContent;
-  const OutputSection* section_ = nullptr;  // of kSection
-  std::string header_;                      // of kMessage: who it goes to
+  const OutputSection* section_ = nullptr;    // of kReasoning and kCall
+  const OutputSection* reasoning_ = nullptr;  // that a call stands in
+  std::string recipient_;                     // of kMessage
   OutputSection::Kind message_ = OutputSection::Kind::kContent;
   std::string pending_;
+  size_t at_ = 0;  // what is in front of it is done
+  BodyScan scan_;
+  size_t malformed_ = 0;       // calls that were none
   std::string space_;          // white space that waits for more of its segment
   bool segment_empty_ = true;  // nothing but white space so far
   bool trim_start_ = false;    // white space at the start of the segment goes
   bool answer_empty_ = true;   // nothing was said yet
-  // Of JsonEnd: how far it has looked.
-  size_t json_at_ = 0;
-  size_t json_depth_ = 0;
-  bool json_text_ = false;
 };
 
 }  // namespace bantam

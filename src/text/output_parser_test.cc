@@ -28,10 +28,14 @@ struct Case {
   std::vector<ToolCall> calls;
 };
 
+// Tools of these names; get's parameters are known.
 Json Tools() {
-  return ParseJson(R"([{"type":"function","function":{"name":"get","parameters":{"type":"object","properties":{
-      "zip":{"type":"string"},"n":{"type":"integer"}}}}}])")
-      .value();
+  Json tools = Json::array();
+  for (const char* name : {"a", "b", "f", "special_function"}) tools.push_back({{"type", "function"}, {"function", {{"name", name}}}});
+  tools.push_back(ParseJson(R"({"type":"function","function":{"name":"get","parameters":{"type":"object","properties":{
+      "zip":{"type":"string"},"n":{"type":"integer"},"u":{"anyOf":[{"type":"string"},{"type":"null"}]}}}}})")
+                      .value());
+  return tools;
 }
 
 struct Whole {
@@ -397,14 +401,226 @@ TEST(OutputParser, WhatIsMalformedStaysContent) {
   for (const Case& c : cases) Check(c);
 }
 
+// A marker in a text between quotes is none, and one that is only spoken of neither.
+TEST(OutputParser, MarkersInsideTextsAreTexts) {
+  const std::string spoken = R"({"s":"a </tool_call> b"})";
+  const Case cases[] = {
+      {"Hermes",
+       kHermes,
+       {},
+       "",
+       "<tool_call>\n{\"name\": \"f\", \"arguments\": " + spoken + "}\n</tool_call>",
+       "",
+       "",
+       {{"", "f", spoken}}},
+      {"Qwen3-Coder",
+       kHermes + "<function=",
+       {},
+       "",
+       "<tool_call>\n<function=f>\n<parameter=s>\nuse </function>, </tool_call> and </parameter> "
+       "here\n</parameter>\n</function>\n</tool_call>",
+       "",
+       "",
+       {{"", "f", R"({"s":"use </function>, </tool_call> and </parameter> here"})"}}},
+      {"functionary",
+       "<function=",
+       {},
+       "",
+       "<function=f>{\"s\": \"<b></function></b>\"}</function>",
+       "",
+       "",
+       {{"", "f", R"({"s":"<b></function></b>"})"}}},
+      {"LFM2",
+       "",
+       {"<|tool_call_start|>", "<|tool_call_end|>"},
+       "",
+       "<|tool_call_start|>[f(s='<|tool_call_end|>')]<|tool_call_end|>",
+       "",
+       "",
+       {{"", "f", R"({"s":"<|tool_call_end|>"})"}}},
+      {"Gemma 4",
+       "<|tool_call><|channel>thought",
+       {},
+       "",
+       "<|tool_call>call:f{s:<|\"|>a <tool_call|> b<|\"|>}<tool_call|>",
+       "",
+       "",
+       {{"", "f", R"({"s":"a <tool_call|> b"})"}}},
+      {"Mistral",
+       "[TOOL_CALLS][ARGS]",
+       {},
+       "",
+       "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"s\": \"[ARGS] ]\"}}]",
+       "",
+       "",
+       {{"", "f", R"({"s":"[ARGS] ]"})"}}},
+      {"DeepSeek",
+       kCallsBegin,
+       {},
+       "",
+       kCallsBegin + kCallBegin + "f" + kCallSep + "{\"s\": \"```json\\n{}\\n```\"}" + kCallEnd + kCallsEnd,
+       "",
+       "",
+       {{"", "f", R"({"s":"```json\n{}\n```"})"}}},
+      {"harmony",
+       kChannels,
+       {},
+       "",
+       "<|channel|>commentary to=functions.f<|message|>{\"s\": \"a <|end|> b\"}<|call|>",
+       "",
+       "",
+       {{"", "f", R"({"s":"a <|end|> b"})"}}},
+      {"functionary 3.2", ">>>all", {}, ">>>", "f\n{\"s\": \">>> print(1)\"}", "", "", {{"", "f", "{\"s\":\">>> print(1)\"}"}}},
+      {"a prompt of Python",
+       ">>>all",
+       {},
+       ">>>",
+       "all\nTry:\n>>> print(1)\n1\n>>>>>>> b\nok>>>get\n{}",
+       "Try:\n>>> print(1)\n1\n>>>>>>> b\nok",
+       "",
+       {{"", "get", "{}"}}},
+      {"spoken of",
+       kHermes + kThink,
+       {},
+       "",
+       "The <tool_call> tag and <think> too.\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>",
+       "The <tool_call> tag and <think> too.",
+       "",
+       {{"", "f", "{}"}}},
+      {"not closed, then again",
+       kHermes,
+       {},
+       "",
+       "<tool_call>\n{\"name\": \"a\"}\n<tool_call>\n{\"name\": \"b\"}\n</tool_call>",
+       "<tool_call>\n{\"name\": \"a\"}",
+       "",
+       {{"", "b", "{}"}}},
+      {"a channel that is spoken of",
+       kChannels,
+       {},
+       "",
+       "<|channel|>final<|message|>The token <|start|> begins.<|return|>",
+       "The token <|start|> begins.",
+       "",
+       {}},
+      {"XML in an answer",
+       "<think></think><response>",
+       {},
+       "",
+       "Here: <response> <ok/> </response> done",
+       "Here: <response> <ok/> </response> done",
+       "",
+       {}},
+  };
+  for (const Case& c : cases) Check(c);
+}
+
+TEST(OutputParser, WhatModelsDoBesides) {
+  const Case cases[] = {
+      {"JSON about somebody", "", {}, "", "{\"name\": \"Alice\", \"age\": 30}", "{\"name\": \"Alice\", \"age\": 30}", "", {}},
+      {"a call ends the thinking",
+       kHermes + kThink,
+       {},
+       "<think>\n",
+       "Hm.\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>",
+       "",
+       "Hm.",
+       {{"", "f", "{}"}}},
+      {"thinking of a call", kHermes + kThink, {}, "", "<think>I could <tool_call> now.</think>No.", "No.", "I could <tool_call> now.", {}},
+      {"several behind a tag",
+       "<|python_tag|>",
+       {},
+       "",
+       "<|python_tag|>{\"name\": \"a\"}; {\"name\": \"b\", \"parameters\": {\"s\": \"};\"}}",
+       "",
+       "",
+       {{"", "a", "{}"}, {"", "b", R"({"s":"};"})"}}},
+      {"harmony to itself",
+       kChannels,
+       {},
+       "",
+       "<|channel|>commentary "
+       "to=assistant<|channel|>analysis<|message|>I'm\nthinking<|end|><|start|>assistant<|channel|>final<|message|>Hello",
+       "Hello",
+       "I'm\nthinking",
+       {}},
+      {"harmony without arguments",
+       kChannels,
+       {},
+       "",
+       "<|channel|>commentary to=functions.f<|message|><|call|>",
+       "",
+       "",
+       {{"", "f", "{}"}}},
+      {"harmony, plain", kChannels, {}, "<|start|>assistant", "assistants help people.", "assistants help people.", "", {}},
+      {"harmony, a letter", kChannels, {}, "<|start|>assistant", "a", "a", "", {}},
+      {"a stray close",
+       kHermes + "<function=",
+       {},
+       "",
+       "Let me.\n<function=f>\n<parameter=s>\n1\n</parameter>\n</function>\n</tool_call>",
+       "Let me.",
+       "",
+       {{"", "f", R"({"s":1})"}}},
+      {"texts by their schema",
+       kHermes + "<function=",
+       {},
+       "",
+       "<tool_call><function=get><parameter=u>\n456\n</parameter></function></tool_call>",
+       "",
+       "",
+       {{"", "get", R"({"u":"456"})"}}},
+      {"the last end left out",
+       kHermes + "<function=",
+       {},
+       "",
+       "<tool_call><function=f>\n<parameter=s>\nx\n</function></tool_call>",
+       "",
+       "",
+       {{"", "f", R"({"s":"x"})"}}},
+      {"two in one",
+       kHermes,
+       {},
+       "",
+       "<tool_call>{\"name\":\"a\"}\n{\"name\":\"b\"}</tool_call>",
+       "",
+       "",
+       {{"", "a", "{}"}, {"", "b", "{}"}}},
+      {"no arguments", kHermes, {}, "", "<tool_call>{\"name\":\"a\",\"arguments\":\"\"}</tool_call>", "", "", {{"", "a", "{}"}}},
+      {"Python's texts",
+       "",
+       {"<|tool_call_start|>", "<|tool_call_end|>"},
+       "",
+       R"(<|tool_call_start|>[get-time(s="\033[1m\ud83d\ude00")]<|tool_call_end|>)",
+       "",
+       "",
+       {{"", "get-time", "{\"s\":\"\\u001b[1m\xf0\x9f\x98\x80\"}"}}},
+  };
+  for (const Case& c : cases) Check(c);
+}
+
+// Arguments that nobody could read again are no call.
+TEST(OutputParser, LimitsHoldForEveryNotation) {
+  std::string many = "<|tool_call>call:f{a0:1";
+  for (int i = 1; i <= 20'000; ++i) many += ",a" + std::to_string(i) + ":1";
+  many += "}<tool_call|>";
+  OutputParser parser(OutputDialect::Detect("<|tool_call>", WithTokens({})), {});
+  Whole whole;
+  whole.Add(parser.Push(many));
+  whole.Add(parser.Finish());
+  EXPECT_TRUE(whole.calls.empty());
+  EXPECT_EQ(whole.content.size(), many.size());
+}
+
 TEST(OutputParser, ContentIsNotHeldBack) {
   OutputParser parser(OutputDialect::Detect(kHermes + kThink, WithTokens({})), {});
   EXPECT_EQ(parser.Push("Hello").content, "Hello");
   EXPECT_EQ(parser.Push(" a < b").content, " a < b");
   EXPECT_EQ(parser.Push(" <to").content, "") << "may become a marker";
   EXPECT_EQ(parser.Push("p>").content, " <top>");
-  EXPECT_EQ(parser.Push("<think>so").reasoning, "so");
-  EXPECT_EQ(parser.Push(" on</").reasoning, " on");
+  OutputParser thinking(OutputDialect::Detect(kHermes + kThink, WithTokens({})), {});
+  EXPECT_EQ(thinking.Push("<think>so").reasoning, "so");
+  EXPECT_EQ(thinking.Push(" on</").reasoning, " on");
 }
 
 TEST(OutputParser, WithoutToolsJsonIsContentAtOnce) {

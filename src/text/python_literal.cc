@@ -10,6 +10,8 @@ namespace bantam {
 namespace {
 
 constexpr int kDepthMax = 64;
+// Members of an object: they are kept in order, in a list that is searched.
+constexpr size_t kMembersMax = 1000;
 
 // What both notations share. Each Parse function moves past what it read and returns false where it is malformed.
 class Reader {
@@ -84,12 +86,12 @@ class Python {
     const bool list = in_.Take("[");
     do {
       if (list && in_.Peek() == ']') break;
-      std::string name = in_.Name(".");
+      std::string name = in_.Name(".-");
       Json arguments = Json::object();
       if (name.empty() || !in_.Take("(")) return false;
       while (!in_.Take(")")) {
         const std::string key = in_.Name("");
-        if (key.empty() || !in_.Take("=") || !Value(/*depth=*/0, &arguments[key])) return false;
+        if (key.empty() || arguments.size() >= kMembersMax || !in_.Take("=") || !Value(/*depth=*/0, &arguments[key])) return false;
         if (!in_.Take(",") && in_.Peek() != ')') return false;
       }
       calls->emplace_back(std::move(name), std::move(arguments));
@@ -124,7 +126,7 @@ class Python {
     while (!in_.Take(end)) {
       value->push_back(nullptr);
       if (!Value(depth + 1, &value->back())) return false;
-      if (!in_.Take(",") && !in_.Rest().starts_with(end) && in_.Peek() != end[0]) return false;
+      if (!in_.Take(",") && in_.Peek() != end[0]) return false;
     }
     return true;
   }
@@ -136,7 +138,7 @@ class Python {
       Json key;
       if (!Value(depth + 1, &key)) return false;
       const std::string name = key.is_string() ? key.get<std::string>() : DumpJson(key, /*indent=*/-1);
-      if (!in_.Take(":") || !Value(depth + 1, &(*value)[name])) return false;
+      if (value->size() >= kMembersMax || !in_.Take(":") || !Value(depth + 1, &(*value)[name])) return false;
       if (!in_.Take(",") && in_.Peek() != '}') return false;
     }
     return true;
@@ -166,13 +168,21 @@ class Python {
     if (*at + 1 >= rest.size()) return false;
     const char letter = rest[*at + 1];
     *at += 2;
-    constexpr std::string_view kNames = "nrtbf0\\'\"/";
-    constexpr std::string_view kMeanings("\n\r\t\b\f\0\\'\"/", 10);
+    constexpr std::string_view kNames = "nrtbf\\'\"/";
+    constexpr std::string_view kMeanings = "\n\r\t\b\f\\'\"/";
     if (const size_t named = kNames.find(letter); named != std::string_view::npos) {
       *text += kMeanings[named];
       return true;
     }
     if (letter == '\n') return true;
+    if (letter >= '0' && letter <= '7') {
+      uint32_t octal = static_cast<uint32_t>(letter - '0');
+      for (int more = 0; more < 2 && *at < rest.size() && rest[*at] >= '0' && rest[*at] <= '7'; ++more, ++*at) {
+        octal = octal * 8 + static_cast<uint32_t>(rest[*at] - '0');
+      }
+      AppendUtf8(octal, text);
+      return true;
+    }
     const size_t digits = letter == 'x' ? 2 : letter == 'u' ? 4 : letter == 'U' ? 8 : 0;
     if (digits == 0) {
       // As in Python, an unknown escape stays.
@@ -184,8 +194,16 @@ class Python {
     const std::string_view hex = rest.substr(*at, digits);
     const auto [stop, error] = std::from_chars(hex.data(), hex.data() + hex.size(), code, 16);
     if (error != std::errc() || hex.size() != digits || stop != hex.data() + digits) return false;
-    AppendUtf8(code, text);
     *at += digits;
+    // Two halves of a character past U+FFFF, as JSON writes them.
+    const std::string_view low = rest.substr(std::min(*at, rest.size()));
+    uint32_t second = 0;
+    if (code >= 0xd800 && code < 0xdc00 && low.size() >= 6 && low.starts_with("\\u") &&
+        std::from_chars(low.data() + 2, low.data() + 6, second, 16).ptr == low.data() + 6 && second >= 0xdc00 && second < 0xe000) {
+      code = 0x10000 + ((code - 0xd800) << 10) + (second - 0xdc00);
+      *at += 6;
+    }
+    AppendUtf8(code, text);
     return true;
   }
 
@@ -212,7 +230,7 @@ class Gemma {
       *value = Json::object();
       while (!in_.Take("}")) {
         const std::string key = Key();
-        if (key.empty() || !in_.Take(":") || !Value(depth + 1, &(*value)[key])) return false;
+        if (key.empty() || value->size() >= kMembersMax || !in_.Take(":") || !Value(depth + 1, &(*value)[key])) return false;
         if (!in_.Take(",") && in_.Peek() != '}') return false;
       }
       return true;

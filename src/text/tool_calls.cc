@@ -10,6 +10,9 @@ namespace {
 
 using Calls = std::vector<ToolCall>;
 
+// Arguments of one call: they are kept in order, in a list that is searched.
+constexpr size_t kArgumentsMax = 1000;
+
 std::string_view Trim(std::string_view text) {
   constexpr std::string_view kSpace = " \t\r\n";
   const size_t begin = text.find_first_not_of(kSpace);
@@ -56,7 +59,8 @@ std::optional<ToolCall> CallFromObject(const Json& object) {
   if (!IsName(call.name)) return std::nullopt;
   std::optional<Json> inner;
   if (arguments->is_string()) {
-    inner = ToJson(arguments->get<std::string>());
+    const auto text = arguments->get<std::string>();
+    inner = Trim(text).empty() ? std::optional(Json::object()) : ToJson(text);
     if (!inner) return std::nullopt;
     arguments = &*inner;
   }
@@ -98,13 +102,64 @@ std::optional<Calls> FromJsonText(std::string_view body) {
   return json ? CallsFromJson(*json) : std::nullopt;
 }
 
-// Whether the tool's schema says that this parameter is a text.
+// The end of the JSON value that `text` begins with, npos when it is not complete.
+size_t ValueEnd(std::string_view text) {
+  size_t depth = 0;
+  bool quoted = false;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (quoted) {
+      if (c == '\\') ++at;
+      quoted = c != '"';
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      ++depth;
+    } else if ((c == '}' || c == ']') && --depth == 0) {
+      return at + 1;
+    }
+    if (depth == 0 && !quoted && c != '}' && c != ']') break;
+  }
+  return std::string_view::npos;
+}
+
+// JSON values with white space, commas or semicolons between them.
+std::optional<Calls> FromJsonSequence(std::string_view body) {
+  if (auto calls = FromJsonText(body)) return calls;
+  Calls all;
+  for (body = Trim(body); !body.empty();) {
+    const size_t end = body[0] == '{' || body[0] == '[' ? ValueEnd(body) : std::string_view::npos;
+    auto calls = end == std::string_view::npos ? std::nullopt : FromJsonText(body.substr(0, end));
+    if (!calls) return std::nullopt;
+    all.insert(all.end(), calls->begin(), calls->end());
+    body = body.substr(std::min(body.find_first_not_of(" \t\r\n;,", end), body.size()));
+  }
+  return all.empty() ? std::nullopt : std::optional(std::move(all));
+}
+
+// Whether a schema allows a text.
+bool AllowsText(const Json& schema, int depth) {
+  constexpr int kSchemaDepthMax = 8;
+  if (depth > kSchemaDepthMax) return false;
+  const Json& type = JsonMember(schema, "type");
+  if (type == "string" || (type.is_array() && std::find(type.begin(), type.end(), "string") != type.end())) return true;
+  for (const char* name : {"anyOf", "oneOf", "allOf"}) {
+    for (const Json& one : JsonMember(schema, name)) {
+      if (AllowsText(one, depth + 1)) return true;
+    }
+  }
+  const Json& values = JsonMember(schema, "enum");
+  return type.is_null() && values.is_array() && !values.empty() &&
+         std::all_of(values.begin(), values.end(), [](const Json& value) { return value.is_string(); });
+}
+
+// Whether the tool's schema says that this parameter may be a text.
 bool IsTextParameter(const Json& tools, std::string_view tool, const std::string& parameter) {
   if (!tools.is_array()) return false;
   for (const Json& item : tools) {
     const Json& function = JsonMember(item, "function").is_object() ? JsonMember(item, "function") : item;
     if (JsonText(function, "name") != tool) continue;
-    return JsonText(JsonMember(JsonMember(JsonMember(function, "parameters"), "properties"), parameter.c_str()), "type") == "string";
+    return AllowsText(JsonMember(JsonMember(JsonMember(function, "parameters"), "properties"), parameter.c_str()), /*depth=*/0);
   }
   return false;
 }
@@ -139,6 +194,19 @@ std::string_view WithoutLineFeeds(std::string_view text) {
   return text;
 }
 
+// A value up to the end that the next parameter, or nothing, follows: it may speak of </parameter> itself. The last end may be left out.
+void TakeParameter(std::string_view* body, std::string_view* value) {
+  constexpr std::string_view kEnd = "</parameter>";
+  for (size_t at = body->find(kEnd); at != std::string_view::npos; at = body->find(kEnd, at + 1)) {
+    const std::string_view behind = Trim(body->substr(at + kEnd.size()));
+    if (!behind.empty() && !behind.starts_with("<parameter=")) continue;
+    *value = body->substr(0, at);
+    body->remove_prefix(at + kEnd.size());
+    return;
+  }
+  *value = std::exchange(*body, {});
+}
+
 // NAME>...: JSON, or <parameter=KEY>VALUE</parameter> each.
 std::optional<ToolCall> FromFunction(std::string_view body, const Json& tools) {
   std::string_view name;
@@ -156,9 +224,9 @@ std::optional<ToolCall> FromFunction(std::string_view body, const Json& tools) {
     std::string_view key;
     std::string_view value;
     if (!Take(&body, "<parameter=") || !TakeUntil(&body, ">", &key)) return std::nullopt;
-    // The last end is sometimes left out.
-    if (!TakeUntil(&body, "</parameter>", &value)) return std::nullopt;
+    TakeParameter(&body, &value);
     const std::string parameter(Trim(key));
+    if (arguments.size() >= kArgumentsMax) return std::nullopt;
     arguments[parameter] = Value(WithoutLineFeeds(value), tools, call.name, parameter);
     body = Trim(body);
   }
@@ -177,6 +245,7 @@ std::optional<ToolCall> FromXmlFunction(std::string_view body, const Json& tools
     std::string_view value;
     if (!Take(&body, "<param name=\"") || !TakeUntil(&body, "\">", &key)) return std::nullopt;
     const std::string parameter(key);
+    if (arguments.size() >= kArgumentsMax) return std::nullopt;
     if (Take(&body, "<![CDATA[")) {
       std::string_view rest;
       if (!TakeUntil(&body, "]]>", &value) || !TakeUntil(&body, "</param>", &rest) || !Trim(rest).empty()) return std::nullopt;
@@ -216,13 +285,20 @@ std::optional<Calls> One(std::optional<ToolCall> call) {
 
 std::optional<Calls> FromToolCall(std::string_view body, const Json& tools) {
   body = Trim(body);
-  if (body.starts_with('{') || body.starts_with('[')) return FromJsonText(body);
+  if (body.starts_with('{') || body.starts_with('[')) return FromJsonSequence(body);
   if (!Take(&body, "<function=")) return One(FromArgumentPairs(body, tools));
   Calls calls;
   for (;;) {
-    std::string_view function;
-    if (!TakeUntil(&body, "</function>", &function)) return std::nullopt;
-    auto call = FromFunction(function, tools);
+    constexpr std::string_view kEnd = "</function>";
+    size_t at = body.find(kEnd);
+    const auto ends = [&] {
+      const std::string_view behind = Trim(body.substr(at + kEnd.size()));
+      return behind.empty() || behind.starts_with("<function=");
+    };
+    while (at != std::string_view::npos && !ends()) at = body.find(kEnd, at + 1);
+    if (at == std::string_view::npos) return std::nullopt;
+    auto call = FromFunction(body.substr(0, at), tools);
+    body.remove_prefix(at + kEnd.size());
     if (!call) return std::nullopt;
     calls.push_back(std::move(*call));
     body = Trim(body);
@@ -240,26 +316,11 @@ std::optional<Calls> FromPython(std::string_view body) {
   return calls.empty() ? std::nullopt : std::optional(std::move(calls));
 }
 
-// JSON objects with a semicolon or nothing between them.
-std::optional<Calls> FromJsonSequence(std::string_view body) {
-  if (auto calls = FromJsonText(body)) return calls;
-  Calls all;
-  while (!body.empty()) {
-    const size_t semicolon = std::min(body.find("};"), body.size());
-    const size_t end = std::min(semicolon + 1, body.size());
-    auto calls = FromJsonText(Trim(body.substr(0, end)));
-    if (!calls) return std::nullopt;
-    all.insert(all.end(), calls->begin(), calls->end());
-    body = Trim(body.substr(std::min(end + 1, body.size())));
-  }
-  return all.empty() ? std::nullopt : std::optional(std::move(all));
-}
-
 std::optional<Calls> FromMistral(std::string_view body) {
   body = Trim(body);
-  const size_t marker = body.find("[ARGS]");
+  if (body.starts_with('{') || (body.starts_with('[') && !body.starts_with("[ARGS]"))) return FromJsonText(body);
+  const size_t marker = body.substr(0, body.find('{')).find("[ARGS]");
   if (marker == std::string_view::npos) {
-    if (body.starts_with('[') || body.starts_with('{')) return FromJsonText(body);
     // NAME{...}
     const size_t brace = body.find('{');
     const auto arguments = brace == std::string_view::npos ? std::nullopt : ToJson(body.substr(brace));
@@ -299,7 +360,8 @@ std::optional<Calls> FromDeepSeek(std::string_view body) {
     if (!TakeUntil(&part, kDeepSeekSeparator, &head)) return std::nullopt;
     std::string_view name = Trim(head);
     // type SEPARATOR name, and the arguments as a block of code; later models: name SEPARATOR arguments.
-    if (const size_t fence = part.find("```json"); fence != std::string_view::npos) {
+    const size_t fence = part.find("```json");
+    if (fence < part.find('{')) {
       name = Trim(part.substr(0, fence));
       part.remove_prefix(fence + 7);
       part = part.substr(0, std::min(part.rfind("```"), part.size()));
