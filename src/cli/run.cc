@@ -20,6 +20,7 @@
 #include "model/arch/registry.h"
 #include "model/vocabulary.h"
 #include "text/chat_template.h"
+#include "text/stop_strings.h"
 
 namespace bantam {
 namespace {
@@ -292,6 +293,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
   BANTAM_TRY(ReadConfig(file));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
   BANTAM_ASSIGN(const SamplerOptions sampler, FinishSamplerOptions(options.sampling, tokenizer));
+  if (const auto stops = StopStrings::Make(options.stops); !stops.ok()) return Error(stops.error()).With("--stop");
   std::optional<ChatTemplate> chat_template;
   if (!options.raw) {
     // before the weights are read: its absence is known at once

@@ -28,7 +28,7 @@ Result<Tokenizer> OpenTokenizerJson(FileSystem& files, const std::string& path) 
   const std::string config_path = (slash == std::string::npos ? "" : path.substr(0, slash + 1)) + "tokenizer_config.json";
   std::string config;
   if (files.Exists(config_path)) {
-    BANTAM_ASSIGN(config, files.ReadText(config_path, kTokenizerJsonBytesMax));
+    BANTAM_ASSIGN(config, files.ReadText(config_path, kTokenizerConfigBytesMax));
   }
   BANTAM_ASSIGN(TokenizerSpec spec, ReadTokenizerJson(text, config).With(path));
   return Tokenizer::Make(std::move(spec)).With(path);

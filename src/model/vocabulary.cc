@@ -159,6 +159,7 @@ Result<TokenizerSpec> ReadBpe(const Metadata& metadata, std::string_view model) 
   }
   const bool marked = *name == "gemma4" || *name == "granite-embed-multi-311m" || *name == "sarvam-moe";
   spec.byte_level = !marked;
+  spec.added_apart = !marked;
   spec.ignore_merges = pre->ignore_merges;
   for (const std::string_view pattern : pre->patterns) {
     SplitStep step;

@@ -9,8 +9,8 @@ namespace bantam {
 namespace {
 
 bool IsWord(char32_t code) {
-  constexpr PropertySet kWord = kLetter | kMark | kNumber | SetOf(Category::kPc);
-  return (PropertiesOf(code) & kWord) != 0;
+  constexpr PropertySet kWord = kLetter | kMark | SetOf(Category::kNd, Category::kNl) | SetOf(Category::kPc);
+  return (PropertiesOf(code) & kWord) != 0 || code == 0x200c || code == 0x200d;
 }
 
 // Whether [begin, end) stands apart from word characters.
@@ -29,7 +29,11 @@ unsigned PairOf(std::string_view text, size_t at) {
 }  // namespace
 
 AddedTokens::AddedTokens(std::vector<Entry> entries) : entries_(std::move(entries)) {
-  std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.text < b.text; });
+  // Of tokens with one text the first counts; a control token does not hide what everybody may write.
+  const auto same = [](const Entry& a, const Entry& b) { return a.text == b.text && a.control == b.control; };
+  std::stable_sort(entries_.begin(), entries_.end(),
+                   [](const Entry& a, const Entry& b) { return a.text != b.text ? a.text < b.text : a.control && !b.control; });
+  entries_.erase(std::unique(entries_.begin(), entries_.end(), same), entries_.end());
   if (entries_.empty()) return;
   starts_.assign(65536 / 64, 0);
   for (const Entry& entry : entries_) {

@@ -88,9 +88,19 @@ class Bpe final : public WordEncoder {
   }
 
  private:
+  // The token of a symbol at its place in a word.
+  std::optional<uint32_t> Symbol(std::string_view text, bool first, bool last) const {
+    const bool inside = !first && !spec_.word_inside.empty();
+    const bool ends = last && !spec_.word_end.empty();
+    if (!inside && !ends) return index_.Find(text);
+    return index_.Find((inside ? spec_.word_inside : std::string()) + std::string(text) + (ends ? spec_.word_end : std::string()));
+  }
+
   void AddBytes(std::string_view word, std::vector<uint32_t>* symbols) const {
-    for (const char byte : word) {
-      const uint32_t token = byte_tokens_[static_cast<unsigned char>(byte)];
+    const bool plain = spec_.word_end.empty() && spec_.word_inside.empty();
+    for (size_t i = 0; i < word.size(); ++i) {
+      const uint32_t token = plain ? byte_tokens_[static_cast<unsigned char>(word[i])]
+                                   : Symbol(word.substr(i, 1), i == 0, i + 1 == word.size()).value_or(kNoToken);
       if (token != kNoToken) {
         symbols->push_back(token);
       } else if (spec_.unknown) {
@@ -108,30 +118,19 @@ class Bpe final : public WordEncoder {
     for (size_t at = 0; at < word.size();) {
       const size_t size = DecodeUtf8(word, at).size;
       const std::string_view character = word.substr(at, size);
+      const auto token = Symbol(character, at == 0, at + size == word.size());
       at += size;
-      const auto token =
-          at == word.size() && !spec_.word_end.empty() ? index_.Find(std::string(character) + spec_.word_end) : index_.Find(character);
       if (token) {
         symbols->push_back(*token);
-      } else if (!AddByteTokens(character, symbols) && spec_.unknown && !(after_unknown && spec_.fuse_unknown)) {
-        symbols->push_back(*spec_.unknown);
-        after_unknown = true;
-        continue;
+      } else if (spec_.byte_fallback && AppendByteTokens(byte_tokens_, character, symbols)) {
+        // Its bytes stand for it.
       } else {
+        if (spec_.unknown && !(after_unknown && spec_.fuse_unknown)) symbols->push_back(*spec_.unknown);
+        after_unknown = true;
         continue;
       }
       after_unknown = false;
     }
-  }
-
-  // Whether each byte of the character has a token; adds them then.
-  bool AddByteTokens(std::string_view character, std::vector<uint32_t>* symbols) const {
-    if (!spec_.byte_fallback) return false;
-    for (const char byte : character) {
-      if (byte_tokens_[static_cast<unsigned char>(byte)] == kNoToken) return false;
-    }
-    for (const char byte : character) symbols->push_back(byte_tokens_[static_cast<unsigned char>(byte)]);
-    return true;
   }
 
   void MergeShort(EncodeWork* work) const {

@@ -52,4 +52,15 @@ bool AppendFromByteLevel(std::string_view text, std::string* bytes) {
   return true;
 }
 
+std::optional<uint8_t> FallbackByte(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
+  unsigned value = 0;
+  for (const char digit : text.substr(3, 2)) {
+    const size_t place = std::string_view("0123456789ABCDEF").find(digit);
+    if (place == std::string_view::npos) return std::nullopt;
+    value = value * 16 + static_cast<unsigned>(place);
+  }
+  return static_cast<uint8_t>(value);
+}
+
 }  // namespace bantam

@@ -51,10 +51,10 @@ size_t Charsmap::Match(std::string_view text, size_t* replacement) const {
   return longest;
 }
 
-std::string Charsmap::Apply(std::string_view text) const {
+std::string Charsmap::Apply(std::string_view text, size_t size_max) const {
   std::string out;
   out.reserve(text.size());
-  for (size_t at = 0; at < text.size();) {
+  for (size_t at = 0; at < text.size() && out.size() <= size_max;) {
     size_t replacement = 0;
     if (const size_t size = Match(text.substr(at), &replacement); size > 0) {
       out += texts_.c_str() + replacement;

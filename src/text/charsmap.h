@@ -15,8 +15,9 @@ class Charsmap {
   // `blob`: u32 bytes of the trie, its units as u32 (Darts-clone), then texts that each end with a NUL. Corrupt when it is cut off.
   static Result<Charsmap> Parse(std::string_view blob);
 
-  // The longest match first at each place; characters without one stay, malformed bytes become U+FFFD.
-  std::string Apply(std::string_view text) const;
+  // The longest match first at each place; characters without one stay, malformed bytes become U+FFFD. What
+  // grows past `size_max` is cut off there.
+  std::string Apply(std::string_view text, size_t size_max) const;
 
   uint64_t bytes() const { return units_.capacity() * sizeof(uint32_t) + texts_.capacity(); }
 

@@ -32,7 +32,8 @@ struct MatchWork {
   uint64_t steps = 0;  // characters looked at and choices taken back
   uint64_t steps_max = UINT64_MAX;
   // An alternative that begins with a run and failed fails wherever the same run is entered later: without this, patterns
-  // such as \s*[\r\n]+ would look at the same spaces again and again. Of the last failure.
+  // such as \s*[\r\n]+ would look at the same spaces again and again. Of the last failure; to be cleared for each new text, since it
+  // knows texts by their addresses.
   struct FailedRun {
     const void* matcher = nullptr;
     uint32_t start = 0;  // instruction
@@ -61,8 +62,8 @@ class Matcher {
 };
 
 // The expression as scanners over our own tables where they can run it, else in PCRE2. Syntax and meaning are those of the
-// tokenizers library (Oniguruma with Ruby's syntax, which for what pre-tokenizers write agrees with PCRE2's in UCP mode).
-// Corrupt for a malformed expression, Unsupported where this build cannot run it.
+// tokenizers library (Oniguruma with Ruby's syntax). Unsupported for what this build cannot run: malformed expressions, such that can match
+// nothing at all, and constructs that mean something else to PCRE2.
 Result<std::unique_ptr<const Matcher>> CompileMatcher(std::string_view regex);
 
 // The two kinds, apart for tests that hold one against the other.

@@ -68,6 +68,10 @@ TEST(Scanner, WhatItCannotRunIsUnsupported) {
     EXPECT_EQ(scanner.error().code(), Code::kUnsupported) << regex;
   }
   EXPECT_EQ(CompileMatcher("(a").error().code(), Code::kUnsupported);
+  // PCRE2 would read these otherwise than Ruby, or they cut between characters.
+  for (const char* regex : {"\\p{N}{1,3}+", "[\\p{L}&&[^B]]", "\\h+", "[a[b]]+", "(?=(\\d{3})+(?!\\d))", "a{,3}b"}) {
+    EXPECT_EQ(CompileMatcher(regex).error().code(), Code::kUnsupported) << regex;
+  }
   EXPECT_EQ(CompileMatcher(std::string(kPatternBytesMax + 1, 'a')).error().code(), Code::kUnsupported);
 }
 
@@ -211,6 +215,20 @@ TEST(Pcre2, HostilePatternsStop) {
   MatchWork work;
   EXPECT_TRUE(Matches(**library, std::string(5000, 'a') + "c", &work).empty());
   EXPECT_TRUE(work.exhausted);
+}
+
+// A match that looks far ahead is paid for by how far it looks.
+TEST(Pcre2, LookingAheadIsPaidFor) {
+  const auto library = CompilePcre2("\\d{1,3}(?=(?:\\d{3})*\\b)");
+  if (!library.ok()) GTEST_SKIP() << "this build has no PCRE2";
+  MatchWork work;
+  work.steps_max = 200 * 40'000;
+  (void)Matches(**library, std::string(40'000, '1'), &work);
+  EXPECT_TRUE(work.exhausted || work.steps > 40'000);
+  MatchWork little;
+  little.steps_max = 10'000;
+  EXPECT_EQ(Matches(**library, "1234567 12", &little), (Parts{"1", "234", "567", "12"}));
+  EXPECT_FALSE(little.exhausted);
 }
 
 TEST(Pcre2, MalformedBytesArePartsOfTheirOwn) {

@@ -91,14 +91,16 @@ std::string CleanNmt(std::string_view text) {
   });
 }
 
-Status ReplaceMatches(const NormalizerStep& step, const Matcher& matcher, MatchWork* work, std::string* text) {
+Status ReplaceMatches(const NormalizerStep& step, const Matcher& matcher, size_t size_max, MatchWork* work, std::string* text) {
   std::string copy;
   const std::string_view searched = matcher.Prepare(*text, &copy);
   std::string out;
   size_t at = 0;
+  work->failed = {};
   for (TextSpan match = {}; matcher.Find(searched, at, work, &match); at = match.end) {
     out += std::string_view(*text).substr(at, match.begin - at);
     out += step.with;
+    if (out.size() > size_max) break;
   }
   if (work->exhausted) {
     return Error(Code::kExhausted, fmt::format("the normalizer's pattern {} takes too long on this text", step.pattern));
@@ -108,13 +110,14 @@ Status ReplaceMatches(const NormalizerStep& step, const Matcher& matcher, MatchW
   return Ok();
 }
 
-std::string ReplaceAll(std::string_view text, std::string_view from, std::string_view to) {
+// What grows past `size_max` is cut off there: it is refused as too large.
+std::string ReplaceAll(std::string_view text, std::string_view from, std::string_view to, size_t size_max) {
   std::string out;
   out.reserve(text.size());
   for (size_t at = 0;;) {
     const size_t found = text.find(from, at);
     out += text.substr(at, found - at);
-    if (found == std::string_view::npos) return out;
+    if (found == std::string_view::npos || out.size() > size_max) return out;
     out += to;
     at = found + from.size();
   }
@@ -180,7 +183,7 @@ Result<Normalizer> Normalizer::Make(std::span<const NormalizerStep> steps) {
 Status Normalizer::Apply(TextPlace place, MatchWork* work, std::string* text) const {
   const size_t size_max = kGrowthMax * text->size() + kGrowthFree;
   for (const Prepared& prepared : steps_) {
-    BANTAM_TRY(ApplyOne(prepared, place, work, text));
+    BANTAM_TRY(ApplyOne(prepared, place, size_max, work, text));
     if (text->size() > size_max) {
       return Error(Code::kExhausted,
                    fmt::format("the vocabulary's normalizer makes more than {} bytes of a text; convert the model again", size_max));
@@ -189,7 +192,7 @@ Status Normalizer::Apply(TextPlace place, MatchWork* work, std::string* text) co
   return Ok();
 }
 
-Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, MatchWork* work, std::string* text) {
+Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, size_t size_max, MatchWork* work, std::string* text) {
   const NormalizerStep& step = prepared.step;
   switch (step.kind) {
     case NormalizerStep::Kind::kNfc:
@@ -223,10 +226,10 @@ Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, MatchWork
       if (!text->empty() && (place.first || !step.whole_text)) text->insert(0, step.with);
       break;
     case NormalizerStep::Kind::kReplace:
-      *text = ReplaceAll(*text, step.pattern, step.with);
+      *text = ReplaceAll(*text, step.pattern, step.with, size_max);
       break;
     case NormalizerStep::Kind::kReplaceRegex:
-      return ReplaceMatches(step, *prepared.matcher, work, text);
+      return ReplaceMatches(step, *prepared.matcher, size_max, work, text);
     case NormalizerStep::Kind::kBertClean:
       *text = BertClean(*text);
       break;
@@ -237,7 +240,7 @@ Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, MatchWork
       *text = CleanNmt(*text);
       break;
     case NormalizerStep::Kind::kCharsmap:
-      *text = prepared.map->Apply(*text);
+      *text = prepared.map->Apply(*text, size_max);
       break;
     case NormalizerStep::Kind::kByteLevel:
       *text = ToByteLevel(*text);

@@ -38,7 +38,7 @@ class Normalizer {
     std::unique_ptr<const Charsmap> map;
     std::unique_ptr<const Matcher> matcher;
   };
-  static Status ApplyOne(const Prepared& prepared, TextPlace place, MatchWork* work, std::string* text);
+  static Status ApplyOne(const Prepared& prepared, TextPlace place, size_t size_max, MatchWork* work, std::string* text);
 
   std::vector<Prepared> steps_;
 };

@@ -102,7 +102,8 @@ struct Header {
   std::string recipient;
   bool analysis = false;
 };
-Header ReadHeader(std::string_view text) {
+// `complete`: nothing more of it comes.
+Header ReadHeader(std::string_view text, bool complete) {
   constexpr size_t kHeaderBytesMax = 1024;
   constexpr std::string_view kParts[] = {"<|start|>", "<|channel|>", "<|constrain|>"};
   if (text.size() > kHeaderBytesMax) return {};
@@ -117,7 +118,7 @@ Header ReadHeader(std::string_view text) {
       // A marker that is cut off may still become one.
       const bool begins = std::any_of(std::begin(kChannelMarkers), std::end(kChannelMarkers),
                                       [&](std::string_view marker) { return rest.size() < marker.size() && marker.starts_with(rest); });
-      if (known == std::end(kParts)) return begins ? header : Header();
+      if (known == std::end(kParts)) return begins && !complete ? header : Header();
       part = *known;
       header.analysis = header.analysis && part != "<|channel|>";
       at += part.size();
@@ -128,7 +129,7 @@ Header ReadHeader(std::string_view text) {
     at += end;
     word.remove_prefix(SkipSpace(word, 0));
     if (word.empty()) continue;
-    const bool more = at < text.size();
+    const bool more = complete || at < text.size();
     if (word.starts_with("to=")) {
       header.recipient = word.substr(3);
     } else if (part == "<|channel|>") {
@@ -603,7 +604,7 @@ bool OutputParser::StepHeader(bool last) {
     return true;
   }
   const size_t end = rest.find(kMessage);
-  Header header = ReadHeader(rest.substr(0, end));
+  Header header = ReadHeader(rest.substr(0, end), /*complete=*/end != std::string_view::npos);
   if (header.fits && end == std::string_view::npos && !last) {
     state_ = State::kHeader;
     return false;
@@ -669,7 +670,7 @@ bool OutputParser::StepMessage(bool last, Output* out) {
   if (begins) {
     const std::string_view next = Rest();
     const size_t end = next.find(kMessage);
-    const Header header = ReadHeader(next.substr(0, end));
+    const Header header = ReadHeader(next.substr(0, end), /*complete=*/end != std::string_view::npos);
     if (header.fits && end == std::string_view::npos && !last) return false;
     if (!header.fits || end == std::string_view::npos) {
       // Only spoken of.

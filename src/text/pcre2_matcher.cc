@@ -12,7 +12,8 @@ namespace bantam {
 namespace {
 
 // Calls of the library's match function for one match; pre-tokenizers need tens.
-constexpr uint32_t kMatchLimit = 1'000'000;
+constexpr uint32_t kMatchLimit = 4'000'000;
+constexpr uint32_t kFirstLimit = 100;
 constexpr uint32_t kHeapLimitKib = 16 * 1024;
 
 struct Free {
@@ -23,8 +24,7 @@ struct Free {
 
 class Pcre2Matcher final : public Matcher {
  public:
-  Pcre2Matcher(std::unique_ptr<pcre2_code, Free> code, std::unique_ptr<pcre2_match_context, Free> context)
-      : code_(std::move(code)), context_(std::move(context)) {}
+  explicit Pcre2Matcher(std::unique_ptr<pcre2_code, Free> code) : code_(std::move(code)) {}
 
   // Malformed bytes are replaced by a control character each, so that the library need not look for them again and again.
   std::string_view Prepare(std::string_view text, std::string* copy) const override {
@@ -38,22 +38,29 @@ class Pcre2Matcher final : public Matcher {
     return *copy;
   }
 
+  // The library does not say how long a match took; so it is asked with a small limit first, and each limit it needs is paid for.
   bool Find(std::string_view text, size_t from, MatchWork* work, TextSpan* match) const override {
     const std::unique_ptr<pcre2_match_data, Free> data(pcre2_match_data_create(/*ovecsize=*/1, /*gcontext=*/nullptr));
+    const std::unique_ptr<pcre2_match_context, Free> context(pcre2_match_context_create(/*gcontext=*/nullptr));
+    work->exhausted = work->exhausted || data == nullptr || context == nullptr;
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    const int found = data == nullptr ? PCRE2_ERROR_NOMEMORY
-                                      : pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
-                                                    data.get(), context_.get());
-    if (found == PCRE2_ERROR_NOMATCH) return false;
-    if (found < 0) {
-      work->exhausted = true;
-      return false;
+    for (uint32_t limit = kFirstLimit; !work->exhausted && limit <= kMatchLimit; limit *= 8) {
+      pcre2_set_match_limit(context.get(), limit);
+      pcre2_set_heap_limit(context.get(), kHeapLimitKib);
+      const int found =
+          pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, data.get(), context.get());
+      work->steps += limit / kFirstLimit;
+      if (work->steps > work->steps_max) break;
+      if (found == PCRE2_ERROR_MATCHLIMIT) continue;
+      if (found == PCRE2_ERROR_NOMATCH) return false;
+      if (found < 0) break;
+      const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
+      *match = {ends[0], ends[1]};
+      // \K could put a match's begin behind its end or before the search's start.
+      return match->begin >= from && match->end > match->begin;
     }
-    const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
-    *match = {ends[0], ends[1]};
-    ++work->steps;
-    // \K could put a match's begin behind its end or before the search's start.
-    return match->begin >= from && match->end > match->begin;
+    work->exhausted = true;
+    return false;
   }
 
   uint64_t bytes() const override {
@@ -64,7 +71,6 @@ class Pcre2Matcher final : public Matcher {
 
  private:
   std::unique_ptr<pcre2_code, Free> code_;
-  std::unique_ptr<pcre2_match_context, Free> context_;
 };
 
 }  // namespace
@@ -85,11 +91,13 @@ Result<std::unique_ptr<const Matcher>> CompilePcre2(std::string_view regex) {
     return Error(Code::kUnsupported, fmt::format("pre-tokenizer pattern {}: byte {}: {}; this build cannot run it", regex, place,
                                                  reinterpret_cast<const char*>(message)));
   }
-  std::unique_ptr<pcre2_match_context, Free> context(pcre2_match_context_create(/*gcontext=*/nullptr));
-  if (context == nullptr) return Error(Code::kExhausted, "no memory for a pre-tokenizer pattern; free some");
-  pcre2_set_match_limit(context.get(), kMatchLimit);
-  pcre2_set_heap_limit(context.get(), kHeapLimitKib);
-  return std::unique_ptr<const Matcher>(std::make_unique<Pcre2Matcher>(std::move(code), std::move(context)));
+  // A match of nothing would be a cut between two characters, which parts have no room for.
+  uint32_t empty = 0;
+  pcre2_pattern_info(code.get(), PCRE2_INFO_MATCHEMPTY, &empty);
+  if (empty != 0) {
+    return Error(Code::kUnsupported, fmt::format("pre-tokenizer pattern {}: can match nothing at all; this build cannot run it", regex));
+  }
+  return std::unique_ptr<const Matcher>(std::make_unique<Pcre2Matcher>(std::move(code)));
 }
 
 }  // namespace bantam

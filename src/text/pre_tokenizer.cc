@@ -11,7 +11,7 @@ namespace bantam {
 namespace {
 
 constexpr size_t kStepsMax = 32;
-constexpr size_t kMarkBytesMax = 64;
+constexpr size_t kMarkBytesMax = 16;
 
 }  // namespace
 
@@ -24,9 +24,11 @@ Result<PreTokenizer> PreTokenizer::Make(std::span<const SplitStep> steps) {
     Prepared prepared = {step, nullptr};
     if (step.kind == SplitStep::Kind::kPattern) {
       BANTAM_ASSIGN(prepared.matcher, CompileMatcher(step.pattern));
-    } else if (step.kind == SplitStep::Kind::kMetaspace && (step.mark.empty() || step.mark.size() > kMarkBytesMax)) {
-      return Error(Code::kCorrupt, fmt::format("the pre-tokenizer writes spaces with {} bytes, expected 1 to {}; convert the model again",
-                                               step.mark.size(), kMarkBytesMax));
+    } else if (step.kind == SplitStep::Kind::kMetaspace &&
+               (step.mark.empty() || step.mark.size() > kMarkBytesMax || step.mark.find(' ') != std::string::npos)) {
+      return Error(Code::kCorrupt,
+                   fmt::format("the pre-tokenizer writes spaces with {} bytes, expected 1 to {} and no space; convert the model again",
+                               step.mark.size(), kMarkBytesMax));
     }
     splitter.steps_.push_back(std::move(prepared));
   }
@@ -34,6 +36,7 @@ Result<PreTokenizer> PreTokenizer::Make(std::span<const SplitStep> steps) {
 }
 
 Status PreTokenizer::Split(std::string_view text, bool first, MatchWork* work, WordSink* sink) const {
+  work->failed = {};
   Walk(0, text, first, work, sink);
   if (!work->exhausted) return Ok();
   return Error(Code::kExhausted,
@@ -58,10 +61,12 @@ void PreTokenizer::Walk(size_t index, std::string_view text, bool first, MatchWo
     case SplitStep::Kind::kPrefixSpace: {
       std::string spaced(text.front() == ' ' ? 0 : 1, ' ');
       spaced += text;
+      work->failed = {};  // of another buffer
       Walk(index + 1, spaced, first, work, sink);
       return;
     }
     case SplitStep::Kind::kByteLevel:
+      work->failed = {};
       Walk(index + 1, ToByteLevel(text), first, work, sink);
       return;
     case SplitStep::Kind::kMetaspace:
@@ -133,6 +138,7 @@ void PreTokenizer::WalkMetaspace(size_t index, std::string_view text, bool first
   const bool prefix = step.prefix == SplitStep::Prefix::kAlways || (step.prefix == SplitStep::Prefix::kFirst && first);
   if (prefix && !marked.starts_with(step.mark)) marked.insert(0, step.mark);
   const std::string_view view = marked;
+  work->failed = {};
   for (size_t at = 0; at < view.size();) {
     const size_t end = step.split ? std::min(view.find(step.mark, at + 1), view.size()) : view.size();
     Walk(index + 1, view.substr(at, end - at), first && at == 0, work, sink);

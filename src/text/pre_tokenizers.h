@@ -9,6 +9,9 @@ namespace bantam {
 // The pattern of GPT-2, which many others build on.
 extern const std::string_view kGpt2Pattern;
 
+// Punctuation as BERT's pre-tokenizer has it: ASCII's symbols count.
+inline constexpr std::string_view kPunctuationPattern = R"([\p{P}!-/:-@\[-`{-~])";
+
 struct NamedPreTokenizer {
   std::string_view name;
   std::span<const std::string_view> patterns;  // each cuts up what the ones before it left

@@ -15,7 +15,8 @@ namespace bantam {
 // dictionaries. Empty when it is anything else.
 std::vector<std::pair<std::string, Json>> ParsePythonCalls(std::string_view text);
 
-// {key:value, ...} where texts stand between <escape> or <|"|> marks, or in quotes without escapes, and other values are as in JSON; lists and objects nest.
+// {key:value, ...} where texts stand between <escape> or <|"|> marks, or in quotes without escapes, and other values are as in JSON; lists
+// and objects nest.
 std::optional<Json> ParseGemmaObject(std::string_view text);
 
 }  // namespace bantam

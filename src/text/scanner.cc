@@ -266,9 +266,35 @@ Result<std::unique_ptr<const Matcher>> CompileScanner(std::string_view regex) {
   return std::unique_ptr<const Matcher>(std::move(scanner));
 }
 
+namespace {
+
+// Whether the expression has a construct that means something else in the library's syntax than in Ruby's, which models are made with.
+bool MeansSomethingElse(std::string_view regex) {
+  for (const std::string_view construct : {"&&", "\\h", "\\H", "}+", "{,", "(?m", "(?x", "(?-", "\\G", "\\K", "\\X", "\\R"}) {
+    if (regex.find(construct) != std::string_view::npos) return true;
+  }
+  bool in_class = false;
+  for (size_t at = 0; at < regex.size(); ++at) {
+    if (regex[at] == '\\') {
+      ++at;
+    } else if (regex[at] == '[') {
+      if (in_class) return true;  // a set within a set
+      in_class = true;
+    } else if (regex[at] == ']') {
+      in_class = false;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<const Matcher>> CompileMatcher(std::string_view regex) {
   auto scanner = CompileScanner(regex);
   if (scanner.ok() || scanner.error().code() != Code::kUnsupported) return scanner;
+  if (MeansSomethingElse(regex)) {
+    return Error(Code::kUnsupported, fmt::format("pre-tokenizer pattern {}: this build cannot run it as it is meant", regex));
+  }
   return CompilePcre2(regex);
 }
 

@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "text/byte_level.h"
 #include "text/matcher.h"
+#include "text/pre_tokenizers.h"
 #include "text/vocabulary_index.h"
 
 namespace bantam {
@@ -50,7 +51,7 @@ Status AddToken(std::string_view text, TokenType type, float score, TokenizerSpe
   if (spec->size() >= kVocabularyMax) {
     return Error(Code::kCorrupt, fmt::format("the vocabulary has more than {} tokens; convert the model again", kVocabularyMax));
   }
-  if (spec->byte_level && IsMergeable(type, /*byte_level=*/true)) {
+  if (spec->byte_level && IsMergeable(type, /*added_apart=*/true)) {
     // A text outside the alphabet stays as it is: merging never reaches it.
     std::string bytes;
     if (AppendFromByteLevel(text, &bytes)) {
@@ -123,7 +124,7 @@ void AddBertSplits(TokenizerSpec* spec) {
   spaces.behavior = SplitStep::Behavior::kRemoved;
   SplitStep punctuation;
   // ASCII's symbols count as punctuation.
-  punctuation.pattern = R"([\p{P}!-/:-@\[-`{-~])";
+  punctuation.pattern = kPunctuationPattern;
   spec->splits.push_back(std::move(spaces));
   spec->splits.push_back(std::move(punctuation));
 }
@@ -137,11 +138,7 @@ void SetWordPieceDecoding(bool tidy, TokenizerSpec* spec) {
 void FindByteTokens(bool required, TokenizerSpec* spec) {
   std::vector<uint32_t> found(256, UINT32_MAX);
   for (uint32_t token = 0; token < spec->size(); ++token) {
-    const std::string_view text = spec->Text(token);
-    if (text.size() != 6 || !text.starts_with("<0x")) continue;
-    for (unsigned byte = 0; byte < 256; ++byte) {
-      if (text == fmt::format("<0x{:02X}>", byte)) found[byte] = token;
-    }
+    if (const auto byte = FallbackByte(spec->Text(token))) found[*byte] = token;
   }
   const bool all = std::find(found.begin(), found.end(), UINT32_MAX) == found.end();
   if (!all && !required) return;
@@ -151,12 +148,20 @@ void FindByteTokens(bool required, TokenizerSpec* spec) {
 }
 
 void FindTurnEnds(TokenizerSpec* spec) {
+  constexpr size_t kEndsMax = 64;
   auto& ends = spec->end_of_turn;
   if (spec->eos && std::find(ends.begin(), ends.end(), *spec->eos) == ends.end()) ends.insert(ends.begin(), *spec->eos);
-  for (uint32_t token = 0; token < spec->size(); ++token) {
-    if (spec->types[token] != TokenType::kControl) continue;
-    const bool known = std::find(std::begin(kTurnEnds), std::end(kTurnEnds), spec->Text(token)) != std::end(kTurnEnds);
-    if (known && std::find(ends.begin(), ends.end(), token) == ends.end()) ends.push_back(token);
+  for (uint32_t token = 0; token < spec->size() && ends.size() < kEndsMax; ++token) {
+    if (std::find(std::begin(kTurnEnds), std::end(kTurnEnds), spec->Text(token)) == std::end(kTurnEnds)) continue;
+    if (std::find(ends.begin(), ends.end(), token) == ends.end()) ends.push_back(token);
+  }
+  // Whatever the file calls them, nobody who is not trusted may write them.
+  for (const uint32_t token : ends) {
+    const bool named = std::find(std::begin(kTurnEnds), std::end(kTurnEnds), spec->Text(token)) != std::end(kTurnEnds);
+    if (named || spec->types[token] == TokenType::kUserDefined) spec->types[token] = TokenType::kControl;
+  }
+  for (const auto& role : {spec->bos, spec->pad}) {
+    if (role && spec->types[*role] == TokenType::kUserDefined) spec->types[*role] = TokenType::kControl;
   }
   const bool harmony = (Contains(*spec, ends, "<|call|>") && Contains(*spec, ends, "<|return|>")) ||
                        (Contains(*spec, ends, "<|calls|>") && Contains(*spec, ends, "<|flush|>"));

@@ -17,18 +17,6 @@ constexpr size_t kEncodeBytesMax = size_t{1} << 31;
 constexpr uint64_t kStepsPerByte = 200;
 constexpr uint64_t kStepsFree = 100'000;
 
-// The byte that a token text like <0x0A> stands for.
-std::optional<uint8_t> ByteOf(std::string_view text) {
-  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
-  unsigned value = 0;
-  for (const char digit : text.substr(3, 2)) {
-    const size_t place = std::string_view("0123456789ABCDEF").find(digit);
-    if (place == std::string_view::npos) return std::nullopt;
-    value = value * 16 + static_cast<unsigned>(place);
-  }
-  return static_cast<uint8_t>(value);
-}
-
 bool IsAdded(TokenType type) { return type == TokenType::kControl || type == TokenType::kUserDefined || type == TokenType::kUnknown; }
 
 // Whether a piece goes on with a marked space behind something else.
@@ -75,6 +63,9 @@ class Tokenizer::Encoding final : public WordSink {
     AddedTokens::Hit hit = {};
     while (tokenizer_.added_->Find(text, at, piece.trusted, &hit)) {
       AddPlain(text.substr(at, hit.begin - at), piece.trusted);
+      // SentencePiece puts its space in front of the text, whatever the text begins with.
+      if (first_ && plain_.empty() && tokenizer_.spec_->types[hit.rules.token] == TokenType::kUserDefined && tokenizer_.marks_text_)
+        Word(kSpaceMark);
       if (hit.rules.strip_left) plain_.resize(SizeWithoutTrailingSpace(plain_));
       BANTAM_TRY(EndPlain(/*last=*/false));
       AddToken(hit.rules.token);
@@ -87,7 +78,10 @@ class Tokenizer::Encoding final : public WordSink {
 
   // The text between two added tokens is complete.
   Status EndPlain(bool last) {
-    if (plain_.empty()) return Ok();
+    if (plain_.empty()) {
+      plain_trusted_ = true;
+      return Ok();
+    }
     BANTAM_TRY(tokenizer_.normalizer_.Apply({first_, last}, &match_, &plain_));
     const AddedTokens& added = *tokenizer_.normalized_;
     AddedTokens::Hit hit = {};
@@ -173,6 +167,16 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec, uint64_t hash_seed) {
   CHECK(spec.types.size() == spec.size() && (spec.scores.empty() || spec.scores.size() == spec.size()));
   const bool scored = spec.model == TokenizerModel::kSpmBpe || spec.model == TokenizerModel::kUnigram;
   if (scored && spec.scores.empty()) return Error(Code::kCorrupt, "the vocabulary has no scores; convert the model again");
+  for (uint32_t token = 0; spec.byte_level && token < spec.size(); ++token) {
+    // A character that somebody uses as padding is a character all the same.
+    if (spec.types[token] == TokenType::kControl && spec.Text(token).size() == 1) spec.types[token] = TokenType::kNormal;
+  }
+  // What nobody can read becomes no end of the text.
+  const auto is_role = [&](uint32_t token) {
+    return spec.bos == token || spec.eos == token ||
+           std::find(spec.end_of_turn.begin(), spec.end_of_turn.end(), token) != spec.end_of_turn.end();
+  };
+  if (spec.model == TokenizerModel::kBpe && spec.unknown && is_role(*spec.unknown)) spec.unknown.reset();
   Tokenizer tokenizer(std::move(spec), hash_seed);
   BANTAM_TRY(tokenizer.CheckTexts());
   tokenizer.index_ = std::make_unique<const VocabularyIndex>(*tokenizer.spec_, hash_seed);
@@ -188,13 +192,19 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec, uint64_t hash_seed) {
   BANTAM_ASSIGN(tokenizer.normalizer_, Normalizer::Make(tokenizer.spec_->normalizer));
   BANTAM_ASSIGN(tokenizer.pre_tokenizer_, PreTokenizer::Make(tokenizer.spec_->splits));
   BANTAM_TRY(tokenizer.BuildAdded());
+  tokenizer.marks_text_ = std::any_of(
+      tokenizer.spec_->normalizer.begin(), tokenizer.spec_->normalizer.end(),
+      [](const NormalizerStep& step) { return step.add_space && step.whole_text && !step.space_as_suffix && step.with == kSpaceMark; });
   const TokenizerSpec& made = *tokenizer.spec_;
   const auto& bytes = tokenizer.byte_tokens_;
   const bool every_byte = std::find(bytes.begin(), bytes.end(), kNoToken) == bytes.end();
-  const bool dropping = std::any_of(made.normalizer.begin(), made.normalizer.end(), [](const NormalizerStep& step) {
-    return step.kind != NormalizerStep::Kind::kReplace && step.kind != NormalizerStep::Kind::kPrepend && !step.collapse_spaces;
+  const bool marks_only = std::all_of(made.normalizer.begin(), made.normalizer.end(), [](const NormalizerStep& step) {
+    return step.kind == NormalizerStep::Kind::kPrepend || (step.kind == NormalizerStep::Kind::kReplace && step.pattern == " ");
   });
-  if (dropping || !every_byte) tokenizer.longest_token_ = kTokenBytesMax;
+  const bool dropping = !made.added.empty() || std::any_of(made.splits.begin(), made.splits.end(), [](const SplitStep& step) {
+    return step.behavior == SplitStep::Behavior::kRemoved;
+  });
+  if (dropping || !marks_only || !every_byte) tokenizer.longest_token_ = kTokenBytesMax;
   return tokenizer;
 }
 
@@ -218,9 +228,9 @@ Status Tokenizer::CheckTexts() {
                    fmt::format("token {}: a text of {} bytes, expected at most {}; convert the model again", token, text.size(), size_max));
     }
     longest_token_ = std::max(longest_token_, text.size());
-    if (cut_at_marks_ && IsMergeable(spec.types[token], spec.byte_level) && ReachesAcross(text)) cut_at_marks_ = false;
+    if (cut_at_marks_ && IsMergeable(spec.types[token], spec.added_apart) && ReachesAcross(text)) cut_at_marks_ = false;
     if (spec.types[token] != TokenType::kByte) continue;
-    const auto byte = ByteOf(text);
+    const auto byte = FallbackByte(text);
     if (!byte) {
       return Error(Code::kCorrupt,
                    fmt::format("token {}: typed as a byte, but its text is not of the form <0x0A>; convert the model again", token));
@@ -231,7 +241,7 @@ Status Tokenizer::CheckTexts() {
 }
 
 Status Tokenizer::BuildAdded() {
-  std::vector<AddedToken> rules(size());
+  std::vector<AddedToken> rules(size(), AddedToken{kNoToken});
   for (const AddedToken& rule : spec_->added) {
     if (rule.token >= size())
       return Error(Code::kCorrupt, fmt::format("added token {}: not in the vocabulary; convert the model again", rule.token));
@@ -243,6 +253,7 @@ Status Tokenizer::BuildAdded() {
   work.steps_max = kStepsFree * 100;
   for (uint32_t token = 0; token < size(); ++token) {
     if (!IsAdded(spec_->types[token]) || spec_->Text(token).empty()) continue;
+    if (spec_->added_listed && rules[token].token != token) continue;
     rules[token].token = token;
     const bool control = spec_->types[token] != TokenType::kUserDefined;
     AddedTokens::Entry entry = {std::string(spec_->Text(token)), rules[token], control};
@@ -250,6 +261,11 @@ Status Tokenizer::BuildAdded() {
     if (control || !rules[token].normalized || normalizer_.empty()) plain.push_back(entry);
     if (!rules[token].normalized || normalizer_.empty()) continue;
     BANTAM_TRY(normalizer_.Apply(TextPlace(), &work, &entry.text));
+    if (entry.text.size() > kAddedTokenBytesMax) {
+      return Error(Code::kCorrupt,
+                   fmt::format("added token {}: a normalized text of {} bytes, expected at most {}; convert the model again", token,
+                               entry.text.size(), kAddedTokenBytesMax));
+    }
     if (!entry.text.empty()) normalized.push_back(std::move(entry));
   }
   added_ = std::make_unique<const AddedTokens>(std::move(plain));
@@ -289,7 +305,7 @@ std::vector<uint32_t> Tokenizer::WithPrefix(std::vector<uint32_t> tokens) const 
 
 std::string Tokenizer::Name(uint32_t token) const {
   if (token >= size()) return {};
-  const bool written = spec_->byte_level && IsMergeable(spec_->types[token], /*byte_level=*/true);
+  const bool written = spec_->byte_level && IsMergeable(spec_->types[token], /*added_apart=*/true);
   return written ? ToByteLevel(spec_->Text(token)) : std::string(spec_->Text(token));
 }
 
@@ -305,7 +321,7 @@ void Tokenizer::AppendRaw(uint32_t token, bool special, std::string* bytes) cons
       *bytes += text;
       return;
     case TokenType::kByte:
-      *bytes += static_cast<char>(*ByteOf(text));
+      *bytes += static_cast<char>(*FallbackByte(text));
       return;
     case TokenType::kUnknown:
       // As SentencePiece writes it, U+2047.

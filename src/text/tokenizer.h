@@ -87,6 +87,7 @@ class Tokenizer {
   size_t longest_token_ = 1;
   // No pattern cuts the text up, and no piece has a marked space behind another character: words can be encoded one by one.
   bool cut_at_marks_ = false;
+  bool marks_text_ = false;  // a space stands in front of every text, of one that begins with an added token too
 };
 
 // Decodes a growing answer. Never emits half a character: bytes wait until their character is complete; bytes that can no

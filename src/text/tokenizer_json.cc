@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <utility>
@@ -88,6 +89,8 @@ class Reader {
 
  private:
   Status SetModel() {
+    spec_.added_apart = true;
+    spec_.added_listed = true;
     std::string type = JsonText(model_, "type").value_or("");
     // Files of old do not say.
     if (type.empty()) type = model_.contains("merges") ? "BPE" : lists_.is_map ? "WordPiece" : "Unigram";
@@ -97,10 +100,14 @@ class Reader {
       spec_.ignore_merges = JsonFlag(model_, "ignore_merges", false);
       spec_.fuse_unknown = JsonFlag(model_, "fuse_unk", false);
       spec_.word_end = JsonText(model_, "end_of_word_suffix").value_or("");
+      spec_.word_inside = JsonText(model_, "continuing_subword_prefix").value_or("");
     } else if (type == "Unigram") {
       spec_.model = TokenizerModel::kUnigram;
     } else if (type == "WordPiece") {
       spec_.model = TokenizerModel::kWordPiece;
+      if (JsonText(model_, "continuing_subword_prefix") == "") {
+        return Error(Code::kUnsupported, "WordPiece without a prefix of continuing pieces is not known to this build");
+      }
       const Json& longest = JsonMember(model_, "max_input_chars_per_word");
       spec_.word_characters_max = longest.is_number_unsigned() ? longest.get<size_t>() : 100;
     } else if (type == "WordLevel") {
@@ -135,7 +142,9 @@ class Reader {
       const VocabularyEntry& entry = lists_.vocabulary[i];
       Token* token = at(lists_.is_map ? entry.number : static_cast<double>(i));
       if (token == nullptr) return BadId(lists_.TextOf(entry));
-      *token = {lists_.TextOf(entry), TokenType::kNormal, lists_.is_map ? 0 : static_cast<float>(entry.number), std::nullopt};
+      const float score = lists_.is_map ? 0 : static_cast<float>(entry.number);
+      if (!std::isfinite(score)) return BadId(lists_.TextOf(entry));
+      *token = {lists_.TextOf(entry), TokenType::kNormal, score, std::nullopt};
     }
     const Json& added = JsonMember(file_, "added_tokens");
     std::vector<std::string> added_texts;
@@ -172,7 +181,8 @@ class Reader {
   }
 
   static Error BadId(std::string_view text) {
-    return Error(Code::kCorrupt, fmt::format("token \"{}\": expected a text and an id from 0 to {}", text, kVocabularyMax - 1));
+    return Error(Code::kCorrupt,
+                 fmt::format("token \"{}\": expected a text, an id from 0 to {} and a finite score", text, kVocabularyMax - 1));
   }
 
   std::optional<uint32_t> UnknownId() const {
@@ -183,8 +193,11 @@ class Reader {
     for (const Json& item : JsonMember(file_, "added_tokens")) {
       if (JsonText(item, "content") == *text && JsonMember(item, "id").is_number_unsigned()) return JsonMember(item, "id").get<uint32_t>();
     }
-    for (const VocabularyEntry& entry : lists_.vocabulary) {
-      if (lists_.TextOf(entry) == *text) return static_cast<uint32_t>(entry.number);
+    for (size_t i = 0; i < lists_.vocabulary.size(); ++i) {
+      const VocabularyEntry& entry = lists_.vocabulary[i];
+      if (lists_.TextOf(entry) != *text) continue;
+      const double place = lists_.is_map ? entry.number : static_cast<double>(i);
+      return place >= 0 && place < kVocabularyMax ? std::optional(static_cast<uint32_t>(place)) : std::nullopt;
     }
     return std::nullopt;
   }
@@ -205,7 +218,7 @@ class Reader {
       }
       merges.emplace_back(text.substr(0, space), text.substr(space + 1));
     }
-    SetMerges(merges, JsonText(model_, "continuing_subword_prefix").value_or(""), &spec_);
+    SetMerges(merges, spec_.word_inside, &spec_);
     return Ok();
   }
 

@@ -9,6 +9,7 @@
 namespace bantam {
 
 inline constexpr size_t kTokenizerJsonBytesMax = size_t{128} << 20;
+inline constexpr size_t kTokenizerConfigBytesMax = size_t{8} << 20;
 
 // `config` may be empty: then the special tokens' roles are those that the post-processor and the tokens' names tell.
 // Errors: Corrupt (malformed, ids out of order), Unsupported (a component that this build does not know, by its name).

@@ -13,8 +13,6 @@
 namespace bantam {
 namespace {
 
-constexpr std::string_view kPunctuationPattern = R"([\p{P}!-/:-@\[-`{-~])";
-
 std::string TypeOf(const Json& json) {
   return json.is_object() && json.contains("type") && json["type"].is_string() ? json["type"].get<std::string>() : std::string("?");
 }
@@ -230,7 +228,7 @@ Status ReadPreTokenizer(const Json& json, TokenizerSpec* spec) {
   } else if (type == "BertPreTokenizer") {
     AddBertSplits(spec);
   } else if (type == "Whitespace") {
-    AddSplit(R"(\w+|[^\w\s]+)", SplitStep::Behavior::kRemoved, /*invert=*/true, spec);
+    AddSplit(R"([\w\x{200C}\x{200D}]+|[^\w\x{200C}\x{200D}\s]+)", SplitStep::Behavior::kRemoved, /*invert=*/true, spec);
   } else if (type == "WhitespaceSplit") {
     AddSplit(R"(\s+)", SplitStep::Behavior::kRemoved, /*invert=*/false, spec);
   } else if (type == "Digits") {

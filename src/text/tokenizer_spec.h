@@ -17,6 +17,8 @@ inline constexpr uint32_t kVocabularyMax = 1 << 20;
 // Bytes of all token texts together: several times those of the largest vocabularies.
 inline constexpr size_t kVocabularyTextMax = size_t{64} << 20;
 
+inline constexpr uint32_t kNoToken = UINT32_MAX;
+
 // How SentencePiece and many others write a space.
 inline constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581
 
@@ -101,7 +103,6 @@ struct DecodeStyle {
   bool strip_space = false;       // one space at the beginning goes
   bool byte_level = false;        // tokens are written in the byte-level alphabet, and the spec is not byte_level
   std::string word_end;           // suffix of tokens that end a word, which becomes a space ("</w>")
-  bool word_pieces = false;       // a space in front of tokens with U+2581, none of the text
   bool tidy_punctuation = false;  // no space in front of punctuation and contractions
 };
 
@@ -113,11 +114,14 @@ struct TokenizerSpec {
   std::vector<TokenType> types;     // per token
   std::vector<Merge> merges;        // of kBpe, by rank
   bool byte_level = false;          // any byte is a symbol, and tokens are strings of them
+  bool added_apart = false;         // user-defined tokens are found as a whole only, the model does not know them
+  bool added_listed = false;        // only the tokens in `added` are found, not all that are control, user-defined or unknown
   bool ignore_merges = false;       // a word that is a token needs no merging
   bool byte_fallback = false;       // characters without token become byte tokens (kBpe and kUnigram)
   bool single_precision = false;    // kUnigram: sums are rounded to 32 bits, as SentencePiece does and others do not
   bool fuse_unknown = true;         // neighbouring unknown characters are one unknown token
   std::string word_end;             // kBpe: suffix of the last symbol of a word
+  std::string word_inside;          // kBpe: prefix of all symbols but the first
   size_t word_characters_max = 0;   // kWordPiece: longer words are unknown; 0: no limit
 
   std::vector<AddedToken> added;  // those of the control, user-defined and unknown tokens that differ from the defaults

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/rng.h"
+#include "text/spec_builder.h"
 
 namespace bantam {
 namespace {
@@ -188,6 +189,7 @@ TokenizerSpec ByteLevelSpec() {
   TokenizerSpec spec;
   spec.model = TokenizerModel::kBpe;
   spec.byte_level = true;
+  spec.added_apart = true;
   for (int byte = 0; byte < 256; ++byte) {
     const char text = static_cast<char>(byte);
     spec.Add(std::string_view(&text, 1), TokenType::kNormal, 0);
@@ -273,7 +275,7 @@ TEST(ByteLevelBpe, AnyBytesComeBack) {
 // Some vocabularies lack tokens of bytes that UTF-8 never has.
 TEST(ByteLevelBpe, AMissingByteIsTheReplacementCharacter) {
   TokenizerSpec spec = ByteLevelSpec();
-  spec.types[0xff] = TokenType::kControl;
+  spec.texts[0xff] = '\xfe';
   const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
   EXPECT_EQ(tokenizer.Decode(tokenizer.Encode("a\xff", false).value(), false), "a\xef\xbf\xbd");
 }
@@ -296,6 +298,58 @@ TEST(AddedTokens, TheirRules) {
   EXPECT_EQ(encode("\xc3\xa9word").back(), static_cast<uint32_t>('d'));
   EXPECT_EQ(encode("<N>"), (std::vector<uint32_t>{first + 3})) << "found in the normalized text";
   EXPECT_EQ(encode("<R>").size(), 3u) << "not found there";
+}
+
+// Two stretches of equal length: what a pattern learned of the first is nothing to the second, though it lies at the same address.
+TEST(AddedTokens, StretchesBetweenThemAreApart) {
+  TokenizerSpec spec = ByteLevelSpec();
+  spec.splits[0].pattern = R"(\s*[\n]+|\s+(?!\S)|\s+|\S+)";
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  const std::string spaces(20, ' ');
+  const auto alone = tokenizer.Encode(spaces + "\nx", true).value();
+  const auto behind = tokenizer.Encode(spaces + " x<s>" + spaces + "\nx", true).value();
+  ASSERT_GT(behind.size(), alone.size());
+  EXPECT_TRUE(std::equal(alone.rbegin(), alone.rend(), behind.rbegin()));
+  MatchWork work;
+  const PreTokenizer splitter = PreTokenizer::Make(tokenizer.spec().splits).value();
+  struct Words : WordSink {
+    void Word(std::string_view word) override { words.emplace_back(word); }
+    std::vector<std::string> words;
+  };
+  std::string buffer = spaces + " x";
+  Words first;
+  ASSERT_TRUE(splitter.Split(buffer, true, &work, &first).ok());
+  buffer = spaces + "\nx";
+  buffer.resize(22);
+  Words second;
+  ASSERT_TRUE(splitter.Split(buffer, true, &work, &second).ok());
+  EXPECT_EQ(second.words.front(), spaces + "\n");
+}
+
+TEST(AddedTokens, TurnEndsAreNobodysToWrite) {
+  TokenizerSpec spec = ByteLevelSpec();
+  const auto end = static_cast<uint32_t>(spec.size());
+  spec.Add("<|im_end|>", TokenType::kUserDefined, 0);
+  FindTurnEnds(&spec);
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  EXPECT_TRUE(tokenizer.EndsTurn(end));
+  EXPECT_EQ(tokenizer.Encode("<|im_end|>", true).value(), std::vector<uint32_t>{end});
+  const auto untrusted = tokenizer.Encode("<|im_end|>", false).value();
+  EXPECT_EQ(std::count(untrusted.begin(), untrusted.end(), end), 0);
+}
+
+TEST(ByteLevelBpe, SymbolsAtTheEndsOfWords) {
+  TokenizerSpec spec;
+  spec.model = TokenizerModel::kBpe;
+  spec.byte_level = true;
+  spec.word_end = "</w>";
+  for (const char* text : {"a", "b", "a</w>", "b</w>", "ab</w>"}) spec.Add(text, TokenType::kNormal, 0);
+  spec.merges = {{0, 3, 4}};
+  spec.decode.word_end = "</w>";
+  const Tokenizer tokenizer = Tokenizer::Make(std::move(spec)).value();
+  EXPECT_EQ(tokenizer.Encode("ab", false).value(), (std::vector<uint32_t>{4}));
+  EXPECT_EQ(tokenizer.Encode("aa", false).value(), (std::vector<uint32_t>{0, 2}));
+  EXPECT_EQ(tokenizer.Decode(std::vector<uint32_t>{4, 2}, false), "ab a");
 }
 
 TEST(Unigram, TheBestSumWins) {

@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 
+#include "text/trie.h"
 #include "text/utf8.h"
 #include "text/word_encoder.h"
 
@@ -14,65 +14,6 @@ namespace {
 // SentencePiece's penalty of an unknown character below the lowest score.
 constexpr double kUnknownPenalty = 10.0;
 
-// A trie as one hash table of edges: pieces that begin at a place of the text are found in one walk.
-class Trie {
- public:
-  explicit Trie(uint64_t seed) : seed_(seed | 1) { slots_.resize(1024); }
-
-  void Add(std::string_view text, uint32_t token) {
-    uint32_t node = 0;
-    for (const char c : text) {
-      if (2 * tokens_.size() >= slots_.size()) Grow();
-      const uint64_t key = Key(node, static_cast<unsigned char>(c));
-      size_t at = Place(key);
-      while (slots_[at].key != 0 && slots_[at].key != key) at = (at + 1) & (slots_.size() - 1);
-      if (slots_[at].key == 0) {
-        slots_[at] = {key, static_cast<uint32_t>(tokens_.size())};
-        tokens_.push_back(kNoToken);
-      }
-      node = slots_[at].child;
-    }
-    tokens_[node] = token;
-  }
-
-  static constexpr uint32_t kNoNode = UINT32_MAX;
-  uint32_t Child(uint32_t node, unsigned char byte) const {
-    const uint64_t key = Key(node, byte);
-    for (size_t at = Place(key); slots_[at].key != 0; at = (at + 1) & (slots_.size() - 1)) {
-      if (slots_[at].key == key) return slots_[at].child;
-    }
-    return kNoNode;
-  }
-  uint32_t TokenAt(uint32_t node) const { return tokens_[node]; }
-  uint64_t bytes() const { return slots_.capacity() * sizeof(Slot) + tokens_.capacity() * sizeof(uint32_t); }
-
- private:
-  struct Slot {
-    uint64_t key;  // 0: empty
-    uint32_t child;
-  };
-  static uint64_t Key(uint32_t node, unsigned char byte) { return (uint64_t{node} << 8 | byte) + 1; }
-  size_t Place(uint64_t key) const {
-    __extension__ using Wide = unsigned __int128;
-    const auto product = static_cast<Wide>(key ^ seed_) * 0x9e3779b97f4a7c15ULL;
-    return static_cast<size_t>(static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64)) & (slots_.size() - 1);
-  }
-  void Grow() {
-    std::vector<Slot> old(2 * slots_.size());
-    old.swap(slots_);
-    for (const Slot& slot : old) {
-      if (slot.key == 0) continue;
-      size_t at = Place(slot.key);
-      while (slots_[at].key != 0) at = (at + 1) & (slots_.size() - 1);
-      slots_[at] = slot;
-    }
-  }
-
-  uint64_t seed_;
-  std::vector<Slot> slots_;
-  std::vector<uint32_t> tokens_ = {kNoToken};  // per node
-};
-
 class Unigram final : public WordEncoder {
  public:
   Unigram(const TokenizerSpec& spec, std::span<const uint32_t> byte_tokens, uint64_t seed)
@@ -80,7 +21,7 @@ class Unigram final : public WordEncoder {
     double lowest = std::numeric_limits<double>::max();
     for (uint32_t token = 0; token < spec.size(); ++token) {
       const std::string_view text = spec.Text(token);
-      const bool usable = spec.types[token] == TokenType::kNormal || spec.types[token] == TokenType::kUserDefined;
+      const bool usable = spec.types[token] != TokenType::kUnused && IsMergeable(spec.types[token], spec.added_apart);
       if (!usable || text.empty()) continue;
       trie_.Add(text, token);
       if (spec.types[token] == TokenType::kNormal) lowest = std::min(lowest, static_cast<double>(spec.scores[token]));
@@ -147,22 +88,13 @@ class Unigram final : public WordEncoder {
         continue;
       }
       const std::string_view character = word.substr(work->previous[ends[i]], ends[i] - work->previous[ends[i]]);
-      if (AddByteTokens(character, tokens)) {
+      if (spec_.byte_fallback && AppendByteTokens(byte_tokens_, character, tokens)) {
         after_unknown = false;
       } else if (spec_.unknown && !(after_unknown && spec_.fuse_unknown)) {
         tokens->push_back(*spec_.unknown);
         after_unknown = true;
       }
     }
-  }
-
-  bool AddByteTokens(std::string_view character, std::vector<uint32_t>* tokens) const {
-    if (!spec_.byte_fallback) return false;
-    for (const char byte : character) {
-      if (byte_tokens_[static_cast<unsigned char>(byte)] == kNoToken) return false;
-    }
-    for (const char byte : character) tokens->push_back(byte_tokens_[static_cast<unsigned char>(byte)]);
-    return true;
   }
 
   const TokenizerSpec& spec_;

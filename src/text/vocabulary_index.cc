@@ -6,15 +6,15 @@
 
 namespace bantam {
 
-bool IsMergeable(TokenType type, bool byte_level) {
-  return type == TokenType::kNormal || type == TokenType::kUnused || (type == TokenType::kUserDefined && !byte_level);
+bool IsMergeable(TokenType type, bool added_apart) {
+  return type == TokenType::kNormal || type == TokenType::kUnused || (type == TokenType::kUserDefined && !added_apart);
 }
 
 VocabularyIndex::VocabularyIndex(const TokenizerSpec& spec, uint64_t seed) : spec_(spec), seed_(seed) {
   slots_.resize(std::bit_ceil(spec.size() + spec.size() / 2 + 1));
   for (uint32_t token = 0; token < spec.size(); ++token) {
     const std::string_view text = spec.Text(token);
-    if (!IsMergeable(spec.types[token], spec.byte_level) || text.empty()) continue;
+    if (!IsMergeable(spec.types[token], spec.added_apart) || text.empty()) continue;
     const uint64_t hash = HashOf(text);
     const auto check = static_cast<uint32_t>(hash >> 32);
     size_t at = hash & (slots_.size() - 1);

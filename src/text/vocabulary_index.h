@@ -13,8 +13,8 @@ namespace bantam {
 
 class VocabularyIndex {
  public:
-  // Of the tokens that plain text can become: not control, unknown and byte tokens by spelling out their names, and in byte-level
-  // vocabularies not user-defined ones either. `spec` outlives the index. `seed` makes look-up times unpredictable to whoever
+  // Of the tokens that plain text can become: not control, unknown and byte tokens by spelling out their names, and where added
+  // tokens are apart not user-defined ones either. `spec` outlives the index. `seed` makes look-up times unpredictable to whoever
   // made the vocabulary; it changes no result.
   VocabularyIndex(const TokenizerSpec& spec, uint64_t seed);
 
@@ -40,6 +40,6 @@ class VocabularyIndex {
 };
 
 // Whether plain text may become this token.
-bool IsMergeable(TokenType type, bool byte_level);
+bool IsMergeable(TokenType type, bool added_apart);
 
 }  // namespace bantam

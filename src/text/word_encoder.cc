@@ -4,6 +4,7 @@
 #include <string>
 
 #include "text/spm.h"
+#include "text/trie.h"
 #include "text/utf8.h"
 
 namespace bantam {
@@ -44,34 +45,42 @@ class SpmBpe final : public WordEncoder {
 // The longest piece first; a word with a part that is no piece is unknown as a whole.
 class WordPiece final : public WordEncoder {
  public:
-  WordPiece(const TokenizerSpec& spec, const VocabularyIndex& index) : spec_(spec), index_(index) {
-    for (uint32_t token = 0; token < spec.size(); ++token) longest_ = std::max(longest_, spec.Text(token).size());
+  WordPiece(const TokenizerSpec& spec, uint64_t seed) : spec_(spec), first_(seed), inside_(seed) {
+    for (uint32_t token = 0; token < spec.size(); ++token) {
+      std::string_view text = spec.Text(token);
+      if (!IsMergeable(spec.types[token], spec.added_apart) || text.empty()) continue;
+      const bool begins = text.starts_with(kSpaceMark) && text.size() > kSpaceMark.size();
+      if (begins) text.remove_prefix(kSpaceMark.size());
+      (begins ? first_ : inside_).Add(text, token);
+    }
   }
 
   void Encode(std::string_view word, EncodeWork* work, std::vector<uint32_t>* tokens) const override {
     const size_t before = tokens->size();
-    std::string marked(kSpaceMark);
-    marked += word;
     bool known = !TooLong(word);
-    for (std::string_view rest = marked; known && !rest.empty();) {
-      size_t size = std::min(rest.size(), longest_);
-      std::optional<uint32_t> token;
-      for (; size > 0 && !token; --size) {
+    for (size_t at = 0; known && at < word.size();) {
+      const Trie& pieces = at == 0 ? first_ : inside_;
+      uint32_t longest = kNoToken;
+      size_t behind = at;
+      uint32_t node = 0;
+      for (size_t end = at; end < word.size();) {
         ++work->steps;
-        token = index_.Find(rest.substr(0, size));
-        if (token) break;
+        node = pieces.Child(node, static_cast<unsigned char>(word[end++]));
+        if (node == Trie::kNoNode) break;
+        if (pieces.TokenAt(node) == kNoToken) continue;
+        longest = pieces.TokenAt(node);
+        behind = end;
       }
-      known = token.has_value();
-      if (!known) break;
-      tokens->push_back(*token);
-      rest.remove_prefix(size);
+      known = longest != kNoToken;
+      if (known) tokens->push_back(longest);
+      at = behind;
     }
     if (known) return;
     tokens->resize(before);
     tokens->push_back(*spec_.unknown);
   }
 
-  uint64_t bytes() const override { return sizeof(*this); }
+  uint64_t bytes() const override { return sizeof(*this) + first_.bytes() + inside_.bytes(); }
 
  private:
   bool TooLong(std::string_view word) const {
@@ -82,8 +91,8 @@ class WordPiece final : public WordEncoder {
   }
 
   const TokenizerSpec& spec_;
-  const VocabularyIndex& index_;
-  size_t longest_ = 1;
+  Trie first_;   // pieces that begin a word
+  Trie inside_;  // and those that go on with one
 };
 
 class WordLevel final : public WordEncoder {
@@ -104,6 +113,14 @@ class WordLevel final : public WordEncoder {
 
 }  // namespace
 
+bool AppendByteTokens(std::span<const uint32_t> byte_tokens, std::string_view character, std::vector<uint32_t>* tokens) {
+  for (const char byte : character) {
+    if (byte_tokens[static_cast<unsigned char>(byte)] == kNoToken) return false;
+  }
+  for (const char byte : character) tokens->push_back(byte_tokens[static_cast<unsigned char>(byte)]);
+  return true;
+}
+
 Result<std::unique_ptr<const WordEncoder>> WordEncoder::Make(const TokenizerSpec& spec, const VocabularyIndex& index,
                                                              std::span<const uint32_t> byte_tokens, uint64_t seed) {
   using Encoder = std::unique_ptr<const WordEncoder>;
@@ -121,7 +138,7 @@ Result<std::unique_ptr<const WordEncoder>> WordEncoder::Make(const TokenizerSpec
     case TokenizerModel::kUnigram:
       return MakeUnigram(spec, byte_tokens, seed);
     case TokenizerModel::kWordPiece:
-      return Encoder(std::make_unique<WordPiece>(spec, index));
+      return Encoder(std::make_unique<WordPiece>(spec, seed));
     case TokenizerModel::kWordLevel:
       break;
   }

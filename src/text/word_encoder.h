@@ -13,8 +13,6 @@
 
 namespace bantam {
 
-inline constexpr uint32_t kNoToken = UINT32_MAX;
-
 // Memory of the models that is used again from word to word, and a count of their work.
 struct EncodeWork {
   std::vector<uint32_t> symbols;
@@ -30,7 +28,7 @@ class WordEncoder {
  public:
   virtual ~WordEncoder() = default;
 
-  // Appends the tokens of a word of any bytes, at least one and below 2^31. Time is n log n in its length.
+  // Appends the tokens of a word of any bytes, at least one and below 2^31. Time is n log n in its length, times the longest piece.
   virtual void Encode(std::string_view word, EncodeWork* work, std::vector<uint32_t>* tokens) const = 0;
 
   // Memory held, besides spec and index.
@@ -41,6 +39,9 @@ class WordEncoder {
   static Result<std::unique_ptr<const WordEncoder>> Make(const TokenizerSpec& spec, const VocabularyIndex& index,
                                                          std::span<const uint32_t> byte_tokens, uint64_t seed);
 };
+
+// Adds the byte tokens of a character when each of its bytes has one; false otherwise.
+bool AppendByteTokens(std::span<const uint32_t> byte_tokens, std::string_view character, std::vector<uint32_t>* tokens);
 
 // What Make chooses from; each in a file of its own.
 Result<std::unique_ptr<const WordEncoder>> MakeBpe(const TokenizerSpec& spec, const VocabularyIndex& index,
