@@ -55,6 +55,8 @@ constexpr Stray kStrays[] = {{"<|/tool_call|>", "<|tool_call|>"}, {"<channel|>",
 
 // Bodies of calls begin with at most this much white space, and names end within as much again.
 constexpr size_t kHeadBytesMax = 512;
+// Longest head of a message in channels.
+constexpr size_t kHeaderBytesMax = 1024;
 // After so many calls that were none, their bodies are not searched for markers once more.
 constexpr size_t kMalformedMax = 64;
 bool IsSpace(char c) { return kSpace.find(c) != std::string_view::npos; }
@@ -104,7 +106,6 @@ struct Header {
 };
 // `complete`: nothing more of it comes.
 Header ReadHeader(std::string_view text, bool complete) {
-  constexpr size_t kHeaderBytesMax = 1024;
   constexpr std::string_view kParts[] = {"<|start|>", "<|channel|>", "<|constrain|>"};
   if (text.size() > kHeaderBytesMax) return {};
   Header header;
@@ -599,11 +600,12 @@ bool OutputParser::StepHeader(bool last) {
       if (name != "all") recipient_ = name;
       message_ = recipient_.empty() ? Kind::kContent : Kind::kCalls;
       at_ += name.size() + 1;
+      scan_ = {};
       EndSegment();
     }
     return true;
   }
-  const size_t end = rest.find(kMessage);
+  const size_t end = rest.substr(0, kHeaderBytesMax + kMessage.size()).find(kMessage);
   Header header = ReadHeader(rest.substr(0, end), /*complete=*/end != std::string_view::npos);
   if (header.fits && end == std::string_view::npos && !last) {
     state_ = State::kHeader;
@@ -613,28 +615,37 @@ bool OutputParser::StepHeader(bool last) {
   at_ += end + kMessage.size();
   recipient_ = std::move(header.recipient);
   message_ = !recipient_.empty() ? Kind::kCalls : header.analysis ? Kind::kReasoning : Kind::kContent;
+  scan_ = {};
   EndSegment();
   return true;
+}
+
+// Where a call's message ends. Its arguments are JSON: markers within their texts are none.
+size_t OutputParser::FindMessageEnd() {
+  const std::string_view rest = Rest();
+  for (; scan_.at < rest.size(); ++scan_.at) {
+    const char c = rest[scan_.at];
+    if (scan_.quote != 0) {
+      if (c == '\\' && scan_.at + 1 == rest.size()) break;
+      if (c == '\\') ++scan_.at;
+      if (c == '"') scan_.quote = 0;
+      continue;
+    }
+    if (c == '"') scan_.quote = c;
+    if (c != '<' && c != '>') continue;
+    const std::string_view here = rest.substr(scan_.at);
+    for (const std::string& close : closes_) {
+      if (here.starts_with(close)) return scan_.at;
+      if (here.size() < close.size() && std::string_view(close).starts_with(here)) return std::string_view::npos;
+    }
+  }
+  return std::string_view::npos;
 }
 
 bool OutputParser::StepMessage(bool last, Output* out) {
   const std::string_view rest = Rest();
   if (message_ == Kind::kCalls) {
-    // The arguments are JSON; markers within their texts are none.
-    scan_ = {};
-    size_t end = std::string_view::npos;
-    bool text = false;
-    for (size_t at = 0; at < rest.size() && end == std::string_view::npos; ++at) {
-      if (text) {
-        if (rest[at] == '\\') ++at;
-        text = at >= rest.size() || rest[at] != '"' || rest[at - 1] == '\\';
-        continue;
-      }
-      text = rest[at] == '"';
-      for (const std::string& close : closes_) {
-        if (rest.substr(at).starts_with(close)) end = at;
-      }
-    }
+    const size_t end = FindMessageEnd();
     if (end == std::string_view::npos && !last && rest.size() <= kCallBytesMax) return false;
     const size_t size = std::min(end, rest.size());
     const std::string_view body = rest.substr(0, size);
@@ -669,7 +680,7 @@ bool OutputParser::StepMessage(bool last, Output* out) {
   const bool begins = marker == "<|start|>" || marker == "<|channel|>";
   if (begins) {
     const std::string_view next = Rest();
-    const size_t end = next.find(kMessage);
+    const size_t end = next.substr(0, kHeaderBytesMax + kMessage.size()).find(kMessage);
     const Header header = ReadHeader(next.substr(0, end), /*complete=*/end != std::string_view::npos);
     if (header.fits && end == std::string_view::npos && !last) return false;
     if (!header.fits || end == std::string_view::npos) {

@@ -93,6 +93,7 @@ class OutputParser {
   bool EmitCalls(CallFormat format, std::string_view body, bool only_known, Output* out);
   void EndSegment();
   bool MayBeRecipient(std::string_view name, bool complete) const;
+  size_t FindMessageEnd();
   BodyEnd FindBodyEnd(const OutputSection& section);
   BodyEnd ScanJson(std::string_view close, size_t from, bool single_quotes);
   BodyEnd FindGemmaEnd(std::string_view close);
