@@ -217,6 +217,14 @@ TEST(Pcre2, HostilePatternsStop) {
   EXPECT_TRUE(work.exhausted);
 }
 
+TEST(Pcre2, RunsWhatItReadsAsItIsMeant) {
+  if (!CompilePcre2("a").ok()) GTEST_SKIP() << "this build has no PCRE2";
+  for (const char* regex : {"\\b\\p{L}+", "(?<=a)\\x{62}+", "(?:ab){2}c|\\p{N}{1,3}", "[\\p{L}\\p{M}]+?x", "a{3}(?=bc)"}) {
+    const auto matcher = CompileMatcher(regex);
+    EXPECT_TRUE(matcher.ok()) << regex << ": " << matcher.error().message();
+  }
+}
+
 // A match that looks far ahead is paid for by how far it looks.
 TEST(Pcre2, LookingAheadIsPaidFor) {
   const auto library = CompilePcre2("\\d{1,3}(?=(?:\\d{3})*\\b)");

@@ -270,18 +270,27 @@ namespace {
 
 // Whether the expression has a construct that means something else in the library's syntax than in Ruby's, which models are made with.
 bool MeansSomethingElse(std::string_view regex) {
-  for (const std::string_view construct : {"&&", "\\h", "\\H", "}+", "{,", "(?m", "(?x", "(?-", "\\G", "\\K", "\\X", "\\R"}) {
+  for (const std::string_view construct : {"&&", "(?m", "(?x", "(?-"}) {
     if (regex.find(construct) != std::string_view::npos) return true;
   }
   bool in_class = false;
   for (size_t at = 0; at < regex.size(); ++at) {
-    if (regex[at] == '\\') {
-      ++at;
-    } else if (regex[at] == '[') {
-      if (in_class) return true;  // a set within a set
+    const char c = regex[at];
+    if (c == '\\') {
+      if (++at == regex.size()) return true;
+      if (std::string_view("hHGKXR").find(regex[at]) != std::string_view::npos) return true;
+      // The braces of a property or a code are no repetition.
+      const bool braces = std::string_view("pPxu").find(regex[at]) != std::string_view::npos && regex.substr(at + 1).starts_with('{');
+      if (braces) at = std::min(regex.find('}', at), regex.size());
+    } else if (in_class) {
+      if (c == '[') return true;  // a set within a set
+      in_class = c != ']';
+    } else if (c == '[') {
       in_class = true;
-    } else if (regex[at] == ']') {
-      in_class = false;
+    } else if (c == '{') {
+      // {,n} counts from nothing in Ruby, and {n}+ repeats a repetition, where the library sees texts and possession.
+      const size_t end = regex.find('}', at);
+      if (regex.substr(at + 1).starts_with(',') || (end != std::string_view::npos && regex.substr(end + 1).starts_with('+'))) return true;
     }
   }
   return false;
