@@ -384,27 +384,20 @@ class Parser {
     return value;
   }
 
-  Result<NodePtr> Or() {
-    BANTAM_ASSIGN(NodePtr left, And());
-    for (size_t links = 1; IsName("or"); ++links) {
+  // Operands with the same word between them, from the left.
+  Result<NodePtr> Joined(std::string_view word, Result<NodePtr> (Parser::*operand)()) {
+    BANTAM_ASSIGN(NodePtr left, (this->*operand)());
+    for (size_t links = 1; IsName(word); ++links) {
       BANTAM_TRY(CheckLinks(links));
       NodePtr node = Make(NodeKind::kBinary, Next().text);
-      BANTAM_ASSIGN(NodePtr right, And());
+      BANTAM_ASSIGN(NodePtr right, (this->*operand)());
       left = With(std::move(node), std::move(left), std::move(right));
     }
     return left;
   }
 
-  Result<NodePtr> And() {
-    BANTAM_ASSIGN(NodePtr left, Not());
-    for (size_t links = 1; IsName("and"); ++links) {
-      BANTAM_TRY(CheckLinks(links));
-      NodePtr node = Make(NodeKind::kBinary, Next().text);
-      BANTAM_ASSIGN(NodePtr right, Not());
-      left = With(std::move(node), std::move(left), std::move(right));
-    }
-    return left;
-  }
+  Result<NodePtr> Or() { return Joined("or", &Parser::And); }
+  Result<NodePtr> And() { return Joined("and", &Parser::Not); }
 
   Result<NodePtr> Not() {
     if (!IsName("not")) return Comparison();
