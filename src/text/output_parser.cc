@@ -251,7 +251,8 @@ Output OutputParser::Push(std::string_view text) {
 Output OutputParser::Finish() {
   Output out;
   Advance(/*last=*/true, &out);
-  out.content += std::exchange(space_, {});
+  const bool thinking = state_ == State::kReasoning || (state_ == State::kMessage && message_ == Kind::kReasoning);
+  if (!thinking) out.content += std::exchange(space_, {});
   return out;
 }
 
@@ -295,34 +296,27 @@ void OutputParser::EndSegment() {
   trim_start_ = true;
 }
 
-void OutputParser::EmitContent(std::string_view text, Output* out) {
+// White space waits until more of its segment comes, and is dropped at its start if `trim`.
+void OutputParser::Emit(std::string_view text, bool trim, std::string* out) {
   for (size_t at = 0; at < text.size();) {
     const size_t word = SkipSpace(text, at);
-    if (!(segment_empty_ && trim_start_)) space_ += text.substr(at, word - at);
+    if (!(segment_empty_ && trim)) space_ += text.substr(at, word - at);
     const size_t end = std::min(text.find_first_of(kSpace, word), text.size());
     if (end > word) {
-      out->content += std::exchange(space_, {});
-      out->content += text.substr(word, end - word);
+      *out += std::exchange(space_, {});
+      *out += text.substr(word, end - word);
       segment_empty_ = false;
-      answer_empty_ = false;
     }
     at = end;
   }
 }
 
-void OutputParser::EmitReasoning(std::string_view text, Output* out) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t word = SkipSpace(text, at);
-    if (!segment_empty_) space_ += text.substr(at, word - at);
-    const size_t end = std::min(text.find_first_of(kSpace, word), text.size());
-    if (end > word) {
-      out->reasoning += std::exchange(space_, {});
-      out->reasoning += text.substr(word, end - word);
-      segment_empty_ = false;
-    }
-    at = end;
-  }
+void OutputParser::EmitContent(std::string_view text, Output* out) {
+  Emit(text, trim_start_, &out->content);
+  answer_empty_ = answer_empty_ && segment_empty_;
 }
+
+void OutputParser::EmitReasoning(std::string_view text, Output* out) { Emit(text, /*trim=*/true, &out->reasoning); }
 
 // `only_known`: an object that is no call of one of the request's tools is none at all.
 bool OutputParser::EmitCalls(CallFormat format, std::string_view body, bool only_known, Output* out) {
@@ -376,7 +370,8 @@ bool OutputParser::StepContent(bool last, Output* out) {
     return true;
   }
   Open(section, /*from_reasoning=*/false);
-  if (section.kind == Kind::kContent) opens_.emplace_back(section.close);
+  const bool first = std::find(opens_.begin(), opens_.end(), section.close) == opens_.end();
+  if (section.kind == Kind::kContent && first) opens_.emplace_back(section.close);
   return true;
 }
 

@@ -88,6 +88,7 @@ class OutputParser {
   std::string_view Rest() const { return std::string_view(pending_).substr(at_); }
   void Advance(bool last, Output* out);
   void Open(const OutputSection& section, bool from_reasoning);
+  void Emit(std::string_view text, bool trim, std::string* out);
   void EmitContent(std::string_view text, Output* out);
   void EmitReasoning(std::string_view text, Output* out);
   bool EmitCalls(CallFormat format, std::string_view body, bool only_known, Output* out);

@@ -7,16 +7,21 @@
 
 namespace bantam {
 
-size_t PartialMarkerTail(std::string_view text, const std::vector<std::string>& markers) {
+namespace {
+
+// Bytes at the end of `text` that are the beginning of one of `stops`, though not a whole one: the most there are.
+size_t PartialStopTail(std::string_view text, const std::vector<std::string>& stops) {
   size_t longest = 0;
-  for (const std::string& marker : markers) {
-    if (marker.empty()) continue;
-    for (size_t size = std::min(marker.size() - 1, text.size()); size > longest; --size) {
-      if (text.ends_with(std::string_view(marker).substr(0, size))) longest = size;
+  for (const std::string& stop : stops) {
+    if (stop.empty()) continue;
+    for (size_t size = std::min(stop.size() - 1, text.size()); size > longest; --size) {
+      if (text.ends_with(std::string_view(stop).substr(0, size))) longest = size;
     }
   }
   return longest;
 }
+
+}  // namespace
 
 Result<StopStrings> StopStrings::Make(std::vector<std::string> stops) {
   if (stops.size() > kStopStringsMax) {
@@ -44,7 +49,7 @@ std::string StopStrings::Push(std::string_view text) {
     first_begin = begin;
     found_ = stop;
   }
-  const size_t shown = stopped() ? first_begin : pending_.size() - PartialMarkerTail(pending_, stops_);
+  const size_t shown = stopped() ? first_begin : pending_.size() - PartialStopTail(pending_, stops_);
   std::string out = pending_.substr(0, shown);
   pending_.erase(0, stopped() ? pending_.size() : shown);
   return out;

@@ -12,9 +12,6 @@ namespace bantam {
 inline constexpr size_t kStopStringsMax = 32;
 inline constexpr size_t kStopStringBytesMax = 256;
 
-// Bytes at the end of `text` that are the beginning of one of `markers`, though not a whole one: the most there are.
-size_t PartialMarkerTail(std::string_view text, const std::vector<std::string>& markers);
-
 class StopStrings {
  public:
   // InvalidArgument for an empty text, one that is too long, or too many.
