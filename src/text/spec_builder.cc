@@ -152,7 +152,9 @@ void FindTurnEnds(TokenizerSpec* spec) {
   auto& ends = spec->end_of_turn;
   if (spec->eos && std::find(ends.begin(), ends.end(), *spec->eos) == ends.end()) ends.insert(ends.begin(), *spec->eos);
   for (uint32_t token = 0; token < spec->size() && ends.size() < kEndsMax; ++token) {
-    if (std::find(std::begin(kTurnEnds), std::end(kTurnEnds), spec->Text(token)) == std::end(kTurnEnds)) continue;
+    const std::string_view text = spec->Text(token);
+    if (text.empty() || std::string_view("<[_").find(text[0]) == std::string_view::npos) continue;  // as all of them begin
+    if (std::find(std::begin(kTurnEnds), std::end(kTurnEnds), text) == std::end(kTurnEnds)) continue;
     if (std::find(ends.begin(), ends.end(), token) == ends.end()) ends.push_back(token);
   }
   // Whatever the file calls them, nobody who is not trusted may write them.

@@ -177,7 +177,7 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec, uint64_t hash_seed) {
            std::find(spec.end_of_turn.begin(), spec.end_of_turn.end(), token) != spec.end_of_turn.end();
   };
   if (spec.model == TokenizerModel::kBpe && spec.unknown && is_role(*spec.unknown)) spec.unknown.reset();
-  Tokenizer tokenizer(std::move(spec), hash_seed);
+  Tokenizer tokenizer(std::move(spec));
   BANTAM_TRY(tokenizer.CheckTexts());
   tokenizer.index_ = std::make_unique<const VocabularyIndex>(*tokenizer.spec_, hash_seed);
   // A mark that is unknown itself could be one unknown token with the end of the word before.
@@ -208,9 +208,7 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec, uint64_t hash_seed) {
   return tokenizer;
 }
 
-Tokenizer::Tokenizer(TokenizerSpec spec, uint64_t) : spec_(std::make_unique<TokenizerSpec>(std::move(spec))) {
-  byte_tokens_.assign(256, kNoToken);
-}
+Tokenizer::Tokenizer(TokenizerSpec spec) : spec_(std::make_unique<TokenizerSpec>(std::move(spec))) { byte_tokens_.assign(256, kNoToken); }
 
 Status Tokenizer::CheckTexts() {
   const TokenizerSpec& spec = *spec_;

@@ -70,7 +70,7 @@ class Tokenizer {
   uint64_t bytes() const;
 
  private:
-  Tokenizer(TokenizerSpec spec, uint64_t hash_seed);
+  explicit Tokenizer(TokenizerSpec spec);
   class Encoding;
   Status CheckTexts();
   Status BuildAdded();
