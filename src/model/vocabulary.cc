@@ -78,7 +78,7 @@ Status ReadTokens(const Metadata& metadata, bool scored, TokenizerSpec* spec) {
   for (const std::string_view text : *texts) total += text.size();
   spec->texts.reserve(std::min(total, kVocabularyTextMax));
   for (size_t i = 0; i < texts->size(); ++i) {
-    const float score = scored ? static_cast<float>((*scores)[i]) : 0;
+    const double score = scored ? (*scores)[i] : 0;
     if (!std::isfinite(score)) {
       return Error(Code::kCorrupt, fmt::format("token {}: score {}, expected a finite number; convert the model again", i, (*scores)[i]));
     }

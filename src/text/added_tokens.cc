@@ -60,6 +60,11 @@ bool AddedTokens::Find(std::string_view text, size_t from, bool trusted, Hit* hi
     if (!MayStart(text, at)) continue;
     const Entry* entry = Match(text, at, trusted);
     if (entry == nullptr) continue;
+    if (entry->rules.whole_word && !IsWholeWord(text, at, at + entry->text.size())) {
+      // The longest is tried and no shorter one, nor one within it, as the tokenizers library does.
+      at += entry->text.size() - 1;
+      continue;
+    }
     *hit = {at, at + entry->text.size(), entry->rules};
     return true;
   }
@@ -80,7 +85,6 @@ const AddedTokens::Entry* AddedTokens::Match(std::string_view text, size_t at, b
     end = std::upper_bound(begin, end, byte, [&](int wanted, const Entry& entry) { return wanted < byte_of(entry); });
     for (auto entry = begin; entry != end && entry->text.size() == depth + 1; ++entry) {
       if (entry->control && !trusted) continue;
-      if (entry->rules.whole_word && !IsWholeWord(text, at, at + depth + 1)) continue;
       longest = &*entry;
       break;
     }

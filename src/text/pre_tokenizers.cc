@@ -84,6 +84,9 @@ constexpr std::string_view kSpark[] = {
 constexpr std::string_view kFalcon[] = {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2, R"([0-9][0-9][0-9])"};
 constexpr std::string_view kBloom[] = {R"( ?[^(\s|.,!?\x{2026}\x{3002}\x{FF0C}\x{3001}\x{964}\x{6D4}\x{60C})]+)"};
 constexpr std::string_view kViking[] = {kBloom[0], R"(\p{N})"};
+// Behind the model's own marks of images and layout.
+constexpr std::string_view kChameleon[] = {
+    R"(<sentinel:[0-9]+>)", R"(IMGIMG[A-I]{1,4}Z)", R"([\t\n]|    |  )", R"(\p{N})", R"([\p{P}!-/:-@\[-`{-~])", kGpt2};
 constexpr std::string_view kLines[] = {R"([^\n]+|[\n]+)"};
 constexpr std::string_view kDefault[] = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2, R"(\p{N}+)", R"([0-9][0-9][0-9])"};
 
@@ -170,6 +173,7 @@ constexpr NamedPreTokenizer kNamed[] = {{"default", kDefault},
                                         {"granite-embed-multi-97m", kGpt4o, true},
                                         {"tiny_aya", kTinyAya},
                                         {"cohere2moe", kTinyAya},
+                                        {"chameleon", kChameleon, false, true},
                                         {"gemma4", kLines, false, true},
                                         {"granite-embed-multi-311m", kLines, false, true},
                                         {"sarvam-moe", kLines}};

@@ -43,7 +43,7 @@ bool Contains(const TokenizerSpec& spec, const std::vector<uint32_t>& tokens, st
 
 }  // namespace
 
-Status AddToken(std::string_view text, TokenType type, float score, TokenizerSpec* spec) {
+Status AddToken(std::string_view text, TokenType type, double score, TokenizerSpec* spec) {
   if (spec->texts.size() + text.size() > kVocabularyTextMax) {
     return Error(Code::kCorrupt,
                  fmt::format("the vocabulary's texts take more than {} bytes; convert the model again", kVocabularyTextMax));

@@ -13,7 +13,7 @@ namespace bantam {
 
 // Appends a token as the vocabulary writes it; in byte-level vocabularies normal ones become their bytes. Corrupt when all texts
 // together are larger than any vocabulary.
-Status AddToken(std::string_view text, TokenType type, float score, TokenizerSpec* spec);
+Status AddToken(std::string_view text, TokenType type, double score, TokenizerSpec* spec);
 
 // Sets spec->merges from pairs of texts as the vocabulary writes them, by rank. A pair whose parts or whole are no tokens can
 // never be joined and is left out. `continuation` is what a symbol inside a word begins with, which joining drops.

@@ -256,8 +256,8 @@ Status Tokenizer::BuildAdded() {
     const bool control = spec_->types[token] != TokenType::kUserDefined;
     AddedTokens::Entry entry = {std::string(spec_->Text(token)), rules[token], control};
     // A control token's own name is found in trusted text in any case.
-    if (control || !rules[token].normalized || normalizer_.empty()) plain.push_back(entry);
-    if (!rules[token].normalized || normalizer_.empty()) continue;
+    if (control || !rules[token].normalized) plain.push_back(entry);
+    if (!rules[token].normalized || (control && normalizer_.empty())) continue;
     BANTAM_TRY(normalizer_.Apply(TextPlace(), &work, &entry.text));
     if (entry.text.size() > kAddedTokenBytesMax) {
       return Error(Code::kCorrupt,

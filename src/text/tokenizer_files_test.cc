@@ -100,6 +100,65 @@ TEST(VocabularyFile, DamageIsAnError) {
   }
 }
 
+// Rules of the tokenizers library (0.22) that its JavaScript port does not have or that need a vocabulary of their own.
+class LibraryRules : public ::testing::Test {
+ protected:
+  static std::vector<uint32_t> Ids(const std::string& json, std::string_view text) {
+    auto spec = ReadTokenizerJson(json, "");
+    EXPECT_TRUE(spec.ok()) << spec.error().message();
+    return Tokenizer::Make(std::move(spec).value()).value().Encode(text, /*special=*/true).value();
+  }
+};
+using Tokens = std::vector<uint32_t>;
+
+TEST_F(LibraryRules, UnigramSumsHave64Bits) {
+  const std::string json = R"({"model":{"type":"Unigram","unk_id":0,"vocab":[["u",0],["a",-1],["b",-1],["ab",-2.00000001]]}})";
+  EXPECT_EQ(Ids(json, "ab"), (Tokens{1, 2})) << "in 32 bits both ways are equal, and the first stands";
+}
+
+TEST_F(LibraryRules, WordPieceWithoutPrefix) {
+  const std::string json =
+      R"({"model":{"type":"WordPiece","unk_token":"u","continuing_subword_prefix":"","vocab":{"u":0,"ab":1,"c":2,"b":3}}})";
+  EXPECT_EQ(Ids(json, "abcab"), (Tokens{1, 2, 1}));
+  EXPECT_EQ(Ids(json, "abd"), (Tokens{0}));
+}
+
+TEST_F(LibraryRules, AWordMayBeginAsPiecesThatGoOnAreWritten) {
+  const std::string json = R"({"model":{"type":"WordPiece","unk_token":"u","vocab":{"u":0,"a":1,"##b":2}}})";
+  EXPECT_EQ(Ids(json, "ab"), (Tokens{1, 2}));
+  EXPECT_EQ(Ids(json, "##bb"), (Tokens{2, 2}));
+  EXPECT_EQ(Ids(json, "b"), (Tokens{0}));
+}
+
+TEST_F(LibraryRules, NoWordIsShortEnoughForALimitOfZero) {
+  const std::string json = R"({"model":{"type":"WordPiece","unk_token":"u","max_input_chars_per_word":0,"vocab":{"u":0,"a":1}}})";
+  EXPECT_EQ(Ids(json, "a"), (Tokens{0}));
+}
+
+TEST_F(LibraryRules, OfAddedWordsOnlyTheLongestIsTried) {
+  const std::string json = R"({"added_tokens":[{"id":10,"content":"foo"},{"id":11,"content":"foobar","single_word":true}],
+                               "model":{"type":"BPE","vocab":{"f":0,"o":1,"b":2,"a":3,"r":4,"x":5},"merges":[]}})";
+  EXPECT_EQ(Ids(json, "foobar"), (Tokens{11}));
+  EXPECT_EQ(Ids(json, "foobarx"), (Tokens{0, 1, 1, 2, 3, 4, 5})) << "not foo either";
+  EXPECT_EQ(Ids(json, "foox"), (Tokens{10, 5}));
+}
+
+TEST_F(LibraryRules, AddedTokensAsWrittenComeBeforeNormalizedOnes) {
+  const std::string json = R"({"added_tokens":[{"id":10,"content":"ab","normalized":true},{"id":11,"content":"bc","normalized":false}],
+                               "model":{"type":"BPE","vocab":{"a":0,"b":1,"c":2},"merges":[]}})";
+  EXPECT_EQ(Ids(json, "abc"), (Tokens{0, 11}));
+  EXPECT_EQ(Ids(json, "abac"), (Tokens{10, 0, 2}));
+}
+
+TEST_F(LibraryRules, PartsOfFixedLength) {
+  const std::string json = R"({"pre_tokenizer":{"type":"FixedLength","length":2},
+                               "model":{"type":"WordLevel","unk_token":"u","vocab":{"u":0,"ab":1,"c\n":2,"\u00e9d":3,"e":4}}})";
+  EXPECT_EQ(Ids(json,
+                "abc\n\xc3\xa9"
+                "de"),
+            (Tokens{1, 2, 3, 4}));
+}
+
 TEST(VocabularyFile, ErrorsNameTheComponent) {
   const auto message = [](std::string_view member) {
     const std::string json = R"({"model":{"type":"WordLevel","vocab":{"a":0,"u":1},"unk_token":"u"},)" + std::string(member) + "}";

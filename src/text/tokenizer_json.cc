@@ -105,9 +105,8 @@ class Reader {
       spec_.model = TokenizerModel::kUnigram;
     } else if (type == "WordPiece") {
       spec_.model = TokenizerModel::kWordPiece;
-      if (JsonText(model_, "continuing_subword_prefix") == "") {
-        return Error(Code::kUnsupported, "WordPiece without a prefix of continuing pieces is not known to this build");
-      }
+      spec_.word_inside = JsonText(model_, "continuing_subword_prefix").value_or("##");
+      spec_.pieces_anywhere = spec_.word_inside.empty();
       const Json& longest = JsonMember(model_, "max_input_chars_per_word");
       spec_.word_characters_max = longest.is_number_unsigned() ? longest.get<size_t>() : 100;
     } else if (type == "WordLevel") {
@@ -129,7 +128,7 @@ class Reader {
     struct Token {
       std::string_view text;
       TokenType type = TokenType::kUnused;
-      float score = 0;
+      double score = 0;
       std::optional<AddedToken> rules;
     };
     std::vector<Token> tokens;
@@ -142,7 +141,7 @@ class Reader {
       const VocabularyEntry& entry = lists_.vocabulary[i];
       Token* token = at(lists_.is_map ? entry.number : static_cast<double>(i));
       if (token == nullptr) return BadId(lists_.TextOf(entry));
-      const float score = lists_.is_map ? 0 : static_cast<float>(entry.number);
+      const double score = lists_.is_map ? 0 : entry.number;
       if (!std::isfinite(score)) return BadId(lists_.TextOf(entry));
       *token = {lists_.TextOf(entry), TokenType::kNormal, score, std::nullopt};
     }
@@ -161,14 +160,13 @@ class Reader {
                                 JsonFlag(item, "single_word", false), JsonFlag(item, "normalized", true)};
     }
     const auto unknown = UnknownId();
-    const std::string prefix = JsonText(model_, "continuing_subword_prefix").value_or("##");
     for (size_t id = 0; id < tokens.size(); ++id) {
       Token& token = tokens[id];
       if (unknown == id && token.type != TokenType::kUserDefined) token.type = TokenType::kUnknown;
       std::string text(token.text);
-      const bool piece = spec_.model == TokenizerModel::kWordPiece && token.type == TokenType::kNormal;
-      if (piece && text.starts_with(prefix)) {
-        text.erase(0, prefix.size());
+      const bool piece = spec_.model == TokenizerModel::kWordPiece && token.type == TokenType::kNormal && !spec_.pieces_anywhere;
+      if (piece && text.starts_with(spec_.word_inside)) {
+        text.erase(0, spec_.word_inside.size());
       } else if (piece) {
         text.insert(0, kSpaceMark);
       }

@@ -241,6 +241,10 @@ Status ReadPreTokenizer(const Json& json, TokenizerSpec* spec) {
     const auto delimiter = JsonText(json, "delimiter");
     if (!delimiter || delimiter->empty()) return Missing("pre-tokenizer", json, "delimiter");
     AddSplit(Literal(*delimiter), SplitStep::Behavior::kRemoved, /*invert=*/false, spec);
+  } else if (type == "FixedLength") {
+    const Json& length = JsonMember(json, "length");
+    if (!length.is_number_unsigned() || length.get<uint64_t>() == 0) return Missing("pre-tokenizer", json, "length");
+    AddSplit(fmt::format(R"([\s\S]{{1,{}}})", length.get<uint64_t>()), SplitStep::Behavior::kIsolated, /*invert=*/false, spec);
   } else {
     return Unknown("pre-tokenizer", json);
   }

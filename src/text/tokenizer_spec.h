@@ -110,7 +110,7 @@ struct TokenizerSpec {
   TokenizerModel model = TokenizerModel::kSpmBpe;
   std::string texts;                // all token texts, one after another; raw bytes in byte-level vocabularies
   std::vector<uint32_t> text_ends;  // of token i in `texts`; tokens are numbered from 0
-  std::vector<float> scores;        // per token; empty where the model has none
+  std::vector<double> scores;       // per token; empty where the model has none
   std::vector<TokenType> types;     // per token
   std::vector<Merge> merges;        // of kBpe, by rank
   bool byte_level = false;          // any byte is a symbol, and tokens are strings of them
@@ -121,8 +121,9 @@ struct TokenizerSpec {
   bool single_precision = false;    // kUnigram: sums are rounded to 32 bits, as SentencePiece does and others do not
   bool fuse_unknown = true;         // neighbouring unknown characters are one unknown token
   std::string word_end;             // kBpe: suffix of the last symbol of a word
-  std::string word_inside;          // kBpe: prefix of all symbols but the first
-  size_t word_characters_max = 0;   // kWordPiece: longer words are unknown; 0: no limit
+  std::string word_inside;  // kBpe: prefix of all symbols but the first; kWordPiece: as pieces that go on are written at a word's begin
+  bool pieces_anywhere = false;           // kWordPiece: each piece may begin a word and go on with one
+  size_t word_characters_max = SIZE_MAX;  // kWordPiece: longer words are unknown
 
   std::vector<AddedToken> added;  // those of the control, user-defined and unknown tokens that differ from the defaults
   std::vector<NormalizerStep> normalizer;
@@ -138,7 +139,7 @@ struct TokenizerSpec {
   std::vector<uint32_t> suffix;       // and ends with
 
   size_t size() const { return text_ends.size(); }
-  void Add(std::string_view text, TokenType type, float score) {
+  void Add(std::string_view text, TokenType type, double score) {
     texts += text;
     text_ends.push_back(static_cast<uint32_t>(texts.size()));
     types.push_back(type);

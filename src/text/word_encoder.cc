@@ -20,7 +20,7 @@ class SpmBpe final : public WordEncoder {
       ++work->steps;
       const auto token = index_.Find(part);
       if (!token) return std::nullopt;
-      return SpmPiece{*token, spec_.scores[*token]};
+      return SpmPiece{*token, static_cast<float>(spec_.scores[*token])};
     };
     MergeSpm(word, find, [&](std::string_view part, std::optional<uint32_t> token) {
       if (token) {
@@ -49,9 +49,12 @@ class WordPiece final : public WordEncoder {
     for (uint32_t token = 0; token < spec.size(); ++token) {
       std::string_view text = spec.Text(token);
       if (!IsMergeable(spec.types[token], spec.added_apart) || text.empty()) continue;
-      const bool begins = text.starts_with(kSpaceMark) && text.size() > kSpaceMark.size();
+      const bool begins = !spec.pieces_anywhere && text.starts_with(kSpaceMark) && text.size() > kSpaceMark.size();
       if (begins) text.remove_prefix(kSpaceMark.size());
       (begins ? first_ : inside_).Add(text, token);
+      if (spec.pieces_anywhere) first_.Add(text, token);
+      // A word may begin with the very characters that mark a piece which goes on.
+      if (!begins && !spec.word_inside.empty()) first_.Add(spec.word_inside + std::string(text), token);
     }
   }
 
@@ -84,7 +87,7 @@ class WordPiece final : public WordEncoder {
 
  private:
   bool TooLong(std::string_view word) const {
-    if (spec_.word_characters_max == 0 || word.size() <= spec_.word_characters_max) return false;
+    if (word.size() <= spec_.word_characters_max) return false;
     size_t characters = 0;
     for (size_t at = 0; at < word.size(); at += DecodeUtf8(word, at).size) ++characters;
     return characters > spec_.word_characters_max;
