@@ -298,6 +298,37 @@ class Interpreter {
                           }});
   }
 
+  // What a macro is given beside its parameters is an error unless its body reads it.
+  Status CheckSurplus(const Node& node, const Arguments& arguments) {
+    if (arguments.positional.size() > node.names.size()) {
+      BANTAM_ASSIGN(const bool reads, Mentions(*node.children[0], "varargs"));
+      if (!reads) {
+        return Error(Code::kInvalidArgument, fmt::format("macro '{}' takes not more than {} argument(s)", node.text, node.names.size()));
+      }
+    }
+    for (const auto& [name, value] : arguments.named) {
+      if (name == "caller" || std::find(node.names.begin(), node.names.end(), name) != node.names.end()) continue;
+      BANTAM_ASSIGN(const bool reads, Mentions(*node.children[0], "kwargs"));
+      if (!reads) return Error(Code::kInvalidArgument, fmt::format("macro '{}' takes no keyword argument '{}'", node.text, name));
+      break;
+    }
+    return Ok();
+  }
+  // Whether a name is read anywhere below a node. Without recursion: trees can be deeper than the stack.
+  Result<bool> Mentions(const Node& top, std::string_view name) {
+    std::vector<const Node*> open = {&top};
+    while (!open.empty()) {
+      const Node& node = *open.back();
+      open.pop_back();
+      BANTAM_TRY(meter_.Steps(1));
+      if (node.kind == NodeKind::kName && node.text == name) return true;
+      for (const auto& child : node.children) {
+        if (child) open.push_back(child.get());
+      }
+    }
+    return false;
+  }
+
   Result<Value> CallMacro(const Node& node, const ScopePtr& made_in, const Arguments& arguments) {
     const Deeper deeper(&depth_);
     BANTAM_TRY(Enter(node));
@@ -314,6 +345,7 @@ class Interpreter {
         scope->names[node.names[i]] = Value(Undefined{node.names[i]});
       }
     }
+    BANTAM_TRY(CheckSurplus(node, arguments));
     List rest;
     for (size_t i = node.names.size(); i < arguments.positional.size(); ++i) rest.push_back(arguments.positional[i]);
     scope->names["varargs"] = Value(std::move(rest), /*tuple=*/true);

@@ -154,7 +154,18 @@ Result<std::vector<std::pair<Value, Value>>> Keyed(Environment& environment, con
 }
 
 Result<Value> FilterSort(Environment& environment, const Value& input, const Arguments& arguments) {
-  BANTAM_ASSIGN(auto keyed, Keyed(environment, input, arguments.Get(2, "attribute"), BoolOr(arguments.Get(1, "case_sensitive"), false)));
+  const bool case_sensitive = BoolOr(arguments.Get(1, "case_sensitive"), false);
+  const Value* attribute = arguments.Get(2, "attribute");
+  // "a,b": by the first, then by the second.
+  const std::string names = attribute != nullptr && attribute->text() != nullptr ? attribute->text()->bytes() : std::string();
+  const Value first = Value::Str(names.substr(0, names.find(',')), /*trusted=*/false);
+  if (names.find(',') != std::string::npos) attribute = &first;
+  BANTAM_ASSIGN(auto keyed, Keyed(environment, input, attribute, case_sensitive));
+  for (size_t comma = names.find(','); comma != std::string::npos; comma = names.find(',', comma + 1)) {
+    const Value next = Value::Str(names.substr(comma + 1, names.find(',', comma + 1) - comma - 1), /*trusted=*/false);
+    BANTAM_ASSIGN(const auto more, Keyed(environment, input, &next, case_sensitive));
+    for (size_t i = 0; i < keyed.size(); ++i) keyed[i].first = Value(List{keyed[i].first, more[i].first}, /*tuple=*/true);
+  }
   BANTAM_TRY(environment.meter.Steps(16 * keyed.size()));
   BANTAM_TRY(SortBy(&keyed, BoolOr(arguments.Get(0, "reverse"), false)));
   List sorted;

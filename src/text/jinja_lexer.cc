@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cstdint>
+#include <system_error>
 
 #include "text/utf8.h"
 
@@ -20,6 +23,13 @@ Error At(int line, std::string_view problem) { return Error(Code::kCorrupt, fmt:
 // Longest first.
 constexpr std::array<std::string_view, 26> kOperators = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "*", "/", "%", "~", "<",
                                                          ">",  "=",  "(",  ")",  "[",  "]",  "{", "}", ".", ":", "|", ",", ";"};
+
+// The value of a digit in bases up to 16, 16 for other characters.
+int DigitOf(char c) {
+  if (IsDigit(c)) return c - '0';
+  const char letter = static_cast<char>(c | 0x20);
+  return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : 16;
+}
 
 class Lexer {
  public:
@@ -210,7 +220,27 @@ class Lexer {
     return Ok();
   }
 
+  // 0x1f, 0o17, 0b11. False for numbers in decimal, and for those beyond 64 bits.
+  bool NumberWithBase() {
+    if (source_[at_] != '0' || at_ + 2 >= source_.size()) return false;
+    const char letter = static_cast<char>(source_[at_ + 1] | 0x20);
+    const int base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 0;
+    if (base == 0) return false;
+    std::string digits;
+    size_t end = at_ + 2;
+    for (; end < source_.size() && (source_[end] == '_' || DigitOf(source_[end]) < base); ++end) {
+      if (source_[end] != '_') digits += source_[end];
+    }
+    int64_t value = 0;
+    const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
+    if (digits.empty() || read.ec != std::errc()) return false;
+    Advance(end - at_);
+    Push(TokenKind::kInteger, fmt::format("{}", value));
+    return true;
+  }
+
   void Number() {
+    if (NumberWithBase()) return;
     size_t end = at_;
     const auto digits = [&] {
       while (end < source_.size() &&

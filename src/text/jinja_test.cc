@@ -156,6 +156,11 @@ TEST(Jinja, FiltersAndMethods) {
        {"{{ 'a&b' | e }} {{ '<' | safe + '<' }}", "a&amp;b <&lt;"},
        {"{{ {'a': 1}.get('b', 'none') }} {{ {'a': 1}.keys() | list }} {{ {'items': 1}['items'] }}", "none ['a'] 1"},
        {"{{ strftime_now('%Y-%m-%d %H:%M %B %-d %a') }}", "2026-11-20 09:30 November 20 Fri"},
+       {"{{ strftime_now('%c|%x|%X|%U|%W|%u|%C|%f|%Z|%z|%r') }}",
+        "Fri Nov 20 09:30:00 2026|11/20/26|09:30:00|46|46|5|20|000000|||09:30:00 AM"},
+       {"{{ 0x1F + 0b1_01 + 0o17 + 1_000 }}", "1051"},
+       {"{{ [{'a': 1, 'b': 2}, {'a': 0, 'b': 3}, {'a': 1, 'b': 1}] | sort(attribute='a,b') | map(attribute='b') | join }}", "312"},
+       {"{% macro m(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, b=3) }}", "1(2,){'b': 3}"},
        {"{{ [1, 2, 3, 4, 5] | batch(2) | list }} {{ 'x' in ['x'] | first }}", "[[1, 2], [3, 4], [5]] True"}});
 }
 
@@ -169,6 +174,8 @@ TEST(Jinja, ErrorsNameTheLine) {
          {"{% include 'x' %}", "error: template line 1: {% include %} is not supported; a chat template stands alone"},
          {"{{ 1 | frobnicate }}", "error: template line 1: the filter frobnicate is not known"},
          {"{{ [].append(1) }}", "error: template line 1: the method append of a list is not available: templates change nothing"},
+         {"{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}", "error: template line 1: macro 'm' takes not more than 1 argument(s)"},
+         {"{% macro m(a) %}{% endmacro %}{{ m(b=2) }}", "error: template line 1: macro 'm' takes no keyword argument 'b'"},
          {"{{ 1 // 0 }}", "error: template line 1: division by zero"},
          {"{{ 9223372036854775807 + 1 }}", "error: template line 1: a number beyond 64 bits"}});
 }

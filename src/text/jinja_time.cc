@@ -31,6 +31,11 @@ constexpr NumberField kNumbers[] = {
     {'S', [](const std::tm& t) { return t.tm_sec; }, 2, '0'},
     {'j', [](const std::tm& t) { return t.tm_yday + 1; }, 3, '0'},
     {'w', [](const std::tm& t) { return t.tm_wday; }, 1, '0'},
+    {'u', [](const std::tm& t) { return t.tm_wday == 0 ? 7 : t.tm_wday; }, 1, '0'},
+    {'U', [](const std::tm& t) { return (t.tm_yday + 7 - t.tm_wday) / 7; }, 2, '0'},
+    {'W', [](const std::tm& t) { return (t.tm_yday + 7 - (t.tm_wday + 6) % 7) / 7; }, 2, '0'},
+    {'C', [](const std::tm& t) { return (t.tm_year + 1900) / 100; }, 2, '0'},
+    {'f', [](const std::tm&) { return 0; }, 6, '0'},  // what is given has whole seconds
 };
 
 struct TextField {
@@ -46,6 +51,10 @@ constexpr TextField kTexts[] = {
     {'p', [](const std::tm& t) { return t.tm_hour < 12 ? std::string_view("AM") : std::string_view("PM"); }},
     {'%', [](const std::tm&) { return std::string_view("%"); }},
     {'n', [](const std::tm&) { return std::string_view("\n"); }},
+    {'t', [](const std::tm&) { return std::string_view("\t"); }},
+    // Of a time without zone nothing.
+    {'z', [](const std::tm&) { return std::string_view(); }},
+    {'Z', [](const std::tm&) { return std::string_view(); }},
 };
 
 // Letters that stand for several.
@@ -53,7 +62,8 @@ struct Shorthand {
   char kind;
   std::string_view format;
 };
-constexpr Shorthand kShorthands[] = {{'F', "%Y-%m-%d"}, {'T', "%H:%M:%S"}, {'R', "%H:%M"}, {'D', "%m/%d/%y"}};
+constexpr Shorthand kShorthands[] = {{'F', "%Y-%m-%d"}, {'T', "%H:%M:%S"}, {'R', "%H:%M"},       {'D', "%m/%d/%y"},
+                                     {'x', "%m/%d/%y"}, {'X', "%H:%M:%S"}, {'r', "%I:%M:%S %p"}, {'c', "%a %b %e %H:%M:%S %Y"}};
 
 template <typename Table>
 auto Find(const Table& table, char kind) {
