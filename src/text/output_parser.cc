@@ -227,6 +227,9 @@ OutputParser::OutputParser(OutputDialect dialect, const OutputOptions& options) 
     const bool known = std::find(opens_.begin(), opens_.end(), stray.with) != opens_.end();
     if (known) opens_.emplace_back(stray.marker);
   }
+  for (const OutputSection& section : dialect_.sections) {
+    if (section.kind == Kind::kReasoning) opens_.emplace_back(section.close);
+  }
   if (dialect_.harmony) {
     for (const std::string_view marker : {"<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>"}) closes_.emplace_back(marker);
   }
@@ -287,6 +290,11 @@ void OutputParser::Open(const OutputSection& section, bool from_reasoning) {
   scan_ = {};
   state_ = section.kind == Kind::kReasoning ? State::kReasoning : section.kind == Kind::kCalls ? State::kCall : State::kContent;
   if (section.kind != Kind::kCalls) EndSegment();
+}
+
+bool OutputParser::IsReasoningEnd(std::string_view marker) const {
+  return std::any_of(dialect_.sections.begin(), dialect_.sections.end(),
+                     [&](const OutputSection& section) { return section.kind == Kind::kReasoning && section.close == marker; });
 }
 
 // White space at the end of a segment goes; what follows begins a new one.
@@ -358,6 +366,11 @@ bool OutputParser::StepContent(bool last, Output* out) {
       return true;
     }
     at_ += marker.size();
+    // The end of thoughts that were never begun is markup where the answer begins, and spoken of elsewhere.
+    if (IsReasoningEnd(marker) && !(answer_empty_ && segment_empty_)) {
+      EmitContent(marker, out);
+      return true;
+    }
     EndSegment();
     if (marker == kRecipient) state_ = State::kHeader;
     return true;

@@ -93,6 +93,7 @@ class OutputParser {
   void EmitReasoning(std::string_view text, Output* out);
   bool EmitCalls(CallFormat format, std::string_view body, bool only_known, Output* out);
   void EndSegment();
+  bool IsReasoningEnd(std::string_view marker) const;
   bool MayBeRecipient(std::string_view name, bool complete) const;
   size_t FindMessageEnd();
   BodyEnd FindBodyEnd(const OutputSection& section);

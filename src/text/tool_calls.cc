@@ -164,10 +164,20 @@ bool IsTextParameter(const Json& tools, std::string_view tool, const std::string
   return false;
 }
 
-// A value without quotes: JSON where it is some and the schema does not say text.
+// True, None, ['a', 1]: templates in Python's ways write values as Python does, and so do the models trained on them.
+std::optional<Json> PythonValue(std::string_view text) {
+  const bool literal = text == "True" || text == "False" || text == "None" || text.starts_with('[') || text.starts_with('{');
+  if (!literal) return std::nullopt;
+  auto calls = ParsePythonCalls("f(value=" + std::string(text) + ")");
+  if (calls.size() != 1 || calls[0].second.size() != 1) return std::nullopt;
+  return std::move(calls[0].second["value"]);
+}
+
+// A value without quotes: JSON or Python's where it is some and the schema does not say text.
 Json Value(std::string_view text, const Json& tools, std::string_view tool, const std::string& parameter) {
   if (!IsTextParameter(tools, tool, parameter)) {
     if (auto json = ToJson(Trim(text)); json && !json->is_string()) return std::move(*json);
+    if (auto json = PythonValue(Trim(text))) return std::move(*json);
   }
   return std::string(text);
 }
