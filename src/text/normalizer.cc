@@ -123,6 +123,17 @@ std::string ReplaceAll(std::string_view text, std::string_view from, std::string
   }
 }
 
+std::string MapCharacters(const Charsmap& map, const AddedTokens* keep, std::string_view text, size_t size_max) {
+  if (keep == nullptr || keep->empty()) return map.Apply(text, size_max);
+  std::string out;
+  size_t at = 0;
+  for (AddedTokens::Hit hit = {}; keep->Find(text, at, /*trusted=*/true, &hit) && out.size() <= size_max; at = hit.end) {
+    out += map.Apply(text.substr(at, hit.begin - at), size_max);
+    out += text.substr(hit.begin, hit.end - hit.begin);
+  }
+  return out += map.Apply(text.substr(at), size_max);
+}
+
 // Spaces as SentencePiece treats them behind its map of characters (its normalizer.cc describes the order).
 std::string SentencePieceSpaces(const NormalizerStep& step, TextPlace place, std::string_view text) {
   std::string out;
@@ -147,7 +158,10 @@ std::string SentencePieceSpaces(const NormalizerStep& step, TextPlace place, std
     }
   }
   if (pending && !ends) out += mark;
-  if (!out.empty() && step.add_space && ends && step.space_as_suffix) out += mark;
+  const bool any = !out.empty();
+  // Marks that were written as such count as spaces at the end, and nowhere else.
+  while (step.collapse_spaces && step.whole_text && ends && out.ends_with(mark)) out.resize(out.size() - mark.size());
+  if (any && step.add_space && ends && step.space_as_suffix) out += mark;
   return out;
 }
 
@@ -180,10 +194,10 @@ Result<Normalizer> Normalizer::Make(std::span<const NormalizerStep> steps) {
   return normalizer;
 }
 
-Status Normalizer::Apply(TextPlace place, MatchWork* work, std::string* text) const {
+Status Normalizer::Apply(TextPlace place, const AddedTokens* keep, MatchWork* work, std::string* text) const {
   const size_t size_max = kGrowthMax * text->size() + kGrowthFree;
   for (const Prepared& prepared : steps_) {
-    BANTAM_TRY(ApplyOne(prepared, place, size_max, work, text));
+    BANTAM_TRY(ApplyOne(prepared, place, keep, {size_max, work}, text));
     if (text->size() > size_max) {
       return Error(Code::kExhausted,
                    fmt::format("the vocabulary's normalizer makes more than {} bytes of a text; convert the model again", size_max));
@@ -192,7 +206,7 @@ Status Normalizer::Apply(TextPlace place, MatchWork* work, std::string* text) co
   return Ok();
 }
 
-Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, size_t size_max, MatchWork* work, std::string* text) {
+Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, const AddedTokens* keep, Limits limits, std::string* text) {
   const NormalizerStep& step = prepared.step;
   switch (step.kind) {
     case NormalizerStep::Kind::kNfc:
@@ -226,10 +240,10 @@ Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, size_t si
       if (!text->empty() && (place.first || !step.whole_text)) text->insert(0, step.with);
       break;
     case NormalizerStep::Kind::kReplace:
-      *text = ReplaceAll(*text, step.pattern, step.with, size_max);
+      *text = ReplaceAll(*text, step.pattern, step.with, limits.size_max);
       break;
     case NormalizerStep::Kind::kReplaceRegex:
-      return ReplaceMatches(step, *prepared.matcher, size_max, work, text);
+      return ReplaceMatches(step, *prepared.matcher, limits.size_max, limits.work, text);
     case NormalizerStep::Kind::kBertClean:
       *text = BertClean(*text);
       break;
@@ -240,7 +254,7 @@ Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, size_t si
       *text = CleanNmt(*text);
       break;
     case NormalizerStep::Kind::kCharsmap:
-      *text = prepared.map->Apply(*text, size_max);
+      *text = MapCharacters(*prepared.map, keep, *text, limits.size_max);
       break;
     case NormalizerStep::Kind::kByteLevel:
       *text = ToByteLevel(*text);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "text/added_tokens.h"
 #include "text/charsmap.h"
 #include "text/matcher.h"
 #include "text/tokenizer_spec.h"
@@ -27,8 +28,9 @@ class Normalizer {
 
   bool empty() const { return steps_.empty(); }
 
-  // Exhausted when the result grows past every measure (a hostile vocabulary) or a pattern takes too long.
-  Status Apply(TextPlace place, MatchWork* work, std::string* text) const;
+  // Exhausted when the result grows past every measure (a hostile vocabulary) or a pattern takes too long. kCharsmap leaves the tokens
+  // of `keep` as they are written (null: none).
+  Status Apply(TextPlace place, const AddedTokens* keep, MatchWork* work, std::string* text) const;
 
   uint64_t bytes() const;
 
@@ -38,7 +40,11 @@ class Normalizer {
     std::unique_ptr<const Charsmap> map;
     std::unique_ptr<const Matcher> matcher;
   };
-  static Status ApplyOne(const Prepared& prepared, TextPlace place, size_t size_max, MatchWork* work, std::string* text);
+  struct Limits {
+    size_t size_max;
+    MatchWork* work;
+  };
+  static Status ApplyOne(const Prepared& prepared, TextPlace place, const AddedTokens* keep, Limits limits, std::string* text);
 
   std::vector<Prepared> steps_;
 };

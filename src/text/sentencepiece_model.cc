@@ -95,6 +95,7 @@ Result<TokenizerSpec> ReadSentencePieceModel(std::string_view file) {
   // The scores are wanted whichever model it turns out to be.
   spec.model = TokenizerModel::kUnigram;
   spec.single_precision = true;
+  spec.symbols_within = true;
   ProtoReader reader(file, "SentencePiece model");
   for (ProtoField field;;) {
     BANTAM_ASSIGN(const bool more, reader.Next(&field));

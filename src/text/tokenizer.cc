@@ -63,9 +63,6 @@ class Tokenizer::Encoding final : public WordSink {
     AddedTokens::Hit hit = {};
     while (tokenizer_.added_->Find(text, at, piece.trusted, &hit)) {
       AddPlain(text.substr(at, hit.begin - at), piece.trusted);
-      // SentencePiece puts its space in front of the text, whatever the text begins with.
-      if (first_ && plain_.empty() && tokenizer_.spec_->types[hit.rules.token] == TokenType::kUserDefined && tokenizer_.marks_text_)
-        Word(kSpaceMark);
       if (hit.rules.strip_left) plain_.resize(SizeWithoutTrailingSpace(plain_));
       BANTAM_TRY(EndPlain(/*last=*/false));
       AddToken(hit.rules.token);
@@ -82,11 +79,11 @@ class Tokenizer::Encoding final : public WordSink {
       plain_trusted_ = true;
       return Ok();
     }
-    BANTAM_TRY(tokenizer_.normalizer_.Apply({first_, last}, &match_, &plain_));
+    BANTAM_TRY(tokenizer_.normalizer_.Apply({first_, last}, tokenizer_.kept_, &match_, &plain_));
     const AddedTokens& added = *tokenizer_.normalized_;
     AddedTokens::Hit hit = {};
     size_t at = 0;
-    while (added.Find(plain_, at, plain_trusted_, &hit)) {
+    while (tokenizer_.cut_at_symbols_ && added.Find(plain_, at, plain_trusted_, &hit)) {
       std::string_view before = std::string_view(plain_).substr(at, hit.begin - at);
       if (hit.rules.strip_left) before = before.substr(0, SizeWithoutTrailingSpace(before));
       BANTAM_TRY(Words(before));
@@ -192,9 +189,6 @@ Result<Tokenizer> Tokenizer::Make(TokenizerSpec spec, uint64_t hash_seed) {
   BANTAM_ASSIGN(tokenizer.normalizer_, Normalizer::Make(tokenizer.spec_->normalizer));
   BANTAM_ASSIGN(tokenizer.pre_tokenizer_, PreTokenizer::Make(tokenizer.spec_->splits));
   BANTAM_TRY(tokenizer.BuildAdded());
-  tokenizer.marks_text_ = std::any_of(
-      tokenizer.spec_->normalizer.begin(), tokenizer.spec_->normalizer.end(),
-      [](const NormalizerStep& step) { return step.add_space && step.whole_text && !step.space_as_suffix && step.with == kSpaceMark; });
   const TokenizerSpec& made = *tokenizer.spec_;
   const auto& bytes = tokenizer.byte_tokens_;
   const bool every_byte = std::find(bytes.begin(), bytes.end(), kNoToken) == bytes.end();
@@ -255,10 +249,14 @@ Status Tokenizer::BuildAdded() {
     rules[token].token = token;
     const bool control = spec_->types[token] != TokenType::kUserDefined;
     AddedTokens::Entry entry = {std::string(spec_->Text(token)), rules[token], control};
+    if (spec_->symbols_within && !control) {
+      normalized.push_back(std::move(entry));
+      continue;
+    }
     // A control token's own name is found in trusted text in any case.
     if (control || !rules[token].normalized) plain.push_back(entry);
     if (!rules[token].normalized || (control && normalizer_.empty())) continue;
-    BANTAM_TRY(normalizer_.Apply(TextPlace(), &work, &entry.text));
+    BANTAM_TRY(normalizer_.Apply(TextPlace(), /*keep=*/nullptr, &work, &entry.text));
     if (entry.text.size() > kAddedTokenBytesMax) {
       return Error(Code::kCorrupt,
                    fmt::format("added token {}: a normalized text of {} bytes, expected at most {}; convert the model again", token,
@@ -268,6 +266,9 @@ Status Tokenizer::BuildAdded() {
   }
   added_ = std::make_unique<const AddedTokens>(std::move(plain));
   normalized_ = std::make_unique<const AddedTokens>(std::move(normalized));
+  if (spec_->symbols_within) kept_ = normalized_.get();
+  // The unigram model has them among its pieces.
+  cut_at_symbols_ = !spec_->symbols_within || spec_->model != TokenizerModel::kUnigram;
   return Ok();
 }
 

@@ -81,13 +81,14 @@ class Tokenizer {
   std::unique_ptr<const WordEncoder> encoder_;
   std::unique_ptr<const AddedTokens> added_;       // found in the text as it comes
   std::unique_ptr<const AddedTokens> normalized_;  // found in normalized text
+  const AddedTokens* kept_ = nullptr;              // those that the normalizer leaves alone, or null
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   std::vector<uint32_t> byte_tokens_;  // [256], or kNoToken
   size_t longest_token_ = 1;
   // No pattern cuts the text up, and no piece has a marked space behind another character: words can be encoded one by one.
   bool cut_at_marks_ = false;
-  bool marks_text_ = false;  // a space stands in front of every text, of one that begins with an added token too
+  bool cut_at_symbols_ = true;  // normalized_ takes tokens out of the text
 };
 
 // Decodes a growing answer. Never emits half a character: bytes wait until their character is complete; bytes that can no

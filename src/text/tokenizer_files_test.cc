@@ -44,7 +44,8 @@ TEST_P(VocabularyFile, AgreesWithTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, VocabularyFile,
-                         ::testing::Values("unigram.model", "bpe.model", "unigram.json", "bpe.json", "wordpiece.json", "byte_level.json"));
+                         ::testing::Values("unigram.model", "bpe.model", "unigram.json", "bpe.json", "wordpiece.json", "byte_level.json",
+                                           "symbols_bpe.model", "symbols_unigram.model"));
 
 TEST(VocabularyFile, DecodesWhatItEncodes) {
   for (const char* name : {"bpe.model", "bpe.json", "byte_level.json"}) {

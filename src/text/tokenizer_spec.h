@@ -115,6 +115,7 @@ struct TokenizerSpec {
   std::vector<Merge> merges;        // of kBpe, by rank
   bool byte_level = false;          // any byte is a symbol, and tokens are strings of them
   bool added_apart = false;         // user-defined tokens are found as a whole only, the model does not know them
+  bool symbols_within = false;      // user-defined tokens are kept by kCharsmap and found in normalized text, as SentencePiece does
   bool added_listed = false;        // only the tokens in `added` are found, not all that are control, user-defined or unknown
   bool ignore_merges = false;       // a word that is a token needs no merging
   bool byte_fallback = false;       // characters without token become byte tokens (kBpe and kUnigram)

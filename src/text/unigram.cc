@@ -19,14 +19,18 @@ class Unigram final : public WordEncoder {
   Unigram(const TokenizerSpec& spec, std::span<const uint32_t> byte_tokens, uint64_t seed)
       : spec_(spec), byte_tokens_(byte_tokens.begin(), byte_tokens.end()), trie_(seed) {
     double lowest = std::numeric_limits<double>::max();
+    double highest = static_cast<double>(std::numeric_limits<float>::min());  // of SentencePiece too, though scores are below 0
     for (uint32_t token = 0; token < spec.size(); ++token) {
       const std::string_view text = spec.Text(token);
       const bool usable = spec.types[token] != TokenType::kUnused && IsMergeable(spec.types[token], spec.added_apart);
       if (!usable || text.empty()) continue;
       trie_.Add(text, token);
-      if (spec.types[token] == TokenType::kNormal) lowest = std::min(lowest, static_cast<double>(spec.scores[token]));
+      if (spec.types[token] != TokenType::kNormal) continue;
+      lowest = std::min(lowest, spec.scores[token]);
+      highest = std::max(highest, spec.scores[token]);
     }
     unknown_score_ = (lowest == std::numeric_limits<double>::max() ? 0 : lowest) - kUnknownPenalty;
+    highest_ = static_cast<float>(highest);
     if (spec.single_precision) unknown_score_ = static_cast<double>(static_cast<float>(unknown_score_));
   }
 
@@ -62,8 +66,7 @@ class Unigram final : public WordEncoder {
         const uint32_t token = trie_.TokenAt(node);
         if (token == kNoToken) continue;
         single = single || end - at == character;
-        // What the user defined is taken whatever the other scores.
-        propose(at, end, token, spec_.types[token] == TokenType::kUserDefined ? 0.0 : static_cast<double>(spec_.scores[token]));
+        propose(at, end, token, ScoreOf(token, end - at));
       }
       if (!single) propose(at, at + character, kNoToken, unknown_score_);
       at += character;
@@ -74,6 +77,12 @@ class Unigram final : public WordEncoder {
   uint64_t bytes() const override { return sizeof(*this) + trie_.bytes() + byte_tokens_.capacity() * sizeof(uint32_t); }
 
  private:
+  // The score of a token where it stands, `bytes` long. User-defined ones are taken whatever the others score.
+  double ScoreOf(uint32_t token, size_t bytes) const {
+    if (spec_.types[token] != TokenType::kUserDefined) return spec_.scores[token];
+    return spec_.symbols_within ? static_cast<double>(static_cast<float>(bytes) * highest_) - 0.1 : 0.0;
+  }
+
   // Back from the end of the word, then forth.
   void Emit(std::string_view word, EncodeWork* work, std::vector<uint32_t>* tokens) const {
     auto& ends = work->symbols;
@@ -101,6 +110,7 @@ class Unigram final : public WordEncoder {
   std::vector<uint32_t> byte_tokens_;
   Trie trie_;
   double unknown_score_ = 0;
+  float highest_ = 0;  // score of an ordinary token
 };
 
 }  // namespace

@@ -22,15 +22,17 @@ class SpmBpe final : public WordEncoder {
       if (!token) return std::nullopt;
       return SpmPiece{*token, static_cast<float>(spec_.scores[*token])};
     };
+    bool after_unknown = false;
     MergeSpm(word, find, [&](std::string_view part, std::optional<uint32_t> token) {
       if (token) {
         tokens->push_back(*token);
+      } else if (!AppendByteTokens(byte_tokens_, part, tokens)) {
+        // Neighbours that are unknown are one.
+        if (!after_unknown) tokens->push_back(*spec_.unknown);
+        after_unknown = true;
         return;
       }
-      for (const char c : part) {
-        const uint32_t byte = byte_tokens_[static_cast<unsigned char>(c)];
-        tokens->push_back(byte == kNoToken ? *spec_.unknown : byte);
-      }
+      after_unknown = false;
     });
   }
 
