@@ -166,9 +166,10 @@ void TestAttention(const KernelSet& set, Bytes& in) {
   const size_t type = in.Below(kernels::kKvTypes);
   const size_t head_dim = 1 + in.Below(80);
   const size_t group = 1 + in.Below(9);
-  const size_t n_context = 1 + in.Below(80);
-  const size_t first = in.Below(n_context);
-  const size_t n_blocks = (n_context + 15) / 16;
+  const size_t n_context = 1 + in.Below(200);
+  const size_t window = in.Below(n_context + 1);
+  const size_t tokens = 1 + in.Below(kernels::kAttentionTokens);
+  const size_t n_blocks = (n_context + tokens - 1 + 15) / 16;
   const size_t elements = 2 * kernels::kKvTokens * head_dim;
   const size_t block_bytes = elements * kElementBytes[type] + 2 * kernels::kKvTokens * sizeof(float);
   std::vector<uint8_t> kv(n_blocks * block_bytes);
@@ -193,11 +194,11 @@ void TestAttention(const KernelSet& set, Bytes& in) {
   }
   std::vector<uint32_t> blocks(n_blocks);
   for (size_t b = 0; b < n_blocks; ++b) blocks[b] = static_cast<uint32_t>(n_blocks - 1 - b);
-  std::vector<float> query(group * head_dim);
+  std::vector<float> query(tokens * group * head_dim);
   for (float& value : query) value = static_cast<float>(in.Byte()) / 128 - 1;
   std::vector<float> scratch(kernels::AttentionScratchFloats(head_dim, group));
-  std::vector<float> got(group * head_dim);
-  std::vector<float> expected(group * head_dim);
+  std::vector<float> got(query.size());
+  std::vector<float> expected(query.size());
   kernels::Attention attention = {.query = query.data(),
                                   .kv_base = kv.data(),
                                   .blocks = blocks.data(),
@@ -205,7 +206,9 @@ void TestAttention(const KernelSet& set, Bytes& in) {
                                   .head_offset = 0,
                                   .head_dim = head_dim,
                                   .group = group,
-                                  .first = first,
+                                  .tokens = tokens,
+                                  .row_stride = group * head_dim,
+                                  .window = window,
                                   .n_context = n_context,
                                   .scale = 0.25f,
                                   .scratch = scratch.data(),

@@ -7,10 +7,11 @@
 
 namespace bantam::kernels {
 
-inline constexpr size_t kRows = 16;       // rows of a panel
-inline constexpr size_t kKinds = 18;      // panel kinds, in the order of PanelKind
-inline constexpr size_t kColumnsMax = 8;  // activation vectors of one product call
-inline constexpr size_t kKvTokens = 16;   // tokens of a KV block
+inline constexpr size_t kRows = 16;            // rows of a panel
+inline constexpr size_t kKinds = 18;           // panel kinds, in the order of PanelKind
+inline constexpr size_t kColumnsMax = 8;       // activation vectors of one product call
+inline constexpr size_t kKvTokens = 16;        // tokens of a KV block
+inline constexpr size_t kAttentionTokens = 8;  // query positions of one attention call
 inline constexpr float kQuantizedMin = 1e-30f;
 inline constexpr size_t kKvTypes = 3;  // F32, F16, int8, in the order of KvType
 
@@ -44,29 +45,30 @@ using RmsNormFunction = void (*)(const float* x, const float* weight, size_t n, 
 // out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]  (Shazeer, "GLU variants improve transformer", 2020).
 using SwiGluFunction = void (*)(const float* gate, const float* up, size_t n, float* out);
 
-// One query position of one kv head: `group` query heads that share its keys and values.
+// Consecutive query positions of one kv head: `group` query heads that share its keys and values. Token t sees the tokens in front of
+// n_context + t, or the last `window` of them; what a token gives does not depend on the others.
 // A KV block of one head: K as [head_dim][16 tokens], then V as [16 tokens][head_dim], then for int8 the scales of K [16]
 // and V [16] as f32.
 struct Attention {
-  const float* query;      // [group][head_dim]
+  const float* query;      // [tokens] of [group][head_dim], row_stride floats apart
   const uint8_t* kv_base;  // block b of the sequence starts at kv_base + blocks[b] * block_bytes
   const uint32_t* blocks;
   size_t block_bytes;
   size_t head_offset;  // of this layer and kv head in a block
   size_t head_dim;
   size_t group;
-  size_t first;      // token visible to the query; of blocks before its own nothing is read
-  size_t n_context;  // end of the visible tokens, above `first`
-  float scale;       // of the scores, usually 1 / sqrt(head_dim)
-  float* scratch;    // AttentionScratchFloats(head_dim, group)
-  float* out;        // [group][head_dim]
+  size_t tokens;      // 1..kAttentionTokens
+  size_t row_stride;  // of query and out
+  size_t window;      // 0: all tokens. Of blocks in front of it nothing is read
+  size_t n_context;   // end of what the first token sees, at least 1
+  float scale;        // of the scores, usually 1 / sqrt(head_dim)
+  float* scratch;     // AttentionScratchFloats(head_dim, group)
+  float* out;         // as query
 };
 using AttentionFunction = void (*)(const Attention& attention);
 
-// Converted K and V of one block, running sums, and a little per head.
-inline constexpr size_t AttentionScratchFloats(size_t head_dim, size_t group) {
-  return 2 * kKvTokens * head_dim + group * (head_dim + 2) + kKvTokens;
-}
+// The running sums of every query, and its maximum and total.
+inline constexpr size_t AttentionScratchFloats(size_t head_dim, size_t group) { return kAttentionTokens * group * (head_dim + 2); }
 
 // A checksum of `bytes` bytes, read as fast as the set can: measures the memory, not the arithmetic.
 using ReadFunction = uint64_t (*)(const uint8_t* data, size_t bytes);

@@ -283,75 +283,170 @@ struct KvCase {
   size_t head_dim;
   size_t group;
   size_t n_context;
-  size_t first = 0;
+  size_t window = 0;
+  size_t tokens = 1;
 };
 
 // Softmax attention in double over KV blocks that lie in no order.
+class AttentionCase {
+ public:
+  AttentionCase(const KvCase& c, size_t type) : case_(c), type_(type), rng_(c.head_dim * 100 + type) {
+    const size_t blocks = (End() + 15) / 16;
+    values_bytes_ = 16 * c.head_dim * kElementBytes[type];
+    block_bytes_ = kOffset + 2 * values_bytes_ + 128 + 64;
+    kv_.assign(blocks * block_bytes_, 0xff);  // unwritten slots are NaN
+    keys_.resize(End() * c.head_dim);
+    values_.resize(End() * c.head_dim);
+    order_.resize(blocks);
+    for (size_t b = 0; b < blocks; ++b) order_[b] = static_cast<uint32_t>(blocks - 1 - b);
+    for (size_t t = FirstOf(0); t < End(); ++t) Fill(t);
+    query_ = RandomFloats(rng_, c.tokens * RowStride());
+  }
+
+  // Of `tokens` tokens from `from` on: out as they lie, and a guard behind.
+  std::vector<float> Run(const KernelSet& set, size_t from, size_t tokens) {
+    std::vector<float> scratch(kernels::AttentionScratchFloats(case_.head_dim, case_.group));
+    std::vector<float> out(tokens * RowStride() + 1, 42.0f);
+    set.attention[type_]({.query = query_.data() + from * RowStride(),
+                          .kv_base = kv_.data(),
+                          .blocks = order_.data(),
+                          .block_bytes = block_bytes_,
+                          .head_offset = kOffset,
+                          .head_dim = case_.head_dim,
+                          .group = case_.group,
+                          .tokens = tokens,
+                          .row_stride = RowStride(),
+                          .window = case_.window,
+                          .n_context = case_.n_context + from,
+                          .scale = 0.3f,
+                          .scratch = scratch.data(),
+                          .out = out.data()});
+    return out;
+  }
+
+  // [head_dim] of one head of one token.
+  std::vector<double> Expected(size_t token, size_t head) const {
+    const size_t end = case_.n_context + token;
+    const float* query = query_.data() + token * RowStride() + head * case_.head_dim;
+    std::vector<double> weight(end);
+    double largest = -HUGE_VAL;
+    for (size_t t = FirstOf(token); t < end; ++t) {
+      for (size_t d = 0; d < case_.head_dim; ++d) weight[t] += static_cast<double>(query[d]) * keys_[t * case_.head_dim + d];
+      weight[t] *= static_cast<double>(0.3f);
+      largest = std::max(largest, weight[t]);
+    }
+    double total = 0;
+    for (size_t t = FirstOf(token); t < end; ++t) total += weight[t] = std::exp(weight[t] - largest);
+    std::vector<double> expected(case_.head_dim);
+    for (size_t t = FirstOf(token); t < end; ++t) {
+      for (size_t d = 0; d < case_.head_dim; ++d) expected[d] += weight[t] / total * values_[t * case_.head_dim + d];
+    }
+    return expected;
+  }
+
+  // A score's rounding is a share of the sum of its products' magnitudes, and goes through the exponential to the values.
+  double Tolerance(size_t token, size_t head) const {
+    const float* query = query_.data() + token * RowStride() + head * case_.head_dim;
+    double most = 0;
+    for (size_t t = FirstOf(token); t < case_.n_context + token; ++t) {
+      double magnitude = 0;
+      for (size_t d = 0; d < case_.head_dim; ++d) magnitude += std::fabs(static_cast<double>(query[d]) * keys_[t * case_.head_dim + d]);
+      most = std::max(most, 0.3 * magnitude);
+    }
+    const double value = *std::max_element(values_.begin(), values_.end(), [](double a, double b) { return std::fabs(a) < std::fabs(b); });
+    return 1e-6 + 0x1p-23 * most * std::fabs(value);
+  }
+
+  size_t RowStride() const { return case_.group * case_.head_dim + 3; }
+
+ private:
+  static constexpr size_t kElementBytes[] = {4, 2, 1};
+  static constexpr size_t kOffset = 64;
+
+  size_t End() const { return case_.n_context + case_.tokens - 1; }
+  size_t FirstOf(size_t token) const {
+    const size_t end = case_.n_context + token;
+    return case_.window == 0 || end < case_.window ? 0 : end - case_.window;
+  }
+
+  double Put(uint8_t* at, float value, float scale) const {
+    if (type_ == 0) {
+      std::memcpy(at, &value, 4);
+      return static_cast<double>(value);
+    }
+    if (type_ == 1) {
+      const uint16_t half = F32ToF16(value);
+      std::memcpy(at, &half, 2);
+      return static_cast<double>(F16ToF32(half));
+    }
+    const auto q = static_cast<int8_t>(value * 60);
+    std::memcpy(at, &q, 1);
+    return static_cast<double>(q) * static_cast<double>(scale);
+  }
+
+  void Fill(size_t t) {
+    uint8_t* base = kv_.data() + order_[t / 16] * block_bytes_ + kOffset;
+    const float key_scale = 0.01f * static_cast<float>(1 + t % 3);
+    const float value_scale = 0.02f * static_cast<float>(1 + t % 5);
+    std::memcpy(base + 2 * values_bytes_ + 4 * (t % 16), &key_scale, 4);
+    std::memcpy(base + 2 * values_bytes_ + 64 + 4 * (t % 16), &value_scale, 4);
+    const size_t bytes = kElementBytes[type_];
+    for (size_t d = 0; d < case_.head_dim; ++d) {
+      const size_t at = t * case_.head_dim + d;
+      keys_[at] = Put(base + (d * 16 + t % 16) * bytes, static_cast<float>(rng_.Uniform() * 4 - 2), key_scale);
+      values_[at] =
+          Put(base + values_bytes_ + (t % 16 * case_.head_dim + d) * bytes, static_cast<float>(rng_.Uniform() * 4 - 2), value_scale);
+    }
+  }
+
+  KvCase case_;
+  size_t type_;
+  Rng rng_;
+  size_t values_bytes_ = 0;
+  size_t block_bytes_ = 0;
+  std::vector<uint8_t> kv_;
+  std::vector<double> keys_;
+  std::vector<double> values_;
+  std::vector<uint32_t> order_;
+  std::vector<float> query_;
+};
+
+constexpr KvCase kKvCases[] = {{8, 2, 1},          {48, 1, 16},           {64, 8, 17},        {20, 3, 40},        {128, 4, 33},
+                               {7, 5, 100},        {32, 4, 40, 1},        {24, 5, 100, 84},   {64, 1, 70, 33},    {64, 3, 300},
+                               {64, 1, 1, 0, 8},   {64, 3, 60, 0, 8},     {48, 2, 120, 0, 7}, {80, 7, 250, 0, 5}, {16, 4, 30, 8, 8},
+                               {64, 1, 64, 64, 2}, {128, 2, 500, 200, 8}, {33, 1, 129, 65, 3}};
+
 TEST_P(Sets, AttentionMatchesDouble) {
-  const size_t element_bytes[] = {4, 2, 1};
   for (size_t type = 0; type < kernels::kKvTypes; ++type) {
-    for (const KvCase c : {KvCase{8, 2, 1}, KvCase{48, 1, 16}, KvCase{64, 8, 17}, KvCase{20, 3, 40}, KvCase{128, 4, 33}, KvCase{7, 5, 100},
-                           KvCase{32, 4, 40, 39}, KvCase{24, 5, 100, 16}, KvCase{64, 1, 70, 37}}) {
-      Rng rng(c.head_dim * 100 + type);
-      const size_t blocks = (c.n_context + 15) / 16;
-      const size_t values_bytes = 16 * c.head_dim * element_bytes[type];
-      const size_t offset = 64;
-      const size_t block_bytes = offset + 2 * values_bytes + 128 + 64;
-      std::vector<uint8_t> kv(blocks * block_bytes, 0xff);  // unwritten slots are NaN
-      std::vector<double> keys(c.n_context * c.head_dim);
-      std::vector<double> values(c.n_context * c.head_dim);
-      std::vector<uint32_t> order(blocks);
-      for (size_t b = 0; b < blocks; ++b) order[b] = static_cast<uint32_t>(blocks - 1 - b);
-      const auto put = [&](uint8_t* at, float value, float scale) {
-        if (type == 0) {
-          std::memcpy(at, &value, 4);
-          return static_cast<double>(value);
+    for (const KvCase& c : kKvCases) {
+      AttentionCase attention(c, type);
+      const std::vector<float> out = attention.Run(*GetParam(), /*from=*/0, c.tokens);
+      for (size_t t = 0; t < c.tokens; ++t) {
+        for (size_t h = 0; h < c.group; ++h) {
+          const std::vector<double> expected = attention.Expected(t, h);
+          for (size_t d = 0; d < c.head_dim; ++d) {
+            ASSERT_NEAR(static_cast<double>(out[t * attention.RowStride() + h * c.head_dim + d]), expected[d], attention.Tolerance(t, h))
+                << "type " << type << " head_dim " << c.head_dim << " context " << c.n_context << " token " << t;
+          }
         }
-        if (type == 1) {
-          const uint16_t half = F32ToF16(value);
-          std::memcpy(at, &half, 2);
-          return static_cast<double>(F16ToF32(half));
-        }
-        const auto q = static_cast<int8_t>(value * 60);
-        std::memcpy(at, &q, 1);
-        return static_cast<double>(q) * static_cast<double>(scale);
-      };
-      for (size_t t = c.first; t < c.n_context; ++t) {
-        uint8_t* base = kv.data() + order[t / 16] * block_bytes + offset;
-        const float key_scale = 0.01f * static_cast<float>(1 + t % 3);
-        const float value_scale = 0.02f * static_cast<float>(1 + t % 5);
-        std::memcpy(base + 2 * values_bytes + 4 * (t % 16), &key_scale, 4);
-        std::memcpy(base + 2 * values_bytes + 64 + 4 * (t % 16), &value_scale, 4);
-        for (size_t d = 0; d < c.head_dim; ++d) {
-          const auto x = static_cast<float>(rng.Uniform() * 4 - 2);
-          const auto y = static_cast<float>(rng.Uniform() * 4 - 2);
-          keys[t * c.head_dim + d] = put(base + (d * 16 + t % 16) * element_bytes[type], x, key_scale);
-          values[t * c.head_dim + d] = put(base + values_bytes + (t % 16 * c.head_dim + d) * element_bytes[type], y, value_scale);
-        }
-      }
-      const std::vector<float> query = RandomFloats(rng, c.group * c.head_dim);
-      std::vector<float> scratch(kernels::AttentionScratchFloats(c.head_dim, c.group));
-      std::vector<float> out(c.group * c.head_dim + 1, 42.0f);
-      GetParam()->attention[type]({query.data(), kv.data(), order.data(), block_bytes, offset, c.head_dim, c.group, c.first, c.n_context,
-                                   0.3f, scratch.data(), out.data()});
-      for (size_t h = 0; h < c.group; ++h) {
-        std::vector<double> weight(c.n_context);
-        double largest = -HUGE_VAL;
-        for (size_t t = c.first; t < c.n_context; ++t) {
-          for (size_t d = 0; d < c.head_dim; ++d) weight[t] += static_cast<double>(query[h * c.head_dim + d]) * keys[t * c.head_dim + d];
-          weight[t] *= static_cast<double>(0.3f);
-          largest = std::max(largest, weight[t]);
-        }
-        double total = 0;
-        for (size_t t = c.first; t < c.n_context; ++t) total += weight[t] = std::exp(weight[t] - largest);
-        for (size_t d = 0; d < c.head_dim; ++d) {
-          double expected = 0;
-          for (size_t t = c.first; t < c.n_context; ++t) expected += weight[t] / total * values[t * c.head_dim + d];
-          ASSERT_NEAR(static_cast<double>(out[h * c.head_dim + d]), expected, 1e-5)
-              << "type " << type << " head_dim " << c.head_dim << " context " << c.n_context;
-        }
+        for (size_t pad = c.group * c.head_dim; pad < attention.RowStride(); ++pad) EXPECT_EQ(out[t * attention.RowStride() + pad], 42.0f);
       }
       EXPECT_EQ(out.back(), 42.0f);
+    }
+  }
+}
+
+// A token's result is the same to the bit alone and among others.
+TEST_P(Sets, AttentionOfATokenDoesNotDependOnOthers) {
+  for (size_t type = 0; type < kernels::kKvTypes; ++type) {
+    for (const KvCase& c : kKvCases) {
+      AttentionCase attention(c, type);
+      const std::vector<float> together = attention.Run(*GetParam(), /*from=*/0, c.tokens);
+      for (size_t t = 0; t < c.tokens; ++t) {
+        const std::vector<float> alone = attention.Run(*GetParam(), t, /*tokens=*/1);
+        EXPECT_EQ(std::memcmp(alone.data(), together.data() + t * attention.RowStride(), c.group * c.head_dim * sizeof(float)), 0)
+            << "type " << type << " head_dim " << c.head_dim << " context " << c.n_context << " token " << t;
+      }
     }
   }
 }

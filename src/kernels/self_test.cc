@@ -144,6 +144,7 @@ Status TestVectors(const KernelSet& set, Rng& rng) {
 Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
   constexpr size_t kHeadDim = 40;
   constexpr size_t kGroup = 5;
+  constexpr size_t kTokens = 3;
   constexpr size_t kElementBytes[kernels::kKvTypes] = {4, 2, 1};
   const size_t block_bytes = 2 * kernels::kKvTokens * kHeadDim * kElementBytes[kv_type] + 2 * kernels::kKvTokens * sizeof(float);
   std::vector<uint8_t> kv(2 * block_bytes);
@@ -161,10 +162,10 @@ Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
       std::memcpy(kv.data() + block * block_bytes - 4 * i, &scale, 4);
     }
   }
-  const std::vector<float> query = RandomFloats(rng, kGroup * kHeadDim);
+  const std::vector<float> query = RandomFloats(rng, kTokens * kGroup * kHeadDim);
   std::vector<float> scratch(kernels::AttentionScratchFloats(kHeadDim, kGroup));
-  std::vector<float> got(kGroup * kHeadDim);
-  std::vector<float> expected(kGroup * kHeadDim);
+  std::vector<float> got(kTokens * kGroup * kHeadDim);
+  std::vector<float> expected(kTokens * kGroup * kHeadDim);
   const uint32_t blocks[2] = {1, 0};
   kernels::Attention attention = {.query = query.data(),
                                   .kv_base = kv.data(),
@@ -173,7 +174,9 @@ Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
                                   .head_offset = 0,
                                   .head_dim = kHeadDim,
                                   .group = kGroup,
-                                  .first = 3,
+                                  .tokens = kTokens,
+                                  .row_stride = kGroup * kHeadDim,
+                                  .window = 24,
                                   .n_context = 27,
                                   .scale = 0.3f,
                                   .scratch = scratch.data(),

@@ -207,23 +207,32 @@ void Executor::Execute(const AttendOp& op, int thread) {
   const size_t window = kv_.window(op.layer);
   const KvPart part = kv_.part(op.layer);
   const auto attend = kernels_.attention[static_cast<size_t>(kv_.type())];
+  const std::span<const StepRow> rows = step_->rows;
   // Later positions see more tokens: dealing pieces out in turn balances them.
-  for (size_t i = static_cast<size_t>(thread); i < step_->rows.size() * kv_heads; i += static_cast<size_t>(pool_.size())) {
-    const size_t t = i / kv_heads;
-    const size_t head = i % kv_heads;
-    const StepRow& row = step_->rows[t];
-    attend({.query = FloatRow(op.in, t) + head * group * head_dim,
-            .kv_base = step_->kv_base[part],
-            .blocks = row.tables[part],
-            .block_bytes = kv_.block_bytes(part),
-            .head_offset = kv_.HeadOffset(op.layer, head),
-            .head_dim = head_dim,
-            .group = group,
-            .first = window == 0 || row.position < window ? 0 : row.position + 1 - window,
-            .n_context = row.position + 1,
-            .scale = op.scale,
-            .scratch = scratch_[static_cast<size_t>(thread)],
-            .out = FloatRow(op.out, t) + head * group * head_dim});
+  size_t piece = 0;
+  for (size_t t = 0, end = 0; t < rows.size(); t = end) {
+    // Neighbours of one sequence go together.
+    const auto follows = [&](size_t next) {
+      return rows[next].tables[part] == rows[t].tables[part] && rows[next].position == rows[t].position + (next - t);
+    };
+    for (end = t + 1; end < rows.size() && end - t < kernels::kAttentionTokens && follows(end);) ++end;
+    for (size_t head = 0; head < kv_heads; ++head) {
+      if (piece++ % static_cast<size_t>(pool_.size()) != static_cast<size_t>(thread)) continue;
+      attend({.query = FloatRow(op.in, t) + head * group * head_dim,
+              .kv_base = step_->kv_base[part],
+              .blocks = rows[t].tables[part],
+              .block_bytes = kv_.block_bytes(part),
+              .head_offset = kv_.HeadOffset(op.layer, head),
+              .head_dim = head_dim,
+              .group = group,
+              .tokens = end - t,
+              .row_stride = row_bytes_[op.in] / sizeof(float),
+              .window = window,
+              .n_context = rows[t].position + 1,
+              .scale = op.scale,
+              .scratch = scratch_[static_cast<size_t>(thread)],
+              .out = FloatRow(op.out, t) + head * group * head_dim});
+    }
   }
 }
 

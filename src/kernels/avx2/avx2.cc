@@ -488,18 +488,21 @@ inline float WeighBlock(const Attention& a, const float* query, const uint8_t* k
 
 template <typename Kv>
 void Attend(const Attention& a) {
-  for (size_t head = 0; head < a.group; ++head) {
-    float* sums = a.out + head * a.head_dim;
+  for (size_t row = 0; row < a.tokens * a.group; ++row) {
+    const size_t at = row / a.group * a.row_stride + row % a.group * a.head_dim;
+    const size_t end = a.n_context + row / a.group;
+    const size_t first = a.window == 0 || end < a.window ? 0 : end - a.window;
+    float* sums = a.out + at;
     for (size_t d = 0; d < a.head_dim; ++d) sums[d] = 0;
     float largest = -__builtin_huge_valf();
     float total = 0;
-    for (size_t begin = a.first / kKvTokens * kKvTokens; begin < a.n_context; begin += kKvTokens) {
+    for (size_t begin = first / kKvTokens * kKvTokens; begin < end; begin += kKvTokens) {
       const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
       const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
       const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
-      const Visible tokens = {a.first > begin ? a.first - begin : 0, a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens};
+      const Visible tokens = {first > begin ? first - begin : 0, end - begin < kKvTokens ? end - begin : kKvTokens};
       float weights[kKvTokens];
-      const float keep = WeighBlock<Kv>(a, a.query + head * a.head_dim, keys, scales, tokens, &largest, &total, weights);
+      const float keep = WeighBlock<Kv>(a, a.query + at, keys, scales, tokens, &largest, &total, weights);
       size_t d = 0;
       for (; d + 8 <= a.head_dim; d += 8) {
         __m256 sum = _mm256_mul_ps(_mm256_loadu_ps(sums + d), _mm256_set1_ps(keep));

@@ -402,88 +402,206 @@ struct Int8Kv {
   }
 };
 
-// The running state of each head: sums [head_dim], then the maximum and the total.
-struct HeadState {
-  float* sums;
+// Keys and values are gone through in chunks of this many blocks, at the same places for every query.
+constexpr size_t kChunkBlocks = 4;
+constexpr size_t kChunkTokens = kChunkBlocks * kKvTokens;
+// Queries that share what is loaded.
+constexpr size_t kQueriesMax = 4;
+
+// A query of the tile, its running state, and what it sees of a chunk.
+struct Query {
+  const float* vector;
+  float* sums;  // [head_dim]
   float* largest;
   float* total;
+  float* out;
+  size_t first;  // of the visible tokens
+  size_t end;
+  size_t from;  // the same within the chunk
+  size_t to;
 };
-inline HeadState StateOf(const Attention& a, size_t head) {
-  float* state = a.scratch + head * (a.head_dim + 2);
-  return {state, state + a.head_dim, state + a.head_dim + 1};
+inline Query QueryAt(const Attention& a, size_t row) {
+  float* state = a.scratch + row * (a.head_dim + 2);
+  const size_t at = row / a.group * a.row_stride + row % a.group * a.head_dim;
+  const size_t end = a.n_context + row / a.group;
+  return {a.query + at,
+          state,
+          state + a.head_dim,
+          state + a.head_dim + 1,
+          a.out + at,
+          a.window == 0 || end < a.window ? 0 : end - a.window,
+          end,
+          0,
+          0};
 }
 
-// The tokens of a block that the query sees.
-struct Visible {
+// The blocks of a chunk that some query of the call sees: [begin, end). Of others nothing is read.
+struct Chunk {
+  const uint8_t* keys[kChunkBlocks];
   size_t begin;
   size_t end;
 };
 
-// One KV block for kH query heads: scores of 16 tokens in a register, then the values weighted by them.
-template <typename Kv, int kH>
-void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, Visible tokens) {
-  const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
-  const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
-  __m512 scores[kH];
-  for (int h = 0; h < kH; ++h) scores[h] = _mm512_setzero_ps();
-  const float* query = a.query + first_head * a.head_dim;
+// scores[q][16 b + t]: products of kQ queries with the tokens of kB blocks.
+template <typename Kv, int kQ, int kB>
+void Score(const Attention& a, const Query* queries, const uint8_t* const* keys, float (*scores)[kChunkTokens]) {
+  __m512 sums[kQ][kB];
+  for (int q = 0; q < kQ; ++q) {
+    for (int b = 0; b < kB; ++b) sums[q][b] = _mm512_setzero_ps();
+  }
   for (size_t d = 0; d < a.head_dim; ++d) {
-    const __m512 key = Kv::Load(keys, d * kKvTokens, 0xffff);
-    for (int h = 0; h < kH; ++h) {
-      scores[h] = _mm512_fmadd_ps(key, _mm512_set1_ps(query[static_cast<size_t>(h) * a.head_dim + d]), scores[h]);
+    __m512 key[kB];
+    for (int b = 0; b < kB; ++b) key[b] = Kv::Load(keys[b], d * kKvTokens, 0xffff);
+    for (int q = 0; q < kQ; ++q) {
+      const __m512 x = _mm512_set1_ps(queries[q].vector[d]);
+      for (int b = 0; b < kB; ++b) sums[q][b] = _mm512_fmadd_ps(key[b], x, sums[q][b]);
     }
   }
-  alignas(64) float weights[kH][kKvTokens];
-  float keep[kH];
-  const __mmask16 visible = static_cast<__mmask16>(Tail(tokens.end) & ~((1u << tokens.begin) - 1u));
-  for (int h = 0; h < kH; ++h) {
-    const HeadState state = StateOf(a, first_head + static_cast<size_t>(h));
-    __m512 score = _mm512_mul_ps(scores[h], _mm512_set1_ps(a.scale));
-    if (Kv::kScaled) score = _mm512_mul_ps(score, _mm512_loadu_ps(scales));
-    score = _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_huge_valf()), visible, score);
-    const float block_largest = _mm512_reduce_max_ps(score);
-    const float raised = *state.largest > block_largest ? *state.largest : block_largest;
-    const __m512 weight = _mm512_maskz_mov_ps(visible, Exp(_mm512_sub_ps(score, _mm512_set1_ps(raised))));
-    keep[h] = _mm512_cvtss_f32(Exp(_mm512_set1_ps(*state.largest - raised)));
-    *state.total = *state.total * keep[h] + _mm512_reduce_add_ps(weight);
-    *state.largest = raised;
-    _mm512_store_ps(weights[h], Kv::kScaled ? _mm512_mul_ps(weight, _mm512_loadu_ps(scales + 64)) : weight);
-  }
-  for (size_t d = 0; d < a.head_dim; d += 16) {
-    const __mmask16 mask = Tail(a.head_dim - d);
-    __m512 sums[kH];
-    for (int h = 0; h < kH; ++h) {
-      const __m512 before = _mm512_maskz_loadu_ps(mask, StateOf(a, first_head + static_cast<size_t>(h)).sums + d);
-      sums[h] = _mm512_mul_ps(before, _mm512_set1_ps(keep[h]));
-    }
-    for (size_t t = tokens.begin; t < tokens.end; ++t) {
-      const __m512 value = Kv::Load(values, t * a.head_dim + d, mask);
-      for (int h = 0; h < kH; ++h) sums[h] = _mm512_fmadd_ps(value, _mm512_set1_ps(weights[h][t]), sums[h]);
-    }
-    for (int h = 0; h < kH; ++h) {
-      _mm512_mask_storeu_ps(StateOf(a, first_head + static_cast<size_t>(h)).sums + d, mask, sums[h]);
-    }
+  for (int q = 0; q < kQ; ++q) {
+    for (int b = 0; b < kB; ++b) _mm512_store_ps(scores[q] + kKvTokens * static_cast<size_t>(b), sums[q][b]);
   }
 }
 
+// Scores to the softmax's weights, relative to the largest score so far. Returns how much of the earlier sums to keep.
+template <typename Kv>
+float Weigh(const Attention& a, const Query& query, const Chunk& chunk, float* scores) {
+  if (query.from == query.to) return 1.0f;
+  const __m512 lowest = _mm512_set1_ps(-__builtin_huge_valf());
+  const size_t value_bytes = kKvTokens * a.head_dim * Kv::kBytes;
+  __m512 score[kChunkBlocks];
+  __mmask16 visible[kChunkBlocks];
+  __m512 largest = lowest;
+  for (size_t b = 0; b < kChunkBlocks; ++b) {
+    const size_t begin = b * kKvTokens;
+    const size_t to = query.to > begin ? query.to - begin : 0;
+    const size_t from = query.from > begin ? query.from - begin : 0;
+    visible[b] = static_cast<__mmask16>(Tail(to) & ~(from >= kKvTokens ? 0xffffu : (1u << from) - 1u));
+    score[b] = lowest;
+    if (visible[b] == 0) continue;
+    score[b] = _mm512_mul_ps(_mm512_load_ps(scores + begin), _mm512_set1_ps(a.scale));
+    if (Kv::kScaled) score[b] = _mm512_mul_ps(score[b], _mm512_loadu_ps(chunk.keys[b] + 2 * value_bytes));
+    score[b] = _mm512_mask_mov_ps(lowest, visible[b], score[b]);
+    largest = _mm512_max_ps(largest, score[b]);
+  }
+  const float chunk_largest = _mm512_reduce_max_ps(largest);
+  const float raised = *query.largest > chunk_largest ? *query.largest : chunk_largest;
+  const float keep = _mm512_cvtss_f32(Exp(_mm512_set1_ps(*query.largest - raised)));
+  __m512 total = _mm512_setzero_ps();
+  for (size_t b = 0; b < kChunkBlocks; ++b) {
+    if (visible[b] == 0) continue;
+    __m512 weight = _mm512_maskz_mov_ps(visible[b], Exp(_mm512_sub_ps(score[b], _mm512_set1_ps(raised))));
+    total = _mm512_add_ps(total, weight);
+    if (Kv::kScaled) weight = _mm512_mul_ps(weight, _mm512_loadu_ps(chunk.keys[b] + 2 * value_bytes + 64));
+    _mm512_store_ps(scores + b * kKvTokens, weight);
+  }
+  *query.total = *query.total * keep + _mm512_reduce_add_ps(total);
+  *query.largest = raised;
+  return keep;
+}
+
+// Adds the weighted values of 16 kV dimensions from d. Tokens that only some of the queries see are added to those alone, each query's
+// tokens in order: what is not visible is not multiplied with zero, for it need not be a number.
+template <typename Kv, int kQ, int kV>
+void AddValues(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
+               size_t d, __mmask16 mask) {
+  const size_t value_offset = kKvTokens * a.head_dim * Kv::kBytes;
+  __m512 sums[kQ][kV];
+  for (int q = 0; q < kQ; ++q) {
+    for (int v = 0; v < kV; ++v) {
+      sums[q][v] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, queries[q].sums + d + 16 * static_cast<size_t>(v)), _mm512_set1_ps(keep[q]));
+    }
+  }
+  size_t from = 0;
+  size_t to = kChunkTokens;
+  for (int q = 0; q < kQ; ++q) {
+    from = queries[q].from > from ? queries[q].from : from;
+    to = queries[q].to < to ? queries[q].to : to;
+  }
+  if (from >= to) from = to = kChunkTokens;
+  const auto add = [&](size_t t, int first, int last) __attribute__((always_inline)) {
+    const uint8_t* values = chunk.keys[t / kKvTokens] + value_offset;
+    for (int v = 0; v < kV; ++v) {
+      const __m512 value = Kv::Load(values, t % kKvTokens * a.head_dim + d + 16 * static_cast<size_t>(v), mask);
+      for (int q = first; q < last; ++q) sums[q][v] = _mm512_fmadd_ps(value, _mm512_set1_ps(weights[q][t]), sums[q][v]);
+    }
+  };
+  for (int q = 0; q < kQ; ++q) {
+    for (size_t t = queries[q].from; t < (queries[q].to < from ? queries[q].to : from); ++t) add(t, q, q + 1);
+  }
+  for (size_t t = from; t < to; ++t) add(t, 0, kQ);
+  for (int q = 0; q < kQ; ++q) {
+    for (size_t t = queries[q].from > to ? queries[q].from : to; t < queries[q].to; ++t) add(t, q, q + 1);
+  }
+  for (int q = 0; q < kQ; ++q) {
+    for (int v = 0; v < kV; ++v) _mm512_mask_storeu_ps(queries[q].sums + d + 16 * static_cast<size_t>(v), mask, sums[q][v]);
+  }
+}
+
+template <typename Kv, int kQ>
+void AttendChunk(const Attention& a, Query* queries, const Chunk& chunk) {
+  alignas(64) float weights[kQ][kChunkTokens];
+  if (chunk.end - chunk.begin == kChunkBlocks) {
+    Score<Kv, kQ, kChunkBlocks>(a, queries, chunk.keys, weights);
+  } else {
+    for (size_t b = chunk.begin; b < chunk.end; ++b) {
+      Score<Kv, kQ, 1>(a, queries, chunk.keys + b, reinterpret_cast<float(*)[kChunkTokens]>(weights[0] + b * kKvTokens));
+    }
+  }
+  float keep[kQ];
+  for (int q = 0; q < kQ; ++q) keep[q] = Weigh<Kv>(a, queries[q], chunk, weights[q]);
+  size_t d = 0;
+  for (; d + 64 <= a.head_dim; d += 64) AddValues<Kv, kQ, 4>(a, queries, chunk, weights, keep, d, 0xffff);
+  for (; d < a.head_dim; d += 16) AddValues<Kv, kQ, 1>(a, queries, chunk, weights, keep, d, Tail(a.head_dim - d));
+}
+
+// Tiles of queries over one chunk, which stays in the cache nearest.
+template <typename Kv>
+void AttendTiles(const Attention& a, size_t chunk_begin, const Chunk& chunk) {
+  const size_t rows = a.tokens * a.group;
+  for (size_t row = 0; row < rows; row += kQueriesMax) {
+    const size_t n = rows - row < kQueriesMax ? rows - row : kQueriesMax;
+    Query queries[kQueriesMax];
+    bool any = false;
+    for (size_t q = 0; q < n; ++q) {
+      Query& query = queries[q] = QueryAt(a, row + q);
+      const size_t from = query.first > chunk_begin ? query.first - chunk_begin : 0;
+      const size_t to = query.end < chunk_begin ? 0 : query.end - chunk_begin < kChunkTokens ? query.end - chunk_begin : kChunkTokens;
+      query.from = from < to ? from : 0;
+      query.to = from < to ? to : 0;
+      any = any || from < to;
+    }
+    if (!any) continue;
+    if (n == 4) AttendChunk<Kv, 4>(a, queries, chunk);
+    if (n == 3) AttendChunk<Kv, 3>(a, queries, chunk);
+    if (n == 2) AttendChunk<Kv, 2>(a, queries, chunk);
+    if (n == 1) AttendChunk<Kv, 1>(a, queries, chunk);
+  }
+}
+
+// Softmax with a running maximum (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
 template <typename Kv>
 void Attend(const Attention& a) {
-  for (size_t head = 0; head < a.group; ++head) {
-    const HeadState state = StateOf(a, head);
-    for (size_t d = 0; d < a.head_dim; ++d) state.sums[d] = 0;
-    *state.largest = -__builtin_huge_valf();
-    *state.total = 0;
+  const size_t rows = a.tokens * a.group;
+  for (size_t row = 0; row < rows; ++row) {
+    const Query query = QueryAt(a, row);
+    for (size_t d = 0; d < a.head_dim; ++d) query.sums[d] = 0;
+    *query.largest = -__builtin_huge_valf();
+    *query.total = 0;
   }
-  for (size_t begin = a.first / kKvTokens * kKvTokens; begin < a.n_context; begin += kKvTokens) {
-    const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
-    const Visible tokens = {a.first > begin ? a.first - begin : 0, a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens};
-    size_t head = 0;
-    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, keys, tokens);
-    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, keys, tokens);
+  const size_t first = QueryAt(a, 0).first;
+  const size_t end = a.n_context + a.tokens - 1;
+  for (size_t begin = first / kChunkTokens * kChunkTokens; begin < end; begin += kChunkTokens) {
+    Chunk chunk = {{},
+                   first > begin ? (first - begin) / kKvTokens : 0,
+                   end - begin < kChunkTokens ? (end - begin + kKvTokens - 1) / kKvTokens : kChunkBlocks};
+    for (size_t b = chunk.begin; b < chunk.end; ++b) {
+      chunk.keys[b] = a.kv_base + a.blocks[begin / kKvTokens + b] * a.block_bytes + a.head_offset;
+    }
+    AttendTiles<Kv>(a, begin, chunk);
   }
-  for (size_t head = 0; head < a.group; ++head) {
-    const HeadState state = StateOf(a, head);
-    for (size_t d = 0; d < a.head_dim; ++d) a.out[head * a.head_dim + d] = state.sums[d] / *state.total;
+  for (size_t row = 0; row < rows; ++row) {
+    const Query query = QueryAt(a, row);
+    for (size_t d = 0; d < a.head_dim; ++d) query.out[d] = query.sums[d] / *query.total;
   }
 }
 

@@ -453,10 +453,10 @@ inline HeadState StateOf(const Attention& a, size_t head) {
 
 // One KV block for kH query heads: keys and values are converted once for all of them.
 template <typename Kv, int kH>
-void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, Visible tokens) {
+void AttendBlock(const Attention& a, size_t first_head, const float* queries, const uint8_t* keys, Visible tokens) {
   const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
   const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
-  const float* query = a.query + first_head * a.head_dim;
+  const float* query = queries + first_head * a.head_dim;
   float32x4_t scores[kH][4];
   for (int h = 0; h < kH; ++h) {
     for (int i = 0; i < 4; ++i) scores[h][i] = vdupq_n_f32(0);
@@ -493,24 +493,32 @@ void AttendBlock(const Attention& a, size_t first_head, const uint8_t* keys, Vis
 }
 
 template <typename Kv>
-void Attend(const Attention& a) {
+void AttendToken(const Attention& a, size_t token) {
+  const size_t end = a.n_context + token;
+  const size_t first = a.window == 0 || end < a.window ? 0 : end - a.window;
+  const size_t row = token * a.row_stride;
   for (size_t head = 0; head < a.group; ++head) {
     const HeadState state = StateOf(a, head);
     for (size_t d = 0; d < a.head_dim; ++d) state.sums[d] = 0;
     *state.largest = -__builtin_huge_valf();
     *state.total = 0;
   }
-  for (size_t begin = a.first / kKvTokens * kKvTokens; begin < a.n_context; begin += kKvTokens) {
+  for (size_t begin = first / kKvTokens * kKvTokens; begin < end; begin += kKvTokens) {
     const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
-    const Visible tokens = {a.first > begin ? a.first - begin : 0, a.n_context - begin < kKvTokens ? a.n_context - begin : kKvTokens};
+    const Visible tokens = {first > begin ? first - begin : 0, end - begin < kKvTokens ? end - begin : kKvTokens};
     size_t head = 0;
-    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, keys, tokens);
-    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, keys, tokens);
+    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, a.query + row, keys, tokens);
+    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, a.query + row, keys, tokens);
   }
   for (size_t head = 0; head < a.group; ++head) {
     const HeadState state = StateOf(a, head);
-    for (size_t d = 0; d < a.head_dim; ++d) a.out[head * a.head_dim + d] = state.sums[d] / *state.total;
+    for (size_t d = 0; d < a.head_dim; ++d) a.out[row + head * a.head_dim + d] = state.sums[d] / *state.total;
   }
+}
+
+template <typename Kv>
+void Attend(const Attention& a) {
+  for (size_t token = 0; token < a.tokens; ++token) AttendToken<Kv>(a, token);
 }
 
 uint64_t Read(const uint8_t* data, size_t bytes) {

@@ -101,13 +101,16 @@ struct Int8Kv {
 template <typename Kv>
 void Attend(const Attention& a) {
   const size_t values_offset = kKvTokens * a.head_dim * Kv::kBytes;
-  for (size_t head = 0; head < a.group; ++head) {
-    const float* query = a.query + head * a.head_dim;
-    float* out = a.out + head * a.head_dim;
+  for (size_t row = 0; row < a.tokens * a.group; ++row) {
+    const size_t at = row / a.group * a.row_stride + row % a.group * a.head_dim;
+    const float* query = a.query + at;
+    float* out = a.out + at;
+    const size_t end = a.n_context + row / a.group;
+    const size_t first = a.window == 0 || end < a.window ? 0 : end - a.window;
     double largest = -HUGE_VAL;
     double total = 0;
     std::fill_n(out, a.head_dim, 0.0f);
-    for (size_t t = a.first; t < a.n_context; ++t) {
+    for (size_t t = first; t < end; ++t) {
       const uint8_t* keys = a.kv_base + a.blocks[t / kKvTokens] * a.block_bytes + a.head_offset;
       const uint8_t* values = keys + values_offset;
       const uint8_t* scales = values + values_offset;
