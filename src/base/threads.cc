@@ -10,7 +10,7 @@ namespace bantam {
 namespace {
 
 // About 20 us at 4 GHz: longer than any gap between two operations of a decode step.
-constexpr int kSpinsMax = 2000;
+constexpr int kSpinsMax = 100000;
 
 inline void Pause() {
 #if defined(__x86_64__)

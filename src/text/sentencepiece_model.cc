@@ -83,7 +83,7 @@ Status ReadPiece(std::string_view message, TokenizerSpec* spec) {
     return Error(Code::kCorrupt, fmt::format("piece {}: type {} and score {}, expected 1 to 6 and a finite number; the file is damaged",
                                              spec->size(), type, score));
   }
-  return AddToken(text, kTypes[type - 1], score, spec);
+  return AddToken(text, kTypes[type - 1], static_cast<double>(score), spec);
 }
 
 }  // namespace

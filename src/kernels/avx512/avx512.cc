@@ -391,6 +391,7 @@ struct F16Kv {
   static constexpr size_t kBytes = 2;
   static constexpr bool kScaled = false;
   static __m512 Load(const uint8_t* data, size_t i, __mmask16 mask) {
+    if (__builtin_constant_p(mask) && mask == 0xffff) return LoadHalf16(data + 2 * i);
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, data + 2 * i));
   }
 };
@@ -438,20 +439,27 @@ inline Query QueryAt(const Attention& a, size_t row) {
 // The blocks of a chunk that some query of the call sees: [begin, end). Of others nothing is read.
 struct Chunk {
   const uint8_t* keys[kChunkBlocks];
+  const uint8_t* ahead[kChunkBlocks];  // those of the chunk behind it: heads of a block lie apart, so no prefetcher guesses them
   size_t begin;
   size_t end;
 };
 
+inline void Prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0); }
+
 // scores[q][16 b + t]: products of kQ queries with the tokens of kB blocks.
 template <typename Kv, int kQ, int kB>
-void Score(const Attention& a, const Query* queries, const uint8_t* const* keys, float (*scores)[kChunkTokens]) {
+void Score(const Attention& a, const Query* queries, const uint8_t* const* keys, const uint8_t* const* ahead,
+           float (*scores)[kChunkTokens]) {
   __m512 sums[kQ][kB];
   for (int q = 0; q < kQ; ++q) {
     for (int b = 0; b < kB; ++b) sums[q][b] = _mm512_setzero_ps();
   }
   for (size_t d = 0; d < a.head_dim; ++d) {
     __m512 key[kB];
-    for (int b = 0; b < kB; ++b) key[b] = Kv::Load(keys[b], d * kKvTokens, 0xffff);
+    for (int b = 0; b < kB; ++b) {
+      key[b] = Kv::Load(keys[b], d * kKvTokens, 0xffff);
+      Prefetch(ahead[b] + d * kKvTokens * Kv::kBytes);
+    }
     for (int q = 0; q < kQ; ++q) {
       const __m512 x = _mm512_set1_ps(queries[q].vector[d]);
       for (int b = 0; b < kB; ++b) sums[q][b] = _mm512_fmadd_ps(key[b], x, sums[q][b]);
@@ -499,18 +507,48 @@ float Weigh(const Attention& a, const Query& query, const Chunk& chunk, float* s
   return keep;
 }
 
-// Adds the weighted values of 16 kV dimensions from d. Tokens that only some of the queries see are added to those alone, each query's
-// tokens in order: what is not visible is not multiplied with zero, for it need not be a number.
-template <typename Kv, int kQ, int kV>
-void AddValues(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
-               size_t d, __mmask16 mask) {
+// Adds the weighted values of tokens [from, to) to 16 kV dimensions from d of kQ queries, after scaling what is there.
+template <typename Kv, int kQ, int kV, bool kWhole>
+inline void AddRange(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
+                     size_t d, size_t from, size_t to) {
+  const __mmask16 mask = kWhole ? 0xffff : Tail(a.head_dim - d);
   const size_t value_offset = kKvTokens * a.head_dim * Kv::kBytes;
   __m512 sums[kQ][kV];
   for (int q = 0; q < kQ; ++q) {
     for (int v = 0; v < kV; ++v) {
-      sums[q][v] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, queries[q].sums + d + 16 * static_cast<size_t>(v)), _mm512_set1_ps(keep[q]));
+      sums[q][v] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, queries[q].sums + d + 16 * v), _mm512_set1_ps(keep[q]));
     }
   }
+  for (size_t t = from; t < to; ++t) {
+    const size_t at = (t % kKvTokens * a.head_dim + d) * Kv::kBytes;
+    const uint8_t* values = chunk.keys[t / kKvTokens] + value_offset + at;
+    const uint8_t* ahead = chunk.ahead[t / kKvTokens] + value_offset + at;
+    for (size_t byte = 0; byte < 16 * kV * Kv::kBytes; byte += 64) Prefetch(ahead + byte);
+    __m512 value[kV];
+    for (int v = 0; v < kV; ++v) value[v] = Kv::Load(values, static_cast<size_t>(16 * v), mask);
+    for (int q = 0; q < kQ; ++q) {
+      const __m512 weight = _mm512_set1_ps(weights[q][t]);
+      for (int v = 0; v < kV; ++v) sums[q][v] = _mm512_fmadd_ps(value[v], weight, sums[q][v]);
+    }
+  }
+  for (int q = 0; q < kQ; ++q) {
+    for (int v = 0; v < kV; ++v) _mm512_mask_storeu_ps(queries[q].sums + d + 16 * v, mask, sums[q][v]);
+  }
+}
+
+template <typename Kv, int kQ>
+inline void AddAll(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
+                   size_t from, size_t to) {
+  size_t d = 0;
+  for (; d + 64 <= a.head_dim; d += 64) AddRange<Kv, kQ, 4, true>(a, queries, chunk, weights, keep, d, from, to);
+  for (; d + 16 <= a.head_dim; d += 16) AddRange<Kv, kQ, 1, true>(a, queries, chunk, weights, keep, d, from, to);
+  if (d < a.head_dim) AddRange<Kv, kQ, 1, false>(a, queries, chunk, weights, keep, d, from, to);
+}
+
+// Tokens that only some of the queries see are added to those alone, each query's tokens in order: what is not visible is not
+// multiplied with zero, for it need not be a number.
+template <typename Kv, int kQ>
+void AddValues(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], float* keep) {
   size_t from = 0;
   size_t to = kChunkTokens;
   for (int q = 0; q < kQ; ++q) {
@@ -518,22 +556,19 @@ void AddValues(const Attention& a, const Query* queries, const Chunk& chunk, con
     to = queries[q].to < to ? queries[q].to : to;
   }
   if (from >= to) from = to = kChunkTokens;
-  const auto add = [&](size_t t, int first, int last) __attribute__((always_inline)) {
-    const uint8_t* values = chunk.keys[t / kKvTokens] + value_offset;
-    for (int v = 0; v < kV; ++v) {
-      const __m512 value = Kv::Load(values, t % kKvTokens * a.head_dim + d + 16 * static_cast<size_t>(v), mask);
-      for (int q = first; q < last; ++q) sums[q][v] = _mm512_fmadd_ps(value, _mm512_set1_ps(weights[q][t]), sums[q][v]);
-    }
-  };
   for (int q = 0; q < kQ; ++q) {
-    for (size_t t = queries[q].from; t < (queries[q].to < from ? queries[q].to : from); ++t) add(t, q, q + 1);
+    const size_t end = queries[q].to < from ? queries[q].to : from;
+    if (queries[q].from >= end) continue;
+    AddAll<Kv, 1>(a, queries + q, chunk, weights + q, keep + q, queries[q].from, end);
+    keep[q] = 1.0f;
   }
-  for (size_t t = from; t < to; ++t) add(t, 0, kQ);
-  for (int q = 0; q < kQ; ++q) {
-    for (size_t t = queries[q].from > to ? queries[q].from : to; t < queries[q].to; ++t) add(t, q, q + 1);
+  if (from < to) {
+    AddAll<Kv, kQ>(a, queries, chunk, weights, keep, from, to);
+    for (int q = 0; q < kQ; ++q) keep[q] = 1.0f;
   }
   for (int q = 0; q < kQ; ++q) {
-    for (int v = 0; v < kV; ++v) _mm512_mask_storeu_ps(queries[q].sums + d + 16 * static_cast<size_t>(v), mask, sums[q][v]);
+    const size_t begin = queries[q].from > to ? queries[q].from : to;
+    if (begin < queries[q].to) AddAll<Kv, 1>(a, queries + q, chunk, weights + q, keep + q, begin, queries[q].to);
   }
 }
 
@@ -541,17 +576,15 @@ template <typename Kv, int kQ>
 void AttendChunk(const Attention& a, Query* queries, const Chunk& chunk) {
   alignas(64) float weights[kQ][kChunkTokens];
   if (chunk.end - chunk.begin == kChunkBlocks) {
-    Score<Kv, kQ, kChunkBlocks>(a, queries, chunk.keys, weights);
+    Score<Kv, kQ, kChunkBlocks>(a, queries, chunk.keys, chunk.ahead, weights);
   } else {
     for (size_t b = chunk.begin; b < chunk.end; ++b) {
-      Score<Kv, kQ, 1>(a, queries, chunk.keys + b, reinterpret_cast<float(*)[kChunkTokens]>(weights[0] + b * kKvTokens));
+      Score<Kv, kQ, 1>(a, queries, chunk.keys + b, chunk.ahead + b, reinterpret_cast<float(*)[kChunkTokens]>(weights[0] + b * kKvTokens));
     }
   }
   float keep[kQ];
   for (int q = 0; q < kQ; ++q) keep[q] = Weigh<Kv>(a, queries[q], chunk, weights[q]);
-  size_t d = 0;
-  for (; d + 64 <= a.head_dim; d += 64) AddValues<Kv, kQ, 4>(a, queries, chunk, weights, keep, d, 0xffff);
-  for (; d < a.head_dim; d += 16) AddValues<Kv, kQ, 1>(a, queries, chunk, weights, keep, d, Tail(a.head_dim - d));
+  AddValues<Kv, kQ>(a, queries, chunk, weights, keep);
 }
 
 // Tiles of queries over one chunk, which stays in the cache nearest.
@@ -592,10 +625,14 @@ void Attend(const Attention& a) {
   const size_t end = a.n_context + a.tokens - 1;
   for (size_t begin = first / kChunkTokens * kChunkTokens; begin < end; begin += kChunkTokens) {
     Chunk chunk = {{},
+                   {},
                    first > begin ? (first - begin) / kKvTokens : 0,
                    end - begin < kChunkTokens ? (end - begin + kKvTokens - 1) / kKvTokens : kChunkBlocks};
     for (size_t b = chunk.begin; b < chunk.end; ++b) {
-      chunk.keys[b] = a.kv_base + a.blocks[begin / kKvTokens + b] * a.block_bytes + a.head_offset;
+      const size_t block = begin / kKvTokens + b;
+      const size_t ahead = (block + kChunkBlocks) * kKvTokens < end ? block + kChunkBlocks : block;
+      chunk.keys[b] = a.kv_base + a.blocks[block] * a.block_bytes + a.head_offset;
+      chunk.ahead[b] = a.kv_base + a.blocks[ahead] * a.block_bytes + a.head_offset;
     }
     AttendTiles<Kv>(a, begin, chunk);
   }
