@@ -5,12 +5,16 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/system_limits.h"
 
 namespace bantam {
 namespace {
 
-// About 20 us at 4 GHz: longer than any gap between two operations of a decode step.
-constexpr int kSpinsMax = 100000;
+// About 1 ms at 4 GHz. Shorter is worse on a machine that does something else too: whoever sleeps at a barrier loses its processor for
+// a slice of several milliseconds, finds the other asleep when it is back, and so on; decoding fell to a twentieth.
+constexpr int kSpinsLong = 100'000;
+// With more threads than processors a spinning thread keeps the one it waits for from running.
+constexpr int kSpinsShort = 2000;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -24,7 +28,8 @@ inline void Pause() {
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::Make(int threads) {
   CHECK(threads >= 1 && threads <= kThreadsMax);
-  std::unique_ptr<ThreadPool> pool(new ThreadPool(threads));
+  std::unique_ptr<ThreadPool> pool(
+      new ThreadPool(threads, static_cast<size_t>(threads) <= AffinityProcessors().size() ? kSpinsLong : kSpinsShort));
   pool->workers_.reserve(static_cast<size_t>(threads - 1));  // workers hold pointers into it
   for (int thread = 1; thread < threads; ++thread) {
     pool->workers_.push_back({pool.get(), thread, {}});
@@ -51,7 +56,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen) {
-  for (int spin = 0; spin < kSpinsMax; ++spin) {
+  for (int spin = 0; spin < spins_max_; ++spin) {
     if (word.load(std::memory_order_acquire) != seen) return;
     Pause();
   }

@@ -17,8 +17,8 @@
 
 namespace bantam {
 
-// The caller of Run is thread 0, so a pool of one starts no thread. Between runs, and at barriers, a thread spins for some
-// microseconds and then sleeps: decoding meets a barrier every few microseconds, and an idle program must cost nothing.
+// The caller of Run is thread 0, so a pool of one starts no thread. Between runs, and at barriers, a thread spins for a
+// millisecond and then sleeps: decoding meets a barrier every few microseconds, and an idle program must cost nothing.
 // Not reentrant: one Run at a time, from one thread.
 class ThreadPool {
  public:
@@ -46,7 +46,7 @@ class ThreadPool {
   void Barrier();
 
  private:
-  explicit ThreadPool(int threads) : size_(threads) {}
+  ThreadPool(int threads, int spins_max) : size_(threads), spins_max_(spins_max) {}
   struct Worker {
     ThreadPool* pool;
     int thread;
@@ -59,6 +59,7 @@ class ThreadPool {
   void Wake();
 
   const int size_;
+  const int spins_max_;  // looks at a word before a thread sleeps
   Task task_ = nullptr;
   void* context_ = nullptr;
   bool stopping_ = false;
