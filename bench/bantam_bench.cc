@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
@@ -114,6 +115,19 @@ void BenchProducts(const Options& options, const KernelSet& kernels, Report& rep
       const double multiplies = static_cast<double>(kColumns * kernels::kRows * n);
       report.Add(name, {{"GB/s", static_cast<double>(bytes.size()) / seconds * 1e-9}, {"GMAC/s", multiplies / seconds * 1e-9}});
     }
+    const std::string name = fmt::format("product.{}.{}.pair", kernels.name, info.name);
+    if (kernels.pair_product[kind] == nullptr || !report.Wants(name)) continue;
+    std::vector<kernels::ActivationTile> tiles(kColumns / 32);
+    for (kernels::ActivationTile& tile : tiles) {
+      std::memset(&tile, 1, sizeof(tile));
+      std::fill_n(tile.scale, kernels::kTileColumns, 0.01f);
+    }
+    const kernels::Panel panels[2] = {panel, panel};
+    std::vector<float> out(2 * kernels::kTileColumns * kernels::kRows);
+    const double seconds =
+        SecondsPerCall([&] { kernels.pair_product[kind](panels, tiles.data(), out.data()); }, options.repetitions, clock);
+    const double multiplies = static_cast<double>(2 * kColumns * kernels::kRows * kernels::kTileColumns);
+    report.Add(name, {{"GB/s", 2 * static_cast<double>(bytes.size()) / seconds * 1e-9}, {"GMAC/s", multiplies / seconds * 1e-9}});
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/activation_tile.h"
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
 #include "tensor/half.h"
@@ -72,6 +73,27 @@ std::vector<uint8_t> Without(const PanelInfo& info, std::vector<uint8_t> panel, 
   return panel;
 }
 
+// Tiles of the same columns, over and over: the bits that each gave alone.
+void TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, const std::vector<std::vector<ActivationBlock>>& q,
+               const std::vector<float>& alone) {
+  if (set.tile_product[static_cast<size_t>(kind)] == nullptr) return;
+  const size_t n = q.size();
+  std::vector<kernels::ActivationTile> tiles(panel.columns / 32);
+  for (size_t c = 0; c < kernels::kTileColumns; ++c) {
+    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(q[c % n][b], c, &tiles[b]);
+  }
+  const kernels::Panel panels[2] = {panel, panel};
+  constexpr size_t kTileFloats = kernels::kTileColumns * kRows;
+  std::vector<float> wide(3 * kTileFloats);
+  set.tile_product[static_cast<size_t>(kind)](panel, tiles.data(), wide.data());
+  set.pair_product[static_cast<size_t>(kind)](panels, tiles.data(), wide.data() + kTileFloats);
+  for (size_t i = 0; i < wide.size(); ++i) {
+    const float expected = alone[i / kRows % kernels::kTileColumns % n * kRows + i % kRows];
+    const bool same = wide[i] == expected || (std::isnan(wide[i]) && std::isnan(expected));
+    if (!same) Disagree(set, "tile product", static_cast<double>(wide[i]), static_cast<double>(expected));
+  }
+}
+
 void TestProduct(const KernelSet& set, Bytes& in) {
   const auto kind = static_cast<PanelKind>(in.Below(kPanelKinds));
   const PanelInfo& info = Info(kind);
@@ -97,6 +119,7 @@ void TestProduct(const KernelSet& set, Bytes& in) {
   std::vector<float> out(n * kRows);
   set.product[static_cast<size_t>(kind)]({panel.data(), columns, table.value.data(), table.multiplier}, inputs, n, out.data());
 
+  TestTiles(set, kind, {panel.data(), columns, table.value.data(), table.multiplier}, q, out);
   const std::vector<uint8_t> values_only = info.has_min ? Without(info, panel, 32) : panel;
   const std::vector<uint8_t> minima_only = info.has_min ? Without(info, panel, 0) : std::vector<uint8_t>();
   std::vector<float> row(columns);

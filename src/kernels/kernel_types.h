@@ -23,6 +23,15 @@ struct ActivationBlock {
 };
 static_assert(sizeof(ActivationBlock) == 40);
 
+// The same of 16 columns side by side, so that a product of all of them reads one stream.
+inline constexpr size_t kTileColumns = 16;
+struct ActivationTile {
+  int8_t q[kTileColumns][32];
+  float scale[kTileColumns];
+  int16_t sum16[2][kTileColumns];
+};
+static_assert(sizeof(ActivationTile) == kTileColumns * sizeof(ActivationBlock));
+
 // One panel of 16 rows x columns (docs/formats/panels.md).
 struct Panel {
   const uint8_t* data;
@@ -34,6 +43,12 @@ struct Panel {
 // out[c][r] = sum over k of panel[r][k] * column c [k]; out is [n][16], n in 1..kColumnsMax.
 // Column pointers are const float* [columns] or const ActivationBlock* [columns / 32], as KernelSet::quantized says.
 using ProductFunction = void (*)(const Panel& panel, const void* const* columns, size_t n, float* out);
+
+// The same for the 16 columns of tiles [columns / 32], and to the same bits; out is [16][16].
+using TileProductFunction = void (*)(const Panel& panel, const ActivationTile* tiles, float* out);
+
+// Of two panels of one kind and size, again to the same bits; out is [2][16][16].
+using PairProductFunction = void (*)(const Panel* panels, const ActivationTile* tiles, float* out);
 
 // x [n] to n / 32 blocks: scale = max |x| / 127, round to nearest even; NaN gives 0, and so does a block whose largest
 // magnitude is below kQuantizedMin (or is no number).
@@ -84,6 +99,8 @@ struct KernelSet {
   const char* name;
   bool quantized[kKinds];  // the product of this kind takes ActivationBlocks
   ProductFunction product[kKinds];
+  TileProductFunction tile_product[kKinds];  // null: this set takes such columns one by one
+  PairProductFunction pair_product[kKinds];  // not null where tile_product is not
   QuantizeFunction quantize;
   RmsNormFunction rms_norm;
   SwiGluFunction swiglu;

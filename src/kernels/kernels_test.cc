@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/activation_tile.h"
 #include "kernels/ref/ref.h"
 #include "tensor/dtype.h"
 #include "tensor/half.h"
@@ -128,6 +129,40 @@ TEST_P(Products, DoNotDependOnTheBatch) {
     std::vector<float> some(n * kRows);
     set->product[panel.kind()](panel.View(), inputs + kColumnsMax - n, n, some.data());
     EXPECT_EQ(std::memcmp(some.data(), all.data() + (kColumnsMax - n) * kRows, some.size() * sizeof(float)), 0) << n;
+  }
+}
+
+// Nor on whether its column lies in a tile, alone with a panel or with two.
+TEST_P(Products, TilesGiveTheSameBits) {
+  const auto [set, dtype] = GetParam();
+  constexpr size_t kTile = kernels::kTileColumns;
+  const size_t block = std::max<size_t>(Info(dtype).block_elements, 32);
+  for (const size_t blocks : {1, 2, 3, 7}) {
+    Rng rng(blocks);
+    const TestPanel panels[2] = {TestPanel(dtype, block * blocks, rng), TestPanel(dtype, block * blocks, rng)};
+    const size_t kind = panels[0].kind();
+    ASSERT_EQ(set->tile_product[kind] == nullptr, set->pair_product[kind] == nullptr);
+    if (set->tile_product[kind] == nullptr) return;
+    std::vector<std::vector<ActivationBlock>> q(kTile, std::vector<ActivationBlock>(panels[0].columns / 32));
+    std::vector<kernels::ActivationTile> tiles(panels[0].columns / 32);
+    for (size_t c = 0; c < kTile; ++c) {
+      set->quantize(RandomFloats(rng, panels[0].columns).data(), panels[0].columns, q[c].data());
+      for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(q[c][b], c, &tiles[b]);
+    }
+    const kernels::Panel views[2] = {panels[0].View(), panels[1].View()};
+    std::vector<float> pair(2 * kTile * kRows);
+    set->pair_product[kind](views, tiles.data(), pair.data());
+    for (size_t p = 0; p < 2; ++p) {
+      std::vector<float> tile(kTile * kRows);
+      set->tile_product[kind](views[p], tiles.data(), tile.data());
+      for (size_t c = 0; c < kTile; ++c) {
+        const void* input = q[c].data();
+        float alone[kRows];
+        set->product[kind](views[p], &input, 1, alone);
+        EXPECT_EQ(std::memcmp(tile.data() + c * kRows, alone, sizeof(alone)), 0) << "column " << c << " of " << block * blocks;
+        EXPECT_EQ(std::memcmp(pair.data() + (p * kTile + c) * kRows, alone, sizeof(alone)), 0) << "panel " << p << " column " << c;
+      }
+    }
   }
 }
 

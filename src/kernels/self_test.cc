@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/activation_tile.h"
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
 #include "tensor/half.h"
@@ -77,6 +78,28 @@ Status Compare(const KernelSet& set, std::string_view kernel, const std::vector<
   return Ok();
 }
 
+// Tiles of the same columns, over and over, against what each gave alone.
+Status TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, const std::vector<std::vector<ActivationBlock>>& blocks,
+                 const std::vector<float>& alone) {
+  constexpr size_t kTileFloats = kernels::kTileColumns * kRows;
+  std::vector<kernels::ActivationTile> tiles(kColumns / 32);
+  for (size_t c = 0; c < kernels::kTileColumns; ++c) {
+    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(blocks[c % blocks.size()][b], c, &tiles[b]);
+  }
+  std::vector<float> out(3 * kTileFloats);
+  const kernels::Panel panels[2] = {panel, panel};
+  set.tile_product[static_cast<size_t>(kind)](panel, tiles.data(), out.data());
+  set.pair_product[static_cast<size_t>(kind)](panels, tiles.data(), out.data() + kTileFloats);
+  for (size_t i = 0; i < out.size(); ++i) {
+    const float expected = alone[i / kRows % kernels::kTileColumns % blocks.size() * kRows + i % kRows];
+    if (out[i] != expected) {
+      return Disagreement(set, fmt::format("tile product of {}", Info(kind).name), static_cast<double>(out[i]),
+                          static_cast<double>(expected));
+    }
+  }
+  return Ok();
+}
+
 Status TestProduct(const KernelSet& set, PanelKind kind, Rng& rng) {
   constexpr size_t kN = 3;
   const std::vector<uint8_t> bytes = RandomPanel(rng, kind);
@@ -111,7 +134,8 @@ Status TestProduct(const KernelSet& set, PanelKind kind, Rng& rng) {
     for (const float weight : row) sum += std::fabs(static_cast<double>(weight));
     magnitude = std::max(magnitude, sum);
   }
-  return Compare(set, fmt::format("product of {}", Info(kind).name), got, expected, magnitude);
+  BANTAM_TRY(Compare(set, fmt::format("product of {}", Info(kind).name), got, expected, magnitude));
+  return set.tile_product[static_cast<size_t>(kind)] == nullptr ? Ok() : TestTiles(set, kind, panel, blocks, got);
 }
 
 Status TestQuantize(const KernelSet& set, Rng& rng) {

@@ -6,12 +6,17 @@
 #include <limits>
 
 #include "base/check.h"
+#include "kernels/activation_tile.h"
 
 namespace bantam {
 namespace {
 
 using kernels::ActivationBlock;
+using kernels::ActivationTile;
 using kernels::kColumnsMax;
+using kernels::kTileColumns;
+
+constexpr size_t kTileFloats = kTileColumns * kPanelRows;
 
 bool Intersect(const std::vector<BufferId>& a, const std::vector<BufferId>& b) {
   return std::any_of(a.begin(), a.end(), [&](BufferId id) { return std::find(b.begin(), b.end(), id) != b.end(); });
@@ -24,6 +29,25 @@ OpBuffers TouchedBy(const Program& program, const Op& op) {
   if (const auto* append = std::get_if<KvAppendOp>(&op)) touched.writes.push_back(kv + append->layer);
   if (const auto* attend = std::get_if<AttendOp>(&op)) touched.reads.push_back(kv + attend->layer);
   return touched;
+}
+
+// Quantised buffers whose readers all take tiles of 16 columns. Experts take columns one by one.
+std::vector<bool> TiledBuffers(const Program& program, const KernelSet& kernels) {
+  std::vector<bool> tiled;
+  for (const BufferSpec& buffer : program.buffers) tiled.push_back(buffer.form == BufferForm::kQuantized);
+  const auto has_tiles = [&](const MatMulPart& part) {
+    return kernels.tile_product[static_cast<size_t>(Info(program.weights[part.weight].dtype).panel)] != nullptr;
+  };
+  for (const Op& op : program.ops) {
+    if (const auto* product = std::get_if<MatMulOp>(&op)) {
+      if (!std::all_of(product->parts.begin(), product->parts.end(), has_tiles)) tiled[product->in] = false;
+    } else if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) {
+      if (!has_tiles(gated->gate) || !has_tiles(gated->up)) tiled[gated->in] = false;
+    } else if (!std::holds_alternative<QuantizeOp>(op) && !std::holds_alternative<RmsNormQuantizeOp>(op)) {
+      for (const BufferId id : BuffersOf(op).reads) tiled[id] = false;
+    }
+  }
+  return tiled;
 }
 
 // A barrier stands before an operation that touches what others wrote, or overwrites what others read, since the last one.
@@ -40,6 +64,22 @@ std::vector<bool> PlaceBarriers(const Program& program) {
     open.writes.insert(open.writes.end(), touched.writes.begin(), touched.writes.end());
   }
   return before;
+}
+
+// One column of a tile: all its rows but in the last panel of a matrix. With the number known, these are a few instructions.
+void CopyRow(const float* tile, size_t count, float* out) {
+  if (count == kPanelRows) {
+    std::memcpy(out, tile, kPanelRows * sizeof(float));
+  } else {
+    std::memcpy(out, tile, count * sizeof(float));
+  }
+}
+void AddRow(const float* tile, size_t count, float* out) {
+  if (count == kPanelRows) {
+    for (size_t r = 0; r < kPanelRows; ++r) out[r] += tile[r];
+  } else {
+    for (size_t r = 0; r < count; ++r) out[r] += tile[r];
+  }
 }
 
 void RotatePair(float* a, float* b, float cosine, float sine) {
@@ -78,6 +118,7 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
     executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
   }
   executor->barrier_before_ = PlaceBarriers(program);
+  executor->tiled_ = TiledBuffers(program, setup.kernels);
   for (const RopeSpec& rope : program.ropes) executor->ropes_.push_back(ResolveRope(rope, setup.options.context));
   return executor;
 }
@@ -152,11 +193,32 @@ void Executor::Execute(const RmsNormQuantizeOp& op, int thread) {
   const auto [begin, end] = RowShare(op.in, thread);
   for (size_t t = begin; t < end; ++t) {
     kernels_.rms_norm(FloatRow(op.in, t), weights_.Vector(op.weight), width, op.epsilon, normed);
-    kernels_.quantize(normed, width, reinterpret_cast<ActivationBlock*>(buffers_[op.out]) + t * (width / 32));
+    StoreQuantized(op.out, t, normed);
+  }
+}
+
+void Executor::StoreQuantized(BufferId out, size_t row, const float* x) {
+  const size_t blocks = program_.buffers[out].width / 32;
+  auto* rows = reinterpret_cast<ActivationBlock*>(buffers_[out]);
+  if (row >= TiledRows(out)) {
+    kernels_.quantize(x, 32 * blocks, rows + row * blocks);
+    return;
+  }
+  const size_t column = row % kTileColumns;
+  auto* tiles = reinterpret_cast<ActivationTile*>(rows + (row - column) * blocks);
+  for (size_t b = 0; b < blocks; ++b) {
+    ActivationBlock block;
+    kernels_.quantize(x + 32 * b, 32, &block);
+    StoreColumn(block, column, &tiles[b]);
   }
 }
 
 void Executor::Execute(const QuantizeOp& op, int thread) {
+  if (TiledRows(op.out) > 0) {
+    const auto [begin, end] = RowShare(op.in, thread);
+    for (size_t t = begin; t < end; ++t) StoreQuantized(op.out, t, FloatRow(op.in, t));
+    return;
+  }
   // Rows follow one another without gaps, so blocks can be shared out whatever the row they belong to.
   const size_t blocks = RowCount(op.in) * (program_.buffers[op.in].width / 32);
   const auto [begin, end] = Share(blocks, thread, pool_.size());
@@ -242,13 +304,43 @@ kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel) const
   return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier};
 }
 
-void Executor::Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* tile) const {
+void Executor::Product(WeightId weight, size_t matrix, size_t panel, const Inputs& inputs, float* tile) const {
   const size_t kind = static_cast<size_t>(Info(program_.weights[weight].dtype).panel);
-  kernels_.product[kind](PanelOf(weight, matrix, panel), columns, n, tile);
+  if (inputs.tiles != nullptr) {
+    kernels_.tile_product[kind](PanelOf(weight, matrix, panel), inputs.tiles, tile);
+  } else {
+    kernels_.product[kind](PanelOf(weight, matrix, panel), inputs.columns, inputs.n, tile);
+  }
 }
 
-void Executor::PartProduct(const MatMulPart& part, size_t panel, const void* const* columns, size_t n, float* tile) const {
-  Product(part.weight, /*matrix=*/0, panel, columns, n, tile);
+Executor::Inputs Executor::InputsAt(BufferId in, size_t row, size_t end) const {
+  Inputs inputs;
+  if (row < TiledRows(in)) {
+    inputs.n = kTileColumns;
+    inputs.tiles = reinterpret_cast<const ActivationTile*>(Row(in, row));
+    return inputs;
+  }
+  inputs.n = std::min(kColumnsMax, end - row);
+  for (size_t c = 0; c < inputs.n; ++c) inputs.columns[c] = Row(in, row + c);
+  return inputs;
+}
+
+void Executor::Products(std::span<const PartPanel> wanted, const Inputs& inputs, float* tiles) const {
+  const WeightSpec& first = program_.weights[wanted[0].part->weight];
+  const bool pair = inputs.tiles != nullptr && wanted.size() == 2 && program_.weights[wanted[1].part->weight].dtype == first.dtype;
+  if (pair) {
+    const kernels::Panel panels[2] = {PanelOf(wanted[0].part->weight, /*matrix=*/0, wanted[0].panel),
+                                      PanelOf(wanted[1].part->weight, /*matrix=*/0, wanted[1].panel)};
+    kernels_.pair_product[static_cast<size_t>(Info(first.dtype).panel)](panels, inputs.tiles, tiles);
+  }
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    float* tile = tiles + i * kTileFloats;
+    if (!pair) Product(wanted[i].part->weight, /*matrix=*/0, wanted[i].panel, inputs, tile);
+    AddBias(*wanted[i].part, wanted[i].panel, inputs.n, tile);
+  }
+}
+
+void Executor::AddBias(const MatMulPart& part, size_t panel, size_t n, float* tile) const {
   const auto scale = [&] {
     for (size_t i = 0; i < n * kPanelRows; ++i) tile[i] *= *weights_.Vector(part.scale);
   };
@@ -268,8 +360,21 @@ void Executor::StoreTile(const MatMulPart& part, size_t panel, size_t first_row,
   const size_t count = std::min(kPanelRows, program_.weights[part.weight].rows - first);
   for (size_t c = 0; c < n; ++c, tile += kPanelRows) {
     float* out = FloatRow(part.out, first_row + c) + first;
-    for (size_t r = 0; r < count; ++r) out[r] = part.accumulate ? out[r] + tile[r] : tile[r];
+    if (part.accumulate) {
+      AddRow(tile, count, out);
+    } else {
+      CopyRow(tile, count, out);
+    }
   }
+}
+
+Executor::PartPanel Executor::PanelAt(const MatMulOp& op, size_t index) const {
+  for (const MatMulPart& part : op.parts) {
+    const size_t panels = PanelCount(program_.weights[part.weight].rows);
+    if (index < panels) return {&part, index};
+    index -= panels;
+  }
+  CHECK(false);
 }
 
 void Executor::Execute(const MatMulOp& op, int thread) {
@@ -277,22 +382,19 @@ void Executor::Execute(const MatMulOp& op, int thread) {
   for (const MatMulPart& part : op.parts) panels += PanelCount(program_.weights[part.weight].rows);
   const auto [begin, end] = Share(panels, thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  alignas(64) float tile[kColumnsMax * kPanelRows];
-  const void* columns[kColumnsMax];
+  alignas(64) float tiles[2 * kTileFloats];
   for (size_t tile_begin = 0; tile_begin < rows; tile_begin += kTokenTile) {
     const size_t tile_end = std::min(rows, tile_begin + kTokenTile);
-    size_t part_begin = 0;
-    for (const MatMulPart& part : op.parts) {
-      const size_t part_end = part_begin + PanelCount(program_.weights[part.weight].rows);
-      for (size_t p = std::max(begin, part_begin); p < std::min(end, part_end); ++p) {
-        for (size_t t = tile_begin; t < tile_end; t += kColumnsMax) {
-          const size_t n = std::min(kColumnsMax, tile_end - t);
-          for (size_t c = 0; c < n; ++c) columns[c] = Row(op.in, t + c);
-          PartProduct(part, p - part_begin, columns, n, tile);
-          StoreTile(part, p - part_begin, t, n, tile);
-        }
+    // Two panels at a time share the activations that are loaded.
+    for (size_t p = begin; p < end; p += 2) {
+      const PartPanel wanted[2] = {PanelAt(op, p), PanelAt(op, std::min(p + 1, end - 1))};
+      const std::span<const PartPanel> some(wanted, std::min<size_t>(2, end - p));
+      for (size_t t = tile_begin; t < tile_end;) {
+        const Inputs inputs = InputsAt(op.in, t, tile_end);
+        Products(some, inputs, tiles);
+        for (size_t i = 0; i < some.size(); ++i) StoreTile(*some[i].part, some[i].panel, t, inputs.n, tiles + i * kTileFloats);
+        t += inputs.n;
       }
-      part_begin = part_end;
     }
   }
 }
@@ -301,21 +403,20 @@ void Executor::Execute(const GatedMatMulOp& op, int thread) {
   const size_t width = program_.weights[op.gate.weight].rows;
   const auto [begin, end] = Share(PanelCount(width), thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  alignas(64) float gate[kColumnsMax * kPanelRows];
-  alignas(64) float up[kColumnsMax * kPanelRows];
-  const void* columns[kColumnsMax];
+  alignas(64) float tiles[2 * kTileFloats];
+  float* gate = tiles;
+  const float* up = tiles + kTileFloats;
   for (size_t tile_begin = 0; tile_begin < rows; tile_begin += kTokenTile) {
     const size_t tile_end = std::min(rows, tile_begin + kTokenTile);
     for (size_t p = begin; p < end; ++p) {
       const size_t count = std::min(kPanelRows, width - p * kPanelRows);
-      for (size_t t = tile_begin; t < tile_end; t += kColumnsMax) {
-        const size_t n = std::min(kColumnsMax, tile_end - t);
-        for (size_t c = 0; c < n; ++c) columns[c] = Row(op.in, t + c);
-        PartProduct(op.gate, p, columns, n, gate);
-        PartProduct(op.up, p, columns, n, up);
-        for (size_t c = 0; c < n; ++c) {
-          kernels_.swiglu(gate + c * kPanelRows, up + c * kPanelRows, count, FloatRow(op.out, t + c) + p * kPanelRows);
-        }
+      const PartPanel wanted[2] = {{&op.gate, p}, {&op.up, p}};
+      for (size_t t = tile_begin; t < tile_end;) {
+        const Inputs inputs = InputsAt(op.in, t, tile_end);
+        Products(wanted, inputs, tiles);
+        kernels_.swiglu(gate, up, inputs.n * kPanelRows, gate);
+        for (size_t c = 0; c < inputs.n; ++c) CopyRow(gate + c * kPanelRows, count, FloatRow(op.out, t + c) + p * kPanelRows);
+        t += inputs.n;
       }
     }
   }
@@ -329,20 +430,21 @@ void Executor::Execute(const ExpertMatMulOp& op, int thread) {
   const int32_t* ids = IntegerRow(op.ids, 0);
   const auto [begin, end] = Share(panels * spec.matrices, thread, pool_.size());
   alignas(64) float tile[kColumnsMax * kPanelRows];
-  const void* columns[kColumnsMax];
+  Inputs inputs;
   size_t chosen[kColumnsMax];
   for (size_t i = begin; i < end; ++i) {
     const size_t expert = i / panels;
     const size_t panel = i % panels;
     const size_t count = std::min(kPanelRows, spec.rows - panel * kPanelRows);
-    size_t n = 0;
+    size_t& n = inputs.n;
+    n = 0;
     for (size_t slot = 0; slot < slots; ++slot) {
       if (static_cast<size_t>(ids[slot]) == expert) {
         chosen[n] = slot;
-        columns[n++] = Row(op.in, slot / slots_per_input);
+        inputs.columns[n++] = Row(op.in, slot / slots_per_input);
       }
       if (n == 0 || (n < kColumnsMax && slot + 1 < slots)) continue;
-      Product(op.weight, expert, panel, columns, n, tile);
+      Product(op.weight, expert, panel, inputs, tile);
       const float scale = op.scale == kNone ? 1.0f : weights_.Vector(op.scale)[expert];
       for (size_t c = 0; c < n; ++c) {
         float* out = FloatRow(op.out, chosen[c]) + panel * kPanelRows;

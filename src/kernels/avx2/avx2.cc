@@ -580,6 +580,8 @@ const KernelSet kAvx2 = {
                 AnyBlockProduct<Expand4<0>, true, 256>, AnyBlockProduct<Expand5<16>, false, 320>, AnyBlockProduct<Expand5<0>, true, 320>,
                 AnySuperProduct<Expand3, 16, false, 192>, AnyBlockProduct<Expand2<1>, false, 128>,
                 AnySuperProduct<ExpandLut4, 16, false, 256>, AnyBlockProduct<ExpandLut4, false, 256>, AnyFp4Product},
+    .tile_product = {},
+    .pair_product = {},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,

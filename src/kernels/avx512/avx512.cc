@@ -1,5 +1,5 @@
 // AVX-512 with VNNI: one register holds four columns of 16 rows, so that one broadcast of four activations feeds all rows
-// and no sum ever crosses lanes. Weights are expanded once per call and used for up to 8 columns of activations.
+// and no sum ever crosses lanes. Weights are expanded once per call and used for up to 16 columns of activations.
 #include "kernels/avx512/avx512.h"
 
 #include <immintrin.h>
@@ -7,6 +7,7 @@
 namespace bantam::kernels {
 namespace {
 
+inline void Prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0); }
 inline __m512i Load512(const uint8_t* at) { return _mm512_loadu_si512(at); }
 inline __m512 LoadHalf16(const uint8_t* at) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
 inline __m512 LoadBytes16Signed(const uint8_t* at) {
@@ -104,12 +105,83 @@ struct Expand3 {
   }
 };
 
-// The integer sums of registers [kBegin, kEnd) with one column, less zero times the column's sum.
-template <int kBegin, int kEnd>
-inline __m512 Dot(const __m512i w[8], const ActivationBlock& x, int correction) {
-  __m512i sum = _mm512_set1_epi32(correction);
-  for (int g = kBegin; g < kEnd; ++g) sum = _mm512_dpbusd_epi32(sum, w[g], Broadcast4(x.q + 4 * g));
-  return _mm512_cvtepi32_ps(sum);
+// Where a product's activations come from: up to eight columns anywhere, or a tile of 16. Open(b) goes to a block of 32; what each gives of
+// it is the same to the bit. Half 0 and 1 are the first and the last 16 of the block.
+template <int kZero>
+class Columns {
+ public:
+  explicit Columns(const void* const* columns) : columns_(columns) {}
+  void Open(size_t b) { block_ = b; }
+  const int8_t* Q(int c) const { return At(c).q; }
+  __m512 Scale(int c) const { return _mm512_set1_ps(At(c).scale); }
+  // -zero times the sum of the activations.
+  __m512i Correction(int c) const { return _mm512_set1_epi32(-kZero * Sum(c)); }
+  __m512i Correction(int c, int half) const { return _mm512_set1_epi32(-kZero * At(c).sum16[half]); }
+  __m512 ScaledSum(int c) const { return _mm512_set1_ps(At(c).scale * static_cast<float>(Sum(c))); }
+  __m512 ScaledSum(int c, int half) const { return _mm512_set1_ps(At(c).scale * static_cast<float>(At(c).sum16[half])); }
+
+ private:
+  const ActivationBlock& At(int c) const { return static_cast<const ActivationBlock*>(columns_[c])[block_]; }
+  int Sum(int c) const { return At(c).sum16[0] + At(c).sum16[1]; }
+  const void* const* columns_;
+  size_t block_ = 0;
+};
+
+template <int kZero>
+class TileColumns {
+ public:
+  explicit TileColumns(const ActivationTile* tiles) : tiles_(tiles) {}
+  void Open(size_t b) {
+    tile_ = tiles_ + b;
+    const __m512i first = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile_->sum16[0])));
+    const __m512i second = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile_->sum16[1])));
+    const __m512i sums[3] = {first, second, _mm512_add_epi32(first, second)};
+    const __m512 scale = _mm512_loadu_ps(tile_->scale);
+    for (int s = 0; s < 3; ++s) {
+      _mm512_store_si512(corrections_[s], _mm512_mullo_epi32(sums[s], _mm512_set1_epi32(-kZero)));
+      _mm512_store_ps(scaled_[s], _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sums[s])));
+    }
+  }
+  const int8_t* Q(int c) const { return tile_->q[c]; }
+  __m512 Scale(int c) const { return _mm512_set1_ps(tile_->scale[c]); }
+  __m512i Correction(int c) const { return kZero == 0 ? _mm512_setzero_si512() : _mm512_set1_epi32(corrections_[2][c]); }
+  __m512i Correction(int c, int half) const { return kZero == 0 ? _mm512_setzero_si512() : _mm512_set1_epi32(corrections_[half][c]); }
+  __m512 ScaledSum(int c) const { return _mm512_set1_ps(scaled_[2][c]); }
+  __m512 ScaledSum(int c, int half) const { return _mm512_set1_ps(scaled_[half][c]); }
+
+ private:
+  const ActivationTile* tiles_;
+  const ActivationTile* tile_ = nullptr;
+  alignas(64) int32_t corrections_[3][kTileColumns];  // of the halves and of all
+  alignas(64) float scaled_[3][kTileColumns];
+};
+
+// How many columns go through the registers side by side: a chain of eight dependent products takes longer than the scheduler looks ahead.
+constexpr int SideBySide(int n) { return n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : n % 2 == 0 ? 2 : 1; }
+
+// The integer sums of registers [kBegin, kEnd) with kI columns from c on, on top of what stands in `sums`.
+template <int kBegin, int kEnd, int kI, typename Source>
+inline void AddDots(const __m512i w[8], const Source& x, int c, __m512i* sums) {
+#pragma GCC unroll 8
+  for (int g = kBegin; g < kEnd; ++g) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kI; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], w[g], Broadcast4(x.Q(c + i) + 4 * g));
+  }
+}
+template <int kI, typename Source>
+inline void Dots(const __m512i w[8], const Source& x, int c, __m512* out) {
+  __m512i sums[kI];
+  for (int i = 0; i < kI; ++i) sums[i] = x.Correction(c + i);
+  AddDots<0, 8, kI>(w, x, c, sums);
+  for (int i = 0; i < kI; ++i) out[i] = _mm512_cvtepi32_ps(sums[i]);
+}
+// Of the first or the last 16 columns of a block.
+template <int kHalf, int kI, typename Source>
+inline void HalfDots(const __m512i w[8], const Source& x, int c, __m512* out) {
+  __m512i sums[kI];
+  for (int i = 0; i < kI; ++i) sums[i] = x.Correction(c + i, kHalf);
+  AddDots<4 * kHalf, 4 * kHalf + 4, kI>(w, x, c, sums);
+  for (int i = 0; i < kI; ++i) out[i] = _mm512_cvtepi32_ps(sums[i]);
 }
 
 // Table values as unsigned bytes (value + 128) in every 128-bit lane.
@@ -119,9 +191,18 @@ inline __m512i LoadTable(const Panel& panel) {
   return _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80))));
 }
 
+// Weights come from memory in streams that are too short, or too slow to start, for the prefetchers: one panel of a large matrix has some
+// kilobytes. Decoding (one column) waits for nothing else; with many columns a panel is read once and used often.
+constexpr size_t kAheadOfOne = 8192;
+constexpr size_t kAheadOfMany = 2048;
+template <size_t kBytes, size_t kAhead>
+inline void PrefetchAhead(const uint8_t* group) {
+  for (size_t byte = 0; byte < kBytes; byte += 64) Prefetch(group + kAhead + byte);
+}
+
 // Groups of 32 columns with 16 f16 scales in front, and 16 minima behind them when the kind has those.
-template <typename Expand, bool kMin, size_t kPlaneBytes, int kN>
-void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
+template <typename Expand, bool kMin, size_t kPlaneBytes, int kN, typename Source>
+inline void BlockProduct(const Panel& panel, Source x, float* out) {
   constexpr size_t kData = kMin ? 64 : 32;
   const __m512i table = LoadTable(panel);
   __m512 sums[kN];
@@ -129,15 +210,21 @@ void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; ++b, group += kData + kPlaneBytes) {
     __m512i w[8];
+    if constexpr (kN == 1) PrefetchAhead<kData + kPlaneBytes, kAheadOfOne>(group);
     Expand::Run(group + kData, table, w);
     const __m512 scale = LoadHalf16(group);
     const __m512 minimum = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
-    for (int c = 0; c < kN; ++c) {
-      const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
-      const int sum = x.sum16[0] + x.sum16[1];
-      const __m512 dot = Dot<0, 8>(w, x, -Expand::kZero * sum);
-      sums[c] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)), sums[c]);
-      if (kMin) sums[c] = _mm512_fnmadd_ps(minimum, _mm512_set1_ps(x.scale * static_cast<float>(sum)), sums[c]);
+    x.Open(b);
+    constexpr int kI = SideBySide(kN);
+#pragma GCC unroll 16
+    for (int c = 0; c < kN; c += kI) {
+      __m512 dots[kI];
+      Dots<kI>(w, x, c, dots);
+#pragma GCC unroll 4
+      for (int i = 0; i < kI; ++i) {
+        sums[c + i] = _mm512_fmadd_ps(dots[i], _mm512_mul_ps(scale, x.Scale(c + i)), sums[c + i]);
+        if (kMin) sums[c + i] = _mm512_fnmadd_ps(minimum, x.ScaledSum(c + i), sums[c + i]);
+      }
     }
   }
   for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), sums[c]);
@@ -149,24 +236,32 @@ inline __m512 LoadBf16x16(const uint8_t* at) {
 }
 
 // fp4: groups of 32 columns with bf16 scales of the first and of the second 16.
-template <int kN>
-void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
+template <int kN, typename Source>
+inline void Fp4Product(const Panel& panel, Source x, float* out) {
   const __m512i table = LoadTable(panel);
   __m512 sums[kN];
   for (int c = 0; c < kN; ++c) sums[c] = _mm512_setzero_ps();
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; ++b, group += 64 + 256) {
     __m512i w[8];
+    if constexpr (kN == 1) PrefetchAhead<64 + 256, kAheadOfOne>(group);
     ExpandLut4::Run(group + 64, table, w);
     const __m512 first = LoadBf16x16(group);
     const __m512 second = LoadBf16x16(group + 32);
-    for (int c = 0; c < kN; ++c) {
-      const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
-      const __m512 x_scale = _mm512_set1_ps(x.scale);
-      const __m512 low = Dot<0, 4>(w, x, -ExpandLut4::kZero * x.sum16[0]);
-      const __m512 high = Dot<4, 8>(w, x, -ExpandLut4::kZero * x.sum16[1]);
-      sums[c] = _mm512_fmadd_ps(low, _mm512_mul_ps(first, x_scale), sums[c]);
-      sums[c] = _mm512_fmadd_ps(high, _mm512_mul_ps(second, x_scale), sums[c]);
+    x.Open(b);
+    constexpr int kI = SideBySide(kN);
+#pragma GCC unroll 16
+    for (int c = 0; c < kN; c += kI) {
+      __m512 low[kI];
+      __m512 high[kI];
+      HalfDots<0, kI>(w, x, c, low);
+      HalfDots<1, kI>(w, x, c, high);
+#pragma GCC unroll 4
+      for (int i = 0; i < kI; ++i) {
+        const __m512 x_scale = x.Scale(c + i);
+        sums[c + i] = _mm512_fmadd_ps(low[i], _mm512_mul_ps(first, x_scale), sums[c + i]);
+        sums[c + i] = _mm512_fmadd_ps(high[i], _mm512_mul_ps(second, x_scale), sums[c + i]);
+      }
     }
   }
   for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), sums[c]);
@@ -182,8 +277,8 @@ struct Super {
 };
 
 // The other kinds: groups of 256 columns, f16 scales (and minima) times small integers per sub-block.
-template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
-void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
+template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN, typename Source>
+inline void SuperProduct(const Panel& panel, Source x, float* out) {
   using Layout = Super<kSub, kMin>;
   constexpr size_t kPer32 = 32 / kSub;  // sub-blocks of 32 columns: 1 or 2
   const __m512i table = LoadTable(panel);
@@ -195,6 +290,7 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
     const __m512 dmin = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
     for (size_t i = 0; i < 8; ++i) {
       __m512i w[8];
+      if constexpr (kN == 1) PrefetchAhead<kPlaneBytes, kAheadOfOne>(group + Layout::kData + i * kPlaneBytes);
       Expand::Run(group + Layout::kData + i * kPlaneBytes, table, w);
       __m512 scale[kPer32];
       __m512 minimum[kPer32];
@@ -202,22 +298,32 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
         scale[s] = _mm512_mul_ps(d, LoadBytes16Signed(group + Layout::kScales + (i * kPer32 + s) * 16));
         if (kMin) minimum[s] = _mm512_mul_ps(dmin, LoadBytes16Unsigned(group + Layout::kMins + (i * kPer32 + s) * 16));
       }
-      for (int c = 0; c < kN; ++c) {
-        const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b + i];
-        const __m512 x_scale = _mm512_set1_ps(x.scale);
+      x.Open(b + i);
+      constexpr int kI = SideBySide(kN);
+#pragma GCC unroll 16
+      for (int c = 0; c < kN; c += kI) {
         if constexpr (kPer32 == 1) {
-          const int sum = x.sum16[0] + x.sum16[1];
-          const __m512 dot = Dot<0, 8>(w, x, -Expand::kZero * sum);
-          sums[c] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale[0], x_scale), sums[c]);
-          if (kMin) sums[c] = _mm512_fnmadd_ps(minimum[0], _mm512_set1_ps(x.scale * static_cast<float>(sum)), sums[c]);
+          __m512 dots[kI];
+          Dots<kI>(w, x, c, dots);
+#pragma GCC unroll 4
+          for (int k = 0; k < kI; ++k) {
+            sums[c + k] = _mm512_fmadd_ps(dots[k], _mm512_mul_ps(scale[0], x.Scale(c + k)), sums[c + k]);
+            if (kMin) sums[c + k] = _mm512_fnmadd_ps(minimum[0], x.ScaledSum(c + k), sums[c + k]);
+          }
         } else {
-          const __m512 low = Dot<0, 4>(w, x, -Expand::kZero * x.sum16[0]);
-          const __m512 high = Dot<4, 8>(w, x, -Expand::kZero * x.sum16[1]);
-          sums[c] = _mm512_fmadd_ps(low, _mm512_mul_ps(scale[0], x_scale), sums[c]);
-          sums[c] = _mm512_fmadd_ps(high, _mm512_mul_ps(scale[kPer32 - 1], x_scale), sums[c]);
-          if (kMin) {
-            sums[c] = _mm512_fnmadd_ps(minimum[0], _mm512_set1_ps(x.scale * static_cast<float>(x.sum16[0])), sums[c]);
-            sums[c] = _mm512_fnmadd_ps(minimum[kPer32 - 1], _mm512_set1_ps(x.scale * static_cast<float>(x.sum16[1])), sums[c]);
+          __m512 low[kI];
+          __m512 high[kI];
+          HalfDots<0, kI>(w, x, c, low);
+          HalfDots<1, kI>(w, x, c, high);
+#pragma GCC unroll 4
+          for (int k = 0; k < kI; ++k) {
+            const __m512 x_scale = x.Scale(c + k);
+            sums[c + k] = _mm512_fmadd_ps(low[k], _mm512_mul_ps(scale[0], x_scale), sums[c + k]);
+            sums[c + k] = _mm512_fmadd_ps(high[k], _mm512_mul_ps(scale[kPer32 - 1], x_scale), sums[c + k]);
+            if (kMin) {
+              sums[c + k] = _mm512_fnmadd_ps(minimum[0], x.ScaledSum(c + k, 0), sums[c + k]);
+              sums[c + k] = _mm512_fnmadd_ps(minimum[kPer32 - 1], x.ScaledSum(c + k, 1), sums[c + k]);
+            }
           }
         }
       }
@@ -227,12 +333,15 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
 }
 
 struct LoadF32 {
+  static constexpr size_t kBytes = 64;  // of a column
   static __m512 Run(const uint8_t* panel, size_t k) { return _mm512_loadu_ps(panel + 64 * k); }
 };
 struct LoadF16 {
+  static constexpr size_t kBytes = 32;
   static __m512 Run(const uint8_t* panel, size_t k) { return LoadHalf16(panel + 32 * k); }
 };
 struct LoadBF16 {
+  static constexpr size_t kBytes = 32;
   static __m512 Run(const uint8_t* panel, size_t k) { return LoadBf16x16(panel + 32 * k); }
 };
 
@@ -245,6 +354,7 @@ void FloatProduct(const Panel& panel, const void* const* columns, float* out) {
   for (int c = 0; c < kN; ++c) even[c] = odd[c] = _mm512_setzero_ps();
   size_t k = 0;
   for (; k + 2 <= panel.columns; k += 2) {
+    if constexpr (kN == 1) PrefetchAhead<2 * Load::kBytes, kAheadOfOne>(panel.data + k * Load::kBytes);
     const __m512 w0 = Load::Run(panel.data, k);
     const __m512 w1 = Load::Run(panel.data, k + 1);
     for (int c = 0; c < kN; ++c) {
@@ -267,53 +377,185 @@ struct Count {
   static constexpr int kValue = kN;
 };
 
-// Calls run(Count<n>) for n in 1..8.
+// Splits n columns into calls of at most eight: run(Count, columns, out).
 template <typename Run>
-inline void WithCount(size_t n, Run run) {
+inline void WithCounts(const void* const* columns, size_t n, float* out, Run run) {
+  for (; n >= 8; n -= 8, columns += 8, out += 8 * kRows) run(Count<8>(), columns, out);
   switch (n) {
     case 1:
-      run(Count<1>());
-      break;
+      return run(Count<1>(), columns, out);
     case 2:
-      run(Count<2>());
-      break;
+      return run(Count<2>(), columns, out);
     case 3:
-      run(Count<3>());
-      break;
+      return run(Count<3>(), columns, out);
     case 4:
-      run(Count<4>());
-      break;
+      return run(Count<4>(), columns, out);
     case 5:
-      run(Count<5>());
-      break;
+      return run(Count<5>(), columns, out);
     case 6:
-      run(Count<6>());
-      break;
+      return run(Count<6>(), columns, out);
     case 7:
-      run(Count<7>());
-      break;
-    case 8:
-      run(Count<8>());
-      break;
+      return run(Count<7>(), columns, out);
     default:
-      __builtin_trap();
+      return;
   }
 }
 
 template <typename Load>
 void AnyFloatProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
-  WithCount(n, [&](auto count) { FloatProduct<Load, decltype(count)::kValue>(panel, columns, out); });
+  WithCounts(columns, n, out,
+             [&](auto count, const void* const* some, float* to) { FloatProduct<Load, decltype(count)::kValue>(panel, some, to); });
 }
 template <typename Expand, bool kMin, size_t kPlaneBytes>
 void AnyBlockProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
-  WithCount(n, [&](auto count) { BlockProduct<Expand, kMin, kPlaneBytes, decltype(count)::kValue>(panel, columns, out); });
+  WithCounts(columns, n, out, [&](auto count, const void* const* some, float* to) {
+    BlockProduct<Expand, kMin, kPlaneBytes, decltype(count)::kValue>(panel, Columns<Expand::kZero>(some), to);
+  });
 }
 void AnyFp4Product(const Panel& panel, const void* const* columns, size_t n, float* out) {
-  WithCount(n, [&](auto count) { Fp4Product<decltype(count)::kValue>(panel, columns, out); });
+  WithCounts(columns, n, out, [&](auto count, const void* const* some, float* to) {
+    Fp4Product<decltype(count)::kValue>(panel, Columns<ExpandLut4::kZero>(some), to);
+  });
 }
 template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
 void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, float* out) {
-  WithCount(n, [&](auto count) { SuperProduct<Expand, kSub, kMin, kPlaneBytes, decltype(count)::kValue>(panel, columns, out); });
+  WithCounts(columns, n, out, [&](auto count, const void* const* some, float* to) {
+    SuperProduct<Expand, kSub, kMin, kPlaneBytes, decltype(count)::kValue>(panel, Columns<Expand::kZero>(some), to);
+  });
+}
+
+// Two panels with a tile: each activation that is loaded feeds both, for a tile comes from the second-level cache and the loads would be
+// the limit. The sums lie in memory, since the registers hold the weights. `kScales` of each panel cover the block.
+template <int kScales, bool kMin, int kZero>
+inline void AddPair(const __m512i (*w)[8], const __m512 (*scale)[kScales], const __m512 (*minimum)[kScales], const TileColumns<kZero>& x,
+                    float* out) {
+  constexpr int kSide = 2;
+  constexpr int kRegisters = 8 / kScales;  // per scale
+#pragma GCC unroll 8
+  for (int c = 0; c < static_cast<int>(kTileColumns); c += kSide) {
+#pragma GCC unroll 2
+    for (int s = 0; s < kScales; ++s) {
+      __m512i sums[2][kSide];
+      for (int i = 0; i < kSide; ++i) sums[0][i] = sums[1][i] = kScales == 1 ? x.Correction(c + i) : x.Correction(c + i, s);
+#pragma GCC unroll 8
+      for (int g = s * kRegisters; g < (s + 1) * kRegisters; ++g) {
+#pragma GCC unroll 2
+        for (int i = 0; i < kSide; ++i) {
+          const __m512i four = Broadcast4(x.Q(c + i) + 4 * g);
+          sums[0][i] = _mm512_dpbusd_epi32(sums[0][i], w[0][g], four);
+          sums[1][i] = _mm512_dpbusd_epi32(sums[1][i], w[1][g], four);
+        }
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < kSide; ++i) {
+#pragma GCC unroll 2
+        for (int p = 0; p < 2; ++p) {
+          float* at = out + static_cast<size_t>(p) * kTileColumns * kRows + static_cast<size_t>(c + i) * kRows;
+          __m512 sum = _mm512_loadu_ps(at);
+          sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[p][i]), _mm512_mul_ps(scale[p][s], x.Scale(c + i)), sum);
+          _mm512_storeu_ps(at, sum);
+        }
+      }
+    }
+    if constexpr (kMin) {
+#pragma GCC unroll 2
+      for (int i = 0; i < kSide; ++i) {
+#pragma GCC unroll 2
+        for (int p = 0; p < 2; ++p) {
+          float* at = out + static_cast<size_t>(p) * kTileColumns * kRows + static_cast<size_t>(c + i) * kRows;
+          __m512 sum = _mm512_loadu_ps(at);
+          for (int s = 0; s < kScales; ++s) {
+            sum = _mm512_fnmadd_ps(minimum[p][s], kScales == 1 ? x.ScaledSum(c + i) : x.ScaledSum(c + i, s), sum);
+          }
+          _mm512_storeu_ps(at, sum);
+        }
+      }
+    }
+  }
+}
+
+inline void ClearPair(float* out) {
+  for (size_t i = 0; i < 2 * kTileColumns; ++i) _mm512_storeu_ps(out + i * kRows, _mm512_setzero_ps());
+}
+
+template <typename Expand, bool kMin, size_t kPlaneBytes>
+void BlockPair(const Panel* panels, const ActivationTile* tiles, float* out) {
+  constexpr size_t kData = kMin ? 64 : 32;
+  const __m512i table = LoadTable(panels[0]);
+  TileColumns<Expand::kZero> x(tiles);
+  ClearPair(out);
+  for (size_t b = 0; b < panels[0].columns / 32; ++b) {
+    __m512i w[2][8];
+    __m512 scale[2][1];
+    __m512 minimum[2][1];
+    for (size_t p = 0; p < 2; ++p) {
+      const uint8_t* group = panels[p].data + b * (kData + kPlaneBytes);
+      PrefetchAhead<kData + kPlaneBytes, kAheadOfMany>(group);
+      Expand::Run(group + kData, table, w[p]);
+      scale[p][0] = LoadHalf16(group);
+      minimum[p][0] = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
+    }
+    x.Open(b);
+    AddPair<1, kMin, Expand::kZero>(w, scale, minimum, x, out);
+  }
+}
+
+void Fp4Pair(const Panel* panels, const ActivationTile* tiles, float* out) {
+  const __m512i table = LoadTable(panels[0]);
+  TileColumns<ExpandLut4::kZero> x(tiles);
+  ClearPair(out);
+  for (size_t b = 0; b < panels[0].columns / 32; ++b) {
+    __m512i w[2][8];
+    __m512 scale[2][2];
+    for (size_t p = 0; p < 2; ++p) {
+      const uint8_t* group = panels[p].data + b * (64 + 256);
+      PrefetchAhead<64 + 256, kAheadOfMany>(group);
+      ExpandLut4::Run(group + 64, table, w[p]);
+      for (size_t s = 0; s < 2; ++s) scale[p][s] = LoadBf16x16(group + 32 * s);
+    }
+    x.Open(b);
+    AddPair<2, false, ExpandLut4::kZero>(w, scale, scale, x, out);
+  }
+}
+
+template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
+void SuperPair(const Panel* panels, const ActivationTile* tiles, float* out) {
+  using Layout = Super<kSub, kMin>;
+  constexpr size_t kPer32 = 32 / kSub;
+  const __m512i table = LoadTable(panels[0]);
+  TileColumns<Expand::kZero> x(tiles);
+  ClearPair(out);
+  for (size_t b = 0; b < panels[0].columns / 32; ++b) {
+    __m512i w[2][8];
+    __m512 scale[2][kPer32];
+    __m512 minimum[2][kPer32];
+    for (size_t p = 0; p < 2; ++p) {
+      const uint8_t* group = panels[p].data + b / 8 * (Layout::kData + 8 * kPlaneBytes);
+      PrefetchAhead<kPlaneBytes, kAheadOfMany>(group + Layout::kData + b % 8 * kPlaneBytes);
+      Expand::Run(group + Layout::kData + b % 8 * kPlaneBytes, table, w[p]);
+      const __m512 d = _mm512_mul_ps(LoadHalf16(group), _mm512_set1_ps(panels[p].multiplier));
+      for (size_t s = 0; s < kPer32; ++s) {
+        const size_t at = (b % 8 * kPer32 + s) * 16;
+        scale[p][s] = _mm512_mul_ps(d, LoadBytes16Signed(group + Layout::kScales + at));
+        minimum[p][s] = kMin ? _mm512_mul_ps(LoadHalf16(group + 32), LoadBytes16Unsigned(group + Layout::kMins + at)) : _mm512_setzero_ps();
+      }
+    }
+    x.Open(b);
+    AddPair<static_cast<int>(kPer32), kMin, Expand::kZero>(w, scale, minimum, x, out);
+  }
+}
+
+constexpr int kTile = static_cast<int>(kTileColumns);
+template <typename Expand, bool kMin, size_t kPlaneBytes>
+void BlockTile(const Panel& panel, const ActivationTile* tiles, float* out) {
+  BlockProduct<Expand, kMin, kPlaneBytes, kTile>(panel, TileColumns<Expand::kZero>(tiles), out);
+}
+void Fp4Tile(const Panel& panel, const ActivationTile* tiles, float* out) {
+  Fp4Product<kTile>(panel, TileColumns<ExpandLut4::kZero>(tiles), out);
+}
+template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
+void SuperTile(const Panel& panel, const ActivationTile* tiles, float* out) {
+  SuperProduct<Expand, kSub, kMin, kPlaneBytes, kTile>(panel, TileColumns<Expand::kZero>(tiles), out);
 }
 
 // NaN becomes 0: a conversion would make it the smallest integer.
@@ -443,8 +685,6 @@ struct Chunk {
   size_t begin;
   size_t end;
 };
-
-inline void Prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0); }
 
 // scores[q][16 b + t]: products of kQ queries with the tokens of kB blocks.
 template <typename Kv, int kQ, int kB>
@@ -698,6 +938,16 @@ const KernelSet kAvx512 = {
                 AnyBlockProduct<Expand4<0>, true, 256>, AnyBlockProduct<Expand5<16>, false, 320>, AnyBlockProduct<Expand5<0>, true, 320>,
                 AnySuperProduct<Expand3, 16, false, 192>, AnyBlockProduct<Expand2<1>, false, 128>,
                 AnySuperProduct<ExpandLut4, 16, false, 256>, AnyBlockProduct<ExpandLut4, false, 256>, AnyFp4Product},
+    .tile_product = {nullptr, nullptr, nullptr, BlockTile<Expand8, false, 512>, BlockTile<Expand4<8>, false, 256>,
+                     SuperTile<ExpandLut4, 32, false, 256>, SuperTile<Expand4<0>, 32, true, 256>, SuperTile<Expand5<0>, 32, true, 320>,
+                     SuperTile<Expand6, 16, false, 384>, SuperTile<Expand2<0>, 16, true, 128>, BlockTile<Expand4<0>, true, 256>,
+                     BlockTile<Expand5<16>, false, 320>, BlockTile<Expand5<0>, true, 320>, SuperTile<Expand3, 16, false, 192>,
+                     BlockTile<Expand2<1>, false, 128>, SuperTile<ExpandLut4, 16, false, 256>, BlockTile<ExpandLut4, false, 256>, Fp4Tile},
+    .pair_product = {nullptr, nullptr, nullptr, BlockPair<Expand8, false, 512>, BlockPair<Expand4<8>, false, 256>,
+                     SuperPair<ExpandLut4, 32, false, 256>, SuperPair<Expand4<0>, 32, true, 256>, SuperPair<Expand5<0>, 32, true, 320>,
+                     SuperPair<Expand6, 16, false, 384>, SuperPair<Expand2<0>, 16, true, 128>, BlockPair<Expand4<0>, true, 256>,
+                     BlockPair<Expand5<16>, false, 320>, BlockPair<Expand5<0>, true, 320>, SuperPair<Expand3, 16, false, 192>,
+                     BlockPair<Expand2<1>, false, 128>, SuperPair<ExpandLut4, 16, false, 256>, BlockPair<ExpandLut4, false, 256>, Fp4Pair},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,

@@ -580,6 +580,8 @@ constexpr KernelSet MakeSet(const char* name) {
                   AnyBlockProduct<Dot, Expand5<0>, true, 320>, AnySuperProduct<Dot, Expand3, 16, false, 192>,
                   AnyBlockProduct<Dot, Expand2<1>, false, 128>, AnySuperProduct<Dot, ExpandLut4, 16, false, 256>,
                   AnyBlockProduct<Dot, ExpandLut4, false, 256>, AnyFp4Product<Dot>},
+      .tile_product = {},
+      .pair_product = {},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .swiglu = SwiGlu,

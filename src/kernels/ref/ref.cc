@@ -180,6 +180,8 @@ const KernelSet kReference = {
                 Product<PanelKind::kQ6S>, Product<PanelKind::kQ2S>, Product<PanelKind::kQ4M>, Product<PanelKind::kQ5>,
                 Product<PanelKind::kQ5M>, Product<PanelKind::kQ3S>, Product<PanelKind::kQ2>, Product<PanelKind::kLut4H>,
                 Product<PanelKind::kLut4B>, Product<PanelKind::kFp4>},
+    .tile_product = {},
+    .pair_product = {},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,
