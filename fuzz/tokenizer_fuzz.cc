@@ -68,7 +68,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     const size_t length = std::min<size_t>(data[at] % 8, size - at - 2);
     const auto score = static_cast<float>(static_cast<int8_t>(data[at + 1]));
-    spec.Add(std::string_view(reinterpret_cast<const char*>(data) + at + 2, length), TokenType::kNormal, score);
+    spec.Add(std::string_view(reinterpret_cast<const char*>(data) + at + 2, length), TokenType::kNormal, static_cast<double>(score));
     at += 2 + length;
   }
   const auto tokenizer = Tokenizer::Make(std::move(spec));

@@ -1,6 +1,6 @@
 // The program under test, from outside.
 import { program } from './places.mjs';
-import { run } from './process.mjs';
+import { run } from '../../tools/node/process.mjs';
 
 export function parseIds(line) {
   return line.trim() === '' ? [] : line.trim().split(' ').map(Number);

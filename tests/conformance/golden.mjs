@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 
 import { parseIds, tokenize } from './bantam.mjs';
 import { need, needShared } from './places.mjs';
-import { mapParallel } from './process.mjs';
+import { mapParallel } from '../../tools/node/process.mjs';
 import { Row } from './row.mjs';
 
 const kMarker = '\n__ggml_vocab_test__\n';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { parseIds, tokenize } from './bantam.mjs';
 import { fileName, makeFolder, needShared } from './places.mjs';
-import { mapParallel, mustRun } from './process.mjs';
+import { mapParallel, mustRun } from '../../tools/node/process.mjs';
 import { Row } from './row.mjs';
 import { madeVocabularies } from './tokenizer_json.mjs';
 

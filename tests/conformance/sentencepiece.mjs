@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { parseIds, tokenize } from './bantam.mjs';
 import { fileName, makeFolder } from './places.mjs';
-import { mapParallel, mustRun } from './process.mjs';
+import { mapParallel, mustRun } from '../../tools/node/process.mjs';
 import { Random } from './random.mjs';
 import { Row } from './row.mjs';
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { render } from './bantam.mjs';
 import { needShared } from './places.mjs';
-import { mapParallel } from './process.mjs';
+import { mapParallel } from '../../tools/node/process.mjs';
 import { Row, escape } from './row.mjs';
 
 // What strftime_now said when the reference data was made.

@@ -5,7 +5,7 @@ import { need, program, root } from './places.mjs';
 import { checkGolden } from './golden.mjs';
 import { checkHuggingFace } from './hugging_face.mjs';
 import { checkSentencePiece } from './sentencepiece.mjs';
-import { formatTable } from './table.mjs';
+import { formatTable } from '../../tools/node/table.mjs';
 import { checkTemplates } from './templates.mjs';
 import { makeTexts } from './texts.mjs';
 

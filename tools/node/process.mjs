@@ -10,7 +10,8 @@ export function run(command, args, input = '') {
     const err = [];
     child.stdout.on('data', (bytes) => out.push(bytes));
     child.stderr.on('data', (bytes) => err.push(bytes));
-    child.on('error', ({ code }) => reject(new Error(`${command} cannot be started (${code}); ./dev conformance installs and builds it`)));
+    child.on('error', ({ code }) => reject(new Error(
+      `${command} cannot be started (${code}); run this through ./dev, which installs and builds what it needs`)));
     child.on('close', (code, signal) => resolve({ code: code ?? signal, out: Buffer.concat(out), err: Buffer.concat(err).toString() }));
     // A program that fails early reads no input; its exit code tells.
     child.stdin.on('error', () => {});

@@ -1,0 +1,56 @@
+// Where the race keeps what it makes and fetches: models of random weights, and the peer's source and programs.
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { mustRun } from '../../tools/node/process.mjs';
+
+export const root = fileURLToPath(new URL('../..', import.meta.url));
+const base = process.env.XDG_CACHE_HOME?.startsWith('/') ? process.env.XDG_CACHE_HOME : join(homedir(), '.cache');
+const cache = join(base, 'bantam', 'race');
+const say = (text) => process.stderr.write(`race: ${text}\n`);
+
+// The npm package that carries llama.cpp's source, and the version that was measured.
+const kPeerPackage = 'node-llama-cpp@3.22.1';
+
+export function folder(name) {
+  const path = join(cache, name);
+  mkdirSync(path, { recursive: true });
+  return path;
+}
+
+// The file of a model, made if it is not there.
+export async function modelFile({ model, type }) {
+  if (model === 'demo') {
+    await mustRun(join(root, 'scripts', 'fetch-demo-model'), []);
+    return join(base, 'bantam', 'models', 'tinyllama-1.1b-chat-iq2_xxs.gguf');
+  }
+  const path = join(folder('models'), `${model}-${type}.gguf`);
+  if (!existsSync(path)) await mustRun(join(root, 'build', 'release', 'make_model'), [model, type, path]);
+  return path;
+}
+
+// llama-bench of BANTAM_LLAMA_CPP, or built from the peer's package: ten minutes, once.
+export async function llamaBench() {
+  const given = process.env.BANTAM_LLAMA_CPP;
+  const source = given ?? join(folder('peers'), 'llama.cpp');
+  const program = join(source, 'build', 'bin', 'llama-bench');
+  if (existsSync(program)) return program;
+  if (given) throw new Error(`${program} is missing; build llama-bench there, or leave BANTAM_LLAMA_CPP away`);
+  const work = folder('peers/work');
+  say(`fetching ${kPeerPackage} and building its llama-bench, which takes about ten minutes`);
+  await mustRun('npm', ['pack', '--loglevel=error', '--pack-destination', work, kPeerPackage]);
+  const archive = join(work, `${kPeerPackage.replace('@', '-')}.tgz`);
+  await mustRun('tar', ['-xzf', archive, '-C', work, 'package/llama/gitRelease.bundle']);
+  const unfinished = join(work, 'llama.cpp');
+  rmSync(unfinished, { recursive: true, force: true });
+  await mustRun('git', ['clone', '--quiet', join(work, 'package', 'llama', 'gitRelease.bundle'), unfinished]);
+  rmSync(source, { recursive: true, force: true });
+  renameSync(unfinished, source);
+  rmSync(work, { recursive: true, force: true });
+  await mustRun('cmake', ['-S', source, '-B', join(source, 'build'), '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DGGML_NATIVE=ON',
+    '-DLLAMA_CURL=OFF', '-DLLAMA_BUILD_TESTS=OFF', '-DLLAMA_BUILD_SERVER=OFF', '-DLLAMA_BUILD_EXAMPLES=OFF']);
+  await mustRun('cmake', ['--build', join(source, 'build'), '--target', 'llama-bench']);
+  return program;
+}
