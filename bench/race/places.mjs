@@ -34,7 +34,7 @@ export async function modelFile({ model, type }) {
 // llama-bench of BANTAM_LLAMA_CPP, or built from the peer's package: ten minutes, once.
 export async function llamaBench() {
   const given = process.env.BANTAM_LLAMA_CPP;
-  const source = given ?? join(folder('peers'), 'llama.cpp');
+  const source = given || join(folder('peers'), 'llama.cpp');
   const program = join(source, 'build', 'bin', 'llama-bench');
   if (existsSync(program)) return program;
   if (given) throw new Error(`${program} is missing; build llama-bench there, or leave BANTAM_LLAMA_CPP away`);

@@ -37,8 +37,8 @@ function entries(options) {
   const large = ({ model }) => model === 'tinyllama-1.1b' || model === 'llama-3.2-3b';
   const inSubset = ({ model, type, threads }) => model !== 'llama-3.2-3b' && !(large({ model }) && (threads === 1 || type === 'f16'));
   return all
-    .flatMap((each) => [1, 2].map((threads) => ({ ...each, threads })))
-    .filter((each) => wanted(options.models, each.model) && wanted(options.types, each.type) && wanted(options.threads, each.threads))
+    .flatMap((each) => (options.threads ?? '1,2').split(',').map((threads) => ({ ...each, threads: Number(threads) })))
+    .filter((each) => wanted(options.models, each.model) && wanted(options.types, each.type))
     .filter((each) => options.full || options.models !== undefined || inSubset(each))
     .map((each) => ({ ...each, tests: options.full || each.type === 'q4_0' ? [...kShort, kDeep] : kShort }));
 }
@@ -53,14 +53,18 @@ async function measure(entry, systems, rounds) {
   const file = await modelFile(entry);
   const runs = systems.map(() => []);
   for (let round = 0; round < rounds; ++round) {
-    for (const [i, system] of systems.entries()) runs[i].push(await system.run(file, entry));
+    // Another one begins each round.
+    for (let turn = 0; turn < systems.length; ++turn) {
+      const i = (round + turn) % systems.length;
+      runs[i].push(await systems[i].run(file, entry));
+    }
   }
   return entry.tests.map((test) => {
     const name = nameOf(test);
     const row = { model: entry.model, type: entry.type, threads: entry.threads, test: name, kind: test.kind, depth: test.depth };
     for (const [i, system] of systems.entries()) {
-      const speeds = runs[i].map((run) => run.speeds.get(name));
-      Object.assign(row, { [system.name]: median(speeds), [`${system.name}_runs`]: speeds });
+      const speeds = runs[i].map((run) => run.speeds.get(name)).filter((each) => each !== undefined);
+      if (speeds.length > 0) Object.assign(row, { [system.name]: median(speeds), [`${system.name}_runs`]: speeds });
     }
     for (const limit of ['bandwidth', 'int8']) row[limit] = median(runs[0].map((run) => run.limits[limit].get(name)));
     return judge(row, entry, test);
@@ -87,8 +91,9 @@ function print(rows) {
   const lines = rows.map((row) => [row.model, row.type, `${row.threads}`, row.test, speed(row.bantam), speed(row.llama),
     fixed(row.over_llama, 2), `${speed(row.ik)}${row.ik_estimated ? '*' : ''}`, fixed(row.over_ik, 2), fixed(100 * row.bandwidth, 0),
     fixed(100 * row.int8, 0), row.gate ? 'yes' : 'NO', row.goal === undefined ? '' : row.goal ? 'yes' : 'no']);
-  console.log(formatTable(['model', 'format', 'threads', 'test', 'tokens/s', 'llama.cpp', 'ratio', 'ik_llama', 'ratio', '% memory', '% int8',
-    'gate', 'goal'], lines));
+  const head = ['model', 'format', 'threads', 'test', 'tokens/s', 'llama.cpp', 'ratio', 'ik_llama', 'ratio', '% memory', '% int8', 'gate',
+    'goal'];
+  console.log(formatTable(head, lines));
   if (rows.some((row) => row.ik_estimated)) {
     console.log('* ik_llama.cpp was not run: llama.cpp here times what ik reached over it on the reference machine');
   }
@@ -111,16 +116,16 @@ async function main() {
   if (process.env.IK_BIN) {
     const ik = join(process.env.IK_BIN, 'llama-bench');
     // Repacked F16 would become bf16, which loses bits.
-    const repack = (type) => (type === 'f16' ? [] : ['-rtr', '1']);
-    systems.push({ name: 'ik', run: (file, { type, threads, tests }) => runLlamaBench(ik, file, threads, tests, repack(type)) });
+    const settings = (type) => ({ more: type === 'f16' ? [] : ['-rtr', '1'], depths: false });
+    systems.push({ name: 'ik', run: (file, { type, threads, tests }) => runLlamaBench(ik, file, threads, tests, settings(type)) });
   }
   const rows = [];
+  const file = options.json ?? join(folder('results'), 'race.json');
   for (const [i, entry] of wanted.entries()) {
     process.stderr.write(`race: ${i + 1} of ${wanted.length}: ${entry.model} ${entry.type}, ${entry.threads} threads\n`);
     rows.push(...await measure(entry, systems, rounds));
+    writeFileSync(file, JSON.stringify({ processor: cpus()[0].model, rounds, rows }, null, 2));
   }
-  const file = options.json ?? join(folder('results'), 'race.json');
-  writeFileSync(file, JSON.stringify({ processor: cpus()[0].model, rounds, rows }, null, 2));
   print(rows);
   console.log(`\n${rows.filter((row) => row.gate).length} of ${rows.length} rows pass the gate; rows are in ${file}`);
   if (!rows.every((row) => row.gate)) process.exitCode = 1;

@@ -16,7 +16,7 @@ export async function runBantam(program, file, threads, tests) {
   const limits = { bandwidth: new Map(), int8: new Map() };
   for (const [depth, group] of byDepth(tests)) {
     const rows = JSON.parse(await mustRun(program, ['bench', file, '-t', `${threads}`, '-d', `${depth}`, '--repetitions', '1', '--json',
-      '-p', tokensOf(group, 'prompt'), '-n', tokensOf(group, 'decode')]));
+      '--kv', 'f16', '-p', tokensOf(group, 'prompt'), '-n', tokensOf(group, 'decode')]));
     for (const row of rows) {
       const name = nameOf({ kind: row.test, tokens: row.tokens, depth: row.depth });
       speeds.set(name, row.tokens_per_s);
@@ -27,17 +27,18 @@ export async function runBantam(program, file, threads, tests) {
   return { speeds, limits };
 }
 
-// llama-bench, and ik_llama.cpp's, which repacks when it is told to.
-export async function runLlamaBench(program, file, threads, tests, more = []) {
+// llama-bench, and ik_llama.cpp's, which repacks when it is told to and knows no depth. The first of two runs finds cold caches, as ours.
+export async function runLlamaBench(program, file, threads, tests, { more = [], depths = true } = {}) {
   const speeds = new Map();
   for (const [depth, group] of byDepth(tests)) {
+    if (depth > 0 && !depths) continue;
     const prompts = tokensOf(group, 'prompt');
     const decodes = tokensOf(group, 'decode');
-    const rows = JSON.parse(await mustRun(program, ['-m', file, '-t', `${threads}`, '-p', prompts, '-n', decodes, '-r', '1', '-o', 'json',
+    const rows = JSON.parse(await mustRun(program, ['-m', file, '-t', `${threads}`, '-p', prompts, '-n', decodes, '-r', '2', '-o', 'json',
       ...(depth > 0 ? ['-d', `${depth}`] : []), ...more]));
     for (const row of rows) {
       const kind = row.n_gen === 0 ? 'prompt' : 'decode';
-      speeds.set(nameOf({ kind, tokens: kind === 'prompt' ? row.n_prompt : row.n_gen, depth: row.n_depth ?? 0 }), row.avg_ts);
+      speeds.set(nameOf({ kind, tokens: kind === 'prompt' ? row.n_prompt : row.n_gen, depth: row.n_depth ?? 0 }), row.samples_ts.at(-1));
     }
   }
   return { speeds };

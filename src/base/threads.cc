@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstring>
 
 #include "base/check.h"
@@ -10,11 +11,13 @@
 namespace bantam {
 namespace {
 
-// About 1 ms at 4 GHz. Shorter is worse on a machine that does something else too: whoever sleeps at a barrier loses its processor for
+// How long a thread spins. Shorter is worse on a machine that does something else too: whoever sleeps at a barrier loses its processor for
 // a slice of several milliseconds, finds the other asleep when it is back, and so on; decoding fell to a twentieth.
-constexpr int kSpinsLong = 100'000;
+constexpr std::chrono::microseconds kSpinLong{1000};
 // With more threads than processors a spinning thread keeps the one it waits for from running.
-constexpr int kSpinsShort = 2000;
+constexpr std::chrono::microseconds kSpinShort{20};
+// Between two looks at the clock: a pause takes 1 to 140 cycles, as the processor likes.
+constexpr int kPausesPerLook = 32;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -29,7 +32,7 @@ inline void Pause() {
 Result<std::unique_ptr<ThreadPool>> ThreadPool::Make(int threads) {
   CHECK(threads >= 1 && threads <= kThreadsMax);
   std::unique_ptr<ThreadPool> pool(
-      new ThreadPool(threads, static_cast<size_t>(threads) <= AffinityProcessors().size() ? kSpinsLong : kSpinsShort));
+      new ThreadPool(threads, static_cast<size_t>(threads) <= AffinityProcessors().size() ? kSpinLong : kSpinShort));
   pool->workers_.reserve(static_cast<size_t>(threads - 1));  // workers hold pointers into it
   for (int thread = 1; thread < threads; ++thread) {
     pool->workers_.push_back({pool.get(), thread, {}});
@@ -56,10 +59,13 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen) {
-  for (int spin = 0; spin < spins_max_; ++spin) {
-    if (word.load(std::memory_order_acquire) != seen) return;
-    Pause();
-  }
+  const auto until = std::chrono::steady_clock::now() + spin_;
+  do {
+    for (int pause = 0; pause < kPausesPerLook; ++pause) {
+      if (word.load(std::memory_order_acquire) != seen) return;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < until);
   // The sleeper announces itself before it looks again, and the waker changes the word before it looks for sleepers
   // (both sequentially consistent): one of the two sees the other.
   sleepers_.fetch_add(1, std::memory_order_seq_cst);

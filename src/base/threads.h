@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -46,7 +47,7 @@ class ThreadPool {
   void Barrier();
 
  private:
-  ThreadPool(int threads, int spins_max) : size_(threads), spins_max_(spins_max) {}
+  ThreadPool(int threads, std::chrono::microseconds spin) : size_(threads), spin_(spin) {}
   struct Worker {
     ThreadPool* pool;
     int thread;
@@ -59,7 +60,7 @@ class ThreadPool {
   void Wake();
 
   const int size_;
-  const int spins_max_;  // looks at a word before a thread sleeps
+  const std::chrono::microseconds spin_;  // before a thread sleeps
   Task task_ = nullptr;
   void* context_ = nullptr;
   bool stopping_ = false;

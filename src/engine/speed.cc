@@ -46,7 +46,7 @@ SpeedWork WorkOf(const Session& session, const Program& program, const SpeedTest
   SpeedWork work;
   work.multiplies = static_cast<double>(multiplies.per_token * test.tokens + multiplies.per_output * steps);
   // Of experts, those of one token: with more tokens it is at least so much.
-  const size_t passes = test.prompt ? steps * (std::min(step_tokens, test.tokens) + kTokenTile - 1) / kTokenTile : test.tokens;
+  const size_t passes = test.prompt ? steps * ((std::min(step_tokens, test.tokens) + kTokenTile - 1) / kTokenTile) : test.tokens;
   work.bytes = static_cast<double>(DecodeReadBytes(program) * passes);
   for (size_t i = 0; i < test.tokens; ++i) work.bytes += static_cast<double>(session.KvReadBytes(test.depth + i + 1));
   return work;

@@ -79,7 +79,7 @@ Status ReadTokens(const Metadata& metadata, bool scored, TokenizerSpec* spec) {
   spec->texts.reserve(std::min(total, kVocabularyTextMax));
   for (size_t i = 0; i < texts->size(); ++i) {
     const double score = scored ? (*scores)[i] : 0;
-    if (!std::isfinite(score)) {
+    if (!(std::fabs(score) <= kScoreMax)) {
       return Error(Code::kCorrupt, fmt::format("token {}: score {}, expected a finite number; convert the model again", i, (*scores)[i]));
     }
     TokenType type = TokenType::kNormal;

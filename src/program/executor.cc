@@ -271,13 +271,15 @@ void Executor::Execute(const AttendOp& op, int thread) {
   const auto attend = kernels_.attention[static_cast<size_t>(kv_.type())];
   const std::span<const StepRow> rows = step_->rows;
   // Later positions see more tokens: dealing pieces out in turn balances them.
+  // At least two for each thread, where there are so many.
+  const size_t most = std::clamp<size_t>(rows.size() * kv_heads / (2 * static_cast<size_t>(pool_.size())), 1, kernels::kAttentionTokens);
   size_t piece = 0;
   for (size_t t = 0, end = 0; t < rows.size(); t = end) {
     // Neighbours of one sequence go together.
     const auto follows = [&](size_t next) {
       return rows[next].tables[part] == rows[t].tables[part] && rows[next].position == rows[t].position + (next - t);
     };
-    for (end = t + 1; end < rows.size() && end - t < kernels::kAttentionTokens && follows(end);) ++end;
+    for (end = t + 1; end < rows.size() && end - t < most && follows(end);) ++end;
     for (size_t head = 0; head < kv_heads; ++head) {
       if (piece++ % static_cast<size_t>(pool_.size()) != static_cast<size_t>(thread)) continue;
       attend({.query = FloatRow(op.in, t) + head * group * head_dim,

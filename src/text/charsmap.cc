@@ -54,18 +54,19 @@ size_t Charsmap::Match(std::string_view text, size_t* replacement) const {
 std::string Charsmap::Apply(std::string_view text, size_t size_max) const {
   std::string out;
   out.reserve(text.size());
-  for (size_t at = 0; at < text.size() && out.size() <= size_max;) {
-    size_t replacement = 0;
-    if (const size_t size = Match(text.substr(at), &replacement); size > 0) {
-      out += texts_.c_str() + replacement;
-      at += size;
-      continue;
-    }
-    const Utf8Character character = DecodeUtf8(text, at);
-    AppendUtf8(character.code, &out);
-    at += character.size;
-  }
+  for (size_t at = 0; at < text.size() && out.size() <= size_max;) at = Step(text, at, &out);
   return out;
+}
+
+size_t Charsmap::Step(std::string_view text, size_t at, std::string* out) const {
+  size_t replacement = 0;
+  if (const size_t size = Match(text.substr(at), &replacement); size > 0) {
+    *out += texts_.c_str() + replacement;
+    return at + size;
+  }
+  const Utf8Character character = DecodeUtf8(text, at);
+  AppendUtf8(character.code, out);
+  return at + character.size;
 }
 
 }  // namespace bantam

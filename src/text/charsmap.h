@@ -19,6 +19,9 @@ class Charsmap {
   // grows past `size_max` is cut off there.
   std::string Apply(std::string_view text, size_t size_max) const;
 
+  // One step of it: what stands at `at` goes to `out`. Returns where the next begins.
+  size_t Step(std::string_view text, size_t at, std::string* out) const;
+
   uint64_t bytes() const { return units_.capacity() * sizeof(uint32_t) + texts_.capacity(); }
 
  private:

@@ -153,19 +153,39 @@ Result<std::vector<std::pair<Value, Value>>> Keyed(Environment& environment, con
   return keyed;
 }
 
+// At most `most` parts; the last of them may be cut off.
+std::vector<std::string> SplitAt(std::string_view text, char separator, size_t most) {
+  std::vector<std::string> parts;
+  while (parts.size() < most) {
+    const size_t end = std::min(text.find(separator), text.size());
+    parts.emplace_back(text.substr(0, end));
+    if (end == text.size()) break;
+    text.remove_prefix(end + 1);
+  }
+  return parts;
+}
+
 Result<Value> FilterSort(Environment& environment, const Value& input, const Arguments& arguments) {
   const bool case_sensitive = BoolOr(arguments.Get(1, "case_sensitive"), false);
   const Value* attribute = arguments.Get(2, "attribute");
   // "a,b": by the first, then by the second.
-  const std::string names = attribute != nullptr && attribute->text() != nullptr ? attribute->text()->bytes() : std::string();
-  const Value first = Value::Str(names.substr(0, names.find(',')), /*trusted=*/false);
-  if (names.find(',') != std::string::npos) attribute = &first;
-  BANTAM_ASSIGN(auto keyed, Keyed(environment, input, attribute, case_sensitive));
-  for (size_t comma = names.find(','); comma != std::string::npos; comma = names.find(',', comma + 1)) {
-    const Value next = Value::Str(names.substr(comma + 1, names.find(',', comma + 1) - comma - 1), /*trusted=*/false);
-    BANTAM_ASSIGN(const auto more, Keyed(environment, input, &next, case_sensitive));
-    for (size_t i = 0; i < keyed.size(); ++i) keyed[i].first = Value(List{keyed[i].first, more[i].first}, /*tuple=*/true);
+  constexpr size_t kNamesMax = 16;
+  std::vector<std::string> names;
+  if (attribute != nullptr && attribute->text() != nullptr) names = SplitAt(attribute->text()->bytes(), ',', kNamesMax + 1);
+  if (names.size() > kNamesMax) {
+    return Error(Code::kExhausted, fmt::format("sort by more than {} attributes", kNamesMax));
   }
+  const Value first = names.empty() ? Value() : Value::Str(names[0], /*trusted=*/false);
+  if (names.size() > 1) attribute = &first;
+  BANTAM_ASSIGN(auto keyed, Keyed(environment, input, attribute, case_sensitive));
+  std::vector<List> keys(names.size() > 1 ? keyed.size() : 0);
+  for (size_t i = 0; i < keys.size(); ++i) keys[i].push_back(keyed[i].first);
+  for (size_t n = 1; n < names.size(); ++n) {
+    const Value next = Value::Str(names[n], /*trusted=*/false);
+    BANTAM_ASSIGN(auto more, Keyed(environment, input, &next, case_sensitive));
+    for (size_t i = 0; i < keys.size(); ++i) keys[i].push_back(std::move(more[i].first));
+  }
+  for (size_t i = 0; i < keys.size(); ++i) keyed[i].first = Value(std::move(keys[i]), /*tuple=*/true);
   BANTAM_TRY(environment.meter.Steps(16 * keyed.size()));
   BANTAM_TRY(SortBy(&keyed, BoolOr(arguments.Get(0, "reverse"), false)));
   List sorted;

@@ -212,6 +212,7 @@ TEST(Jinja, WorkIsMetered) {
            large + "{{ ([x] * 10000) | map('string') | list }}",
            large + "{{ ([x] * 10000) | sort }}",
            large + "{{ (x ~ 'b') in (x ~ x) }}",
+           std::string("{{ [{'a': 1}, {'a': 1}] | sort(attribute='a,' * 400000 ~ 'a') }}"),
            large + "{{ x.strip('b' ~ x) }}",
            large + "{% for i in range(99999) %}{% if x | length > 3 %}{% endif %}{% endfor %}",
            std::string("{% for i in range(99999) %}{% if [1] | batch(100000, 'x') %}{% endif %}{% endfor %}"),

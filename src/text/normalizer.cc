@@ -123,15 +123,22 @@ std::string ReplaceAll(std::string_view text, std::string_view from, std::string
   }
 }
 
-std::string MapCharacters(const Charsmap& map, const AddedTokens* keep, std::string_view text, size_t size_max) {
+// At each place what is kept comes first, then the longest replacement, which may take the beginning of something to keep along.
+std::string ApplyMap(const Charsmap& map, const AddedTokens* keep, std::string_view text, size_t size_max) {
   if (keep == nullptr || keep->empty()) return map.Apply(text, size_max);
   std::string out;
-  size_t at = 0;
-  for (AddedTokens::Hit hit = {}; keep->Find(text, at, /*trusted=*/true, &hit) && out.size() <= size_max; at = hit.end) {
-    out += map.Apply(text.substr(at, hit.begin - at), size_max);
-    out += text.substr(hit.begin, hit.end - hit.begin);
+  AddedTokens::Hit hit = {};
+  bool more = keep->Find(text, 0, /*trusted=*/true, &hit);
+  for (size_t at = 0; at < text.size() && out.size() <= size_max;) {
+    if (more && hit.begin < at) more = keep->Find(text, at, /*trusted=*/true, &hit);
+    if (more && hit.begin == at) {
+      out += text.substr(at, hit.end - at);
+      at = hit.end;
+    } else {
+      at = map.Step(text, at, &out);
+    }
   }
-  return out += map.Apply(text.substr(at), size_max);
+  return out;
 }
 
 // Spaces as SentencePiece treats them behind its map of characters (its normalizer.cc describes the order).
@@ -254,7 +261,7 @@ Status Normalizer::ApplyOne(const Prepared& prepared, TextPlace place, const Add
       *text = CleanNmt(*text);
       break;
     case NormalizerStep::Kind::kCharsmap:
-      *text = MapCharacters(*prepared.map, keep, *text, limits.size_max);
+      *text = ApplyMap(*prepared.map, keep, *text, limits.size_max);
       break;
     case NormalizerStep::Kind::kByteLevel:
       *text = ToByteLevel(*text);

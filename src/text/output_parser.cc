@@ -367,7 +367,8 @@ bool OutputParser::StepContent(bool last, Output* out) {
     }
     at_ += marker.size();
     // The end of thoughts that were never begun is markup where the answer begins, and spoken of elsewhere.
-    if (IsReasoningEnd(marker) && !(answer_empty_ && segment_empty_)) {
+    const bool stray = std::any_of(std::begin(kStrays), std::end(kStrays), [&](const Stray& known) { return known.marker == marker; });
+    if (!stray && IsReasoningEnd(marker) && !(answer_empty_ && segment_empty_)) {
       EmitContent(marker, out);
       return true;
     }

@@ -98,6 +98,7 @@ class Python {
     } while (list && in_.Take(","));
     return (!list || in_.Take("]")) && in_.AtEnd();
   }
+  bool Whole(Json* value) { return Value(/*depth=*/0, value) && in_.AtEnd(); }
 
  private:
   bool Value(int depth, Json* value) {
@@ -282,6 +283,12 @@ std::vector<std::pair<std::string, Json>> ParsePythonCalls(std::string_view text
   std::vector<std::pair<std::string, Json>> calls;
   if (!Python(text).Calls(&calls)) calls.clear();
   return calls;
+}
+
+std::optional<Json> ParsePythonValue(std::string_view text) {
+  Json value;
+  if (!Python(text).Whole(&value)) return std::nullopt;
+  return value;
 }
 
 std::optional<Json> ParseGemmaObject(std::string_view text) { return Gemma(text).Object(); }

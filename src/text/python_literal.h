@@ -15,6 +15,9 @@ namespace bantam {
 // dictionaries. Empty when it is anything else.
 std::vector<std::pair<std::string, Json>> ParsePythonCalls(std::string_view text);
 
+// One literal and nothing behind it.
+std::optional<Json> ParsePythonValue(std::string_view text);
+
 // {key:value, ...} where texts stand between <escape> or <|"|> marks, or in quotes without escapes, and other values are as in JSON; lists
 // and objects nest.
 std::optional<Json> ParseGemmaObject(std::string_view text);

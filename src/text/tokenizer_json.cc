@@ -142,7 +142,7 @@ class Reader {
       Token* token = at(lists_.is_map ? entry.number : static_cast<double>(i));
       if (token == nullptr) return BadId(lists_.TextOf(entry));
       const double score = lists_.is_map ? 0 : entry.number;
-      if (!std::isfinite(score)) return BadId(lists_.TextOf(entry));
+      if (!(std::fabs(score) <= kScoreMax)) return BadId(lists_.TextOf(entry));
       *token = {lists_.TextOf(entry), TokenType::kNormal, score, std::nullopt};
     }
     const Json& added = JsonMember(file_, "added_tokens");
@@ -180,7 +180,7 @@ class Reader {
 
   static Error BadId(std::string_view text) {
     return Error(Code::kCorrupt,
-                 fmt::format("token \"{}\": expected a text, an id from 0 to {} and a finite score", text, kVocabularyMax - 1));
+                 fmt::format("token \"{}\": expected a text, an id from 0 to {} and a score that 32 bits hold", text, kVocabularyMax - 1));
   }
 
   std::optional<uint32_t> UnknownId() const {

@@ -17,6 +17,9 @@ inline constexpr uint32_t kVocabularyMax = 1 << 20;
 // Bytes of all token texts together: several times those of the largest vocabularies.
 inline constexpr size_t kVocabularyTextMax = size_t{64} << 20;
 
+// Of a score: some models compute with 32 bits.
+inline constexpr double kScoreMax = 3.4e38;
+
 inline constexpr uint32_t kNoToken = UINT32_MAX;
 
 // How SentencePiece and many others write a space.

@@ -167,10 +167,7 @@ bool IsTextParameter(const Json& tools, std::string_view tool, const std::string
 // True, None, ['a', 1]: templates in Python's ways write values as Python does, and so do the models trained on them.
 std::optional<Json> PythonValue(std::string_view text) {
   const bool literal = text == "True" || text == "False" || text == "None" || text.starts_with('[') || text.starts_with('{');
-  if (!literal) return std::nullopt;
-  auto calls = ParsePythonCalls("f(value=" + std::string(text) + ")");
-  if (calls.size() != 1 || calls[0].second.size() != 1) return std::nullopt;
-  return std::move(calls[0].second["value"]);
+  return literal ? ParsePythonValue(text) : std::nullopt;
 }
 
 // A value without quotes: JSON or Python's where it is some and the schema does not say text.

@@ -50,10 +50,10 @@ class WordPiece final : public WordEncoder {
   WordPiece(const TokenizerSpec& spec, uint64_t seed) : spec_(spec), first_(seed), inside_(seed) {
     for (uint32_t token = 0; token < spec.size(); ++token) {
       std::string_view text = spec.Text(token);
-      if (!IsMergeable(spec.types[token], spec.added_apart) || text.empty()) continue;
+      if (!IsMergeable(spec.types[token], spec.added_apart) || (text.empty() && spec.word_inside.empty())) continue;
       const bool begins = !spec.pieces_anywhere && text.starts_with(kSpaceMark) && text.size() > kSpaceMark.size();
       if (begins) text.remove_prefix(kSpaceMark.size());
-      (begins ? first_ : inside_).Add(text, token);
+      if (!text.empty()) (begins ? first_ : inside_).Add(text, token);
       if (spec.pieces_anywhere) first_.Add(text, token);
       // A word may begin with the very characters that mark a piece which goes on.
       if (!begins && !spec.word_inside.empty()) first_.Add(spec.word_inside + std::string(text), token);

@@ -66,9 +66,10 @@ function cutAt(ids, separatorId) {
 function compareText(row, { name, passages }, expected, got, separatorId) {
   const theirs = cutAt(expected, separatorId);
   const ours = got.error === undefined ? cutAt(got.ids, separatorId) : [];
+  if (theirs.length !== passages.length) throw new Error(`${name}: tokenizers.js gave ${theirs.length} of ${passages.length} passages`);
   passages.forEach((passage, i) => {
     row.bytes += Buffer.byteLength(passage);
-    row.addIds(theirs[i] ?? [], got.error === undefined ? { ids: ours[i] ?? [] } : got, passage, name);
+    row.addIds(theirs[i] ?? [], got.error === undefined ? { ids: ours[i] ?? [-1] } : got, passage, name);
   });
 }
 

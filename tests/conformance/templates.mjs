@@ -14,7 +14,7 @@ const kRaised = 3;
 
 function describe({ case: name, expected, error }, got) {
   if (got.code !== 0) return [`case ${name}: expected ${error ? `exit ${kRaised}` : 'a prompt'}`, `bantam: exit ${got.code}: ${got.err}`];
-  if (error) return [`case ${name}: expected exit ${kRaised}, as Jinja2 raises`, `bantam: ${escape(got.text)}`];
+  if (error) return [`case ${name}: expected exit ${kRaised}, as Jinja2 raises`, `bantam: ${escape(got.bytes.toString())}`];
   const text = got.bytes.toString();
   let at = 0;
   while (at < expected.length && expected[at] === text[at]) ++at;

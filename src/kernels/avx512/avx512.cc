@@ -729,7 +729,7 @@ float Weigh(const Attention& a, const Query& query, const Chunk& chunk, float* s
     score[b] = _mm512_mul_ps(_mm512_load_ps(scores + begin), _mm512_set1_ps(a.scale));
     if (Kv::kScaled) score[b] = _mm512_mul_ps(score[b], _mm512_loadu_ps(chunk.keys[b] + 2 * value_bytes));
     score[b] = _mm512_mask_mov_ps(lowest, visible[b], score[b]);
-    largest = _mm512_max_ps(largest, score[b]);
+    largest = _mm512_max_ps(score[b], largest);  // of a NaN and a number the second operand stays
   }
   const float chunk_largest = _mm512_reduce_max_ps(largest);
   const float raised = *query.largest > chunk_largest ? *query.largest : chunk_largest;
