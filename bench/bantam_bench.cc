@@ -23,6 +23,7 @@
 #include "engine/speed.h"
 #include "formats/gguf.h"
 #include "kernels/kernels.h"
+#include "kernels/tiles.h"
 #include "model/load.h"
 #include "model/vocabulary.h"
 #include "tensor/panel.h"
@@ -90,7 +91,7 @@ void BenchBandwidth(const Options& options, const KernelSet& kernels, Report& re
   }
 }
 
-// One panel of 2048 columns, which stays in the first-level cache: the arithmetic, not the memory.
+// Panels of 2048 columns, which stay in the first-level cache, by some columns; and with the tiles of 128 tokens, which stay in the second.
 void BenchProducts(const Options& options, const KernelSet& kernels, Report& report) {
   constexpr size_t kColumns = 2048;
   MonotonicClock clock;
@@ -115,19 +116,26 @@ void BenchProducts(const Options& options, const KernelSet& kernels, Report& rep
       const double multiplies = static_cast<double>(kColumns * kernels::kRows * n);
       report.Add(name, {{"GB/s", static_cast<double>(bytes.size()) / seconds * 1e-9}, {"GMAC/s", multiplies / seconds * 1e-9}});
     }
-    const std::string name = fmt::format("product.{}.{}.pair", kernels.name, info.name);
-    if (kernels.pair_product[kind] == nullptr || !report.Wants(name)) continue;
-    std::vector<kernels::ActivationTile> tiles(kColumns / 32);
+    const std::string name = fmt::format("product.{}.{}.tiles", kernels.name, info.name);
+    if (kernels.tiles[kind].chunk_blocks == 0 || !report.Wants(name)) continue;
+    constexpr size_t kTokens = 128;
+    std::vector<kernels::ActivationTile> tiles(kTokens / kernels::kTileColumns * kColumns / 32);
     for (kernels::ActivationTile& tile : tiles) {
       std::memset(&tile, 1, sizeof(tile));
       std::fill_n(tile.scale, kernels::kTileColumns, 0.01f);
     }
-    const kernels::Panel panels[2] = {panel, panel};
-    std::vector<float> out(2 * kernels::kTileColumns * kernels::kRows);
-    const double seconds =
-        SecondsPerCall([&] { kernels.pair_product[kind](panels, tiles.data(), out.data()); }, options.repetitions, clock);
-    const double multiplies = static_cast<double>(2 * kColumns * kernels::kRows * kernels::kTileColumns);
-    report.Add(name, {{"GB/s", 2 * static_cast<double>(bytes.size()) / seconds * 1e-9}, {"GMAC/s", multiplies / seconds * 1e-9}});
+    const std::vector<kernels::Panel> panels(kernels::kTilePanels, panel);
+    std::vector<UnpackedChunk> chunks(panels.size());
+    constexpr size_t kSumsStride = kTokens * kernels::kRows;
+    std::vector<float> sums(panels.size() * kSumsStride);
+    const double seconds = SecondsPerCall(
+        [&] {
+          MultiplyTiles(kernels.tiles[kind], {panels, bytes.size(), 0}, tiles, chunks.data(), sums.data(), kSumsStride);
+        },
+        options.repetitions, clock);
+    const double multiplies = static_cast<double>(panels.size() * kColumns * kernels::kRows * kTokens);
+    report.Add(name,
+               {{"GB/s", static_cast<double>(panels.size() * bytes.size()) / seconds * 1e-9}, {"GMAC/s", multiplies / seconds * 1e-9}});
   }
 }
 

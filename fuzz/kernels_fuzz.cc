@@ -7,9 +7,9 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/activation_tile.h"
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
+#include "kernels/tiles.h"
 #include "tensor/half.h"
 #include "tensor/panel.h"
 
@@ -76,21 +76,24 @@ std::vector<uint8_t> Without(const PanelInfo& info, std::vector<uint8_t> panel, 
 // Tiles of the same columns, over and over: the bits that each gave alone.
 void TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, const std::vector<std::vector<ActivationBlock>>& q,
                const std::vector<float>& alone) {
-  if (set.tile_product[static_cast<size_t>(kind)] == nullptr) return;
+  const kernels::TileKernels& kernels = set.tiles[static_cast<size_t>(kind)];
+  if (kernels.chunk_blocks == 0) return;
   const size_t n = q.size();
   std::vector<kernels::ActivationTile> tiles(panel.columns / 32);
   for (size_t c = 0; c < kernels::kTileColumns; ++c) {
     for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(q[c % n][b], c, &tiles[b]);
   }
-  const kernels::Panel panels[2] = {panel, panel};
   constexpr size_t kTileFloats = kernels::kTileColumns * kRows;
-  std::vector<float> wide(3 * kTileFloats);
-  set.tile_product[static_cast<size_t>(kind)](panel, tiles.data(), wide.data());
-  set.pair_product[static_cast<size_t>(kind)](panels, tiles.data(), wide.data() + kTileFloats);
-  for (size_t i = 0; i < wide.size(); ++i) {
-    const float expected = alone[i / kRows % kernels::kTileColumns % n * kRows + i % kRows];
-    const bool same = wide[i] == expected || (std::isnan(wide[i]) && std::isnan(expected));
-    if (!same) Disagree(set, "tile product", static_cast<double>(wide[i]), static_cast<double>(expected));
+  for (size_t count = 1; count <= kernels::kTilePanels; ++count) {
+    const std::vector<kernels::Panel> panels(count, panel);
+    std::vector<UnpackedChunk> chunks(count);
+    std::vector<float> sums(count * kTileFloats);
+    MultiplyTiles(kernels, {panels, PanelBytes(kind, panel.columns), 0}, tiles, chunks.data(), sums.data(), kTileFloats);
+    for (size_t i = 0; i < sums.size(); ++i) {
+      const float expected = alone[i / kRows % kernels::kTileColumns % n * kRows + i % kRows];
+      const bool same = sums[i] == expected || (std::isnan(sums[i]) && std::isnan(expected));
+      if (!same) Disagree(set, "product of tiles", static_cast<double>(sums[i]), static_cast<double>(expected));
+    }
   }
 }
 

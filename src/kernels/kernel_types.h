@@ -44,11 +44,24 @@ struct Panel {
 // Column pointers are const float* [columns] or const ActivationBlock* [columns / 32], as KernelSet::quantized says.
 using ProductFunction = void (*)(const Panel& panel, const void* const* columns, size_t n, float* out);
 
-// The same for the 16 columns of tiles [columns / 32], and to the same bits; out is [16][16].
-using TileProductFunction = void (*)(const Panel& panel, const ActivationTile* tiles, float* out);
-
-// Of two panels of one kind and size, again to the same bits; out is [2][16][16].
-using PairProductFunction = void (*)(const Panel* panels, const ActivationTile* tiles, float* out);
+// Products of whole tiles with up to kTilePanels panels at once, and to the same bits. Weights are unpacked in chunks of a few blocks of 32
+// columns, which stay in the first-level cache while tile after tile is multiplied with them.
+inline constexpr size_t kTilePanels = 6;
+inline constexpr size_t kChunkBytesMax = 6144;
+struct TileProduct {
+  const uint8_t* weights;  // [panels] chunks, kChunkBytesMax apart
+  size_t panels;
+  size_t blocks;                // of the chunk
+  const ActivationTile* tiles;  // [blocks]
+  float* sums;                  // sums[panel] is [16 columns][16 rows], to which is added; sums_stride floats from one to the next
+  size_t sums_stride;
+};
+struct TileKernels {
+  size_t chunk_blocks;  // 0: this set takes columns one by one
+  // Blocks [first, first + n) of a panel, n at most chunk_blocks, to what the set's own product takes.
+  void (*unpack)(const Panel& panel, size_t first, size_t n, uint8_t* out);
+  void (*multiply)(const TileProduct& product);
+};
 
 // x [n] to n / 32 blocks: scale = max |x| / 127, round to nearest even; NaN gives 0, and so does a block whose largest
 // magnitude is below kQuantizedMin (or is no number).
@@ -99,8 +112,7 @@ struct KernelSet {
   const char* name;
   bool quantized[kKinds];  // the product of this kind takes ActivationBlocks
   ProductFunction product[kKinds];
-  TileProductFunction tile_product[kKinds];  // null: this set takes such columns one by one
-  PairProductFunction pair_product[kKinds];  // not null where tile_product is not
+  TileKernels tiles[kKinds];
   QuantizeFunction quantize;
   RmsNormFunction rms_norm;
   SwiGluFunction swiglu;

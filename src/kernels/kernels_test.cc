@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "kernels/activation_tile.h"
 #include "kernels/ref/ref.h"
+#include "kernels/tiles.h"
 #include "tensor/dtype.h"
 #include "tensor/half.h"
 #include "testing/tiny_model.h"
@@ -132,35 +132,40 @@ TEST_P(Products, DoNotDependOnTheBatch) {
   }
 }
 
-// Nor on whether its column lies in a tile, alone with a panel or with two.
+// Nor on whether its column lies in a tile, and with how many panels and tiles that is multiplied.
 TEST_P(Products, TilesGiveTheSameBits) {
   const auto [set, dtype] = GetParam();
   constexpr size_t kTile = kernels::kTileColumns;
+  constexpr size_t kTiles = 2;
   const size_t block = std::max<size_t>(Info(dtype).block_elements, 32);
-  for (const size_t blocks : {1, 2, 3, 7}) {
+  for (const size_t blocks : {1, 2, 3, 7, 9}) {
     Rng rng(blocks);
-    const TestPanel panels[2] = {TestPanel(dtype, block * blocks, rng), TestPanel(dtype, block * blocks, rng)};
+    const size_t columns = block * blocks;
+    const std::vector<TestPanel> panels(kernels::kTilePanels, TestPanel(dtype, columns, rng));
     const size_t kind = panels[0].kind();
-    ASSERT_EQ(set->tile_product[kind] == nullptr, set->pair_product[kind] == nullptr);
-    if (set->tile_product[kind] == nullptr) return;
-    std::vector<std::vector<ActivationBlock>> q(kTile, std::vector<ActivationBlock>(panels[0].columns / 32));
-    std::vector<kernels::ActivationTile> tiles(panels[0].columns / 32);
-    for (size_t c = 0; c < kTile; ++c) {
-      set->quantize(RandomFloats(rng, panels[0].columns).data(), panels[0].columns, q[c].data());
-      for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(q[c][b], c, &tiles[b]);
+    if (set->tiles[kind].chunk_blocks == 0) return;
+    std::vector<float> x = RandomFloats(rng, kTiles * kTile * columns);
+    std::vector<ActivationBlock> q(x.size() / 32);
+    std::vector<kernels::ActivationTile> tiles(q.size() / kTile);
+    set->quantize(x.data(), x.size(), q.data());
+    const size_t row_blocks = columns / 32;
+    for (size_t c = 0; c < kTiles * kTile; ++c) {
+      for (size_t b = 0; b < row_blocks; ++b) StoreColumn(q[c * row_blocks + b], c % kTile, &tiles[c / kTile * row_blocks + b]);
     }
-    const kernels::Panel views[2] = {panels[0].View(), panels[1].View()};
-    std::vector<float> pair(2 * kTile * kRows);
-    set->pair_product[kind](views, tiles.data(), pair.data());
-    for (size_t p = 0; p < 2; ++p) {
-      std::vector<float> tile(kTile * kRows);
-      set->tile_product[kind](views[p], tiles.data(), tile.data());
-      for (size_t c = 0; c < kTile; ++c) {
-        const void* input = q[c].data();
-        float alone[kRows];
-        set->product[kind](views[p], &input, 1, alone);
-        EXPECT_EQ(std::memcmp(tile.data() + c * kRows, alone, sizeof(alone)), 0) << "column " << c << " of " << block * blocks;
-        EXPECT_EQ(std::memcmp(pair.data() + (p * kTile + c) * kRows, alone, sizeof(alone)), 0) << "panel " << p << " column " << c;
+    std::vector<kernels::Panel> views;
+    for (const TestPanel& panel : panels) views.push_back(panel.View());
+    std::vector<UnpackedChunk> chunks(kernels::kTilePanels);
+    for (size_t n = 1; n <= kernels::kTilePanels; ++n) {
+      const size_t stride = kTiles * kTile * kRows + 16;
+      std::vector<float> sums(n * stride);
+      MultiplyTiles(set->tiles[kind], {{views.data(), n}, panels[0].bytes.size(), 0}, tiles, chunks.data(), sums.data(), stride);
+      for (size_t p = 0; p < n; ++p) {
+        for (size_t c = 0; c < kTiles * kTile; ++c) {
+          const void* input = q.data() + c * row_blocks;
+          float alone[kRows];
+          set->product[kind](views[p], &input, 1, alone);
+          ASSERT_EQ(std::memcmp(sums.data() + p * stride + c * kRows, alone, sizeof(alone)), 0) << "panel " << p << " column " << c;
+        }
       }
     }
   }

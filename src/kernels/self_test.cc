@@ -4,12 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "base/rng.h"
-#include "kernels/activation_tile.h"
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
+#include "kernels/tiles.h"
 #include "tensor/half.h"
 #include "tensor/panel.h"
 
@@ -78,23 +79,27 @@ Status Compare(const KernelSet& set, std::string_view kernel, const std::vector<
   return Ok();
 }
 
-// Tiles of the same columns, over and over, against what each gave alone.
-Status TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, const std::vector<std::vector<ActivationBlock>>& blocks,
+// A tile of the same columns, over and over, with any number of panels, against what each gave alone.
+Status TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, std::span<const void* const> inputs,
                  const std::vector<float>& alone) {
   constexpr size_t kTileFloats = kernels::kTileColumns * kRows;
   std::vector<kernels::ActivationTile> tiles(kColumns / 32);
   for (size_t c = 0; c < kernels::kTileColumns; ++c) {
-    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(blocks[c % blocks.size()][b], c, &tiles[b]);
+    const auto* column = static_cast<const ActivationBlock*>(inputs[c % inputs.size()]);
+    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(column[b], c, &tiles[b]);
   }
-  std::vector<float> out(3 * kTileFloats);
-  const kernels::Panel panels[2] = {panel, panel};
-  set.tile_product[static_cast<size_t>(kind)](panel, tiles.data(), out.data());
-  set.pair_product[static_cast<size_t>(kind)](panels, tiles.data(), out.data() + kTileFloats);
-  for (size_t i = 0; i < out.size(); ++i) {
-    const float expected = alone[i / kRows % kernels::kTileColumns % blocks.size() * kRows + i % kRows];
-    if (out[i] != expected) {
-      return Disagreement(set, fmt::format("tile product of {}", Info(kind).name), static_cast<double>(out[i]),
-                          static_cast<double>(expected));
+  const std::vector<kernels::Panel> panels(kernels::kTilePanels, panel);
+  std::vector<UnpackedChunk> chunks(panels.size());
+  std::vector<float> sums(panels.size() * kTileFloats);
+  for (size_t n = 1; n <= panels.size(); ++n) {
+    MultiplyTiles(set.tiles[static_cast<size_t>(kind)], {{panels.data(), n}, PanelBytes(kind, kColumns), 0}, tiles, chunks.data(),
+                  sums.data(), kTileFloats);
+    for (size_t i = 0; i < n * kTileFloats; ++i) {
+      const float expected = alone[i / kRows % kernels::kTileColumns % inputs.size() * kRows + i % kRows];
+      if (sums[i] != expected) {
+        return Disagreement(set, fmt::format("product of tiles of {}", Info(kind).name), static_cast<double>(sums[i]),
+                            static_cast<double>(expected));
+      }
     }
   }
   return Ok();
@@ -135,7 +140,8 @@ Status TestProduct(const KernelSet& set, PanelKind kind, Rng& rng) {
     magnitude = std::max(magnitude, sum);
   }
   BANTAM_TRY(Compare(set, fmt::format("product of {}", Info(kind).name), got, expected, magnitude));
-  return set.tile_product[static_cast<size_t>(kind)] == nullptr ? Ok() : TestTiles(set, kind, panel, blocks, got);
+  if (set.tiles[static_cast<size_t>(kind)].chunk_blocks == 0) return Ok();
+  return TestTiles(set, kind, panel, inputs, got);
 }
 
 Status TestQuantize(const KernelSet& set, Rng& rng) {

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
-#include "kernels/activation_tile.h"
+#include "kernels/tiles.h"
 
 namespace bantam {
 namespace {
@@ -15,8 +15,7 @@ using kernels::ActivationBlock;
 using kernels::ActivationTile;
 using kernels::kColumnsMax;
 using kernels::kTileColumns;
-
-constexpr size_t kTileFloats = kTileColumns * kPanelRows;
+using kernels::kTilePanels;
 
 bool Intersect(const std::vector<BufferId>& a, const std::vector<BufferId>& b) {
   return std::any_of(a.begin(), a.end(), [&](BufferId id) { return std::find(b.begin(), b.end(), id) != b.end(); });
@@ -36,7 +35,7 @@ std::vector<bool> TiledBuffers(const Program& program, const KernelSet& kernels)
   std::vector<bool> tiled;
   for (const BufferSpec& buffer : program.buffers) tiled.push_back(buffer.form == BufferForm::kQuantized);
   const auto has_tiles = [&](const MatMulPart& part) {
-    return kernels.tile_product[static_cast<size_t>(Info(program.weights[part.weight].dtype).panel)] != nullptr;
+    return kernels.tiles[static_cast<size_t>(Info(program.weights[part.weight].dtype).panel)].chunk_blocks > 0;
   };
   for (const Op& op : program.ops) {
     if (const auto* product = std::get_if<MatMulOp>(&op)) {
@@ -306,40 +305,39 @@ kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel) const
   return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier};
 }
 
-void Executor::Product(WeightId weight, size_t matrix, size_t panel, const Inputs& inputs, float* tile) const {
+void Executor::Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* out) const {
   const size_t kind = static_cast<size_t>(Info(program_.weights[weight].dtype).panel);
-  if (inputs.tiles != nullptr) {
-    kernels_.tile_product[kind](PanelOf(weight, matrix, panel), inputs.tiles, tile);
-  } else {
-    kernels_.product[kind](PanelOf(weight, matrix, panel), inputs.columns, inputs.n, tile);
-  }
+  kernels_.product[kind](PanelOf(weight, matrix, panel), columns, n, out);
 }
 
-Executor::Inputs Executor::InputsAt(BufferId in, size_t row, size_t end) const {
-  Inputs inputs;
-  if (row < TiledRows(in)) {
-    inputs.n = kTileColumns;
-    inputs.tiles = reinterpret_cast<const ActivationTile*>(Row(in, row));
-    return inputs;
+float* Executor::Multiply(std::span<const PartPanel> panels, const RowRange& rows, int thread) const {
+  float* sums = scratch_[static_cast<size_t>(thread)];
+  auto* chunks = reinterpret_cast<UnpackedChunk*>(sums + kTilePanels * kTokenTile * kPanelRows);
+  const size_t stride = rows.size() * kPanelRows;
+  const auto kind = [&](size_t p) { return static_cast<size_t>(Info(program_.weights[panels[p].part->weight].dtype).panel); };
+  const size_t tiled = rows.begin < TiledRows(rows.in) ? std::min(rows.end, TiledRows(rows.in)) - rows.begin : 0;
+  const auto* first = reinterpret_cast<const ActivationTile*>(Row(rows.in, rows.begin));
+  const std::span<const ActivationTile> tiles(first, tiled / kTileColumns * (program_.buffers[rows.in].width / 32));
+  for (size_t p = 0, end = 0; tiled > 0 && p < panels.size(); p = end) {
+    kernels::Panel same[kTilePanels];
+    const kernels::TileKernels& kernels = kernels_.tiles[kind(p)];
+    for (end = p; end < panels.size() && kind(end) == kind(p); ++end) {
+      same[end - p] = PanelOf(panels[end].part->weight, /*matrix=*/0, panels[end].panel);
+    }
+    const size_t panel_bytes = PanelBytes(Info(program_.weights[panels[p].part->weight].dtype).panel, same[0].columns);
+    MultiplyTiles(kernels, {{same, end - p}, panel_bytes, (end - p) * panel_bytes}, tiles, chunks, sums + p * stride, stride);
   }
-  inputs.n = std::min(kColumnsMax, end - row);
-  for (size_t c = 0; c < inputs.n; ++c) inputs.columns[c] = Row(in, row + c);
-  return inputs;
-}
-
-void Executor::Products(std::span<const PartPanel> wanted, const Inputs& inputs, float* tiles) const {
-  const WeightSpec& first = program_.weights[wanted[0].part->weight];
-  const bool pair = inputs.tiles != nullptr && wanted.size() == 2 && program_.weights[wanted[1].part->weight].dtype == first.dtype;
-  if (pair) {
-    const kernels::Panel panels[2] = {PanelOf(wanted[0].part->weight, /*matrix=*/0, wanted[0].panel),
-                                      PanelOf(wanted[1].part->weight, /*matrix=*/0, wanted[1].panel)};
-    kernels_.pair_product[static_cast<size_t>(Info(first.dtype).panel)](panels, inputs.tiles, tiles);
+  for (size_t p = 0; p < panels.size(); ++p) {
+    size_t n = 0;
+    for (size_t row = rows.begin + tiled; row < rows.end; row += n) {
+      const void* columns[kColumnsMax];
+      n = std::min(kColumnsMax, rows.end - row);
+      for (size_t c = 0; c < n; ++c) columns[c] = Row(rows.in, row + c);
+      Product(panels[p].part->weight, /*matrix=*/0, panels[p].panel, columns, n, sums + p * stride + (row - rows.begin) * kPanelRows);
+    }
+    AddBias(*panels[p].part, panels[p].panel, rows.size(), sums + p * stride);
   }
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    float* tile = tiles + i * kTileFloats;
-    if (!pair) Product(wanted[i].part->weight, /*matrix=*/0, wanted[i].panel, inputs, tile);
-    AddBias(*wanted[i].part, wanted[i].panel, inputs.n, tile);
-  }
+  return sums;
 }
 
 void Executor::AddBias(const MatMulPart& part, size_t panel, size_t n, float* tile) const {
@@ -384,19 +382,15 @@ void Executor::Execute(const MatMulOp& op, int thread) {
   for (const MatMulPart& part : op.parts) panels += PanelCount(program_.weights[part.weight].rows);
   const auto [begin, end] = Share(panels, thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  alignas(64) float tiles[2 * kTileFloats];
-  for (size_t tile_begin = 0; tile_begin < rows; tile_begin += kTokenTile) {
-    const size_t tile_end = std::min(rows, tile_begin + kTokenTile);
-    // Two panels at a time share the activations that are loaded.
-    for (size_t p = begin; p < end; p += 2) {
-      const PartPanel wanted[2] = {PanelAt(op, p), PanelAt(op, std::min(p + 1, end - 1))};
-      const std::span<const PartPanel> some(wanted, std::min<size_t>(2, end - p));
-      for (size_t t = tile_begin; t < tile_end;) {
-        const Inputs inputs = InputsAt(op.in, t, tile_end);
-        Products(some, inputs, tiles);
-        for (size_t i = 0; i < some.size(); ++i) StoreTile(*some[i].part, some[i].panel, t, inputs.n, tiles + i * kTileFloats);
-        t += inputs.n;
-      }
+  for (size_t tile = 0; tile < rows; tile += kTokenTile) {
+    const RowRange range = {op.in, tile, std::min(rows, tile + kTokenTile)};
+    for (size_t p = begin; p < end; p += kTilePanels) {
+      PartPanel wanted[kTilePanels];
+      const size_t n = std::min(kTilePanels, end - p);
+      for (size_t i = 0; i < n; ++i) wanted[i] = PanelAt(op, p + i);
+      const float* products = Multiply({wanted, n}, range, thread);
+      for (size_t i = 0; i < n; ++i)
+        StoreTile(*wanted[i].part, wanted[i].panel, tile, range.size(), products + i * range.size() * kPanelRows);
     }
   }
 }
@@ -405,20 +399,23 @@ void Executor::Execute(const GatedMatMulOp& op, int thread) {
   const size_t width = program_.weights[op.gate.weight].rows;
   const auto [begin, end] = Share(PanelCount(width), thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  alignas(64) float tiles[2 * kTileFloats];
-  float* gate = tiles;
-  const float* up = tiles + kTileFloats;
-  for (size_t tile_begin = 0; tile_begin < rows; tile_begin += kTokenTile) {
-    const size_t tile_end = std::min(rows, tile_begin + kTokenTile);
-    for (size_t p = begin; p < end; ++p) {
-      const size_t count = std::min(kPanelRows, width - p * kPanelRows);
-      const PartPanel wanted[2] = {{&op.gate, p}, {&op.up, p}};
-      for (size_t t = tile_begin; t < tile_end;) {
-        const Inputs inputs = InputsAt(op.in, t, tile_end);
-        Products(wanted, inputs, tiles);
-        kernels_.swiglu(gate, up, inputs.n * kPanelRows, gate);
-        for (size_t c = 0; c < inputs.n; ++c) CopyRow(gate + c * kPanelRows, count, FloatRow(op.out, t + c) + p * kPanelRows);
-        t += inputs.n;
+  for (size_t tile = 0; tile < rows; tile += kTokenTile) {
+    const RowRange range = {op.in, tile, std::min(rows, tile + kTokenTile)};
+    constexpr size_t kPairs = kTilePanels / 2;
+    for (size_t p = begin; p < end; p += kPairs) {
+      const size_t n = std::min(kPairs, end - p);
+      PartPanel wanted[2 * kPairs];
+      for (size_t i = 0; i < n; ++i) {
+        wanted[i] = {&op.gate, p + i};
+        wanted[n + i] = {&op.up, p + i};
+      }
+      float* gate = Multiply({wanted, 2 * n}, range, thread);
+      const size_t floats = range.size() * kPanelRows;
+      kernels_.swiglu(gate, gate + n * floats, n * floats, gate);
+      for (size_t i = 0; i < n; ++i) {
+        const size_t first = (p + i) * kPanelRows;
+        const size_t count = std::min(kPanelRows, width - first);
+        for (size_t c = 0; c < range.size(); ++c) CopyRow(gate + i * floats + c * kPanelRows, count, FloatRow(op.out, tile + c) + first);
       }
     }
   }
@@ -432,21 +429,20 @@ void Executor::Execute(const ExpertMatMulOp& op, int thread) {
   const int32_t* ids = IntegerRow(op.ids, 0);
   const auto [begin, end] = Share(panels * spec.matrices, thread, pool_.size());
   alignas(64) float tile[kColumnsMax * kPanelRows];
-  Inputs inputs;
+  const void* columns[kColumnsMax];
   size_t chosen[kColumnsMax];
   for (size_t i = begin; i < end; ++i) {
     const size_t expert = i / panels;
     const size_t panel = i % panels;
     const size_t count = std::min(kPanelRows, spec.rows - panel * kPanelRows);
-    size_t& n = inputs.n;
-    n = 0;
+    size_t n = 0;
     for (size_t slot = 0; slot < slots; ++slot) {
       if (static_cast<size_t>(ids[slot]) == expert) {
         chosen[n] = slot;
-        inputs.columns[n++] = Row(op.in, slot / slots_per_input);
+        columns[n++] = Row(op.in, slot / slots_per_input);
       }
       if (n == 0 || (n < kColumnsMax && slot + 1 < slots)) continue;
-      Product(op.weight, expert, panel, inputs, tile);
+      Product(op.weight, expert, panel, columns, n, tile);
       const float scale = op.scale == kNone ? 1.0f : weights_.Vector(op.scale)[expert];
       for (size_t c = 0; c < n; ++c) {
         float* out = FloatRow(op.out, chosen[c]) + panel * kPanelRows;

@@ -54,9 +54,6 @@ struct ExecutorSetup {
   PlanOptions options;
 };
 
-// Tokens whose activations stay in the second-level cache while a thread's panels pass by: weights are read once for so many.
-inline constexpr size_t kTokenTile = 128;
-
 class Executor {
  public:
   // All but the options outlive the executor. Exhausted when the budget cannot hold the buffers.
@@ -85,27 +82,26 @@ class Executor {
   size_t RowCount(BufferId id) const;
   std::pair<size_t, size_t> RowShare(BufferId id, int thread) const { return Share(RowCount(id), thread, pool_.size()); }
   kernels::Panel PanelOf(WeightId id, size_t matrix, size_t panel) const;
-  // What one product takes: up to 8 columns, or 16 side by side.
-  struct Inputs {
-    size_t n = 0;
-    const kernels::ActivationTile* tiles = nullptr;
-    const void* columns[kernels::kColumnsMax] = {};
-  };
-  // Those from `row` on, none from `end`.
-  Inputs InputsAt(BufferId in, size_t row, size_t end) const;
-  // How many rows of a buffer lie in tiles in this step: whole tiles only, the rest lies row by row behind them.
+  // How many rows of a quantised buffer lie in tiles in this step: whole tiles only, the rest lies row by row behind them.
   size_t TiledRows(BufferId id) const { return tiled_[id] ? RowCount(id) / kernels::kTileColumns * kernels::kTileColumns : 0; }
   void StoreQuantized(BufferId out, size_t row, const float* x);
-  // One product with a panel: tile is [n][16].
-  void Product(WeightId weight, size_t matrix, size_t panel, const Inputs& inputs, float* tile) const;
+  // One product with a panel and n columns: out is [n][16].
+  void Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* out) const;
   struct PartPanel {
     const MatMulPart* part;
     size_t panel;
   };
   // Of the op's panels, counted through all its parts.
   PartPanel PanelAt(const MatMulOp& op, size_t index) const;
-  // Of one or two panels, with scales and biases: tiles is [wanted][16][16].
-  void Products(std::span<const PartPanel> wanted, const Inputs& inputs, float* tiles) const;
+  // Rows of an input, at most kTokenTile of them.
+  struct RowRange {
+    BufferId in;
+    size_t begin;
+    size_t end;
+    size_t size() const { return end - begin; }
+  };
+  // Products with at most kTilePanels panels, with scales and biases. [panels][rows][16], in the thread's scratch.
+  float* Multiply(std::span<const PartPanel> panels, const RowRange& rows, int thread) const;
   void AddBias(const MatMulPart& part, size_t panel, size_t n, float* tile) const;
   void StoreTile(const MatMulPart& part, size_t panel, size_t first_row, size_t n, const float* tile) const;
 

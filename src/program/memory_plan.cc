@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "base/memory_budget.h"
-#include "kernels/kernel_types.h"
+#include "kernels/tiles.h"
 #include "program/weights.h"
 #include "tensor/arena.h"
 
@@ -42,6 +42,9 @@ uint64_t ThreadScratchBytes(const Program& program) {
     } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
       const KvHeads& kv = program.kv_layers[attend->layer];
       floats = std::max<uint64_t>(floats, kernels::AttentionScratchFloats(kv.head_dim, attend->heads / kv.heads));
+    } else if (std::holds_alternative<MatMulOp>(op) || std::holds_alternative<GatedMatMulOp>(op)) {
+      constexpr size_t kTileBytes = kTokenTile * kPanelRows * sizeof(float) + sizeof(UnpackedChunk);
+      floats = std::max<uint64_t>(floats, kernels::kTilePanels * kTileBytes / sizeof(float));
     }
   }
   return AlignUp(floats * sizeof(float));

@@ -11,6 +11,9 @@
 
 namespace bantam {
 
+// Tokens whose activations stay in the second-level cache while a thread's panels pass by: weights are read once for so many.
+inline constexpr size_t kTokenTile = 128;
+
 // Code, thread stacks, the allocator's slack and what the C library holds (measured: 5 MiB with a chat open), and what a
 // prompt takes while it is tokenised.
 inline constexpr uint64_t kProcessReserveBytes = uint64_t{16} << 20;
