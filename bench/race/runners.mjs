@@ -15,7 +15,7 @@ export async function runBantam(program, file, threads, tests) {
   const speeds = new Map();
   const limits = { bandwidth: new Map(), int8: new Map() };
   for (const [depth, group] of byDepth(tests)) {
-    const rows = JSON.parse(await mustRun(program, ['bench', file, '-t', `${threads}`, '-d', `${depth}`, '--repetitions', '1', '--json',
+    const rows = JSON.parse(await mustRun(program, ['bench', file, '-t', `${threads}`, '-d', `${depth}`, '--repetitions', '1', '--json', '--no-tuned',
       '--kv', 'f16', '-p', tokensOf(group, 'prompt'), '-n', tokensOf(group, 'decode')]));
     for (const row of rows) {
       const name = nameOf({ kind: row.test, tokens: row.tokens, depth: row.depth });

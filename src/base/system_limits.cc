@@ -188,6 +188,24 @@ std::vector<int> AffinityProcessors() {
   return processors;
 }
 
+std::string ProcessorName(FileSystem& files, const std::string& root) {
+  constexpr size_t kCpuInfoMax = size_t{4} << 20;
+  const auto text = files.ReadText(root + "/proc/cpuinfo", kCpuInfoMax);
+  if (!text.ok()) return "unknown";
+  // "model name : AMD EPYC"
+  const auto field = [&](std::string_view key) {
+    const size_t at = text->find(key);
+    if (at == std::string::npos) return std::string();
+    const size_t end = std::min(text->find('\n', at), text->size());
+    const size_t begin = text->find_first_not_of(": \t", at + key.size());
+    return begin < end ? text->substr(begin, end - begin) : std::string();
+  };
+  const std::string name = field("model name");
+  if (!name.empty()) return name;
+  const std::string part = field("CPU part");
+  return part.empty() ? "unknown" : fmt::format("ARM implementer {}, part {}", field("CPU implementer"), part);
+}
+
 uint64_t PeakResidentBytes() {
   struct rusage usage {};
   if (::getrusage(RUSAGE_SELF, &usage) != 0) return 0;

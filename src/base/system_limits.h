@@ -26,6 +26,9 @@ SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const 
 // Numbers of the processors in this thread's affinity mask, at least one.
 std::vector<int> AffinityProcessors();
 
+// What the processor calls itself in ROOT/proc/cpuinfo ("AMD EPYC 9654", or implementer and part of ARM); "unknown" where nothing says.
+std::string ProcessorName(FileSystem& files, const std::string& root);
+
 // The most memory this process has held so far (resident set, high-water mark), in bytes.
 uint64_t PeakResidentBytes();
 

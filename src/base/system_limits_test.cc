@@ -48,6 +48,16 @@ TEST_F(SystemLimitsTest, SiblingsAreOneCore) {
   EXPECT_EQ(ReadSystemLimits(*files_, folder_.Path(""), {0, 1, 4, 5}).cores, 1) << "never more than the quota";
 }
 
+TEST_F(SystemLimitsTest, NameOfTheProcessor) {
+  EXPECT_EQ(ProcessorName(*files_, folder_.Path("")), "unknown");
+  Put("proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 9654\ncpu MHz\t: 1\n");
+  EXPECT_EQ(ProcessorName(*files_, folder_.Path("")), "AMD EPYC 9654");
+  Put("proc/cpuinfo", "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n");
+  EXPECT_EQ(ProcessorName(*files_, folder_.Path("")), "ARM implementer 0x41, part 0xd08");
+  Put("proc/cpuinfo", "model name\t:");
+  EXPECT_EQ(ProcessorName(*files_, folder_.Path("")), "unknown");
+}
+
 TEST_F(SystemLimitsTest, UnifiedGroupAndItsParents) {
   Put("proc/meminfo", kMeminfo);
   Put("proc/self/cgroup", "0::/outer/inner\n");

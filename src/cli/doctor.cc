@@ -19,7 +19,6 @@
 namespace bantam {
 namespace {
 
-constexpr size_t kCpuInfoMax = size_t{4} << 20;
 constexpr size_t kBandwidthBytes = size_t{256} << 20;
 
 struct Options {
@@ -43,23 +42,6 @@ struct Findings {
   std::vector<FileSystem::Entry> models;
   std::vector<std::string> problems;
 };
-
-// "model name : AMD EPYC" of x86, or the implementer and part of ARM.
-std::string ProcessorName(FileSystem& files) {
-  const auto text = files.ReadText("/proc/cpuinfo", kCpuInfoMax);
-  if (!text.ok()) return "unknown";
-  const auto field = [&](std::string_view key) {
-    const size_t at = text->find(key);
-    if (at == std::string::npos) return std::string();
-    const size_t begin = std::min(text->find(':', at), text->size() - 1) + 1;
-    const size_t end = std::min(text->find('\n', begin), text->size());
-    return text->substr(std::min(begin + 1, end), end - std::min(begin + 1, end));
-  };
-  const std::string name = field("model name");
-  if (!name.empty()) return name;
-  const std::string part = field("CPU part");
-  return part.empty() ? "unknown" : fmt::format("ARM implementer {}, part {}", field("CPU implementer"), part);
-}
 
 Result<Speeds> MeasureSpeeds(const KernelSet& kernels, std::span<const std::byte> memory, int threads) {
   BANTAM_ASSIGN(const auto pool, ThreadPool::Make(threads));
@@ -97,7 +79,7 @@ std::vector<std::string> Problems(FileSystem& files, const Findings& found) {
 
 Result<Findings> Examine(FileSystem& files) {
   Findings found;
-  found.processor = ProcessorName(files);
+  found.processor = ProcessorName(files, /*root=*/"");
   found.limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
   found.sets = ExamineKernels();
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
 #include <utility>
 
 #include "cli/terminal.h"
+#include "cli/tuning.h"
 
 namespace bantam {
 
@@ -29,6 +31,7 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
   verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
   verb.add_option("--rope-scaling", options->rope_scaling,
                   "stretch the positions for a longer context, such as yarn:4: linear, ntk, dynamic or yarn, and a factor");
+  verb.add_flag("!--no-tuned", options->tuned, "leave away what bantam tune keeps beside the model");
 }
 
 void AddRunOptions(CLI::App& verb, RunOptions* options) {
@@ -78,16 +81,38 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   return plan;
 }
 
+// What is kept beside the model, if it holds here. What is wrong with it is no reason not to run the model.
+std::optional<Tuning> TuningFor(FileSystem& files, const ModelFile& file, int cores) {
+  Result<std::optional<Tuning>> tuning = ReadTuning(files, file.path);
+  if (!tuning.ok()) {
+    Note(fmt::format("[{}; it is ignored: run bantam tune again]\n", Printable(tuning.error().message())));
+    return std::nullopt;
+  }
+  if (!*tuning) return std::nullopt;
+  const bool holds =
+      (*tuning)->processor == ProcessorName(files, /*root=*/"") && (*tuning)->cores == cores && (*tuning)->model_bytes == file.size_bytes;
+  if (holds) return std::move(*tuning);
+  Note(fmt::format("[{} is of another processor, number of cores or model; it is ignored: run bantam tune again]\n",
+                   Printable(TuningPath(file.path))));
+  return std::nullopt;
+}
+
 }  // namespace
 
 Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request) {
   Prepared prepared;
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
-  BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(request.run.kernels));
+  const std::optional<Tuning> tuning = request.run.tuned ? TuningFor(files, file, limits.cores) : std::nullopt;
+  RunOptions run = request.run;
+  if (tuning && run.kernels == "auto" && ChooseKernels(tuning->kernels).ok()) run.kernels = tuning->kernels;
+  if (tuning && run.threads == 0) run.threads = tuning->threads;
+  BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(run.kernels));
   BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));
   BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels, rope));
   FitRequest fit;
-  BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(request.run, prepared.outline, limits.cores, request.shape));
+  BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(run, prepared.outline, limits.cores, request.shape));
+  fit.wanted.prefetch = tuning ? tuning->prefetch : DefaultPrefetch();
+  if (tuning) fit.wanted.token_tile = tuning->token_tile;
   fit.limit_bytes = limits.memory_available_bytes;
   if (request.run.memory != "auto") {
     BANTAM_ASSIGN(const uint64_t asked, ParseBytes(request.run.memory, "--memory"));

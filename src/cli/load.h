@@ -29,6 +29,7 @@ struct RunOptions {
   std::string kernels = "auto";
   std::string kv;            // --kv, empty: f16, or q8 when memory is short
   std::string rope_scaling;  // --rope-scaling KIND:FACTOR, empty: the model's own
+  bool tuned = true;         // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
 };
 
 // For options that take a count: decimal digits.

@@ -29,8 +29,8 @@ int Main(int argc, char** argv) {
   app.footer(fmt::format("bantam VERB --help explains each verb.\nExit codes: {}", bantam::kExitCodes));
   bantam::Action action;
   for (const auto add : {bantam::AddRunVerb, bantam::AddInspectVerb, bantam::AddTokenizeVerb, bantam::AddTemplateVerb,
-                         bantam::AddLogitsVerb, bantam::AddPerplexityVerb, bantam::AddBenchVerb, bantam::AddDoctorVerb, bantam::AddListVerb,
-                         bantam::AddRmVerb, bantam::AddCompletionVerb, bantam::AddManVerb}) {
+                         bantam::AddLogitsVerb, bantam::AddPerplexityVerb, bantam::AddBenchVerb, bantam::AddTuneVerb, bantam::AddDoctorVerb,
+                         bantam::AddListVerb, bantam::AddRmVerb, bantam::AddCompletionVerb, bantam::AddManVerb}) {
     add(app, &action);
   }
   try {

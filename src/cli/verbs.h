@@ -19,6 +19,7 @@ void AddTemplateVerb(CLI::App& app, Action* action);
 void AddLogitsVerb(CLI::App& app, Action* action);
 void AddPerplexityVerb(CLI::App& app, Action* action);
 void AddBenchVerb(CLI::App& app, Action* action);
+void AddTuneVerb(CLI::App& app, Action* action);
 void AddDoctorVerb(CLI::App& app, Action* action);
 void AddListVerb(CLI::App& app, Action* action);
 void AddRmVerb(CLI::App& app, Action* action);

@@ -8,6 +8,8 @@
 #include "tensor/half.h"
 #include "tensor/panel.h"
 #if defined(__x86_64__)
+#include <cpuid.h>
+
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
 #elif defined(__aarch64__)
@@ -33,6 +35,13 @@ struct Candidate {
 };
 
 #if defined(__x86_64__)
+// __builtin_cpu_supports of g++ 12 does not know it: leaf 7, subleaf 1, EAX bit 4. AVX2 beside it says that the system keeps its registers.
+bool HasAvxVnni() {
+  unsigned a = 0;
+  unsigned rest[3];
+  return __get_cpuid_count(7, 1, &a, &rest[0], &rest[1], &rest[2]) != 0 && (a >> 4 & 1) != 0;
+}
+
 // __builtin_cpu_supports takes a literal.
 #define BANTAM_X86(name)                                   \
   Instructions {                                           \
@@ -40,6 +49,7 @@ struct Candidate {
   }
 constexpr Instructions kAvx512Needs[] = {BANTAM_X86("avx512f"), BANTAM_X86("avx512bw"), BANTAM_X86("avx512dq"), BANTAM_X86("avx512vl"),
                                          BANTAM_X86("avx512vnni")};
+constexpr Instructions kAvxVnniNeeds[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"), BANTAM_X86("f16c"), {"avxvnni", HasAvxVnni}};
 constexpr Instructions kAvx2Needs[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"), BANTAM_X86("f16c")};
 #undef BANTAM_X86
 #elif defined(__aarch64__)
@@ -50,6 +60,7 @@ constexpr Instructions kNeonDotNeeds[] = {{"asimddp", [] { return (::getauxval(A
 constexpr Candidate kCandidates[] = {
 #if defined(__x86_64__)
     {&kernels::kAvx512, kAvx512Needs},
+    {&kernels::kAvxVnni, kAvxVnniNeeds},
     {&kernels::kAvx2, kAvx2Needs},
 #elif defined(__aarch64__)
     {&kernels::kNeonDot, kNeonDotNeeds},
@@ -119,6 +130,20 @@ Result<const KernelSet*> ChooseKernels(std::string_view name) {
     return candidate.set;
   }
   return Error(Code::kInvalidArgument, fmt::format("--kernels {}: expected auto, {}", name, fmt::join(KernelSetNames(), ", ")));
+}
+
+size_t DefaultPrefetch() {
+#if defined(__x86_64__)
+  // Measured on decoding from memory: Zen 5 gains 20 % by 8 KB, Zen 4 loses 17 %.
+  constexpr unsigned kZen5 = 0x1a;
+  unsigned signature = 0;
+  unsigned rest[3];
+  if (__get_cpuid(1, &signature, &rest[0], &rest[1], &rest[2]) == 0) return 0;
+  const unsigned family = (signature >> 8 & 15) + (signature >> 20 & 255);
+  return __builtin_cpu_is("amd") != 0 && family == kZen5 ? 8192 : 0;
+#else
+  return 0;
+#endif
 }
 
 }  // namespace bantam

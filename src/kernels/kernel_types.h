@@ -38,6 +38,8 @@ struct Panel {
   size_t columns;
   const int8_t* table;  // 16 values, for kinds whose codes index one
   float multiplier;     // of the sub-scales
+  // How many bytes ahead a product with one column asks memory for weights; 0: the processor's own guesses are better.
+  size_t prefetch = 0;
 };
 
 // out[c][r] = sum over k of panel[r][k] * column c [k]; out is [n][16], n in 1..kColumnsMax.

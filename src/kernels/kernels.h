@@ -32,6 +32,9 @@ std::vector<std::string_view> KernelSetNames();
 // Sets that this processor can run, fastest first, "ref" last.
 std::vector<const KernelSet*> RunnableKernels();
 
+// Panel::prefetch where nothing was measured (bantam tune): what suits this processor's family.
+size_t DefaultPrefetch();
+
 // Compares a set with the reference on small random panels, vectors and KV blocks; under 5 ms. Internal, naming the
 // kernel and the difference, when they disagree.
 Status SelfTest(const KernelSet& set);

@@ -43,7 +43,7 @@ struct TestPanel {
     bytes.resize(PanelBytes(Info(dtype).panel, columns));
     PackPanel(dtype, rows, columns, bytes.data());
   }
-  kernels::Panel View() const { return {bytes.data(), columns, TableOf(dtype).value.data(), TableOf(dtype).multiplier}; }
+  kernels::Panel View() const { return {bytes.data(), columns, TableOf(dtype).value.data(), TableOf(dtype).multiplier, /*prefetch=*/4096}; }
   size_t kind() const { return static_cast<size_t>(Info(dtype).panel); }
 
   DType dtype;

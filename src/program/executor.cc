@@ -105,6 +105,7 @@ void Rotate(RopeLayout layout, const float* angles /* [pairs][cos, sin] */, size
 Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, const Resources& resources) {
   const Program& program = setup.program;
   CHECK(setup.options.threads == resources.pool.size());
+  CHECK(setup.options.token_tile % kTileColumns == 0 && setup.options.token_tile > 0 && setup.options.token_tile <= kTokenTile);
   std::unique_ptr<Executor> executor(new Executor(setup, resources.pool));
   BANTAM_ASSIGN(executor->arena_, Arena::Make(resources.budget, ActivationsBytes(program, setup.options), "activations"));
   for (BufferId id = 0; id < program.buffers.size(); ++id) {
@@ -302,7 +303,7 @@ void Executor::Execute(const AttendOp& op, int thread) {
 kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel) const {
   const WeightSpec& spec = program_.weights[id];
   const PanelTable& table = TableOf(spec.dtype);
-  return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier};
+  return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier, prefetch_};
 }
 
 void Executor::Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* out) const {
@@ -382,8 +383,8 @@ void Executor::Execute(const MatMulOp& op, int thread) {
   for (const MatMulPart& part : op.parts) panels += PanelCount(program_.weights[part.weight].rows);
   const auto [begin, end] = Share(panels, thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  for (size_t tile = 0; tile < rows; tile += kTokenTile) {
-    const RowRange range = {op.in, tile, std::min(rows, tile + kTokenTile)};
+  for (size_t tile = 0; tile < rows; tile += token_tile_) {
+    const RowRange range = {op.in, tile, std::min(rows, tile + token_tile_)};
     for (size_t p = begin; p < end; p += kTilePanels) {
       PartPanel wanted[kTilePanels];
       const size_t n = std::min(kTilePanels, end - p);
@@ -399,8 +400,8 @@ void Executor::Execute(const GatedMatMulOp& op, int thread) {
   const size_t width = program_.weights[op.gate.weight].rows;
   const auto [begin, end] = Share(PanelCount(width), thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  for (size_t tile = 0; tile < rows; tile += kTokenTile) {
-    const RowRange range = {op.in, tile, std::min(rows, tile + kTokenTile)};
+  for (size_t tile = 0; tile < rows; tile += token_tile_) {
+    const RowRange range = {op.in, tile, std::min(rows, tile + token_tile_)};
     constexpr size_t kPairs = kTilePanels / 2;
     for (size_t p = begin; p < end; p += kPairs) {
       const size_t n = std::min(kPairs, end - p);

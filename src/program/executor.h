@@ -72,6 +72,8 @@ class Executor {
         weights_(setup.weights),
         kernels_(setup.kernels),
         pool_(pool),
+        token_tile_(setup.options.token_tile),
+        prefetch_(setup.options.prefetch),
         kv_(setup.options.kv_type, setup.program.kv_layers) {}
 
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
@@ -93,7 +95,7 @@ class Executor {
   };
   // Of the op's panels, counted through all its parts.
   PartPanel PanelAt(const MatMulOp& op, size_t index) const;
-  // Rows of an input, at most kTokenTile of them.
+  // Rows of an input, at most token_tile_ of them.
   struct RowRange {
     BufferId in;
     size_t begin;
@@ -126,6 +128,8 @@ class Executor {
   const Weights& weights_;
   const KernelSet& kernels_;
   ThreadPool& pool_;
+  const size_t token_tile_;
+  const size_t prefetch_;
   const KvLayout kv_;
   Arena arena_;
   std::vector<std::byte*> buffers_;

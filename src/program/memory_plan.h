@@ -11,7 +11,7 @@
 
 namespace bantam {
 
-// Tokens whose activations stay in the second-level cache while a thread's panels pass by: weights are read once for so many.
+// Tokens whose activations stay in the second-level cache while a thread's panels pass by: weights are read once for so many, at most.
 inline constexpr size_t kTokenTile = 128;
 
 // Code, thread stacks, the allocator's slack and what the C library holds (measured: 5 MiB with a chat open), and what a
@@ -26,6 +26,9 @@ struct PlanOptions {
   size_t step_tokens = 128;  // most tokens of one step
   size_t step_outputs = 1;   // most tokens of one step whose logits are wanted
   int threads = 1;
+  // Neither changes results or the plan: only speed.
+  size_t token_tile = kTokenTile;  // a multiple of 16, at most kTokenTile
+  size_t prefetch = 0;             // kernels::Panel::prefetch
 };
 
 struct MemoryPlan {

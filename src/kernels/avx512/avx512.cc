@@ -4,6 +4,9 @@
 
 #include <immintrin.h>
 
+#include "kernels/attention_impl.h"
+#include "kernels/unpacked_block.h"
+
 namespace bantam::kernels {
 namespace {
 
@@ -161,12 +164,12 @@ inline __m512i LoadTable(const Panel& panel) {
   return _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80))));
 }
 
-// Weights come from memory in streams that are too short, or too slow to start, for the prefetchers: one panel of a large matrix has some
-// kilobytes. Decoding (one column) waits for nothing else; with many columns a panel is read once and used often.
-constexpr size_t kAheadOfOne = 8192;
-template <size_t kBytes, size_t kAhead>
-inline void PrefetchAhead(const uint8_t* group) {
-  for (size_t byte = 0; byte < kBytes; byte += 64) Prefetch(group + kAhead + byte);
+// Decoding (one column) waits for nothing but weights, which come in streams that are too short for some processors' own prefetchers: one
+// panel of a large matrix has some kilobytes.
+template <size_t kBytes, int kN>
+inline void PrefetchAhead(const Panel& panel, const uint8_t* group) {
+  if (kN > 1 || panel.prefetch == 0) return;
+  for (size_t byte = 0; byte < kBytes; byte += 64) Prefetch(group + panel.prefetch + byte);
 }
 
 // Groups of 32 columns with 16 f16 scales in front, and 16 minima behind them when the kind has those.
@@ -179,7 +182,7 @@ inline void BlockProduct(const Panel& panel, Columns<Expand::kZero> x, float* ou
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; ++b, group += kData + kPlaneBytes) {
     __m512i w[8];
-    if constexpr (kN == 1) PrefetchAhead<kData + kPlaneBytes, kAheadOfOne>(group);
+    PrefetchAhead<kData + kPlaneBytes, kN>(panel, group);
     Expand::Run(group + kData, table, w);
     const __m512 scale = LoadHalf16(group);
     const __m512 minimum = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
@@ -213,7 +216,7 @@ inline void Fp4Product(const Panel& panel, Columns<ExpandLut4::kZero> x, float* 
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; ++b, group += 64 + 256) {
     __m512i w[8];
-    if constexpr (kN == 1) PrefetchAhead<64 + 256, kAheadOfOne>(group);
+    PrefetchAhead<64 + 256, kN>(panel, group);
     ExpandLut4::Run(group + 64, table, w);
     const __m512 first = LoadBf16x16(group);
     const __m512 second = LoadBf16x16(group + 32);
@@ -259,7 +262,7 @@ inline void SuperProduct(const Panel& panel, Columns<Expand::kZero> x, float* ou
     const __m512 dmin = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
     for (size_t i = 0; i < 8; ++i) {
       __m512i w[8];
-      if constexpr (kN == 1) PrefetchAhead<kPlaneBytes, kAheadOfOne>(group + Layout::kData + i * kPlaneBytes);
+      PrefetchAhead<kPlaneBytes, kN>(panel, group + Layout::kData + i * kPlaneBytes);
       Expand::Run(group + Layout::kData + i * kPlaneBytes, table, w);
       __m512 scale[kPer32];
       __m512 minimum[kPer32];
@@ -323,7 +326,7 @@ void FloatProduct(const Panel& panel, const void* const* columns, float* out) {
   for (int c = 0; c < kN; ++c) even[c] = odd[c] = _mm512_setzero_ps();
   size_t k = 0;
   for (; k + 2 <= panel.columns; k += 2) {
-    if constexpr (kN == 1) PrefetchAhead<2 * Load::kBytes, kAheadOfOne>(panel.data + k * Load::kBytes);
+    PrefetchAhead<2 * Load::kBytes, kN>(panel, panel.data + k * Load::kBytes);
     const __m512 w0 = Load::Run(panel.data, k);
     const __m512 w1 = Load::Run(panel.data, k + 1);
     for (int c = 0; c < kN; ++c) {
@@ -393,16 +396,6 @@ void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, f
   });
 }
 
-// 32 columns of a panel, unpacked: bytes as products take them, and what they are multiplied with afterwards.
-struct alignas(64) UnpackedBlock {
-  uint8_t w[8][64];
-  float scale[2][16];  // of the block, or of its halves
-  float minimum[2][16];
-};
-static_assert(sizeof(UnpackedBlock) == 768);
-constexpr size_t kChunkBlocksOfCodes = 8;
-static_assert(kChunkBlocksOfCodes * sizeof(UnpackedBlock) <= kChunkBytesMax);
-
 inline void StoreCodes(const __m512i w[8], UnpackedBlock* out) {
   for (int g = 0; g < 8; ++g) _mm512_store_si512(out->w[g], w[g]);
 }
@@ -457,23 +450,6 @@ void UnpackSuper(const Panel& panel, size_t first, size_t n, uint8_t* out) {
     }
   }
 }
-
-// What products with the blocks of a tile take besides its bytes and scales: [part][column], a part being a block or, with two scales, its
-// half.
-template <int kScales>
-struct TileSums {
-  TileSums(const ActivationTile& tile, int zero, bool with_min) {
-    const __m512i first = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.sum16[0])));
-    const __m512i second = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.sum16[1])));
-    const __m512i sums[2] = {kScales == 1 ? _mm512_add_epi32(first, second) : first, second};
-    for (int s = 0; s < kScales; ++s) {
-      _mm512_store_si512(corrections[s], _mm512_mullo_epi32(sums[s], _mm512_set1_epi32(-zero)));
-      if (with_min) _mm512_store_ps(scaled[s], _mm512_mul_ps(_mm512_loadu_ps(tile.scale), _mm512_cvtepi32_ps(sums[s])));
-    }
-  }
-  alignas(64) int32_t corrections[kScales][kTileColumns];  // -zero times the sum of the activations
-  alignas(64) float scaled[kScales][kTileColumns];         // their sum times their scale
-};
 
 // Four columns from c on with a block of kP panels.
 template <int kP, int kScales, bool kMin, int kSide>
@@ -543,9 +519,8 @@ inline void MultiplyPanels(const TileProduct& product, const TileSums<kScales>* 
 
 template <int kScales, bool kMin, int kZero>
 void MultiplyCodes(const TileProduct& product) {
-  alignas(64) uint8_t room[kChunkBlocksOfCodes * sizeof(TileSums<kScales>)];
-  auto* x = reinterpret_cast<TileSums<kScales>*>(room);
-  for (size_t b = 0; b < product.blocks; ++b) x[b] = TileSums<kScales>(product.tiles[b], kZero, kMin);
+  TileSums<kScales> x[kChunkBlocksOfCodes];
+  for (size_t b = 0; b < product.blocks; ++b) x[b].Fill(product.tiles[b], kZero);
   size_t p = 0;
   for (; p + 3 <= product.panels; p += 3) MultiplyPanels<3, kScales, kMin>(product, x, p);
   for (; p + 2 <= product.panels; p += 2) MultiplyPanels<2, kScales, kMin>(product, x, p);
@@ -627,263 +602,53 @@ void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
   }
 }
 
+struct Vector16 {
+  using F = __m512;
+  static constexpr size_t kLanes = 16;
+  static constexpr size_t kQueries = 4;
+  static constexpr size_t kScoreBlocks = 4;
+  static constexpr size_t kValueVectors = 4;
+  static F Zero() { return _mm512_setzero_ps(); }
+  static F Set(float x) { return _mm512_set1_ps(x); }
+  static F Load(const float* at) { return _mm512_loadu_ps(at); }
+  static void Store(float* at, F x) { _mm512_storeu_ps(at, x); }
+  static F Add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F Subtract(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F Multiply(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F MultiplyAdd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F Max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F Exp(F x) { return kernels::Exp(x); }
+  static float Largest(F x) { return _mm512_reduce_max_ps(x); }
+  static float Total(F x) { return _mm512_reduce_add_ps(x); }
+  static void Prefetch(const uint8_t* at) { kernels::Prefetch(at); }
+};
+
 struct F32Kv {
   static constexpr size_t kBytes = 4;
   static constexpr bool kScaled = false;
-  static __m512 Load(const uint8_t* data, size_t i, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, data + 4 * i); }
+  static __m512 Load(const uint8_t* data, size_t i) { return _mm512_loadu_ps(data + 4 * i); }
+  static float Load1(const uint8_t* data, size_t i) {
+    float value;
+    __builtin_memcpy(&value, data + 4 * i, 4);
+    return value;
+  }
 };
 struct F16Kv {
   static constexpr size_t kBytes = 2;
   static constexpr bool kScaled = false;
-  static __m512 Load(const uint8_t* data, size_t i, __mmask16 mask) {
-    if (__builtin_constant_p(mask) && mask == 0xffff) return LoadHalf16(data + 2 * i);
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, data + 2 * i));
+  static __m512 Load(const uint8_t* data, size_t i) { return LoadHalf16(data + 2 * i); }
+  static float Load1(const uint8_t* data, size_t i) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, data + 2 * i, 2);
+    return _cvtsh_ss(bits);
   }
 };
 struct Int8Kv {
   static constexpr size_t kBytes = 1;
   static constexpr bool kScaled = true;
-  static __m512 Load(const uint8_t* data, size_t i, __mmask16 mask) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, data + i)));
-  }
+  static __m512 Load(const uint8_t* data, size_t i) { return LoadBytes16Signed(data + i); }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
 };
-
-// Keys and values are gone through in chunks of this many blocks, at the same places for every query.
-constexpr size_t kChunkBlocks = 4;
-constexpr size_t kChunkTokens = kChunkBlocks * kKvTokens;
-// Queries that share what is loaded.
-constexpr size_t kQueriesMax = 4;
-
-// A query of the tile, its running state, and what it sees of a chunk.
-struct Query {
-  const float* vector;
-  float* sums;  // [head_dim]
-  float* largest;
-  float* total;
-  float* out;
-  size_t first;  // of the visible tokens
-  size_t end;
-  size_t from;  // the same within the chunk
-  size_t to;
-};
-inline Query QueryAt(const Attention& a, size_t row) {
-  float* state = a.scratch + row * (a.head_dim + 2);
-  const size_t at = row / a.group * a.row_stride + row % a.group * a.head_dim;
-  const size_t end = a.n_context + row / a.group;
-  return {a.query + at,
-          state,
-          state + a.head_dim,
-          state + a.head_dim + 1,
-          a.out + at,
-          a.window == 0 || end < a.window ? 0 : end - a.window,
-          end,
-          0,
-          0};
-}
-
-// The blocks of a chunk that some query of the call sees: [begin, end). Of others nothing is read.
-struct Chunk {
-  const uint8_t* keys[kChunkBlocks];
-  const uint8_t* ahead[kChunkBlocks];  // those of the chunk behind it: heads of a block lie apart, so no prefetcher guesses them
-  size_t begin;
-  size_t end;
-};
-
-// scores[q][16 b + t]: products of kQ queries with the tokens of kB blocks.
-template <typename Kv, int kQ, int kB>
-void Score(const Attention& a, const Query* queries, const uint8_t* const* keys, const uint8_t* const* ahead,
-           float (*scores)[kChunkTokens]) {
-  __m512 sums[kQ][kB];
-  for (int q = 0; q < kQ; ++q) {
-    for (int b = 0; b < kB; ++b) sums[q][b] = _mm512_setzero_ps();
-  }
-  for (size_t d = 0; d < a.head_dim; ++d) {
-    __m512 key[kB];
-    for (int b = 0; b < kB; ++b) {
-      key[b] = Kv::Load(keys[b], d * kKvTokens, 0xffff);
-      Prefetch(ahead[b] + d * kKvTokens * Kv::kBytes);
-    }
-    for (int q = 0; q < kQ; ++q) {
-      const __m512 x = _mm512_set1_ps(queries[q].vector[d]);
-      for (int b = 0; b < kB; ++b) sums[q][b] = _mm512_fmadd_ps(key[b], x, sums[q][b]);
-    }
-  }
-  for (int q = 0; q < kQ; ++q) {
-    for (int b = 0; b < kB; ++b) _mm512_store_ps(scores[q] + kKvTokens * static_cast<size_t>(b), sums[q][b]);
-  }
-}
-
-// Scores to the softmax's weights, relative to the largest score so far. Returns how much of the earlier sums to keep.
-template <typename Kv>
-float Weigh(const Attention& a, const Query& query, const Chunk& chunk, float* scores) {
-  if (query.from == query.to) return 1.0f;
-  const __m512 lowest = _mm512_set1_ps(-__builtin_huge_valf());
-  const size_t value_bytes = kKvTokens * a.head_dim * Kv::kBytes;
-  __m512 score[kChunkBlocks];
-  __mmask16 visible[kChunkBlocks];
-  __m512 largest = lowest;
-  for (size_t b = 0; b < kChunkBlocks; ++b) {
-    const size_t begin = b * kKvTokens;
-    const size_t to = query.to > begin ? query.to - begin : 0;
-    const size_t from = query.from > begin ? query.from - begin : 0;
-    visible[b] = static_cast<__mmask16>(Tail(to) & ~(from >= kKvTokens ? 0xffffu : (1u << from) - 1u));
-    score[b] = lowest;
-    if (visible[b] == 0) continue;
-    score[b] = _mm512_mul_ps(_mm512_load_ps(scores + begin), _mm512_set1_ps(a.scale));
-    if (Kv::kScaled) score[b] = _mm512_mul_ps(score[b], _mm512_loadu_ps(chunk.keys[b] + 2 * value_bytes));
-    score[b] = _mm512_mask_mov_ps(lowest, visible[b], score[b]);
-    largest = _mm512_max_ps(score[b], largest);  // of a NaN and a number the second operand stays
-  }
-  const float chunk_largest = _mm512_reduce_max_ps(largest);
-  const float raised = *query.largest > chunk_largest ? *query.largest : chunk_largest;
-  const float keep = _mm512_cvtss_f32(Exp(_mm512_set1_ps(*query.largest - raised)));
-  __m512 total = _mm512_setzero_ps();
-  for (size_t b = 0; b < kChunkBlocks; ++b) {
-    if (visible[b] == 0) continue;
-    __m512 weight = _mm512_maskz_mov_ps(visible[b], Exp(_mm512_sub_ps(score[b], _mm512_set1_ps(raised))));
-    total = _mm512_add_ps(total, weight);
-    if (Kv::kScaled) weight = _mm512_mul_ps(weight, _mm512_loadu_ps(chunk.keys[b] + 2 * value_bytes + 64));
-    _mm512_store_ps(scores + b * kKvTokens, weight);
-  }
-  *query.total = *query.total * keep + _mm512_reduce_add_ps(total);
-  *query.largest = raised;
-  return keep;
-}
-
-// Adds the weighted values of tokens [from, to) to 16 kV dimensions from d of kQ queries, after scaling what is there.
-template <typename Kv, int kQ, int kV, bool kWhole>
-inline void AddRange(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
-                     size_t d, size_t from, size_t to) {
-  const __mmask16 mask = kWhole ? 0xffff : Tail(a.head_dim - d);
-  const size_t value_offset = kKvTokens * a.head_dim * Kv::kBytes;
-  __m512 sums[kQ][kV];
-  for (int q = 0; q < kQ; ++q) {
-    for (int v = 0; v < kV; ++v) {
-      sums[q][v] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, queries[q].sums + d + 16 * v), _mm512_set1_ps(keep[q]));
-    }
-  }
-  for (size_t t = from; t < to; ++t) {
-    const size_t at = (t % kKvTokens * a.head_dim + d) * Kv::kBytes;
-    const uint8_t* values = chunk.keys[t / kKvTokens] + value_offset + at;
-    const uint8_t* ahead = chunk.ahead[t / kKvTokens] + value_offset + at;
-    for (size_t byte = 0; byte < 16 * kV * Kv::kBytes; byte += 64) Prefetch(ahead + byte);
-    __m512 value[kV];
-    for (int v = 0; v < kV; ++v) value[v] = Kv::Load(values, static_cast<size_t>(16 * v), mask);
-    for (int q = 0; q < kQ; ++q) {
-      const __m512 weight = _mm512_set1_ps(weights[q][t]);
-      for (int v = 0; v < kV; ++v) sums[q][v] = _mm512_fmadd_ps(value[v], weight, sums[q][v]);
-    }
-  }
-  for (int q = 0; q < kQ; ++q) {
-    for (int v = 0; v < kV; ++v) _mm512_mask_storeu_ps(queries[q].sums + d + 16 * v, mask, sums[q][v]);
-  }
-}
-
-template <typename Kv, int kQ>
-inline void AddAll(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
-                   size_t from, size_t to) {
-  size_t d = 0;
-  for (; d + 64 <= a.head_dim; d += 64) AddRange<Kv, kQ, 4, true>(a, queries, chunk, weights, keep, d, from, to);
-  for (; d + 16 <= a.head_dim; d += 16) AddRange<Kv, kQ, 1, true>(a, queries, chunk, weights, keep, d, from, to);
-  if (d < a.head_dim) AddRange<Kv, kQ, 1, false>(a, queries, chunk, weights, keep, d, from, to);
-}
-
-// Tokens that only some of the queries see are added to those alone, each query's tokens in order: what is not visible is not
-// multiplied with zero, for it need not be a number.
-template <typename Kv, int kQ>
-void AddValues(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], float* keep) {
-  size_t from = 0;
-  size_t to = kChunkTokens;
-  for (int q = 0; q < kQ; ++q) {
-    from = queries[q].from > from ? queries[q].from : from;
-    to = queries[q].to < to ? queries[q].to : to;
-  }
-  if (from >= to) from = to = kChunkTokens;
-  for (int q = 0; q < kQ; ++q) {
-    const size_t end = queries[q].to < from ? queries[q].to : from;
-    if (queries[q].from >= end) continue;
-    AddAll<Kv, 1>(a, queries + q, chunk, weights + q, keep + q, queries[q].from, end);
-    keep[q] = 1.0f;
-  }
-  if (from < to) {
-    AddAll<Kv, kQ>(a, queries, chunk, weights, keep, from, to);
-    for (int q = 0; q < kQ; ++q) keep[q] = 1.0f;
-  }
-  for (int q = 0; q < kQ; ++q) {
-    const size_t begin = queries[q].from > to ? queries[q].from : to;
-    if (begin < queries[q].to) AddAll<Kv, 1>(a, queries + q, chunk, weights + q, keep + q, begin, queries[q].to);
-  }
-}
-
-template <typename Kv, int kQ>
-void AttendChunk(const Attention& a, Query* queries, const Chunk& chunk) {
-  alignas(64) float weights[kQ][kChunkTokens];
-  if (chunk.end - chunk.begin == kChunkBlocks) {
-    Score<Kv, kQ, kChunkBlocks>(a, queries, chunk.keys, chunk.ahead, weights);
-  } else {
-    for (size_t b = chunk.begin; b < chunk.end; ++b) {
-      Score<Kv, kQ, 1>(a, queries, chunk.keys + b, chunk.ahead + b, reinterpret_cast<float(*)[kChunkTokens]>(weights[0] + b * kKvTokens));
-    }
-  }
-  float keep[kQ];
-  for (int q = 0; q < kQ; ++q) keep[q] = Weigh<Kv>(a, queries[q], chunk, weights[q]);
-  AddValues<Kv, kQ>(a, queries, chunk, weights, keep);
-}
-
-// Tiles of queries over one chunk, which stays in the cache nearest.
-template <typename Kv>
-void AttendTiles(const Attention& a, size_t chunk_begin, const Chunk& chunk) {
-  const size_t rows = a.tokens * a.group;
-  for (size_t row = 0; row < rows; row += kQueriesMax) {
-    const size_t n = rows - row < kQueriesMax ? rows - row : kQueriesMax;
-    Query queries[kQueriesMax];
-    bool any = false;
-    for (size_t q = 0; q < n; ++q) {
-      Query& query = queries[q] = QueryAt(a, row + q);
-      const size_t from = query.first > chunk_begin ? query.first - chunk_begin : 0;
-      const size_t to = query.end < chunk_begin ? 0 : query.end - chunk_begin < kChunkTokens ? query.end - chunk_begin : kChunkTokens;
-      query.from = from < to ? from : 0;
-      query.to = from < to ? to : 0;
-      any = any || from < to;
-    }
-    if (!any) continue;
-    if (n == 4) AttendChunk<Kv, 4>(a, queries, chunk);
-    if (n == 3) AttendChunk<Kv, 3>(a, queries, chunk);
-    if (n == 2) AttendChunk<Kv, 2>(a, queries, chunk);
-    if (n == 1) AttendChunk<Kv, 1>(a, queries, chunk);
-  }
-}
-
-// Softmax with a running maximum (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
-template <typename Kv>
-void Attend(const Attention& a) {
-  const size_t rows = a.tokens * a.group;
-  for (size_t row = 0; row < rows; ++row) {
-    const Query query = QueryAt(a, row);
-    for (size_t d = 0; d < a.head_dim; ++d) query.sums[d] = 0;
-    *query.largest = -__builtin_huge_valf();
-    *query.total = 0;
-  }
-  const size_t first = QueryAt(a, 0).first;
-  const size_t end = a.n_context + a.tokens - 1;
-  for (size_t begin = first / kChunkTokens * kChunkTokens; begin < end; begin += kChunkTokens) {
-    Chunk chunk = {{},
-                   {},
-                   first > begin ? (first - begin) / kKvTokens : 0,
-                   end - begin < kChunkTokens ? (end - begin + kKvTokens - 1) / kKvTokens : kChunkBlocks};
-    for (size_t b = chunk.begin; b < chunk.end; ++b) {
-      const size_t block = begin / kKvTokens + b;
-      const size_t ahead = (block + kChunkBlocks) * kKvTokens < end ? block + kChunkBlocks : block;
-      chunk.keys[b] = a.kv_base + a.blocks[block] * a.block_bytes + a.head_offset;
-      chunk.ahead[b] = a.kv_base + a.blocks[ahead] * a.block_bytes + a.head_offset;
-    }
-    AttendTiles<Kv>(a, begin, chunk);
-  }
-  for (size_t row = 0; row < rows; ++row) {
-    const Query query = QueryAt(a, row);
-    for (size_t d = 0; d < a.head_dim; ++d) query.out[d] = query.sums[d] / *query.total;
-  }
-}
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
   __m512i sums[4] = {};
@@ -962,7 +727,7 @@ const KernelSet kAvx512 = {
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,
-    .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
+    .attention = {Attend<Vector16, F32Kv>, Attend<Vector16, F16Kv>, Attend<Vector16, Int8Kv>},
     .read = Read,
     .int8_peak = {RunInt8Peak, kPeakChains * 64},
     .float_peak = {RunFloatPeak, kPeakChains * 16},

@@ -4,6 +4,7 @@
 
 #include <arm_neon.h>
 
+#include "kernels/attention_impl.h"
 #include "kernels/kernel_types.h"
 
 namespace bantam::kernels {
@@ -374,11 +375,32 @@ void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
   for (; i < n; ++i) out[i] = vgetq_lane_f32(Silu(vdupq_n_f32(gate[i])), 0) * up[i];
 }
 
-// Four elements of K or V, and 16 at once as four registers.
+struct Vector4 {
+  using F = float32x4_t;
+  static constexpr size_t kLanes = 4;
+  static constexpr size_t kQueries = 4;
+  static constexpr size_t kScoreBlocks = 1;
+  static constexpr size_t kValueVectors = 4;
+  static F Zero() { return vdupq_n_f32(0); }
+  static F Set(float x) { return vdupq_n_f32(x); }
+  static F Load(const float* at) { return vld1q_f32(at); }
+  static void Store(float* at, F x) { vst1q_f32(at, x); }
+  static F Add(F a, F b) { return vaddq_f32(a, b); }
+  static F Subtract(F a, F b) { return vsubq_f32(a, b); }
+  static F Multiply(F a, F b) { return vmulq_f32(a, b); }
+  static F MultiplyAdd(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static F Max(F a, F b) { return vmaxnmq_f32(a, b); }
+  static F Exp(F x) { return kernels::Exp(x); }
+  static float Largest(F x) { return vmaxnmvq_f32(x); }
+  static float Total(F x) { return vaddvq_f32(x); }
+  static void Prefetch(const uint8_t* at) { __builtin_prefetch(at); }
+};
+
+// Four elements of K or V.
 struct F32Kv {
   static constexpr size_t kBytes = 4;
   static constexpr bool kScaled = false;
-  static float32x4_t Load4(const uint8_t* data, size_t i) { return LoadFloat4(data + 4 * i); }
+  static float32x4_t Load(const uint8_t* data, size_t i) { return LoadFloat4(data + 4 * i); }
   static float Load1(const uint8_t* data, size_t i) {
     float value;
     __builtin_memcpy(&value, data + 4 * i, 4);
@@ -388,7 +410,7 @@ struct F32Kv {
 struct F16Kv {
   static constexpr size_t kBytes = 2;
   static constexpr bool kScaled = false;
-  static float32x4_t Load4(const uint8_t* data, size_t i) { return LoadHalf4(data + 2 * i); }
+  static float32x4_t Load(const uint8_t* data, size_t i) { return LoadHalf4(data + 2 * i); }
   static float Load1(const uint8_t* data, size_t i) {
     uint16_t bits;
     __builtin_memcpy(&bits, data + 2 * i, 2);
@@ -398,128 +420,9 @@ struct F16Kv {
 struct Int8Kv {
   static constexpr size_t kBytes = 1;
   static constexpr bool kScaled = true;
-  static float32x4_t Load4(const uint8_t* data, size_t i) { return LoadBytes4Signed(data + i); }
+  static float32x4_t Load(const uint8_t* data, size_t i) { return LoadBytes4Signed(data + i); }
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
 };
-
-// The tokens of a block that the query sees.
-struct Visible {
-  size_t begin;
-  size_t end;
-};
-
-// The softmax weights of one block for one head, and how much of the earlier sums to keep.
-template <typename Kv>
-inline float WeighBlock(const Attention& a, float32x4_t score[4], const uint8_t* scales, Visible tokens, float* largest, float* total,
-                        float weights[kKvTokens]) {
-  static const float kLanes[4] = {0, 1, 2, 3};
-  uint32x4_t visible[4];
-  float32x4_t most = vdupq_n_f32(-__builtin_huge_valf());
-  for (size_t i = 0; i < 4; ++i) {
-    score[i] = vmulq_n_f32(score[i], a.scale);
-    if (Kv::kScaled) score[i] = vmulq_f32(score[i], LoadFloat4(scales + 16 * i));
-    const float32x4_t token = vaddq_f32(vld1q_f32(kLanes), vdupq_n_f32(static_cast<float>(4 * i)));
-    visible[i] = vandq_u32(vcltq_f32(token, vdupq_n_f32(static_cast<float>(tokens.end))),
-                           vcgeq_f32(token, vdupq_n_f32(static_cast<float>(tokens.begin))));
-    score[i] = vbslq_f32(visible[i], score[i], vdupq_n_f32(-__builtin_huge_valf()));
-    most = vmaxnmq_f32(most, score[i]);
-  }
-  const float block_largest = vmaxnmvq_f32(most);
-  const float raised = *largest > block_largest ? *largest : block_largest;
-  const float keep = vgetq_lane_f32(Exp(vdupq_n_f32(*largest - raised)), 0);
-  float sum = 0;
-  for (size_t i = 0; i < 4; ++i) {
-    float32x4_t weight = Exp(vsubq_f32(score[i], vdupq_n_f32(raised)));
-    weight = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(weight), visible[i]));
-    sum += vaddvq_f32(weight);
-    if (Kv::kScaled) weight = vmulq_f32(weight, LoadFloat4(scales + 64 + 16 * i));
-    vst1q_f32(weights + 4 * i, weight);
-  }
-  *total = *total * keep + sum;
-  *largest = raised;
-  return keep;
-}
-
-// The running state of each head: sums [head_dim], then the maximum and the total.
-struct HeadState {
-  float* sums;
-  float* largest;
-  float* total;
-};
-inline HeadState StateOf(const Attention& a, size_t head) {
-  float* state = a.scratch + head * (a.head_dim + 2);
-  return {state, state + a.head_dim, state + a.head_dim + 1};
-}
-
-// One KV block for kH query heads: keys and values are converted once for all of them.
-template <typename Kv, int kH>
-void AttendBlock(const Attention& a, size_t first_head, const float* queries, const uint8_t* keys, Visible tokens) {
-  const uint8_t* values = keys + kKvTokens * a.head_dim * Kv::kBytes;
-  const uint8_t* scales = values + kKvTokens * a.head_dim * Kv::kBytes;
-  const float* query = queries + first_head * a.head_dim;
-  float32x4_t scores[kH][4];
-  for (int h = 0; h < kH; ++h) {
-    for (int i = 0; i < 4; ++i) scores[h][i] = vdupq_n_f32(0);
-  }
-  for (size_t d = 0; d < a.head_dim; ++d) {
-    for (size_t i = 0; i < 4; ++i) {
-      const float32x4_t key = Kv::Load4(keys, d * kKvTokens + 4 * i);
-      for (size_t h = 0; h < kH; ++h) scores[h][i] = vfmaq_n_f32(scores[h][i], key, query[h * a.head_dim + d]);
-    }
-  }
-  float weights[kH][kKvTokens];
-  float keep[kH];
-  for (size_t h = 0; h < kH; ++h) {
-    const HeadState state = StateOf(a, first_head + h);
-    keep[h] = WeighBlock<Kv>(a, scores[h], scales, tokens, state.largest, state.total, weights[h]);
-  }
-  size_t d = 0;
-  for (; d + 4 <= a.head_dim; d += 4) {
-    float32x4_t sums[kH];
-    for (size_t h = 0; h < kH; ++h) sums[h] = vmulq_n_f32(vld1q_f32(StateOf(a, first_head + h).sums + d), keep[h]);
-    for (size_t t = tokens.begin; t < tokens.end; ++t) {
-      const float32x4_t value = Kv::Load4(values, t * a.head_dim + d);
-      for (size_t h = 0; h < kH; ++h) sums[h] = vfmaq_n_f32(sums[h], value, weights[h][t]);
-    }
-    for (size_t h = 0; h < kH; ++h) vst1q_f32(StateOf(a, first_head + h).sums + d, sums[h]);
-  }
-  for (; d < a.head_dim; ++d) {
-    for (size_t h = 0; h < kH; ++h) {
-      float* sum = StateOf(a, first_head + h).sums + d;
-      *sum *= keep[h];
-      for (size_t t = tokens.begin; t < tokens.end; ++t) *sum += Kv::Load1(values, t * a.head_dim + d) * weights[h][t];
-    }
-  }
-}
-
-template <typename Kv>
-void AttendToken(const Attention& a, size_t token) {
-  const size_t end = a.n_context + token;
-  const size_t first = a.window == 0 || end < a.window ? 0 : end - a.window;
-  const size_t row = token * a.row_stride;
-  for (size_t head = 0; head < a.group; ++head) {
-    const HeadState state = StateOf(a, head);
-    for (size_t d = 0; d < a.head_dim; ++d) state.sums[d] = 0;
-    *state.largest = -__builtin_huge_valf();
-    *state.total = 0;
-  }
-  for (size_t begin = first / kKvTokens * kKvTokens; begin < end; begin += kKvTokens) {
-    const uint8_t* keys = a.kv_base + a.blocks[begin / kKvTokens] * a.block_bytes + a.head_offset;
-    const Visible tokens = {first > begin ? first - begin : 0, end - begin < kKvTokens ? end - begin : kKvTokens};
-    size_t head = 0;
-    for (; head + 4 <= a.group; head += 4) AttendBlock<Kv, 4>(a, head, a.query + row, keys, tokens);
-    for (; head < a.group; ++head) AttendBlock<Kv, 1>(a, head, a.query + row, keys, tokens);
-  }
-  for (size_t head = 0; head < a.group; ++head) {
-    const HeadState state = StateOf(a, head);
-    for (size_t d = 0; d < a.head_dim; ++d) a.out[row + head * a.head_dim + d] = state.sums[d] / *state.total;
-  }
-}
-
-template <typename Kv>
-void Attend(const Attention& a) {
-  for (size_t token = 0; token < a.tokens; ++token) AttendToken<Kv>(a, token);
-}
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
   uint64x2_t sums[4] = {vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0)};
@@ -584,7 +487,7 @@ constexpr KernelSet MakeSet(const char* name) {
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .swiglu = SwiGlu,
-      .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
+      .attention = {Attend<Vector4, F32Kv>, Attend<Vector4, F16Kv>, Attend<Vector4, Int8Kv>},
       .read = Read,
       .int8_peak = {RunInt8Peak<Dot>, kPeakChains * 64},
       .float_peak = {RunFloatPeak, kPeakChains * 4},

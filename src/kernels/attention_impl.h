@@ -1,0 +1,262 @@
+// Attention of every vector set: a template over its registers, in an anonymous namespace, included by the set's file.
+//
+// Keys and values are gone through in chunks of 64 tokens at the same places for every query, so that what a token gives depends neither on
+// the tokens beside it nor on how a prompt was cut. What is loaded of a chunk serves several queries: neighbours in time and the heads of a
+// group.
+//
+// A set's `V` has: F, a register of kLanes (4, 8 or 16) floats; kQueries (4) that share what is loaded; kScoreBlocks KV blocks whose scores
+// are summed side by side; kValueVectors registers of values; Zero, Set, Load, Store, Add, Subtract, Multiply, MultiplyAdd(a, b, c) = a b +
+// c, Max (of a NaN in the first place the second stays), Exp, Largest, Total, Prefetch. A KV type `Kv` has kBytes of an element, kScaled,
+// Load(data, i) of kLanes elements from i on, and Load1.
+#pragma once
+
+#include "kernels/kernel_types.h"
+
+namespace bantam::kernels {
+namespace {
+
+constexpr size_t kChunkBlocks = 4;
+constexpr size_t kChunkTokens = kChunkBlocks * kKvTokens;
+
+// A query of the tile, its running state, and what it sees of a chunk.
+struct Query {
+  const float* vector;
+  float* sums;  // [head_dim]
+  float* largest;
+  float* total;
+  float* out;
+  size_t first;  // of the visible tokens
+  size_t end;
+  size_t from;  // the same within the chunk
+  size_t to;
+};
+inline Query QueryAt(const Attention& a, size_t row) {
+  float* state = a.scratch + row * (a.head_dim + 2);
+  const size_t at = row / a.group * a.row_stride + row % a.group * a.head_dim;
+  const size_t end = a.n_context + row / a.group;
+  return {a.query + at,
+          state,
+          state + a.head_dim,
+          state + a.head_dim + 1,
+          a.out + at,
+          a.window == 0 || end < a.window ? 0 : end - a.window,
+          end,
+          0,
+          0};
+}
+
+// The blocks of a chunk that some query of the call sees: [begin, end). Of others nothing is read.
+struct Chunk {
+  const uint8_t* keys[kChunkBlocks];
+  const uint8_t* ahead[kChunkBlocks];  // those of the chunk behind it: heads of a block lie apart, so no prefetcher guesses them
+  size_t begin;
+  size_t end;
+};
+
+// scores[q][16 b + t]: products of kQ queries with the tokens of kB blocks.
+template <typename V, typename Kv, size_t kQ, size_t kB>
+inline void Score(const Attention& a, const Query* queries, const uint8_t* const* keys, const uint8_t* const* ahead,
+                  float (*scores)[kChunkTokens]) {
+  constexpr size_t kPerBlock = kKvTokens / V::kLanes;
+  typename V::F sums[kQ][kB * kPerBlock];
+  for (size_t q = 0; q < kQ; ++q) {
+    for (auto& sum : sums[q]) sum = V::Zero();
+  }
+  for (size_t d = 0; d < a.head_dim; ++d) {
+    typename V::F key[kB * kPerBlock];
+    for (size_t b = 0; b < kB; ++b) {
+      for (size_t v = 0; v < kPerBlock; ++v) key[b * kPerBlock + v] = Kv::Load(keys[b], d * kKvTokens + v * V::kLanes);
+      V::Prefetch(ahead[b] + d * kKvTokens * Kv::kBytes);
+    }
+    for (size_t q = 0; q < kQ; ++q) {
+      const auto x = V::Set(queries[q].vector[d]);
+      for (size_t b = 0; b < kB * kPerBlock; ++b) sums[q][b] = V::MultiplyAdd(key[b], x, sums[q][b]);
+    }
+  }
+  for (size_t q = 0; q < kQ; ++q) {
+    for (size_t b = 0; b < kB * kPerBlock; ++b) V::Store(scores[q] + V::kLanes * b, sums[q][b]);
+  }
+}
+
+// Scores to the softmax's weights, relative to the largest score so far. Returns how much of the earlier sums to keep.
+template <typename V, typename Kv>
+inline float Weigh(const Attention& a, const Query& query, const Chunk& chunk, float* scores) {
+  if (query.from == query.to) return 1.0f;
+  const float lowest = -__builtin_huge_valf();
+  const size_t begin = query.from / kKvTokens * kKvTokens;
+  const size_t end = (query.to + kKvTokens - 1) / kKvTokens * kKvTokens;
+  const auto scales_of = [&](size_t t) {
+    return reinterpret_cast<const float*>(chunk.keys[t / kKvTokens] + 2 * kKvTokens * a.head_dim * Kv::kBytes) + t % kKvTokens;
+  };
+  for (size_t t = begin; t < end; t += V::kLanes) {
+    auto score = V::Multiply(V::Load(scores + t), V::Set(a.scale));
+    if (Kv::kScaled) score = V::Multiply(score, V::Load(scales_of(t)));
+    V::Store(scores + t, score);
+  }
+  for (size_t t = begin; t < query.from; ++t) scores[t] = lowest;
+  for (size_t t = query.to; t < end; ++t) scores[t] = lowest;
+  auto most = V::Set(lowest);
+  for (size_t t = begin; t < end; t += V::kLanes) most = V::Max(V::Load(scores + t), most);
+  const float chunk_largest = V::Largest(most);
+  const float raised = *query.largest > chunk_largest ? *query.largest : chunk_largest;
+  float keep[V::kLanes];
+  V::Store(keep, V::Exp(V::Set(*query.largest - raised)));
+  auto total = V::Zero();
+  for (size_t t = begin; t < end; t += V::kLanes) {
+    auto weight = V::Exp(V::Subtract(V::Load(scores + t), V::Set(raised)));
+    total = V::Add(total, weight);
+    if (Kv::kScaled) weight = V::Multiply(weight, V::Load(scales_of(t) + kKvTokens));
+    V::Store(scores + t, weight);
+  }
+  *query.total = *query.total * keep[0] + V::Total(total);
+  *query.largest = raised;
+  return keep[0];
+}
+
+// Adds the weighted values of tokens [from, to) to kV registers of dimensions from d on of kQ queries, after scaling what is there.
+template <typename V, typename Kv, size_t kQ, size_t kV>
+inline void AddRange(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
+                     size_t d, size_t from, size_t to) {
+  const size_t value_offset = kKvTokens * a.head_dim * Kv::kBytes;
+  typename V::F sums[kQ][kV];
+  for (size_t q = 0; q < kQ; ++q) {
+    for (size_t v = 0; v < kV; ++v) sums[q][v] = V::Multiply(V::Load(queries[q].sums + d + V::kLanes * v), V::Set(keep[q]));
+  }
+  for (size_t t = from; t < to; ++t) {
+    const size_t at = (t % kKvTokens * a.head_dim + d) * Kv::kBytes;
+    const uint8_t* values = chunk.keys[t / kKvTokens] + value_offset + at;
+    const uint8_t* ahead = chunk.ahead[t / kKvTokens] + value_offset + at;
+    for (size_t byte = 0; byte < V::kLanes * kV * Kv::kBytes; byte += 64) V::Prefetch(ahead + byte);
+    typename V::F value[kV];
+    for (size_t v = 0; v < kV; ++v) value[v] = Kv::Load(values, V::kLanes * v);
+    for (size_t q = 0; q < kQ; ++q) {
+      const auto weight = V::Set(weights[q][t]);
+      for (size_t v = 0; v < kV; ++v) sums[q][v] = V::MultiplyAdd(value[v], weight, sums[q][v]);
+    }
+  }
+  for (size_t q = 0; q < kQ; ++q) {
+    for (size_t v = 0; v < kV; ++v) V::Store(queries[q].sums + d + V::kLanes * v, sums[q][v]);
+  }
+}
+
+template <typename V, typename Kv, size_t kQ>
+inline void AddAll(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
+                   size_t from, size_t to) {
+  constexpr size_t kWide = V::kLanes * V::kValueVectors;
+  size_t d = 0;
+  for (; d + kWide <= a.head_dim; d += kWide) AddRange<V, Kv, kQ, V::kValueVectors>(a, queries, chunk, weights, keep, d, from, to);
+  for (; d + V::kLanes <= a.head_dim; d += V::kLanes) AddRange<V, Kv, kQ, 1>(a, queries, chunk, weights, keep, d, from, to);
+  for (; d < a.head_dim; ++d) {
+    for (size_t q = 0; q < kQ; ++q) {
+      float sum = queries[q].sums[d] * keep[q];
+      for (size_t t = from; t < to; ++t) {
+        sum += Kv::Load1(chunk.keys[t / kKvTokens] + kKvTokens * a.head_dim * Kv::kBytes, t % kKvTokens * a.head_dim + d) * weights[q][t];
+      }
+      queries[q].sums[d] = sum;
+    }
+  }
+}
+
+// Tokens that only some of the queries see are added to those alone, each query's tokens in order: what is not visible is not
+// multiplied with zero, for it need not be a number.
+template <typename V, typename Kv, size_t kQ>
+inline void AddValues(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], float* keep) {
+  size_t from = 0;
+  size_t to = kChunkTokens;
+  for (size_t q = 0; q < kQ; ++q) {
+    from = queries[q].from > from ? queries[q].from : from;
+    to = queries[q].to < to ? queries[q].to : to;
+  }
+  if (from >= to) from = to = kChunkTokens;
+  for (size_t q = 0; q < kQ; ++q) {
+    const size_t end = queries[q].to < from ? queries[q].to : from;
+    if (queries[q].from >= end) continue;
+    AddAll<V, Kv, 1>(a, queries + q, chunk, weights + q, keep + q, queries[q].from, end);
+    keep[q] = 1.0f;
+  }
+  if (from < to) {
+    AddAll<V, Kv, kQ>(a, queries, chunk, weights, keep, from, to);
+    for (size_t q = 0; q < kQ; ++q) keep[q] = 1.0f;
+  }
+  for (size_t q = 0; q < kQ; ++q) {
+    const size_t begin = queries[q].from > to ? queries[q].from : to;
+    if (begin < queries[q].to) AddAll<V, Kv, 1>(a, queries + q, chunk, weights + q, keep + q, begin, queries[q].to);
+  }
+}
+
+template <typename V, typename Kv, size_t kQ>
+void AttendChunk(const Attention& a, Query* queries, const Chunk& chunk) {
+  alignas(64) float weights[kQ][kChunkTokens];
+  for (size_t b = chunk.begin; b < chunk.end;) {
+    auto* scores = reinterpret_cast<float(*)[kChunkTokens]>(weights[0] + b * kKvTokens);
+    if (b % V::kScoreBlocks == 0 && b + V::kScoreBlocks <= chunk.end) {
+      Score<V, Kv, kQ, V::kScoreBlocks>(a, queries, chunk.keys + b, chunk.ahead + b, scores);
+      b += V::kScoreBlocks;
+    } else {
+      Score<V, Kv, kQ, 1>(a, queries, chunk.keys + b, chunk.ahead + b, scores);
+      ++b;
+    }
+  }
+  float keep[kQ];
+  for (size_t q = 0; q < kQ; ++q) keep[q] = Weigh<V, Kv>(a, queries[q], chunk, weights[q]);
+  AddValues<V, Kv, kQ>(a, queries, chunk, weights, keep);
+}
+
+// Tiles of queries over one chunk, which stays in the cache nearest.
+template <typename V, typename Kv>
+void AttendTiles(const Attention& a, size_t chunk_begin, const Chunk& chunk) {
+  static_assert(V::kQueries == 4);
+  const size_t rows = a.tokens * a.group;
+  for (size_t row = 0; row < rows; row += V::kQueries) {
+    const size_t n = rows - row < V::kQueries ? rows - row : V::kQueries;
+    Query queries[V::kQueries];
+    bool any = false;
+    for (size_t q = 0; q < n; ++q) {
+      Query& query = queries[q] = QueryAt(a, row + q);
+      const size_t from = query.first > chunk_begin ? query.first - chunk_begin : 0;
+      const size_t to = query.end < chunk_begin ? 0 : query.end - chunk_begin < kChunkTokens ? query.end - chunk_begin : kChunkTokens;
+      query.from = from < to ? from : 0;
+      query.to = from < to ? to : 0;
+      any = any || from < to;
+    }
+    if (!any) continue;
+    if (n == 4) AttendChunk<V, Kv, 4>(a, queries, chunk);
+    if (n == 3) AttendChunk<V, Kv, 3>(a, queries, chunk);
+    if (n == 2) AttendChunk<V, Kv, 2>(a, queries, chunk);
+    if (n == 1) AttendChunk<V, Kv, 1>(a, queries, chunk);
+  }
+}
+
+// Softmax with a running maximum (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
+template <typename V, typename Kv>
+void Attend(const Attention& a) {
+  const size_t rows = a.tokens * a.group;
+  for (size_t row = 0; row < rows; ++row) {
+    const Query query = QueryAt(a, row);
+    for (size_t d = 0; d < a.head_dim; ++d) query.sums[d] = 0;
+    *query.largest = -__builtin_huge_valf();
+    *query.total = 0;
+  }
+  const size_t first = QueryAt(a, 0).first;
+  const size_t end = a.n_context + a.tokens - 1;
+  for (size_t begin = first / kChunkTokens * kChunkTokens; begin < end; begin += kChunkTokens) {
+    Chunk chunk = {{},
+                   {},
+                   first > begin ? (first - begin) / kKvTokens : 0,
+                   end - begin < kChunkTokens ? (end - begin + kKvTokens - 1) / kKvTokens : kChunkBlocks};
+    for (size_t b = chunk.begin; b < chunk.end; ++b) {
+      const size_t block = begin / kKvTokens + b;
+      const size_t ahead = (block + kChunkBlocks) * kKvTokens < end ? block + kChunkBlocks : block;
+      chunk.keys[b] = a.kv_base + a.blocks[block] * a.block_bytes + a.head_offset;
+      chunk.ahead[b] = a.kv_base + a.blocks[ahead] * a.block_bytes + a.head_offset;
+    }
+    AttendTiles<V, Kv>(a, begin, chunk);
+  }
+  for (size_t row = 0; row < rows; ++row) {
+    const Query query = QueryAt(a, row);
+    for (size_t d = 0; d < a.head_dim; ++d) query.out[d] = query.sums[d] / *query.total;
+  }
+}
+
+}  // namespace
+}  // namespace bantam::kernels
