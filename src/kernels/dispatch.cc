@@ -53,7 +53,9 @@ constexpr Instructions kAvxVnniNeeds[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"),
 constexpr Instructions kAvx2Needs[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"), BANTAM_X86("f16c")};
 #undef BANTAM_X86
 #elif defined(__aarch64__)
-constexpr Instructions kNeonDotNeeds[] = {{"asimddp", [] { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }}};
+constexpr Instructions kDotProduct = {"asimddp", [] { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }};
+constexpr Instructions kNeonI8mmNeeds[] = {kDotProduct, {"i8mm", [] { return (::getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }}};
+constexpr Instructions kNeonDotNeeds[] = {kDotProduct};
 #endif
 
 // Fastest first.
@@ -63,6 +65,7 @@ constexpr Candidate kCandidates[] = {
     {&kernels::kAvxVnni, kAvxVnniNeeds},
     {&kernels::kAvx2, kAvx2Needs},
 #elif defined(__aarch64__)
+    {&kernels::kNeonI8mm, kNeonI8mmNeeds},
     {&kernels::kNeonDot, kNeonDotNeeds},
     {&kernels::kNeon, {}},
 #endif

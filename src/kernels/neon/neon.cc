@@ -6,8 +6,8 @@
 namespace bantam::kernels {
 namespace {
 
-struct Widening {
-  // Sums of 4 rows over 16 columns: register g holds columns 4 g to 4 g + 3 of each row. Two products of at most 128 * 127 fit into 16
+struct Widening : RunForTiles<Widening> {
+  // Two products of at most 128 * 127 fit into 16
   // bits.
   static int32x4_t Run(const int8x16_t w[4], int8x16_t q) {
     const int32x4_t words = vreinterpretq_s32_s8(q);

@@ -5,8 +5,7 @@
 namespace bantam::kernels {
 namespace {
 
-struct DotProduct {
-  // Sums of 4 rows over 16 columns: register g holds columns 4 g to 4 g + 3 of each row.
+struct DotProduct : RunForTiles<DotProduct> {
   static int32x4_t Run(const int8x16_t w[4], int8x16_t q) {
     int32x4_t sums = vdotq_laneq_s32(vdupq_n_s32(0), w[0], q, 0);
     sums = vdotq_laneq_s32(sums, w[1], q, 1);

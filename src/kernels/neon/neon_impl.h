@@ -1,11 +1,15 @@
 // 64-bit ARM: a panel's 16 rows as four quarters of 4, one register of 4 columns x 4 rows of bytes each. All of it is a template over how
 // bytes are multiplied (`Dot`), and lives in an anonymous namespace: each set's file includes it with its own instructions.
+//
+// `Dot` has Run(w, q), the sums of 4 rows over 16 columns, register g of four holding columns 4 g to 4 g + 3 of each row; and for tiles
+// Arrange(w), which puts a block's eight registers as AddSide<n>(w, q, dots) takes them, n of them with four columns of activations.
 #pragma once
 
 #include <arm_neon.h>
 
 #include "kernels/attention_impl.h"
 #include "kernels/kernel_types.h"
+#include "kernels/unpacked_block.h"
 
 namespace bantam::kernels {
 namespace {
@@ -138,6 +142,13 @@ inline void Clear(float32x4_t sums[4][kN]) {
   }
 }
 
+// Decoding (one column) waits for nothing but weights.
+template <size_t kBytes, int kN>
+inline void PrefetchAhead(const Panel& panel, const uint8_t* group) {
+  if (kN > 1 || panel.prefetch == 0) return;
+  for (size_t byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(group + panel.prefetch + byte);
+}
+
 // A product and its minimum times the sum of the activations.
 template <bool kMin>
 inline float32x4_t Scaled(float32x4_t sums, int32x4_t dot, const ActivationBlock& x, int sum, float32x4_t scale, float32x4_t minimum) {
@@ -154,6 +165,7 @@ void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
   Clear<kN>(sums);
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; ++b, group += kData + kPlaneBytes) {
+    PrefetchAhead<kData + kPlaneBytes, kN>(panel, group);
     for (size_t quarter = 0; quarter < 4; ++quarter) {
       int8x16_t w[8];
       Expand::Run(group + kData, quarter, table, w);
@@ -178,6 +190,7 @@ void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
   Clear<kN>(sums);
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; ++b, group += 64 + 256) {
+    PrefetchAhead<64 + 256, kN>(panel, group);
     for (size_t quarter = 0; quarter < 4; ++quarter) {
       int8x16_t w[8];
       ExpandLut4::Run(group + 64, quarter, table, w);
@@ -214,6 +227,7 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
     for (size_t part = 0; part < 32; ++part) {
       const size_t i = part / 4;
       const size_t quarter = part % 4;
+      if (quarter == 0) PrefetchAhead<kPlaneBytes, kN>(panel, group + Layout::kData + i * kPlaneBytes);
       const float32x4_t d = vmulq_n_f32(LoadHalf4(group + 8 * quarter), panel.multiplier);
       const float32x4_t dmin = kMin ? LoadHalf4(group + 32 + 8 * quarter) : vdupq_n_f32(0);
       int8x16_t w[8];
@@ -240,6 +254,113 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
     }
   }
   Store<kN>(sums, out);
+}
+
+template <typename Dot, typename Expand>
+inline void UnpackPlanes(const uint8_t* planes, int8x16_t table, UnpackedBlock* out) {
+  for (size_t quarter = 0; quarter < 4; ++quarter) {
+    int8x16_t w[8];
+    Expand::Run(planes, quarter, table, w);
+    Dot::Arrange(w);
+    for (size_t g = 0; g < 8; ++g) vst1q_u8(out->w[g] + 16 * quarter, vreinterpretq_u8_s8(w[g]));
+  }
+}
+
+template <typename Dot, typename Expand, bool kMin, size_t kPlaneBytes>
+void UnpackBlocks(const Panel& panel, size_t first, size_t n, uint8_t* out) {
+  constexpr size_t kData = kMin ? 64 : 32;
+  const int8x16_t table = LoadTable(panel);
+  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
+  for (size_t b = 0; b < n; ++b) {
+    const uint8_t* group = panel.data + (first + b) * (kData + kPlaneBytes);
+    UnpackPlanes<Dot, Expand>(group + kData, table, &blocks[b]);
+    for (size_t quarter = 0; quarter < 4; ++quarter) {
+      vst1q_f32(blocks[b].scale[0] + 4 * quarter, LoadHalf4(group + 8 * quarter));
+      if (kMin) vst1q_f32(blocks[b].minimum[0] + 4 * quarter, LoadHalf4(group + 32 + 8 * quarter));
+    }
+  }
+}
+
+template <typename Dot>
+void UnpackFp4(const Panel& panel, size_t first, size_t n, uint8_t* out) {
+  const int8x16_t table = LoadTable(panel);
+  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
+  for (size_t b = 0; b < n; ++b) {
+    const uint8_t* group = panel.data + (first + b) * (64 + 256);
+    UnpackPlanes<Dot, ExpandLut4>(group + 64, table, &blocks[b]);
+    for (size_t part = 0; part < 8; ++part) vst1q_f32(blocks[b].scale[part / 4] + 4 * (part % 4), LoadBf16x4(group + 8 * part));
+  }
+}
+
+template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
+void UnpackSuper(const Panel& panel, size_t first, size_t n, uint8_t* out) {
+  using Layout = Super<kSub, kMin>;
+  constexpr size_t kPer32 = 32 / kSub;
+  const int8x16_t table = LoadTable(panel);
+  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
+  for (size_t b = 0; b < n; ++b) {
+    const size_t i = (first + b) % 8;
+    const uint8_t* group = panel.data + (first + b) / 8 * (Layout::kData + 8 * kPlaneBytes);
+    UnpackPlanes<Dot, Expand>(group + Layout::kData + i * kPlaneBytes, table, &blocks[b]);
+    for (size_t part = 0; part < 4 * kPer32; ++part) {
+      const size_t s = part / 4;
+      const size_t quarter = part % 4;
+      const size_t at = (i * kPer32 + s) * 16 + 4 * quarter;
+      const float32x4_t d = vmulq_n_f32(LoadHalf4(group + 8 * quarter), panel.multiplier);
+      vst1q_f32(blocks[b].scale[s] + 4 * quarter, vmulq_f32(d, LoadBytes4Signed(group + Layout::kScales + at)));
+      if (!kMin) continue;
+      const float32x4_t dmin = LoadHalf4(group + 32 + 8 * quarter);
+      vst1q_f32(blocks[b].minimum[s] + 4 * quarter, vmulq_f32(dmin, LoadBytes4Unsigned(group + Layout::kMins + at)));
+    }
+  }
+}
+
+// Four columns from c on with a quarter of a panel's rows: sums stay in registers for a whole chunk.
+template <typename Dot, int kScales, bool kMin>
+inline void MultiplyQuarter(const TileProduct& product, const TileSums<kScales>* x, size_t panel, size_t quarter, size_t c) {
+  constexpr size_t kSide = 4;
+  constexpr size_t kRegisters = 8 / kScales;  // per scale
+  const auto* block = reinterpret_cast<const UnpackedBlock*>(product.weights + panel * kChunkBytesMax);
+  float* out = product.sums + panel * product.sums_stride + c * kRows + 4 * quarter;
+  float32x4_t sums[kSide];
+  for (size_t i = 0; i < kSide; ++i) sums[i] = vld1q_f32(out + i * kRows);
+  for (size_t b = 0; b < product.blocks; ++b, ++block) {
+    const ActivationTile& tile = product.tiles[b];
+    for (size_t s = 0; s < kScales; ++s) {
+      int8x16_t w[kRegisters];
+      for (size_t g = 0; g < kRegisters; ++g) w[g] = vreinterpretq_s8_u8(vld1q_u8(block->w[s * kRegisters + g] + 16 * quarter));
+      int32x4_t dots[kSide];
+      const int8_t* q[kSide];
+      for (size_t i = 0; i < kSide; ++i) q[i] = tile.q[c + i] + 4 * s * kRegisters;
+      Dot::template AddSide<kRegisters>(w, q, dots);
+      const float32x4_t scale = vld1q_f32(block->scale[s] + 4 * quarter);
+      for (size_t i = 0; i < kSide; ++i) {
+        sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(dots[i]), vmulq_n_f32(scale, tile.scale[c + i]));
+        if (kMin) sums[i] = vfmsq_n_f32(sums[i], vld1q_f32(block->minimum[s] + 4 * quarter), x[b].scaled[s][c + i]);
+      }
+    }
+  }
+  for (size_t i = 0; i < kSide; ++i) vst1q_f32(out + i * kRows, sums[i]);
+}
+
+template <typename Dot, int kScales, bool kMin>
+void MultiplyCodes(const TileProduct& product) {
+  TileSums<kScales> x[kChunkBlocksOfCodes];
+  for (size_t b = 0; kMin && b < product.blocks; ++b) x[b].Fill(product.tiles[b], /*zero=*/0);
+  for (size_t p = 0; p < product.panels; ++p) {
+    for (size_t quarter = 0; quarter < 4; ++quarter) {
+      for (size_t c = 0; c < kTileColumns; c += 4) MultiplyQuarter<Dot, kScales, kMin>(product, x, p, quarter, c);
+    }
+  }
+}
+
+template <typename Dot, typename Expand, bool kMin, size_t kPlaneBytes>
+constexpr TileKernels BlockTiles() {
+  return {kChunkBlocksOfCodes, UnpackBlocks<Dot, Expand, kMin, kPlaneBytes>, MultiplyCodes<Dot, 1, kMin>};
+}
+template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
+constexpr TileKernels SuperTiles() {
+  return {kChunkBlocksOfCodes, UnpackSuper<Dot, Expand, kSub, kMin, kPlaneBytes>, MultiplyCodes<Dot, 32 / kSub, kMin>};
 }
 
 struct LoadF32 {
@@ -470,6 +591,19 @@ uint64_t RunFloatPeak(uint64_t rounds) {
   return total > 0 ? 1 : 0;
 }
 
+// Tiles for sets whose Run is as good as it gets: registers stay as they are.
+template <typename Dot>
+struct RunForTiles {
+  static void Arrange(int8x16_t*) {}
+  template <size_t kN>
+  static void AddSide(const int8x16_t* w, const int8_t* const* q, int32x4_t* dots) {
+    for (size_t c = 0; c < 4; ++c) {
+      dots[c] = Dot::Run(w, vld1q_s8(q[c]));
+      if (kN == 8) dots[c] = vaddq_s32(dots[c], Dot::Run(w + kN - 4, vld1q_s8(q[c] + 4 * (kN - 4))));
+    }
+  }
+};
+
 template <typename Dot>
 constexpr KernelSet MakeSet(const char* name) {
   return {
@@ -483,7 +617,24 @@ constexpr KernelSet MakeSet(const char* name) {
                   AnyBlockProduct<Dot, Expand5<0>, true, 320>, AnySuperProduct<Dot, Expand3, 16, false, 192>,
                   AnyBlockProduct<Dot, Expand2<1>, false, 128>, AnySuperProduct<Dot, ExpandLut4, 16, false, 256>,
                   AnyBlockProduct<Dot, ExpandLut4, false, 256>, AnyFp4Product<Dot>},
-      .tiles = {},
+      .tiles = {{},
+                {},
+                {},
+                BlockTiles<Dot, Expand8, false, 512>(),
+                BlockTiles<Dot, Expand4<8>, false, 256>(),
+                SuperTiles<Dot, ExpandLut4, 32, false, 256>(),
+                SuperTiles<Dot, Expand4<0>, 32, true, 256>(),
+                SuperTiles<Dot, Expand5<0>, 32, true, 320>(),
+                SuperTiles<Dot, Expand6, 16, false, 384>(),
+                SuperTiles<Dot, Expand2<0>, 16, true, 128>(),
+                BlockTiles<Dot, Expand4<0>, true, 256>(),
+                BlockTiles<Dot, Expand5<16>, false, 320>(),
+                BlockTiles<Dot, Expand5<0>, true, 320>(),
+                SuperTiles<Dot, Expand3, 16, false, 192>(),
+                BlockTiles<Dot, Expand2<1>, false, 128>(),
+                SuperTiles<Dot, ExpandLut4, 16, false, 256>(),
+                BlockTiles<Dot, ExpandLut4, false, 256>(),
+                {kChunkBlocksOfCodes, UnpackFp4<Dot>, MultiplyCodes<Dot, 2, false>}},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .swiglu = SwiGlu,
