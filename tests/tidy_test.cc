@@ -207,7 +207,8 @@ TEST(Tidy, KernelFilesAreClosed) {
   const std::set<std::string> allowed = {"<cstddef>", "<cstdint>", "<immintrin.h>", "<arm_neon.h>"};
   for (const Source& source : Sources({"src/kernels"})) {
     // The reference is portable code; the vector sets are what may not leak.
-    const bool vector_set = source.name.find("/avx") != std::string::npos || source.name.find("/neon") != std::string::npos;
+    const bool vector_set = source.name.find("/avx") != std::string::npos || source.name.find("/neon") != std::string::npos ||
+                            source.name.ends_with("_impl.h") || source.name.ends_with("/unpacked_block.h");
     if (!vector_set && source.name != "src/kernels/kernel_types.h") continue;
     std::smatch match;
     for (const std::string& line : source.lines) {
@@ -237,7 +238,7 @@ TEST(Tidy, KernelObjectsExportNoWeakSymbols) {
   }
   EXPECT_EQ(::pclose(pipe), 0) << "nm is part of binutils";
 #if defined(__x86_64__)
-  EXPECT_EQ(strong.size(), 2u);
+  EXPECT_EQ(strong.size(), 3u);
 #endif
   for (const auto& [object, count] : strong) EXPECT_EQ(count, 1) << object << " exports its table and nothing else";
 }

@@ -6,8 +6,8 @@ namespace bantam::kernels {
 namespace {
 
 struct MatrixProduct {
-  static int32x4_t Run(const int8x16_t w[4], int8x16_t q) {
-    int32x4_t sums = vdotq_laneq_s32(vdupq_n_s32(0), w[0], q, 0);
+  static int32x4_t Run(int32x4_t sums, const int8x16_t w[4], int8x16_t q) {
+    sums = vdotq_laneq_s32(sums, w[0], q, 0);
     sums = vdotq_laneq_s32(sums, w[1], q, 1);
     sums = vdotq_laneq_s32(sums, w[2], q, 2);
     return vdotq_laneq_s32(sums, w[3], q, 3);
@@ -24,17 +24,26 @@ struct MatrixProduct {
   }
 
   template <size_t kN>
-  static void AddSide(const int8x16_t* w, const int8_t* const* q, int32x4_t* dots) {
-    for (size_t c = 0; c < 4; c += 2) {
-      int32x4_t upper = vdupq_n_s32(0);  // rows 0 and 1, each of columns c and c + 1
-      int32x4_t lower = vdupq_n_s32(0);
-      for (size_t g = 0; g < kN; g += 2) {
-        const int8x16_t x = vcombine_s8(vld1_s8(q[c] + 4 * g), vld1_s8(q[c + 1] + 4 * g));
-        upper = vmmlaq_s32(upper, w[g], x);
-        lower = vmmlaq_s32(lower, w[g + 1], x);
+  static void MultiplySide(const uint8_t* w, const int8_t* const* q, int32x4_t (*dots)[kSide]) {
+    int32x4_t upper[2][2];  // [quarter][pair of columns]: its rows 0 and 1, each of both columns
+    int32x4_t lower[2][2];
+    for (size_t h = 0; h < 2; ++h) {
+      for (size_t pair = 0; pair < 2; ++pair) upper[h][pair] = lower[h][pair] = vdupq_n_s32(0);
+    }
+    for (size_t g = 0; g < kN; g += 2) {
+      for (size_t pair = 0; pair < 2; ++pair) {
+        const int8x16_t x = vcombine_s8(vld1_s8(q[2 * pair] + 4 * g), vld1_s8(q[2 * pair + 1] + 4 * g));
+        for (size_t h = 0; h < 2; ++h) {
+          upper[h][pair] = vmmlaq_s32(upper[h][pair], LoadUnpacked(w + 16 * h, g), x);
+          lower[h][pair] = vmmlaq_s32(lower[h][pair], LoadUnpacked(w + 16 * h, g + 1), x);
+        }
       }
-      dots[c] = vuzp1q_s32(upper, lower);
-      dots[c + 1] = vuzp2q_s32(upper, lower);
+    }
+    for (size_t h = 0; h < 2; ++h) {
+      for (size_t pair = 0; pair < 2; ++pair) {
+        dots[h][2 * pair] = vuzp1q_s32(upper[h][pair], lower[h][pair]);
+        dots[h][2 * pair + 1] = vuzp2q_s32(upper[h][pair], lower[h][pair]);
+      }
     }
   }
 };

@@ -1,8 +1,9 @@
 // 64-bit ARM: a panel's 16 rows as four quarters of 4, one register of 4 columns x 4 rows of bytes each. All of it is a template over how
 // bytes are multiplied (`Dot`), and lives in an anonymous namespace: each set's file includes it with its own instructions.
 //
-// `Dot` has Run(w, q), the sums of 4 rows over 16 columns, register g of four holding columns 4 g to 4 g + 3 of each row; and for tiles
-// Arrange(w), which puts a block's eight registers as AddSide<n>(w, q, dots) takes them, n of them with four columns of activations.
+// `Dot` has Run(sums, w, q), which adds the products of 4 rows with 16 columns, register g of four holding columns 4 g to 4 g + 3 of each
+// row; and for tiles Arrange(w), which puts a quarter's eight registers of a block as MultiplySide<n>(w, q, dots) takes them: n of them,
+// and n of the next quarter, with kSide columns of activations.
 #pragma once
 
 #include <arm_neon.h>
@@ -160,6 +161,7 @@ inline float32x4_t Scaled(float32x4_t sums, int32x4_t dot, const ActivationBlock
 template <typename Dot, typename Expand, bool kMin, size_t kPlaneBytes, int kN>
 void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
   constexpr size_t kData = kMin ? 64 : 32;
+  const int32x4_t zero = vdupq_n_s32(0);
   const int8x16_t table = LoadTable(panel);
   float32x4_t sums[4][kN];
   Clear<kN>(sums);
@@ -173,7 +175,7 @@ void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
       const float32x4_t minimum = kMin ? LoadHalf4(group + 32 + 8 * quarter) : vdupq_n_f32(0);
       for (int c = 0; c < kN; ++c) {
         const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
-        const int32x4_t dot = vaddq_s32(Dot::Run(w, vld1q_s8(x.q)), Dot::Run(w + 4, vld1q_s8(x.q + 16)));
+        const int32x4_t dot = vaddq_s32(Dot::Run(zero, w, vld1q_s8(x.q)), Dot::Run(zero, w + 4, vld1q_s8(x.q + 16)));
         sums[quarter][c] = Scaled<kMin>(sums[quarter][c], dot, x, x.sum16[0] + x.sum16[1], scale, minimum);
       }
     }
@@ -184,6 +186,7 @@ void BlockProduct(const Panel& panel, const void* const* columns, float* out) {
 // fp4: groups of 32 columns with bf16 scales of the first and of the second 16.
 template <typename Dot, int kN>
 void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
+  const int32x4_t zero = vdupq_n_s32(0);
   const int8x16_t table = LoadTable(panel);
   const float32x4_t none = vdupq_n_f32(0);
   float32x4_t sums[4][kN];
@@ -199,8 +202,8 @@ void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
       for (int c = 0; c < kN; ++c) {
         const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b];
         float32x4_t& sum = sums[quarter][c];
-        sum = Scaled<false>(sum, Dot::Run(w, vld1q_s8(x.q)), x, 0, first, none);
-        sum = Scaled<false>(sum, Dot::Run(w + 4, vld1q_s8(x.q + 16)), x, 0, second, none);
+        sum = Scaled<false>(sum, Dot::Run(zero, w, vld1q_s8(x.q)), x, 0, first, none);
+        sum = Scaled<false>(sum, Dot::Run(zero, w + 4, vld1q_s8(x.q + 16)), x, 0, second, none);
       }
     }
   }
@@ -219,6 +222,7 @@ template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBy
 void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   using Layout = Super<kSub, kMin>;
   constexpr size_t kPer32 = 32 / kSub;
+  const int32x4_t zero = vdupq_n_s32(0);
   const int8x16_t table = LoadTable(panel);
   float32x4_t sums[4][kN];
   Clear<kN>(sums);
@@ -242,8 +246,8 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
       for (int c = 0; c < kN; ++c) {
         const ActivationBlock& x = static_cast<const ActivationBlock*>(columns[c])[b + i];
         float32x4_t& sum = sums[quarter][c];
-        const int32x4_t low = Dot::Run(w, vld1q_s8(x.q));
-        const int32x4_t high = Dot::Run(w + 4, vld1q_s8(x.q + 16));
+        const int32x4_t low = Dot::Run(zero, w, vld1q_s8(x.q));
+        const int32x4_t high = Dot::Run(zero, w + 4, vld1q_s8(x.q + 16));
         if constexpr (kPer32 == 1) {
           sum = Scaled<kMin>(sum, vaddq_s32(low, high), x, x.sum16[0] + x.sum16[1], scale[0], minimum[0]);
         } else {
@@ -255,6 +259,28 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   }
   Store<kN>(sums, out);
 }
+
+// Columns of a tile that are multiplied side by side.
+constexpr size_t kSide = 4;
+
+// A register of an unpacked block, g registers behind `w`.
+inline int8x16_t LoadUnpacked(const uint8_t* w, size_t g) { return vreinterpretq_s8_u8(vld1q_u8(w + 64 * g)); }
+
+// Tiles for sets whose Run is as good as it gets: registers stay as they are.
+template <typename Dot>
+struct RunForTiles {
+  static void Arrange(int8x16_t*) {}
+  template <size_t kN>
+  static void MultiplySide(const uint8_t* w, const int8_t* const* q, int32x4_t (*dots)[kSide]) {
+    for (size_t g = 0; g < kN; g += 4) {
+      for (size_t h = 0; h < 2; ++h) {
+        int8x16_t four[4];
+        for (size_t i = 0; i < 4; ++i) four[i] = LoadUnpacked(w + 16 * h, g + i);
+        for (size_t c = 0; c < kSide; ++c) dots[h][c] = Dot::Run(g == 0 ? vdupq_n_s32(0) : dots[h][c], four, vld1q_s8(q[c] + 4 * g));
+      }
+    }
+  }
+};
 
 template <typename Dot, typename Expand>
 inline void UnpackPlanes(const uint8_t* planes, int8x16_t table, UnpackedBlock* out) {
@@ -315,32 +341,37 @@ void UnpackSuper(const Panel& panel, size_t first, size_t n, uint8_t* out) {
   }
 }
 
-// Four columns from c on with a quarter of a panel's rows: sums stay in registers for a whole chunk.
+// Four columns from c on with two quarters of a panel's rows: sums stay in registers for a whole chunk, and activations serve both.
 template <typename Dot, int kScales, bool kMin>
-inline void MultiplyQuarter(const TileProduct& product, const TileSums<kScales>* x, size_t panel, size_t quarter, size_t c) {
-  constexpr size_t kSide = 4;
+inline void MultiplyHalf(const TileProduct& product, const TileSums<kScales>* x, size_t panel, size_t half, size_t c) {
   constexpr size_t kRegisters = 8 / kScales;  // per scale
   const auto* block = reinterpret_cast<const UnpackedBlock*>(product.weights + panel * kChunkBytesMax);
-  float* out = product.sums + panel * product.sums_stride + c * kRows + 4 * quarter;
-  float32x4_t sums[kSide];
-  for (size_t i = 0; i < kSide; ++i) sums[i] = vld1q_f32(out + i * kRows);
+  float* out = product.sums + panel * product.sums_stride + c * kRows + 8 * half;
+  float32x4_t sums[2][kSide];
+  for (size_t i = 0; i < kSide; ++i) {
+    for (size_t h = 0; h < 2; ++h) sums[h][i] = vld1q_f32(out + i * kRows + 4 * h);
+  }
   for (size_t b = 0; b < product.blocks; ++b, ++block) {
     const ActivationTile& tile = product.tiles[b];
+#pragma GCC unroll 2
     for (size_t s = 0; s < kScales; ++s) {
-      int8x16_t w[kRegisters];
-      for (size_t g = 0; g < kRegisters; ++g) w[g] = vreinterpretq_s8_u8(vld1q_u8(block->w[s * kRegisters + g] + 16 * quarter));
-      int32x4_t dots[kSide];
+      int32x4_t dots[2][kSide];
       const int8_t* q[kSide];
       for (size_t i = 0; i < kSide; ++i) q[i] = tile.q[c + i] + 4 * s * kRegisters;
-      Dot::template AddSide<kRegisters>(w, q, dots);
-      const float32x4_t scale = vld1q_f32(block->scale[s] + 4 * quarter);
-      for (size_t i = 0; i < kSide; ++i) {
-        sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(dots[i]), vmulq_n_f32(scale, tile.scale[c + i]));
-        if (kMin) sums[i] = vfmsq_n_f32(sums[i], vld1q_f32(block->minimum[s] + 4 * quarter), x[b].scaled[s][c + i]);
+      Dot::template MultiplySide<kRegisters>(block->w[s * kRegisters] + 32 * half, q, dots);
+      for (size_t h = 0; h < 2; ++h) {
+        const size_t rows = 8 * half + 4 * h;
+        const float32x4_t scale = vld1q_f32(block->scale[s] + rows);
+        for (size_t i = 0; i < kSide; ++i) {
+          sums[h][i] = vfmaq_f32(sums[h][i], vcvtq_f32_s32(dots[h][i]), vmulq_n_f32(scale, tile.scale[c + i]));
+          if (kMin) sums[h][i] = vfmsq_n_f32(sums[h][i], vld1q_f32(block->minimum[s] + rows), x[b].scaled[s][c + i]);
+        }
       }
     }
   }
-  for (size_t i = 0; i < kSide; ++i) vst1q_f32(out + i * kRows, sums[i]);
+  for (size_t i = 0; i < kSide; ++i) {
+    for (size_t h = 0; h < 2; ++h) vst1q_f32(out + i * kRows + 4 * h, sums[h][i]);
+  }
 }
 
 template <typename Dot, int kScales, bool kMin>
@@ -348,8 +379,8 @@ void MultiplyCodes(const TileProduct& product) {
   TileSums<kScales> x[kChunkBlocksOfCodes];
   for (size_t b = 0; kMin && b < product.blocks; ++b) x[b].Fill(product.tiles[b], /*zero=*/0);
   for (size_t p = 0; p < product.panels; ++p) {
-    for (size_t quarter = 0; quarter < 4; ++quarter) {
-      for (size_t c = 0; c < kTileColumns; c += 4) MultiplyQuarter<Dot, kScales, kMin>(product, x, p, quarter, c);
+    for (size_t half = 0; half < 2; ++half) {
+      for (size_t c = 0; c < kTileColumns; c += kSide) MultiplyHalf<Dot, kScales, kMin>(product, x, p, half, c);
     }
   }
 }
@@ -572,7 +603,7 @@ uint64_t RunInt8Peak(uint64_t rounds) {
   for (int32x4_t& sum : sums) sum = vdupq_n_s32(1);
   for (uint64_t round = 0; round < rounds; ++round) {
     // One factor is made of the sums, or the compiler would make each product once.
-    for (int32x4_t& sum : sums) sum = vaddq_s32(sum, Dot::Run(w, vreinterpretq_s8_s32(sum)));
+    for (int32x4_t& sum : sums) sum = Dot::Run(sum, w, vreinterpretq_s8_s32(sum));
   }
   uint64_t checksum = 0;
   for (const int32x4_t& sum : sums) checksum += static_cast<uint64_t>(static_cast<uint32_t>(vaddvq_s32(sum)));
@@ -590,19 +621,6 @@ uint64_t RunFloatPeak(uint64_t rounds) {
   for (const float32x4_t& sum : sums) total += vaddvq_f32(sum);
   return total > 0 ? 1 : 0;
 }
-
-// Tiles for sets whose Run is as good as it gets: registers stay as they are.
-template <typename Dot>
-struct RunForTiles {
-  static void Arrange(int8x16_t*) {}
-  template <size_t kN>
-  static void AddSide(const int8x16_t* w, const int8_t* const* q, int32x4_t* dots) {
-    for (size_t c = 0; c < 4; ++c) {
-      dots[c] = Dot::Run(w, vld1q_s8(q[c]));
-      if (kN == 8) dots[c] = vaddq_s32(dots[c], Dot::Run(w + kN - 4, vld1q_s8(q[c] + 4 * (kN - 4))));
-    }
-  }
-};
 
 template <typename Dot>
 constexpr KernelSet MakeSet(const char* name) {
