@@ -141,6 +141,16 @@ int CountCores(FileSystem& files, const std::string& root, const std::vector<int
   return std::max(1, static_cast<int>(cores.size()));
 }
 
+// Whether processors differ in what the kernel thinks they can do; files that are missing say nothing.
+bool DifferInCapacity(FileSystem& files, const std::string& root, const std::vector<int>& affinity) {
+  std::set<std::string> capacities;
+  for (const int processor : affinity) {
+    const auto capacity = files.ReadText(fmt::format("{}/sys/devices/system/cpu/cpu{}/cpu_capacity", root, processor), kSystemFileMax);
+    if (capacity.ok()) capacities.insert(*capacity);
+  }
+  return capacities.size() > 1;
+}
+
 }  // namespace
 
 SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const std::vector<int>& affinity) {
@@ -172,6 +182,7 @@ SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const 
   // A quota of 1.5 processors runs two threads, each throttled part of the time: round down, but never to none.
   if (quota < limits.processors) limits.processors = std::max(1, static_cast<int>(std::floor(quota)));
   limits.cores = std::min(limits.processors, CountCores(files, root, affinity));
+  limits.uneven_cores = DifferInCapacity(files, root, affinity);
   return limits;
 }
 

@@ -17,10 +17,12 @@ struct SystemLimits {
   int affinity_processors = 1;                    // in the affinity mask
   int processors = 1;                             // usable at once: affinity mask and CPU quota, at least 1
   int cores = 1;                                  // physical cores among them: threads beyond that share arithmetic units
+  bool uneven_cores = false;                      // some of the mask's processors are slower than others (big.LITTLE)
 };
 
 // Reads ROOT/proc/meminfo, ROOT/proc/self/cgroup, the control-group files (v1 and v2) below ROOT/sys/fs/cgroup, and which processors are
-// siblings below ROOT/sys/devices/system/cpu. `affinity` comes from AffinityProcessors(), or from a test. Missing files mean "no limit".
+// siblings, and how fast, below ROOT/sys/devices/system/cpu. `affinity` comes from AffinityProcessors(), or from a test. Missing files mean
+// "no limit".
 SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const std::vector<int>& affinity);
 
 // Numbers of the processors in this thread's affinity mask, at least one.

@@ -48,6 +48,15 @@ TEST_F(SystemLimitsTest, SiblingsAreOneCore) {
   EXPECT_EQ(ReadSystemLimits(*files_, folder_.Path(""), {0, 1, 4, 5}).cores, 1) << "never more than the quota";
 }
 
+TEST_F(SystemLimitsTest, CoresOfTwoSpeeds) {
+  EXPECT_FALSE(Read(4).uneven_cores);
+  for (const char* cpu : {"0", "1"}) Put(std::string("sys/devices/system/cpu/cpu") + cpu + "/cpu_capacity", "1024\n");
+  EXPECT_FALSE(Read(4).uneven_cores) << "of others nothing is known";
+  Put("sys/devices/system/cpu/cpu2/cpu_capacity", "446\n");
+  EXPECT_TRUE(Read(4).uneven_cores);
+  EXPECT_FALSE(Read(2).uneven_cores) << "only those of the mask count";
+}
+
 TEST_F(SystemLimitsTest, NameOfTheProcessor) {
   EXPECT_EQ(ProcessorName(*files_, folder_.Path("")), "unknown");
   Put("proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 9654\ncpu MHz\t: 1\n");

@@ -116,4 +116,24 @@ void ThreadPool::Work(int thread) {
   }
 }
 
+std::optional<size_t> PieceQueue::Take(uint64_t round, size_t count, int thread) {
+  constexpr int kBits = 24;
+  constexpr uint64_t kTakenMask = (uint64_t{1} << kBits) - 1;
+  const int threads = static_cast<int>(shares_.size());
+  for (int i = 0; i < threads; ++i) {
+    const int owner = (thread + i) % threads;
+    const auto [begin, end] = Share(count, owner, threads);
+    std::atomic<uint64_t>& state = shares_[static_cast<size_t>(owner)].state;
+    uint64_t seen = state.load(std::memory_order_relaxed);
+    while (true) {
+      // Who is already further has found nothing left of this round.
+      if (seen >> kBits > round) break;
+      const uint64_t taken = seen >> kBits == round ? seen & kTakenMask : 0;
+      if (taken >= end - begin) break;
+      if (state.compare_exchange_weak(seen, round << kBits | (taken + 1), std::memory_order_relaxed)) return begin + taken;
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace bantam

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -79,5 +80,22 @@ inline std::pair<size_t, size_t> Share(size_t count, int thread, int threads) {
   const size_t t = static_cast<size_t>(thread);
   return {count * t / n, count * (t + 1) / n};
 }
+
+// Pieces of one operation after another, dealt out while the threads work: each takes its own share piece by piece, in order, and then what
+// is left of others', so that a slow core holds up nobody for longer than a piece.
+class PieceQueue {
+ public:
+  explicit PieceQueue(int threads) : shares_(static_cast<size_t>(threads)) {}
+
+  // The next of `count` pieces (below 2^24) of an operation for a thread, or nothing when all are taken. Every thread of an operation takes
+  // until there is nothing, with the same round; rounds grow from one operation to the next, and stay below 2^40.
+  std::optional<size_t> Take(uint64_t round, size_t count, int thread);
+
+ private:
+  struct alignas(64) Taken {
+    std::atomic<uint64_t> state = 0;  // round << 24 | pieces taken of this thread's share
+  };
+  std::vector<Taken> shares_;
+};
 
 }  // namespace bantam

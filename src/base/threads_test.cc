@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 namespace bantam {
@@ -64,6 +66,35 @@ TEST(ThreadPool, ManyThreadsOnFewProcessors) {
     });
   }
   EXPECT_EQ(total, 640);
+}
+
+TEST(PieceQueue, OwnShareFirstThenOthers) {
+  PieceQueue queue(2);
+  EXPECT_EQ(queue.Take(1, 5, 1), 2u);  // of 2, 3, 4
+  EXPECT_EQ(queue.Take(1, 5, 0), 0u);
+  EXPECT_EQ(queue.Take(1, 5, 0), 1u);
+  EXPECT_EQ(queue.Take(1, 5, 0), 3u) << "left of the other's";
+  EXPECT_EQ(queue.Take(1, 5, 0), 4u);
+  EXPECT_EQ(queue.Take(1, 5, 1), std::nullopt);
+  EXPECT_EQ(queue.Take(2, 1, 0), 0u) << "a share may be empty";
+  EXPECT_EQ(queue.Take(1, 5, 1), std::nullopt) << "a thread that comes late finds nothing, though the next round has begun";
+  EXPECT_EQ(queue.Take(2, 1, 1), std::nullopt);
+  EXPECT_EQ(queue.Take(3, 0, 0), std::nullopt);
+}
+
+// Rounds without barriers between: every piece of every round once.
+TEST(PieceQueue, EveryPieceOnce) {
+  constexpr int kThreads = 4;
+  constexpr size_t kRounds = 2000;
+  const auto pool = ThreadPool::Make(kThreads).value();
+  PieceQueue queue(kThreads);
+  std::vector<std::atomic<int>> taken(kRounds * 8);
+  pool->Run([&](int thread) {
+    for (size_t round = 0; round < kRounds; ++round) {
+      while (const auto piece = queue.Take(round + 1, round % 8, thread)) ++taken[round * 8 + *piece];
+    }
+  });
+  for (size_t i = 0; i < taken.size(); ++i) ASSERT_EQ(taken[i], i % 8 < i / 8 % 8 ? 1 : 0) << i;
 }
 
 }  // namespace

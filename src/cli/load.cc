@@ -111,6 +111,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels, rope));
   FitRequest fit;
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(run, prepared.outline, limits.cores, request.shape));
+  fit.wanted.uneven_cores = limits.uneven_cores;
   fit.wanted.prefetch = tuning ? tuning->prefetch : DefaultPrefetch();
   if (tuning) fit.wanted.token_tile = tuning->token_tile;
   fit.limit_bytes = limits.memory_available_bytes;

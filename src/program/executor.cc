@@ -127,6 +127,7 @@ bool Executor::Run(const Step& step) {
   constexpr size_t kNever = std::numeric_limits<size_t>::max();
   step_ = &step;
   stop_before_ = kNever;
+  ++runs_;
   if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
   pool_.Run([this](int thread) {
     StepProfile* profile = thread == 0 ? step_->profile : nullptr;
@@ -144,6 +145,7 @@ bool Executor::Run(const Step& step) {
           begin = ready;
         }
       }
+      op_[static_cast<size_t>(thread)].op = i;
       std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
       if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;
     }
@@ -378,47 +380,61 @@ Executor::PartPanel Executor::PanelAt(const MatMulOp& op, size_t index) const {
   CHECK(false);
 }
 
+template <typename Work>
+void Executor::ForEachPiece(const RowRange& rows, size_t panels, size_t most, int thread, const Work& work) {
+  if (!uneven_cores_) {
+    // Where no core is slower, each has its own share: single tokens wait for weights, which come fastest in one stream. Dealt out, small
+    // models decode 8 to 23 % slower, and prompts gain nothing.
+    const auto [begin, end] = Share(panels, thread, pool_.size());
+    for (size_t p = begin; p < end; p += most) work(p, std::min(end, p + most));
+    return;
+  }
+  // Four pieces a thread even of a small matrix, so that no thread waits long for another.
+  const size_t size = std::clamp<size_t>(panels / (4 * static_cast<size_t>(pool_.size())), 1, most);
+  const size_t count = (panels + size - 1) / size;
+  const uint64_t round = (runs_ * program_.ops.size() + op_[static_cast<size_t>(thread)].op) * tiles_max_ + rows.begin / token_tile_;
+  while (const auto piece = pieces_.Take(round, count, thread)) work(*piece * size, std::min(panels, (*piece + 1) * size));
+}
+
 void Executor::Execute(const MatMulOp& op, int thread) {
   size_t panels = 0;
   for (const MatMulPart& part : op.parts) panels += PanelCount(program_.weights[part.weight].rows);
-  const auto [begin, end] = Share(panels, thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  for (size_t tile = 0; tile < rows; tile += token_tile_) {
-    const RowRange range = {op.in, tile, std::min(rows, tile + token_tile_)};
-    for (size_t p = begin; p < end; p += kTilePanels) {
+  for (size_t row = 0; row < rows; row += token_tile_) {
+    const RowRange range = {op.in, row, std::min(rows, row + token_tile_)};
+    ForEachPiece(range, panels, kTilePanels, thread, [&](size_t begin, size_t end) {
       PartPanel wanted[kTilePanels];
-      const size_t n = std::min(kTilePanels, end - p);
-      for (size_t i = 0; i < n; ++i) wanted[i] = PanelAt(op, p + i);
-      const float* products = Multiply({wanted, n}, range, thread);
-      for (size_t i = 0; i < n; ++i)
-        StoreTile(*wanted[i].part, wanted[i].panel, tile, range.size(), products + i * range.size() * kPanelRows);
-    }
+      for (size_t p = begin; p < end; ++p) wanted[p - begin] = PanelAt(op, p);
+      const float* products = Multiply({wanted, end - begin}, range, thread);
+      for (size_t i = 0; i < end - begin; ++i) {
+        StoreTile(*wanted[i].part, wanted[i].panel, row, range.size(), products + i * range.size() * kPanelRows);
+      }
+    });
   }
 }
 
 void Executor::Execute(const GatedMatMulOp& op, int thread) {
   const size_t width = program_.weights[op.gate.weight].rows;
-  const auto [begin, end] = Share(PanelCount(width), thread, pool_.size());
   const size_t rows = RowCount(op.in);
-  for (size_t tile = 0; tile < rows; tile += token_tile_) {
-    const RowRange range = {op.in, tile, std::min(rows, tile + token_tile_)};
-    constexpr size_t kPairs = kTilePanels / 2;
-    for (size_t p = begin; p < end; p += kPairs) {
-      const size_t n = std::min(kPairs, end - p);
+  constexpr size_t kPairs = kTilePanels / 2;
+  for (size_t row = 0; row < rows; row += token_tile_) {
+    const RowRange range = {op.in, row, std::min(rows, row + token_tile_)};
+    ForEachPiece(range, PanelCount(width), kPairs, thread, [&](size_t begin, size_t end) {
+      const size_t n = end - begin;
       PartPanel wanted[2 * kPairs];
       for (size_t i = 0; i < n; ++i) {
-        wanted[i] = {&op.gate, p + i};
-        wanted[n + i] = {&op.up, p + i};
+        wanted[i] = {&op.gate, begin + i};
+        wanted[n + i] = {&op.up, begin + i};
       }
       float* gate = Multiply({wanted, 2 * n}, range, thread);
       const size_t floats = range.size() * kPanelRows;
       kernels_.swiglu(gate, gate + n * floats, n * floats, gate);
       for (size_t i = 0; i < n; ++i) {
-        const size_t first = (p + i) * kPanelRows;
+        const size_t first = (begin + i) * kPanelRows;
         const size_t count = std::min(kPanelRows, width - first);
-        for (size_t c = 0; c < range.size(); ++c) CopyRow(gate + i * floats + c * kPanelRows, count, FloatRow(op.out, tile + c) + first);
+        for (size_t c = 0; c < range.size(); ++c) CopyRow(gate + i * floats + c * kPanelRows, count, FloatRow(op.out, row + c) + first);
       }
-    }
+    });
   }
 }
 

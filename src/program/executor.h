@@ -74,6 +74,10 @@ class Executor {
         pool_(pool),
         token_tile_(setup.options.token_tile),
         prefetch_(setup.options.prefetch),
+        uneven_cores_(setup.options.uneven_cores),
+        tiles_max_((setup.options.step_tokens + token_tile_ - 1) / token_tile_),
+        pieces_(setup.options.threads),
+        op_(static_cast<size_t>(setup.options.threads)),
         kv_(setup.options.kv_type, setup.program.kv_layers) {}
 
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
@@ -107,6 +111,9 @@ class Executor {
   void AddBias(const MatMulPart& part, size_t panel, size_t n, float* tile) const;
   void StoreTile(const MatMulPart& part, size_t panel, size_t first_row, size_t n, const float* tile) const;
 
+  // Calls work(begin, end) for pieces of at most `most` panels until all `panels` of the thread's operation are taken for these rows.
+  template <typename Work>
+  void ForEachPiece(const RowRange& rows, size_t panels, size_t most, int thread, const Work& work);
   void Execute(const EmbedOp& op, int thread);
   void Execute(const RmsNormOp& op, int thread);
   void Execute(const RopeAnglesOp& op, int thread);
@@ -130,6 +137,14 @@ class Executor {
   ThreadPool& pool_;
   const size_t token_tile_;
   const size_t prefetch_;
+  const bool uneven_cores_;
+  const size_t tiles_max_;  // tiles of tokens in a step
+  PieceQueue pieces_;
+  uint64_t runs_ = 0;
+  struct alignas(64) Place {
+    size_t op = 0;
+  };
+  std::vector<Place> op_;  // that each thread is at
   const KvLayout kv_;
   Arena arena_;
   std::vector<std::byte*> buffers_;

@@ -29,9 +29,12 @@ Program PlainProgram(const testing::TinyModel& tiny) {
   return Lower(config, file.directory).value();
 }
 
+constexpr PlanOptions kOptions = {kTokens, KvType::kF32, kTokens, kTokens, 2};
+
 // Logits of a fixed text, with the program changed by `change` before it runs.
 template <typename Change>
-std::vector<float> Logits(const testing::TinyModel& tiny, Change change, const KernelSet& kernels = *RunnableKernels().front()) {
+std::vector<float> Logits(const testing::TinyModel& tiny, Change change, const KernelSet& kernels = *RunnableKernels().front(),
+                          const PlanOptions& options = kOptions) {
   const testing::TemporaryFolder folder;
   testing::BuildTinyModel(tiny).Write(folder.Path("m.gguf"));
   const auto files = MakeFileSystem();
@@ -42,7 +45,6 @@ std::vector<float> Logits(const testing::TinyModel& tiny, Change change, const K
   const auto threads_owner = ThreadPool::Make(2).value();
   ThreadPool& pool = *threads_owner;
   const auto model = LoadModel(std::move(outline), file, {budget, pool}, nullptr).value();
-  const PlanOptions options = {kTokens, KvType::kF32, kTokens, kTokens, 2};
   KvCache cache = KvCache::Make(KvLayout(options.kv_type, model->program.kv_layers), KvBlocks(model->program, options), budget).value();
   KvSequence sequence(kTokens, /*ring=*/0, /*window=*/0);
   EXPECT_TRUE(sequence.Extend(cache, kTokens).ok());
@@ -92,6 +94,32 @@ TEST(Executor, PlainAndFusedProgramsGiveTheSameBits) {
     const auto plain = Logits(
         tiny, [&](Program* program) { *program = PlainProgram(tiny); }, kernels::kReference);
     EXPECT_EQ(plain, fused);
+  }
+}
+
+// What a machine is tuned to decides on time alone.
+TEST(Executor, TuningChangesNoBit) {
+  for (const KernelSet* kernels : RunnableKernels()) {
+    for (const testing::TinyModel& tiny : {testing::TinyModel{.biases = true}, testing::TinyModel{.matrices = DType::kQ4_K}}) {
+      const auto expected = Logits(
+          tiny, [](Program*) {}, *kernels);
+      PlanOptions options = kOptions;
+      options.uneven_cores = true;
+      EXPECT_EQ(Logits(
+                    tiny, [](Program*) {}, *kernels, options),
+                expected)
+          << kernels->name << ": pieces dealt out";
+      options.token_tile = 16;
+      EXPECT_EQ(Logits(
+                    tiny, [](Program*) {}, *kernels, options),
+                expected)
+          << kernels->name << ": pieces of two tiles";
+      options.prefetch = 4096;
+      EXPECT_EQ(Logits(
+                    tiny, [](Program*) {}, *kernels, options),
+                expected)
+          << kernels->name;
+    }
   }
 }
 

@@ -26,7 +26,8 @@ struct PlanOptions {
   size_t step_tokens = 128;  // most tokens of one step
   size_t step_outputs = 1;   // most tokens of one step whose logits are wanted
   int threads = 1;
-  // Neither changes results or the plan: only speed.
+  // None of these changes results or the plan: only speed.
+  bool uneven_cores = false;       // SystemLimits::uneven_cores
   size_t token_tile = kTokenTile;  // a multiple of 16, at most kTokenTile
   size_t prefetch = 0;             // kernels::Panel::prefetch
 };
