@@ -99,7 +99,8 @@ class Tuner {
   }
 
   // Measures all candidates in turn, round by round, so that what else the machine does meets them alike.
-  Status Measure(const Loaded& loaded, bool prompt, bool decode, std::vector<Candidate>* candidates) {
+  Status Measure(const Loaded& loaded, bool prompt, bool decode, Table* table) {
+    std::vector<Candidate>* candidates = &table->candidates;
     std::vector<std::unique_ptr<Session>> sessions;
     for (const Candidate& candidate : *candidates) {
       MemoryPlan plan = loaded.plan;
@@ -110,6 +111,9 @@ class Tuner {
     const auto speeds_of = [&](const SpeedTest& test, double Candidate::*speed) -> Status {
       std::vector<std::vector<double>> speeds(candidates->size());
       for (int round = 0; round < kRounds; ++round) {
+        if (!progress_(fmt::format("measuring {}", table->what), static_cast<uint64_t>(round), kRounds)) {
+          return Error(Code::kCancelled, "tuning was interrupted");
+        }
         for (size_t i = 0; i < sessions.size(); ++i) {
           BANTAM_ASSIGN(const double seconds, TimeRun(*sessions[i], test, clock_, Interrupted));
           speeds[i].push_back(static_cast<double>(test.tokens) / seconds);
@@ -136,9 +140,9 @@ class Tuner {
       Result<Loaded> loaded = LoadWith(set->name);
       if (!loaded.ok() && loaded.error().code() == Code::kUnavailable) continue;  // its self-test failed
       if (!loaded.ok()) return std::move(loaded).error();
-      std::vector<Candidate> one = {{set->name, loaded->plan.options, loaded->pool.get()}};
+      Table one = {table.what, {{set->name, loaded->plan.options, loaded->pool.get()}}};
       BANTAM_TRY(Measure(*loaded, /*prompt=*/true, /*decode=*/true, &one));
-      table.candidates.push_back(one[0]);
+      table.candidates.push_back(one.candidates[0]);
     }
     CHECK(!table.candidates.empty());
     tuning_.kernels = table.candidates[Choose(table.candidates)].name;
@@ -156,7 +160,7 @@ class Tuner {
       table.candidates.push_back({fmt::format("{}", threads), some, pool.get()});
       pools.push_back(std::move(pool));
     }
-    BANTAM_TRY(Measure(loaded, /*prompt=*/true, /*decode=*/true, &table.candidates));
+    BANTAM_TRY(Measure(loaded, /*prompt=*/true, /*decode=*/true, &table));
     *plan = table.candidates[Choose(table.candidates)].plan;
     tuning_.threads = plan->threads;
     tables_.push_back(std::move(table));
@@ -174,7 +178,7 @@ class Tuner {
       some.prefetch = distance;
       table.candidates.push_back({fmt::format("{}", distance), some, &pool});
     }
-    BANTAM_TRY(Measure(loaded, /*prompt=*/false, /*decode=*/true, &table.candidates));
+    BANTAM_TRY(Measure(loaded, /*prompt=*/false, /*decode=*/true, &table));
     *plan = table.candidates[Choose(table.candidates)].plan;
     tuning_.prefetch = plan->prefetch;
     tables_.push_back(std::move(table));
@@ -188,7 +192,7 @@ class Tuner {
       some.token_tile = tile;
       table.candidates.push_back({fmt::format("{}", tile), some, &pool});
     }
-    BANTAM_TRY(Measure(loaded, /*prompt=*/true, /*decode=*/false, &table.candidates));
+    BANTAM_TRY(Measure(loaded, /*prompt=*/true, /*decode=*/false, &table));
     tuning_.token_tile = table.candidates[Choose(table.candidates)].plan.token_tile;
     tables_.push_back(std::move(table));
     return Ok();
@@ -198,6 +202,7 @@ class Tuner {
   const Options& options_;
   const std::string path_;
   MonotonicClock clock_;
+  const Progress progress_ = MakeProgressLine();
   Tuning tuning_;
   std::vector<Table> tables_;
 };
