@@ -141,8 +141,9 @@ int CountCores(FileSystem& files, const std::string& root, const std::vector<int
   return std::max(1, static_cast<int>(cores.size()));
 }
 
-// Whether processors differ in what the kernel thinks they can do; files that are missing say nothing.
+// Whether processors differ in what the kernel thinks they can do (ARM), or are of two kinds (x86); files that are missing say nothing.
 bool DifferInCapacity(FileSystem& files, const std::string& root, const std::vector<int>& affinity) {
+  if (files.Exists(root + "/sys/devices/cpu_core/cpus") && files.Exists(root + "/sys/devices/cpu_atom/cpus")) return true;
   std::set<std::string> capacities;
   for (const int processor : affinity) {
     const auto capacity = files.ReadText(fmt::format("{}/sys/devices/system/cpu/cpu{}/cpu_capacity", root, processor), kSystemFileMax);

@@ -55,6 +55,10 @@ TEST_F(SystemLimitsTest, CoresOfTwoSpeeds) {
   Put("sys/devices/system/cpu/cpu2/cpu_capacity", "446\n");
   EXPECT_TRUE(Read(4).uneven_cores);
   EXPECT_FALSE(Read(2).uneven_cores) << "only those of the mask count";
+  Put("sys/devices/cpu_core/cpus", "0-1\n");
+  EXPECT_FALSE(Read(2).uneven_cores);
+  Put("sys/devices/cpu_atom/cpus", "2-3\n");
+  EXPECT_TRUE(Read(2).uneven_cores);
 }
 
 TEST_F(SystemLimitsTest, NameOfTheProcessor) {

@@ -88,12 +88,12 @@ class PieceQueue {
   explicit PieceQueue(int threads) : shares_(static_cast<size_t>(threads)) {}
 
   // The next of `count` pieces (below 2^24) of an operation for a thread, or nothing when all are taken. Every thread of an operation takes
-  // until there is nothing, with the same round; rounds grow from one operation to the next, and stay below 2^40.
+  // until there is nothing, with the same round; rounds grow from one operation to the next.
   std::optional<size_t> Take(uint64_t round, size_t count, int thread);
 
  private:
   struct alignas(64) Taken {
-    std::atomic<uint64_t> state = 0;  // round << 24 | pieces taken of this thread's share
+    std::atomic<uint64_t> state = 0;  // round modulo 2^40 << 24 | pieces taken of this thread's share
   };
   std::vector<Taken> shares_;
 };

@@ -82,6 +82,16 @@ TEST(PieceQueue, OwnShareFirstThenOthers) {
   EXPECT_EQ(queue.Take(3, 0, 0), std::nullopt);
 }
 
+TEST(PieceQueue, RoundsBeginAnew) {
+  PieceQueue queue(1);
+  uint64_t round = 1;
+  for (; round < uint64_t{1} << 43; round += (uint64_t{1} << 38) + 12345) {
+    EXPECT_EQ(queue.Take(round, 2, 0), 0u) << round;
+    EXPECT_EQ(queue.Take(round, 2, 0), 1u) << round;
+    EXPECT_EQ(queue.Take(round, 2, 0), std::nullopt) << round;
+  }
+}
+
 // Rounds without barriers between: every piece of every round once.
 TEST(PieceQueue, EveryPieceOnce) {
   constexpr int kThreads = 4;

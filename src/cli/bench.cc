@@ -101,7 +101,7 @@ class Bench {
     if (speeds.empty()) return Error(Code::kCancelled, "measuring was interrupted");
     const double median = Median(speeds);
     const auto [least, most] = std::minmax_element(speeds.begin(), speeds.end());
-    const SpeedWork work = WorkOf(session, loaded_.model->program, test, loaded_.plan.options.step_tokens);
+    const SpeedWork work = WorkOf(session, loaded_.model->program, test, loaded_.plan.options);
     const double seconds = static_cast<double>(test.tokens) / median;
     const double bytes_per_s = work.bytes / seconds;
     const double multiplies_per_s = work.multiplies / seconds;

@@ -36,7 +36,8 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
 
 void AddRunOptions(CLI::App& verb, RunOptions* options) {
   verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)")->check(WholeNumber());
-  verb.add_option("-t,--threads", options->threads, "threads (default: usable physical cores)")->check(WholeNumber());
+  verb.add_option("-t,--threads", options->threads, "threads (default: what bantam tune found, or the usable physical cores)")
+      ->check(WholeNumber());
   AddLoadOptions(verb, options);
 }
 
@@ -104,7 +105,13 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
   const std::optional<Tuning> tuning = request.run.tuned ? TuningFor(files, file, limits.cores) : std::nullopt;
   RunOptions run = request.run;
-  if (tuning && run.kernels == "auto" && ChooseKernels(tuning->kernels).ok()) run.kernels = tuning->kernels;
+  if (tuning && run.kernels == "auto") {
+    const bool runs = ChooseKernels(tuning->kernels).ok();
+    if (runs) run.kernels = tuning->kernels;
+    if (!runs)
+      Note(fmt::format("[{}: the kernel set {} cannot run here; the fastest that can is taken]\n", Printable(TuningPath(file.path)),
+                       tuning->kernels));
+  }
   if (tuning && run.threads == 0) run.threads = tuning->threads;
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(run.kernels));
   BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));

@@ -9,6 +9,7 @@
 #include "base/memory_budget.h"
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
+#include "cli/tuning.h"
 #include "cli/verbs.h"
 #include "formats/gguf.h"
 
@@ -85,7 +86,9 @@ Result<std::string> Remove(FileSystem& files, const std::string& name) {
   BANTAM_ASSIGN(const auto models, ListModels(files));
   for (const FileSystem::Entry& entry : models) {
     if (entry.name != name && entry.name != name + ".gguf") continue;
-    BANTAM_TRY(files.Remove(fmt::format("{}/{}", ModelFolder(), entry.name)));
+    const std::string path = fmt::format("{}/{}", ModelFolder(), entry.name);
+    BANTAM_TRY(files.Remove(path));
+    if (files.Exists(TuningPath(path))) BANTAM_TRY(files.Remove(TuningPath(path)));
     return fmt::format("removed {} ({})\n", Printable(entry.name), FormatBytes(entry.size_bytes));
   }
   return Error(Code::kNotFound, fmt::format("{}: no such model in {}; bantam list shows them, and files elsewhere are yours to remove",

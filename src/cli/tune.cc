@@ -22,8 +22,9 @@ namespace {
 constexpr size_t kPromptTokens = 128;
 constexpr size_t kDecodeTokensMax = 64;
 constexpr int kRounds = 5;
-// What a decoding run is to take, so that a large model is tuned within a minute.
-constexpr double kRunSeconds = 0.2;
+// What a run is to take: slow models get fewer tokens, and fewer rounds where the fewest tokens take longer.
+constexpr double kRunSeconds = 0.4;
+constexpr int kRoundsMin = 3;
 // Below this the default stays: two runs of the same differ by as much.
 constexpr double kGainMin = 1.03;
 
@@ -37,8 +38,8 @@ struct Options {
 struct Candidate {
   std::string name;
   PlanOptions plan;
-  ThreadPool* pool = nullptr;
-  double prompt = 0;  // tokens/s, medians; 0: not measured
+  ThreadPool* pool = nullptr;  // while it is measured
+  double prompt = 0;           // tokens/s, medians; 0: not measured
   double decode = 0;
 };
 
@@ -72,7 +73,7 @@ class Tuner {
     tuning_.cores = limits.cores;
     tuning_.threads = std::min(limits.cores, ThreadPool::kThreadsMax);
     BANTAM_TRY(ChooseSet());
-    BANTAM_ASSIGN(const Loaded loaded, LoadWith(tuning_.kernels));
+    BANTAM_ASSIGN(Loaded loaded, LoadWith(tuning_.kernels));
     PlanOptions plan = loaded.plan.options;
     BANTAM_TRY(ChooseThreads(loaded, &plan));
     BANTAM_ASSIGN(const auto pool, ThreadPool::Make(tuning_.threads));
@@ -98,45 +99,52 @@ class Tuner {
     return loaded;
   }
 
-  // Measures all candidates in turn, round by round, so that what else the machine does meets them alike.
-  Status Measure(const Loaded& loaded, bool prompt, bool decode, Table* table) {
-    std::vector<Candidate>* candidates = &table->candidates;
-    std::vector<std::unique_ptr<Session>> sessions;
-    for (const Candidate& candidate : *candidates) {
-      MemoryPlan plan = loaded.plan;
-      plan.options = candidate.plan;
-      BANTAM_ASSIGN(auto session, Session::Make(*loaded.model, plan, {*loaded.budget, *candidate.pool}));
-      sessions.push_back(std::move(session));
-    }
-    const auto speeds_of = [&](const SpeedTest& test, double Candidate::*speed) -> Status {
-      std::vector<std::vector<double>> speeds(candidates->size());
-      for (int round = 0; round < kRounds; ++round) {
-        if (!progress_(fmt::format("measuring {}", table->what), static_cast<uint64_t>(round), kRounds)) {
+  // Measures all candidates in turn, round by round, so that what else the machine does meets them alike. Each run has a session of its
+  // own, for the memory is planned for one.
+  Status Measure(Loaded& loaded, bool prompt, bool decode, Table* table) {
+    loaded.session.reset();
+    if (prompt) BANTAM_TRY(MeasureKind(loaded, /*prompt=*/true, &Candidate::prompt, table));
+    return decode ? MeasureKind(loaded, /*prompt=*/false, &Candidate::decode, table) : Ok();
+  }
+
+  // Seconds of a run of some tokens with a candidate.
+  Result<double> Time(const Loaded& loaded, const Candidate& candidate, bool prompt, size_t tokens) {
+    MemoryPlan plan = loaded.plan;
+    plan.options = candidate.plan;
+    BANTAM_ASSIGN(const auto session, Session::Make(*loaded.model, plan, {*loaded.budget, *candidate.pool}));
+    // The first run touches pages for the first time.
+    BANTAM_TRY(TimeRun(*session, {.prompt = prompt, .tokens = prompt ? kernels::kTileColumns : 1}, clock_, Interrupted));
+    return TimeRun(*session, {.prompt = prompt, .tokens = tokens}, clock_, Interrupted);
+  }
+
+  Status MeasureKind(const Loaded& loaded, bool prompt, double Candidate::*speed, Table* table) {
+    const size_t trial = prompt ? kernels::kTileColumns : 2;
+    BANTAM_ASSIGN(const double seconds, Time(loaded, table->candidates[0], prompt, trial));
+    const double fitting = kRunSeconds * static_cast<double>(trial) / seconds;
+    const double most = static_cast<double>(prompt ? kPromptTokens : kDecodeTokensMax);
+    size_t tokens = static_cast<size_t>(std::clamp(fitting, static_cast<double>(trial), most));
+    if (prompt) tokens = tokens / kernels::kTileColumns * kernels::kTileColumns;
+    const int rounds = fitting < static_cast<double>(trial) ? kRoundsMin : kRounds;
+    std::vector<std::vector<double>> speeds(table->candidates.size());
+    for (int round = 0; round < rounds; ++round) {
+      for (size_t i = 0; i < speeds.size(); ++i) {
+        if (!progress_(fmt::format("measuring {}", table->what), static_cast<uint64_t>(round), static_cast<uint64_t>(rounds))) {
           return Error(Code::kCancelled, "tuning was interrupted");
         }
-        for (size_t i = 0; i < sessions.size(); ++i) {
-          BANTAM_ASSIGN(const double seconds, TimeRun(*sessions[i], test, clock_, Interrupted));
-          speeds[i].push_back(static_cast<double>(test.tokens) / seconds);
-        }
+        BANTAM_ASSIGN(const double run, Time(loaded, table->candidates[i], prompt, tokens));
+        speeds[i].push_back(static_cast<double>(tokens) / run);
       }
-      for (size_t i = 0; i < sessions.size(); ++i) (*candidates)[i].*speed = Median(speeds[i]);
-      return Ok();
-    };
-    if (prompt) BANTAM_TRY(speeds_of({.prompt = true, .tokens = kPromptTokens}, &Candidate::prompt));
-    if (!decode) return Ok();
-    constexpr size_t kTrialTokens = 4;
-    BANTAM_ASSIGN(const double seconds, TimeRun(*sessions[0], {.prompt = false, .tokens = kTrialTokens}, clock_, Interrupted));
-    const double tokens = kRunSeconds * kTrialTokens / seconds;
-    return speeds_of({.prompt = false, .tokens = static_cast<size_t>(std::clamp(tokens, 2.0, double{kDecodeTokensMax}))},
-                     &Candidate::decode);
+    }
+    for (size_t i = 0; i < speeds.size(); ++i) table->candidates[i].*speed = Median(speeds[i]);
+    return Ok();
   }
 
   Status ChooseSet() {
     Table table = {"kernels", {}};
     const std::vector<const KernelSet*> sets = RunnableKernels();
     for (const KernelSet* set : sets) {
-      // The reference is there to be right, not fast.
-      if (sets.size() > 1 && set == sets.back()) continue;
+      // The reference, which comes last, is there to be right, not fast.
+      if (set == sets.back() && !table.candidates.empty()) continue;
       Result<Loaded> loaded = LoadWith(set->name);
       if (!loaded.ok() && loaded.error().code() == Code::kUnavailable) continue;  // its self-test failed
       if (!loaded.ok()) return std::move(loaded).error();
@@ -150,7 +158,7 @@ class Tuner {
     return Ok();
   }
 
-  Status ChooseThreads(const Loaded& loaded, PlanOptions* plan) {
+  Status ChooseThreads(Loaded& loaded, PlanOptions* plan) {
     Table table = {"threads", {}};
     std::vector<std::unique_ptr<ThreadPool>> pools;
     for (int threads = tuning_.threads; threads >= 1; threads /= 2) {
@@ -167,7 +175,7 @@ class Tuner {
     return Ok();
   }
 
-  Status ChoosePrefetch(const Loaded& loaded, ThreadPool& pool, PlanOptions* plan) {
+  Status ChoosePrefetch(Loaded& loaded, ThreadPool& pool, PlanOptions* plan) {
     Table table = {"prefetch", {}};
     std::vector<size_t> distances = {plan->prefetch};
     for (const size_t distance : {0, 1024, 2048, 4096, 8192, 16384}) {
@@ -185,8 +193,8 @@ class Tuner {
     return Ok();
   }
 
-  Status ChooseTile(const Loaded& loaded, ThreadPool& pool, const PlanOptions& plan) {
-    Table table = {"token tile", {}};
+  Status ChooseTile(Loaded& loaded, ThreadPool& pool, const PlanOptions& plan) {
+    Table table = {"token_tile", {}};
     for (const size_t tile : {kTokenTile, kTokenTile / 2, kTokenTile / 4}) {
       PlanOptions some = plan;
       some.token_tile = tile;
@@ -237,10 +245,12 @@ Json ToJson(const std::vector<Table>& tables, const std::string& path) {
 
 Result<std::string> Tune(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
+  // Whether it can be kept is known before a minute is spent.
+  BANTAM_ASSIGN(const auto writer, files.Create(TuningPath(path)));
   DeferInterrupts();
   Tuner tuner(files, options, path);
   BANTAM_ASSIGN(const Tuning tuning, tuner.Run());
-  BANTAM_TRY(WriteTuning(files, path, tuning));
+  BANTAM_TRY(WriteTuning(*writer, tuning));
   return options.json ? DumpJson(ToJson(tuner.tables(), path), /*indent=*/2) + "\n" : ToText(tuner.tables(), tuning, path);
 }
 
@@ -250,7 +260,7 @@ void AddTuneVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand(
       "tune",
-      "measure in under a minute which kernels, threads, prefetch distance and tile are fastest here, and keep that beside the model");
+      "measure in about a minute which kernels, threads, prefetch distance and tile are fastest here, and keep that beside the model");
   verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder")->required();
   verb->add_option("--memory", options->run.memory, "hard limit for the whole process, such as 512M; auto: what is available")
       ->capture_default_str();

@@ -58,7 +58,7 @@ Result<Tuning> Parse(std::string_view text) {
 
 std::string TuningPath(const std::string& model_path) { return model_path + ".tune.json"; }
 
-Status WriteTuning(FileSystem& files, const std::string& model_path, const Tuning& tuning) {
+Status WriteTuning(FileWriter& writer, const Tuning& tuning) {
   const Json json = {{"format", kFormat},
                      {"processor", tuning.processor},
                      {"cores", tuning.cores},
@@ -68,9 +68,8 @@ Status WriteTuning(FileSystem& files, const std::string& model_path, const Tunin
                      {"prefetch_bytes", tuning.prefetch},
                      {"token_tile", tuning.token_tile}};
   const std::string text = DumpJson(json, /*indent=*/2) + "\n";
-  BANTAM_ASSIGN(const auto writer, files.Create(TuningPath(model_path)));
-  BANTAM_TRY(writer->Append(std::as_bytes(std::span(text))));
-  return writer->Commit();
+  BANTAM_TRY(writer.Append(std::as_bytes(std::span(text))));
+  return writer.Commit();
 }
 
 Result<std::optional<Tuning>> ReadTuning(FileSystem& files, const std::string& model_path) {

@@ -26,8 +26,8 @@ inline constexpr size_t kPrefetchMax = 65536;
 
 std::string TuningPath(const std::string& model_path);
 
-// Errors: those of the file system; the remedy for a folder that cannot be written.
-Status WriteTuning(FileSystem& files, const std::string& model_path, const Tuning& tuning);
+// To what files.Create(TuningPath(...)) opened.
+Status WriteTuning(FileWriter& writer, const Tuning& tuning);
 
 // What is kept beside the model; nothing when there is no file. Corrupt, naming file and member, when it is not what WriteTuning writes.
 Result<std::optional<Tuning>> ReadTuning(FileSystem& files, const std::string& model_path);

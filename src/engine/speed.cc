@@ -40,13 +40,15 @@ Result<double> TimeRun(Session& session, const SpeedTest& test, const Clock& clo
   return static_cast<double>(std::max<int64_t>(1, elapsed_ns)) * 1e-9;
 }
 
-SpeedWork WorkOf(const Session& session, const Program& program, const SpeedTest& test, size_t step_tokens) {
+SpeedWork WorkOf(const Session& session, const Program& program, const SpeedTest& test, const PlanOptions& options) {
+  const size_t step_tokens = options.step_tokens;
   const Multiplies multiplies = CountMultiplies(program);
   const size_t steps = test.prompt ? (test.tokens + step_tokens - 1) / step_tokens : test.tokens;
   SpeedWork work;
   work.multiplies = static_cast<double>(multiplies.per_token * test.tokens + multiplies.per_output * steps);
   // Of experts, those of one token: with more tokens it is at least so much.
-  const size_t passes = test.prompt ? steps * ((std::min(step_tokens, test.tokens) + kTokenTile - 1) / kTokenTile) : test.tokens;
+  const size_t passes =
+      test.prompt ? steps * ((std::min(step_tokens, test.tokens) + options.token_tile - 1) / options.token_tile) : test.tokens;
   work.bytes = static_cast<double>(DecodeReadBytes(program) * passes);
   for (size_t i = 0; i < test.tokens; ++i) work.bytes += static_cast<double>(session.KvReadBytes(test.depth + i + 1));
   return work;

@@ -32,7 +32,7 @@ struct SpeedWork {
   double bytes = 0;       // weights (once per step) and KV read
   double multiplies = 0;  // by weights
 };
-SpeedWork WorkOf(const Session& session, const Program& program, const SpeedTest& test, size_t step_tokens);
+SpeedWork WorkOf(const Session& session, const Program& program, const SpeedTest& test, const PlanOptions& options);
 
 // Time per kind of operation, and of waiting for other threads, longest first.
 struct OperationTime {

@@ -48,14 +48,14 @@ TEST_F(SpeedTestTest, WorkByHand) {
   const Program& program = model_->program;
   const Multiplies each = CountMultiplies(program);
   const double kv = static_cast<double>(session_->KvReadBytes(1));
-  const SpeedWork prompt = WorkOf(*session_, program, {.prompt = true, .tokens = 40, .depth = 0}, 16);
+  const SpeedWork prompt = WorkOf(*session_, program, {.prompt = true, .tokens = 40, .depth = 0}, {.step_tokens = 16});
   EXPECT_DOUBLE_EQ(prompt.multiplies, static_cast<double>(40 * each.per_token + 3 * each.per_output));
   EXPECT_DOUBLE_EQ(prompt.bytes, static_cast<double>(3 * DecodeReadBytes(program)) + kv * 40 * 41 / 2);
   // Steps as long as the tile read the weights once each.
-  const SpeedWork steps = WorkOf(*session_, program, {.prompt = true, .tokens = 4 * kTokenTile, .depth = 0}, kTokenTile);
+  const SpeedWork steps = WorkOf(*session_, program, {.prompt = true, .tokens = 4 * kTokenTile, .depth = 0}, {.step_tokens = kTokenTile});
   const auto tokens = static_cast<double>(4 * kTokenTile);
   EXPECT_DOUBLE_EQ(steps.bytes, static_cast<double>(4 * DecodeReadBytes(program)) + kv * tokens * (tokens + 1) / 2);
-  const SpeedWork decode = WorkOf(*session_, program, {.prompt = false, .tokens = 2, .depth = 10}, 16);
+  const SpeedWork decode = WorkOf(*session_, program, {.prompt = false, .tokens = 2, .depth = 10}, {.step_tokens = 16});
   EXPECT_DOUBLE_EQ(decode.bytes, static_cast<double>(2 * DecodeReadBytes(program)) + kv * (11 + 12));
 }
 

@@ -1,4 +1,4 @@
-// Tiles: 16 columns of activations side by side, multiplied with up to four panels at once.
+// Tiles: 16 columns of activations side by side, multiplied with up to six panels at once.
 #pragma once
 
 #include <cstddef>

@@ -389,6 +389,7 @@ void Executor::ForEachPiece(const RowRange& rows, size_t panels, size_t most, in
     for (size_t p = begin; p < end; p += most) work(p, std::min(end, p + most));
     return;
   }
+  CHECK(rows.begin / token_tile_ < tiles_max_);
   // Four pieces a thread even of a small matrix, so that no thread waits long for another.
   const size_t size = std::clamp<size_t>(panels / (4 * static_cast<size_t>(pool_.size())), 1, most);
   const size_t count = (panels + size - 1) / size;

@@ -1,5 +1,5 @@
 // AVX-512 with VNNI: one register holds four columns of 16 rows, so that one broadcast of four activations feeds all rows
-// and no sum ever crosses lanes. Weights are expanded once per call and used for up to 16 columns of activations.
+// and no sum ever crosses lanes. Up to 8 columns by pointers take weights as they lie, expanded in registers; tiles take them unpacked.
 #include "kernels/avx512/avx512.h"
 
 #include <immintrin.h>

@@ -7,8 +7,7 @@ namespace bantam::kernels {
 namespace {
 
 struct Widening : RunForTiles<Widening> {
-  // Two products of at most 128 * 127 fit into 16
-  // bits.
+  // Two products of at most 128 * 127 fit into 16 bits.
   static int32x4_t Run(int32x4_t sums, const int8x16_t w[4], int8x16_t q) {
     const int32x4_t words = vreinterpretq_s32_s8(q);
     const int8x16_t x[4] = {vreinterpretq_s8_s32(vdupq_laneq_s32(words, 0)), vreinterpretq_s8_s32(vdupq_laneq_s32(words, 1)),
