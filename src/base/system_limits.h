@@ -17,7 +17,7 @@ struct SystemLimits {
   int affinity_processors = 1;                    // in the affinity mask
   int processors = 1;                             // usable at once: affinity mask and CPU quota, at least 1
   int cores = 1;                                  // physical cores among them: threads beyond that share arithmetic units
-  bool uneven_cores = false;                      // some of the mask's processors are slower than others (big.LITTLE)
+  bool uneven_cores = false;                      // the mask's processors differ in capacity (big.LITTLE), or the machine's in kind (x86)
 };
 
 // Reads ROOT/proc/meminfo, ROOT/proc/self/cgroup, the control-group files (v1 and v2) below ROOT/sys/fs/cgroup, and which processors are

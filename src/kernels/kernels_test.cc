@@ -229,6 +229,10 @@ TEST_P(Sets, SelfTestSeesAWrongKernel) {
     KernelSet wrong = *GetParam();
     wrong.product[kind] = [](const kernels::Panel&, const void* const*, size_t n, float* out) { std::fill_n(out, n * kRows, 0.25f); };
     EXPECT_EQ(SelfTest(wrong).error().code(), Code::kInternal) << kind;
+    wrong = *GetParam();
+    if (wrong.tiles[kind].chunk_blocks == 0) continue;
+    wrong.tiles[kind].multiply = [](const kernels::TileProduct&) {};
+    EXPECT_EQ(SelfTest(wrong).error().code(), Code::kInternal) << "tiles of " << kind;
   }
   KernelSet wrong = *GetParam();
   wrong.swiglu = [](const float*, const float* up, size_t n, float* out) { std::copy_n(up, n, out); };

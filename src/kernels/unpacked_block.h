@@ -1,4 +1,4 @@
-// 32 columns of a panel as products of tiles take them in the x86 sets, and what those take of the tile.
+// 32 columns of a panel as the sets' products of tiles take them, and what those take of the tile besides its bytes.
 #pragma once
 
 #include "kernels/kernel_types.h"
@@ -7,7 +7,7 @@ namespace bantam::kernels {
 namespace {
 
 struct alignas(64) UnpackedBlock {
-  uint8_t w[8][64];    // bytes: w[g] is columns 4 g to 4 g + 3 of 16 rows
+  uint8_t w[8][64];    // bytes: w[g] is columns 4 g to 4 g + 3 of 16 rows, where the set arranges them no other way
   float scale[2][16];  // of the block, or of its halves
   float minimum[2][16];
 };
