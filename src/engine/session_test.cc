@@ -137,6 +137,36 @@ TEST_F(SessionTest, TruncatingAndReadingAgainGivesTheSameLogits) {
   EXPECT_EQ(Logits(), expected);
 }
 
+// Three heads of keys and values cannot be shared evenly: threads take segments of the context. A prompt, and decoding on any number of
+// threads, give the same bits.
+TEST_F(SessionTest, SegmentsOfAContextGiveTheSameBitsOnAnyNumberOfThreads) {
+  const testing::TinyModel tiny = {.layers = 2, .width = 192, .heads = 6, .kv_heads = 3, .feed_forward = 64, .context = 2048};
+  const std::vector<uint32_t> tokens = Tokens(1300);
+  for (const size_t window : {size_t{0}, size_t{600}}) {
+    std::vector<float> expected;
+    for (const int threads : {1, 2, 4}) {
+      const auto pool = ThreadPool::Make(threads).value();
+      session_.reset();
+      model_.reset();
+      Load(tiny, /*context=*/2048, /*step_tokens=*/64, /*all_outputs=*/false, window);
+      PlanOptions options = plan_.options;
+      options.threads = threads;
+      const MemoryPlan plan = PlanMemory(model_->program, options, {});
+      session_ = Session::Make(*model_, plan, {budget_, *pool}).value();
+      EXPECT_EQ(budget_.used_bytes(), plan.weights_bytes + plan.kv_bytes + plan.activations_bytes);
+      if (expected.empty()) {
+        ASSERT_TRUE(session_->Append(tokens).ok());
+        expected = Logits();
+        session_->Truncate(0);
+      }
+      ASSERT_TRUE(session_->Append(std::span(tokens).first(1290)).ok());
+      for (size_t t = 1290; t < tokens.size(); ++t) ASSERT_TRUE(session_->Append(std::span(tokens).subspan(t, 1)).ok());
+      EXPECT_EQ(Logits(), expected) << threads << " threads, window " << window;
+      session_.reset();
+    }
+  }
+}
+
 TEST_F(SessionTest, LogitsOfEveryToken) {
   Load({}, 100, /*step_tokens=*/8, /*all_outputs=*/true);
   std::vector<float> all;

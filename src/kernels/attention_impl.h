@@ -24,21 +24,18 @@ struct Query {
   float* sums;  // [head_dim]
   float* largest;
   float* total;
-  float* out;
   size_t first;  // of the visible tokens
   size_t end;
   size_t from;  // the same within the chunk
   size_t to;
 };
-inline Query QueryAt(const Attention& a, size_t row) {
-  float* state = a.scratch + row * (a.head_dim + 2);
-  const size_t at = row / a.group * a.row_stride + row % a.group * a.head_dim;
+inline Query QueryAt(const Attention& a, size_t row, float* states) {
+  float* state = states + row * AttentionStateFloats(a.head_dim);
   const size_t end = a.n_context + row / a.group;
-  return {a.query + at,
+  return {a.query + row / a.group * a.row_stride + row % a.group * a.head_dim,
           state,
           state + a.head_dim,
           state + a.head_dim + 1,
-          a.out + at,
           a.window == 0 || end < a.window ? 0 : end - a.window,
           end,
           0,
@@ -204,7 +201,7 @@ void AttendChunk(const Attention& a, Query* queries, const Chunk& chunk) {
 
 // Tiles of queries over one chunk, which stays in the cache nearest.
 template <typename V, typename Kv>
-void AttendTiles(const Attention& a, size_t chunk_begin, const Chunk& chunk) {
+void AttendTiles(const Attention& a, float* states, size_t chunk_begin, const Chunk& chunk) {
   static_assert(V::kQueries == 4);
   const size_t rows = a.tokens * a.group;
   for (size_t row = 0; row < rows; row += V::kQueries) {
@@ -212,7 +209,7 @@ void AttendTiles(const Attention& a, size_t chunk_begin, const Chunk& chunk) {
     Query queries[V::kQueries];
     bool any = false;
     for (size_t q = 0; q < n; ++q) {
-      Query& query = queries[q] = QueryAt(a, row + q);
+      Query& query = queries[q] = QueryAt(a, row + q, states);
       const size_t from = query.first > chunk_begin ? query.first - chunk_begin : 0;
       const size_t to = query.end < chunk_begin ? 0 : query.end - chunk_begin < kChunkTokens ? query.end - chunk_begin : kChunkTokens;
       query.from = from < to ? from : 0;
@@ -229,32 +226,32 @@ void AttendTiles(const Attention& a, size_t chunk_begin, const Chunk& chunk) {
 
 // Softmax with a running maximum (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
 template <typename V, typename Kv>
-void Attend(const Attention& a) {
+void Attend(const Attention& a, size_t segment, float* states) {
+  static_assert(kSegmentTokens % kChunkTokens == 0);
   const size_t rows = a.tokens * a.group;
   for (size_t row = 0; row < rows; ++row) {
-    const Query query = QueryAt(a, row);
+    const Query query = QueryAt(a, row, states);
     for (size_t d = 0; d < a.head_dim; ++d) query.sums[d] = 0;
     *query.largest = -__builtin_huge_valf();
     *query.total = 0;
   }
-  const size_t first = QueryAt(a, 0).first;
-  const size_t end = a.n_context + a.tokens - 1;
-  for (size_t begin = first / kChunkTokens * kChunkTokens; begin < end; begin += kChunkTokens) {
+  const size_t first = QueryAt(a, 0, states).first;
+  const size_t context_end = a.n_context + a.tokens - 1;
+  const size_t segment_begin = segment * kSegmentTokens;
+  const size_t end = context_end < segment_begin + kSegmentTokens ? context_end : segment_begin + kSegmentTokens;
+  for (size_t begin = first > segment_begin ? first / kChunkTokens * kChunkTokens : segment_begin; begin < end; begin += kChunkTokens) {
     Chunk chunk = {{},
                    {},
                    first > begin ? (first - begin) / kKvTokens : 0,
                    end - begin < kChunkTokens ? (end - begin + kKvTokens - 1) / kKvTokens : kChunkBlocks};
     for (size_t b = chunk.begin; b < chunk.end; ++b) {
       const size_t block = begin / kKvTokens + b;
-      const size_t ahead = (block + kChunkBlocks) * kKvTokens < end ? block + kChunkBlocks : block;
+      // Into the next segment too, which most often comes next.
+      const size_t ahead = (block + kChunkBlocks) * kKvTokens < context_end ? block + kChunkBlocks : block;
       chunk.keys[b] = a.kv_base + a.blocks[block] * a.block_bytes + a.head_offset;
       chunk.ahead[b] = a.kv_base + a.blocks[ahead] * a.block_bytes + a.head_offset;
     }
-    AttendTiles<V, Kv>(a, begin, chunk);
-  }
-  for (size_t row = 0; row < rows; ++row) {
-    const Query query = QueryAt(a, row);
-    for (size_t d = 0; d < a.head_dim; ++d) query.out[d] = query.sums[d] / *query.total;
+    AttendTiles<V, Kv>(a, states, begin, chunk);
   }
 }
 

@@ -88,17 +88,20 @@ struct Attention {
   size_t head_dim;
   size_t group;
   size_t tokens;      // 1..kAttentionTokens
-  size_t row_stride;  // of query and out
+  size_t row_stride;  // of the query
   size_t window;      // 0: all tokens. Of blocks in front of it nothing is read
   size_t n_context;   // end of what the first token sees, at least 1
   float scale;        // of the scores, usually 1 / sqrt(head_dim)
-  float* scratch;     // AttentionScratchFloats(head_dim, group)
-  float* out;         // as query
 };
-using AttentionFunction = void (*)(const Attention& attention);
 
-// The running sums of every query, and its maximum and total.
-inline constexpr size_t AttentionScratchFloats(size_t head_dim, size_t group) { return kAttentionTokens * group * (head_dim + 2); }
+// A context is attended to in segments that begin at multiples of this, which are merged in their order: different threads may take
+// different segments, and the bits are the same.
+inline constexpr size_t kSegmentTokens = 512;
+
+// What one segment gives for each of [tokens * group] queries, AttentionStateFloats(head_dim) apart: sums [head_dim] of values times
+// exp(score - largest), largest, and the total of those factors. A query that sees nothing of the segment has a total of 0.
+inline constexpr size_t AttentionStateFloats(size_t head_dim) { return head_dim + 2; }
+using AttentionFunction = void (*)(const Attention& attention, size_t segment, float* states);
 
 // A checksum of `bytes` bytes, read as fast as the set can: measures the memory, not the arithmetic.
 using ReadFunction = uint64_t (*)(const uint8_t* data, size_t bytes);

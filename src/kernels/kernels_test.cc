@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/attention.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tiles.h"
 #include "tensor/dtype.h"
@@ -354,22 +355,21 @@ class AttentionCase {
 
   // Of `tokens` tokens from `from` on: out as they lie, and a guard behind.
   std::vector<float> Run(const KernelSet& set, size_t from, size_t tokens) {
-    std::vector<float> scratch(kernels::AttentionScratchFloats(case_.head_dim, case_.group));
+    const kernels::Attention attention = {.query = query_.data() + from * RowStride(),
+                                          .kv_base = kv_.data(),
+                                          .blocks = order_.data(),
+                                          .block_bytes = block_bytes_,
+                                          .head_offset = kOffset,
+                                          .head_dim = case_.head_dim,
+                                          .group = case_.group,
+                                          .tokens = tokens,
+                                          .row_stride = RowStride(),
+                                          .window = case_.window,
+                                          .n_context = case_.n_context + from,
+                                          .scale = case_.scale};
+    std::vector<float> scratch(2 * AttentionStatesFloats(tokens * case_.group, case_.head_dim));
     std::vector<float> out(tokens * RowStride() + 1, 42.0f);
-    set.attention[type_]({.query = query_.data() + from * RowStride(),
-                          .kv_base = kv_.data(),
-                          .blocks = order_.data(),
-                          .block_bytes = block_bytes_,
-                          .head_offset = kOffset,
-                          .head_dim = case_.head_dim,
-                          .group = case_.group,
-                          .tokens = tokens,
-                          .row_stride = RowStride(),
-                          .window = case_.window,
-                          .n_context = case_.n_context + from,
-                          .scale = case_.scale,
-                          .scratch = scratch.data(),
-                          .out = out.data()});
+    AttendAll(set.attention[type_], attention, scratch.data(), out.data());
     return out;
   }
 
@@ -465,7 +465,10 @@ constexpr KvCase kKvCases[] = {{8, 2, 1},
                                {16, 4, 30, 8, 8, kSmall},
                                {64, 1, 64, 64, 2, kSmall},
                                {128, 2, 500, 200, 8, kSmall},
-                               {33, 1, 129, 65, 3, kSmall}};
+                               {33, 1, 129, 65, 3, kSmall},
+                               {32, 3, 512, 0, 2, kSmall},
+                               {16, 3, 1500, 0, 8, kSmall},
+                               {24, 2, 1022, 509, 8, kSmall}};
 
 TEST_P(Sets, AttentionMatchesDouble) {
   for (size_t type = 0; type < kernels::kKvTypes; ++type) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/attention.h"
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tiles.h"
@@ -193,27 +194,24 @@ Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
     }
   }
   const std::vector<float> query = RandomFloats(rng, kTokens * kGroup * kHeadDim);
-  std::vector<float> scratch(kernels::AttentionScratchFloats(kHeadDim, kGroup));
+  std::vector<float> scratch(2 * AttentionStatesFloats(kTokens * kGroup, kHeadDim));
   std::vector<float> got(kTokens * kGroup * kHeadDim);
   std::vector<float> expected(kTokens * kGroup * kHeadDim);
   const uint32_t blocks[2] = {1, 0};
-  kernels::Attention attention = {.query = query.data(),
-                                  .kv_base = kv.data(),
-                                  .blocks = blocks,
-                                  .block_bytes = block_bytes,
-                                  .head_offset = 0,
-                                  .head_dim = kHeadDim,
-                                  .group = kGroup,
-                                  .tokens = kTokens,
-                                  .row_stride = kGroup * kHeadDim,
-                                  .window = 24,
-                                  .n_context = 27,
-                                  .scale = 0.3f,
-                                  .scratch = scratch.data(),
-                                  .out = got.data()};
-  set.attention[kv_type](attention);
-  attention.out = expected.data();
-  kReference.attention[kv_type](attention);
+  const kernels::Attention attention = {.query = query.data(),
+                                        .kv_base = kv.data(),
+                                        .blocks = blocks,
+                                        .block_bytes = block_bytes,
+                                        .head_offset = 0,
+                                        .head_dim = kHeadDim,
+                                        .group = kGroup,
+                                        .tokens = kTokens,
+                                        .row_stride = kGroup * kHeadDim,
+                                        .window = 24,
+                                        .n_context = 27,
+                                        .scale = 0.3f};
+  AttendAll(set.attention[kv_type], attention, scratch.data(), got.data());
+  AttendAll(kReference.attention[kv_type], attention, scratch.data(), expected.data());
   return Compare(set, fmt::format("attention over KV type {}", kv_type), got, expected, /*magnitude=*/1);
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "kernels/attention.h"
 #include "kernels/tiles.h"
 
 namespace bantam {
@@ -117,6 +118,7 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
   for (int thread = 0; thread < setup.options.threads; ++thread) {
     executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
   }
+  executor->segment_states_ = executor->arena_.TakeArray<float>(SegmentStatesBytes(program, setup.options) / sizeof(float));
   executor->barrier_before_ = PlaceBarriers(program);
   executor->tiled_ = TiledBuffers(program, setup.kernels);
   for (const RopeSpec& rope : program.ropes) executor->ropes_.push_back(ResolveRope(rope, setup.options.context));
@@ -264,17 +266,32 @@ void Executor::Execute(const KvAppendOp& op, int thread) {
   }
 }
 
+kernels::Attention Executor::AttentionOf(const AttendOp& op, size_t first, size_t tokens, size_t head) const {
+  const KvPart part = kv_.part(op.layer);
+  const size_t head_dim = kv_.head_dim(op.layer);
+  const size_t group = op.heads / kv_.heads(op.layer);
+  return {.query = FloatRow(op.in, first) + head * group * head_dim,
+          .kv_base = step_->kv_base[part],
+          .blocks = step_->rows[first].tables[part],
+          .block_bytes = kv_.block_bytes(part),
+          .head_offset = kv_.HeadOffset(op.layer, head),
+          .head_dim = head_dim,
+          .group = group,
+          .tokens = tokens,
+          .row_stride = row_bytes_[op.in] / sizeof(float),
+          .window = kv_.window(op.layer),
+          .n_context = step_->rows[first].position + 1,
+          .scale = op.scale};
+}
+
 void Executor::Execute(const AttendOp& op, int thread) {
   const size_t kv_heads = kv_.heads(op.layer);
-  const size_t head_dim = kv_.head_dim(op.layer);
-  const size_t group = op.heads / kv_heads;
-  const size_t window = kv_.window(op.layer);
   const KvPart part = kv_.part(op.layer);
-  const auto attend = kernels_.attention[static_cast<size_t>(kv_.type())];
   const std::span<const StepRow> rows = step_->rows;
-  // Later positions see more tokens: dealing pieces out in turn balances them.
-  // At least two for each thread, where there are so many.
-  const size_t most = std::clamp<size_t>(rows.size() * kv_heads / (2 * static_cast<size_t>(pool_.size())), 1, kernels::kAttentionTokens);
+  const size_t threads = static_cast<size_t>(pool_.size());
+  if (SplitsContext(rows.size() * kv_heads, pool_.size())) return AttendInSegments(op, thread);
+  // At least two pieces for each thread, where there are so many.
+  const size_t most = std::clamp<size_t>(rows.size() * kv_heads / (2 * threads), 1, kernels::kAttentionTokens);
   size_t piece = 0;
   for (size_t t = 0, end = 0; t < rows.size(); t = end) {
     // Neighbours of one sequence go together.
@@ -283,29 +300,50 @@ void Executor::Execute(const AttendOp& op, int thread) {
     };
     for (end = t + 1; end < rows.size() && end - t < most && follows(end);) ++end;
     for (size_t head = 0; head < kv_heads; ++head) {
-      if (piece++ % static_cast<size_t>(pool_.size()) != static_cast<size_t>(thread)) continue;
-      attend({.query = FloatRow(op.in, t) + head * group * head_dim,
-              .kv_base = step_->kv_base[part],
-              .blocks = rows[t].tables[part],
-              .block_bytes = kv_.block_bytes(part),
-              .head_offset = kv_.HeadOffset(op.layer, head),
-              .head_dim = head_dim,
-              .group = group,
-              .tokens = end - t,
-              .row_stride = row_bytes_[op.in] / sizeof(float),
-              .window = window,
-              .n_context = rows[t].position + 1,
-              .scale = op.scale,
-              .scratch = scratch_[static_cast<size_t>(thread)],
-              .out = FloatRow(op.out, t) + head * group * head_dim});
+      // Later positions see more tokens: dealing pieces out in turn balances them.
+      if (piece++ % threads != static_cast<size_t>(thread)) continue;
+      const kernels::Attention attention = AttentionOf(op, t, end - t, head);
+      AttendAll(kernels_.attention[static_cast<size_t>(kv_.type())], attention, scratch_[static_cast<size_t>(thread)],
+                FloatRow(op.out, t) + head * attention.group * attention.head_dim);
     }
+  }
+}
+
+void Executor::AttendInSegments(const AttendOp& op, int thread) {
+  const size_t kv_heads = kv_.heads(op.layer);
+  const size_t segments_max = SegmentsMax(program_.kv_layers[op.layer], options_);
+  size_t total = 0;
+  for (size_t t = 0; t < step_->rows.size(); ++t) {
+    const AttentionSegments segments = SegmentsOf(AttentionOf(op, t, /*tokens=*/1, /*head=*/0));
+    total += kv_heads * (segments.end - segments.begin);
+  }
+  const auto [share_begin, share_end] = Share(total, thread, pool_.size());
+  size_t first = 0;  // of the head's segments, counted through all rows and heads
+  for (size_t i = 0; i < step_->rows.size() * kv_heads; ++i) {
+    const size_t head = i % kv_heads;
+    const kernels::Attention attention = AttentionOf(op, i / kv_heads, /*tokens=*/1, head);
+    const AttentionSegments segments = SegmentsOf(attention);
+    const size_t count = segments.end - segments.begin;
+    const size_t floats = AttentionStatesFloats(attention.group, attention.head_dim);
+    const auto states = [&](size_t segment) { return segment_states_ + (i * segments_max + segment) * floats; };
+    const size_t begin = std::clamp(share_begin, first, first + count) - first;
+    const size_t end = std::clamp(share_end, first, first + count) - first;
+    first += count;
+    if (begin == end) continue;
+    for (size_t segment = begin; segment < end; ++segment) {
+      kernels_.attention[static_cast<size_t>(kv_.type())](attention, segments.begin + segment, states(segment));
+    }
+    if (segments_done_[i].fetch_add(end - begin, std::memory_order_acq_rel) + end - begin < count) continue;
+    segments_done_[i].store(0, std::memory_order_relaxed);  // the others look again behind a barrier
+    for (size_t segment = 1; segment < count; ++segment) MergeAttention(states(segment), attention.group, attention.head_dim, states(0));
+    FinishAttention(attention, states(0), FloatRow(op.out, i / kv_heads) + head * attention.group * attention.head_dim);
   }
 }
 
 kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel) const {
   const WeightSpec& spec = program_.weights[id];
   const PanelTable& table = TableOf(spec.dtype);
-  return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier, prefetch_};
+  return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier, options_.prefetch};
 }
 
 void Executor::Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* out) const {
@@ -382,18 +420,19 @@ Executor::PartPanel Executor::PanelAt(const MatMulOp& op, size_t index) const {
 
 template <typename Work>
 void Executor::ForEachPiece(const RowRange& rows, size_t panels, size_t most, int thread, const Work& work) {
-  if (!uneven_cores_) {
+  if (!options_.uneven_cores) {
     // Where no core is slower, each has its own share: single tokens wait for weights, which come fastest in one stream. Dealt out, small
     // models decode 8 to 23 % slower, and prompts gain nothing.
     const auto [begin, end] = Share(panels, thread, pool_.size());
     for (size_t p = begin; p < end; p += most) work(p, std::min(end, p + most));
     return;
   }
-  CHECK(rows.begin / token_tile_ < tiles_max_);
+  CHECK(rows.begin / options_.token_tile < tiles_max_);
   // Four pieces a thread even of a small matrix, so that no thread waits long for another.
   const size_t size = std::clamp<size_t>(panels / (4 * static_cast<size_t>(pool_.size())), 1, most);
   const size_t count = (panels + size - 1) / size;
-  const uint64_t round = (runs_ * program_.ops.size() + op_[static_cast<size_t>(thread)].op) * tiles_max_ + rows.begin / token_tile_;
+  const uint64_t round =
+      (runs_ * program_.ops.size() + op_[static_cast<size_t>(thread)].op) * tiles_max_ + rows.begin / options_.token_tile;
   while (const auto piece = pieces_.Take(round, count, thread)) work(*piece * size, std::min(panels, (*piece + 1) * size));
 }
 
@@ -401,8 +440,8 @@ void Executor::Execute(const MatMulOp& op, int thread) {
   size_t panels = 0;
   for (const MatMulPart& part : op.parts) panels += PanelCount(program_.weights[part.weight].rows);
   const size_t rows = RowCount(op.in);
-  for (size_t row = 0; row < rows; row += token_tile_) {
-    const RowRange range = {op.in, row, std::min(rows, row + token_tile_)};
+  for (size_t row = 0; row < rows; row += options_.token_tile) {
+    const RowRange range = {op.in, row, std::min(rows, row + options_.token_tile)};
     ForEachPiece(range, panels, kTilePanels, thread, [&](size_t begin, size_t end) {
       PartPanel wanted[kTilePanels];
       for (size_t p = begin; p < end; ++p) wanted[p - begin] = PanelAt(op, p);
@@ -418,8 +457,8 @@ void Executor::Execute(const GatedMatMulOp& op, int thread) {
   const size_t width = program_.weights[op.gate.weight].rows;
   const size_t rows = RowCount(op.in);
   constexpr size_t kPairs = kTilePanels / 2;
-  for (size_t row = 0; row < rows; row += token_tile_) {
-    const RowRange range = {op.in, row, std::min(rows, row + token_tile_)};
+  for (size_t row = 0; row < rows; row += options_.token_tile) {
+    const RowRange range = {op.in, row, std::min(rows, row + options_.token_tile)};
     ForEachPiece(range, PanelCount(width), kPairs, thread, [&](size_t begin, size_t end) {
       const size_t n = end - begin;
       PartPanel wanted[2 * kPairs];

@@ -72,13 +72,12 @@ class Executor {
         weights_(setup.weights),
         kernels_(setup.kernels),
         pool_(pool),
-        token_tile_(setup.options.token_tile),
-        prefetch_(setup.options.prefetch),
-        uneven_cores_(setup.options.uneven_cores),
-        tiles_max_((setup.options.step_tokens + token_tile_ - 1) / token_tile_),
-        pieces_(setup.options.threads),
-        op_(static_cast<size_t>(setup.options.threads)),
-        kv_(setup.options.kv_type, setup.program.kv_layers) {}
+        options_(setup.options),
+        tiles_max_((options_.step_tokens + options_.token_tile - 1) / options_.token_tile),
+        pieces_(options_.threads),
+        op_(static_cast<size_t>(options_.threads)),
+        segments_done_(SplitHeadsMax(options_.threads)),
+        kv_(options_.kv_type, setup.program.kv_layers) {}
 
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
   const uint8_t* Row(BufferId id, size_t row) const { return reinterpret_cast<const uint8_t*>(buffers_[id]) + row * row_bytes_[id]; }
@@ -114,6 +113,10 @@ class Executor {
   // Calls work(begin, end) for pieces of at most `most` panels until all `panels` of the thread's operation are taken for these rows.
   template <typename Work>
   void ForEachPiece(const RowRange& rows, size_t panels, size_t most, int thread, const Work& work);
+  // One kv head and `tokens` rows from row `first` on.
+  kernels::Attention AttentionOf(const AttendOp& op, size_t first, size_t tokens, size_t head) const;
+  // Every thread takes its share of all rows' and heads' segments; who finishes a head's last one merges them.
+  void AttendInSegments(const AttendOp& op, int thread);
   void Execute(const EmbedOp& op, int thread);
   void Execute(const RmsNormOp& op, int thread);
   void Execute(const RopeAnglesOp& op, int thread);
@@ -135,16 +138,16 @@ class Executor {
   const Weights& weights_;
   const KernelSet& kernels_;
   ThreadPool& pool_;
-  const size_t token_tile_;
-  const size_t prefetch_;
-  const bool uneven_cores_;
+  const PlanOptions options_;
   const size_t tiles_max_;  // tiles of tokens in a step
   PieceQueue pieces_;
   uint64_t runs_ = 0;
   struct alignas(64) Place {
     size_t op = 0;
   };
-  std::vector<Place> op_;  // that each thread is at
+  std::vector<Place> op_;                           // that each thread is at
+  std::vector<std::atomic<size_t>> segments_done_;  // of each row's kv heads, while a context is split
+  float* segment_states_ = nullptr;
   const KvLayout kv_;
   Arena arena_;
   std::vector<std::byte*> buffers_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/memory_budget.h"
+#include "kernels/attention.h"
 #include "kernels/tiles.h"
 #include "program/weights.h"
 #include "tensor/arena.h"
@@ -41,7 +42,8 @@ uint64_t ThreadScratchBytes(const Program& program) {
       floats = std::max<uint64_t>(floats, program.buffers[norm->in].width);
     } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
       const KvHeads& kv = program.kv_layers[attend->layer];
-      floats = std::max<uint64_t>(floats, kernels::AttentionScratchFloats(kv.head_dim, attend->heads / kv.heads));
+      const size_t queries = kernels::kAttentionTokens * (attend->heads / kv.heads);
+      floats = std::max<uint64_t>(floats, 2 * AttentionStatesFloats(queries, kv.head_dim));
     } else if (std::holds_alternative<MatMulOp>(op) || std::holds_alternative<GatedMatMulOp>(op)) {
       constexpr size_t kTileBytes = kTokenTile * kPanelRows * sizeof(float) + sizeof(UnpackedChunk);
       floats = std::max<uint64_t>(floats, kernels::kTilePanels * kTileBytes / sizeof(float));
@@ -50,8 +52,26 @@ uint64_t ThreadScratchBytes(const Program& program) {
   return AlignUp(floats * sizeof(float));
 }
 
+size_t SegmentsMax(const KvHeads& layer, const PlanOptions& options) {
+  const size_t all = (options.context + kernels::kSegmentTokens - 1) / kernels::kSegmentTokens;
+  return layer.window == 0 ? all : std::min(all, layer.window / kernels::kSegmentTokens + 2);
+}
+
+uint64_t SegmentStatesBytes(const Program& program, const PlanOptions& options) {
+  uint64_t floats = 0;
+  for (const Op& op : program.ops) {
+    const auto* attend = std::get_if<AttendOp>(&op);
+    if (attend == nullptr) continue;
+    const KvHeads& kv = program.kv_layers[attend->layer];
+    if (kv.heads % static_cast<size_t>(options.threads) == 0 || kv.heads >= SplitHeadsMax(options.threads)) continue;
+    const size_t queries = SplitHeadsMax(options.threads) * (attend->heads / kv.heads);
+    floats = std::max<uint64_t>(floats, SegmentsMax(kv, options) * AttentionStatesFloats(queries, kv.head_dim));
+  }
+  return AlignUp(floats * sizeof(float));
+}
+
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options) {
-  uint64_t total = static_cast<uint64_t>(options.threads) * ThreadScratchBytes(program);
+  uint64_t total = static_cast<uint64_t>(options.threads) * ThreadScratchBytes(program) + SegmentStatesBytes(program, options);
   for (BufferId id = 0; id < program.buffers.size(); ++id) {
     total += AlignUp(RowsMax(program, program.buffers[id], options) * program.RowWidthBytes(id));
   }

@@ -36,7 +36,7 @@ struct MemoryPlan {
   PlanOptions options;
   uint64_t weights_bytes = 0;
   uint64_t kv_bytes = 0;
-  uint64_t activations_bytes = 0;  // buffers of a step, and every thread's scratch
+  uint64_t activations_bytes = 0;  // buffers of a step, every thread's scratch, states of segments
   uint64_t vocabulary_bytes = 0;
   uint64_t header_bytes = 0;  // the file's metadata, while it is loaded
   uint64_t reserve_bytes = 0;
@@ -54,6 +54,16 @@ PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options);
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options);
 // Bytes of one thread's scratch memory.
 uint64_t ThreadScratchBytes(const Program& program);
+
+// Where few heads of keys and values attend, and threads cannot share them evenly, threads take segments of the context instead. So many
+// heads (of all rows) at most.
+inline size_t SplitHeadsMax(int threads) { return 4 * static_cast<size_t>(threads); }
+inline bool SplitsContext(size_t heads, int threads) { return heads < SplitHeadsMax(threads) && heads % static_cast<size_t>(threads) != 0; }
+// Segments of the context that a query of the layer sees, at most.
+size_t SegmentsMax(const KvHeads& layer, const PlanOptions& options);
+// What the segments of one operation give, until they are merged.
+uint64_t SegmentStatesBytes(const Program& program, const PlanOptions& options);
+
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options);
 
 // What a verb holds beside the model.

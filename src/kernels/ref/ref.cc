@@ -99,14 +99,15 @@ struct Int8Kv {
 // softmax(q K^T * scale) V over the visible tokens, in one pass with a running maximum
 // (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Sums in double.
 template <typename Kv>
-void Attend(const Attention& a) {
+void Attend(const Attention& a, size_t segment, float* states) {
   const size_t values_offset = kKvTokens * a.head_dim * Kv::kBytes;
+  const size_t segment_begin = segment * kSegmentTokens;
   for (size_t row = 0; row < a.tokens * a.group; ++row) {
-    const size_t at = row / a.group * a.row_stride + row % a.group * a.head_dim;
-    const float* query = a.query + at;
-    float* out = a.out + at;
-    const size_t end = a.n_context + row / a.group;
-    const size_t first = a.window == 0 || end < a.window ? 0 : end - a.window;
+    const float* query = a.query + row / a.group * a.row_stride + row % a.group * a.head_dim;
+    float* out = states + row * AttentionStateFloats(a.head_dim);
+    const size_t visible_end = a.n_context + row / a.group;
+    const size_t first = std::max(segment_begin, a.window == 0 || visible_end < a.window ? 0 : visible_end - a.window);
+    const size_t end = std::min(visible_end, segment_begin + kSegmentTokens);
     double largest = -HUGE_VAL;
     double total = 0;
     std::fill_n(out, a.head_dim, 0.0f);
@@ -135,7 +136,8 @@ void Attend(const Attention& a) {
       }
       largest = raised;
     }
-    for (size_t d = 0; d < a.head_dim; ++d) out[d] = static_cast<float>(static_cast<double>(out[d]) / total);
+    out[a.head_dim] = static_cast<float>(largest);
+    out[a.head_dim + 1] = static_cast<float>(total);
   }
 }
 
