@@ -117,10 +117,7 @@ void ThreadPool::Work(int thread) {
 }
 
 std::optional<size_t> PieceQueue::Take(uint64_t round, size_t count, int thread) {
-  constexpr int kBits = 24;
-  constexpr uint64_t kTakenMask = (uint64_t{1} << kBits) - 1;
-  constexpr uint64_t kRoundMask = UINT64_MAX >> kBits;
-  CHECK(count <= kTakenMask);
+  CHECK(count <= kPiecesMax);
   const uint64_t wanted = round & kRoundMask;
   const int threads = static_cast<int>(shares_.size());
   for (int i = 0; i < threads; ++i) {
@@ -129,12 +126,15 @@ std::optional<size_t> PieceQueue::Take(uint64_t round, size_t count, int thread)
     std::atomic<uint64_t>& state = shares_[static_cast<size_t>(owner)].state;
     uint64_t seen = state.load(std::memory_order_relaxed);
     while (true) {
-      // Rounds begin anew after 2^40. Who is already further has found nothing left of this one.
-      const uint64_t ahead = ((seen >> kBits) - wanted) & kRoundMask;
+      // Rounds begin anew after 2^24. Who is already further has found nothing left of this one.
+      const uint64_t ahead = ((seen >> (2 * kCountBits)) - wanted) & kRoundMask;
       if (ahead != 0 && ahead <= kRoundMask / 2) break;
-      const uint64_t taken = ahead == 0 ? seen & kTakenMask : 0;
-      if (taken >= end - begin) break;
-      if (state.compare_exchange_weak(seen, wanted << kBits | (taken + 1), std::memory_order_relaxed)) return begin + taken;
+      uint64_t front = ahead == 0 ? seen >> kCountBits & kPiecesMax : 0;
+      uint64_t back = ahead == 0 ? seen & kPiecesMax : 0;
+      if (front + back >= end - begin) break;
+      const size_t piece = i == 0 ? begin + front++ : end - 1 - back++;
+      const uint64_t next = (wanted << kCountBits | front) << kCountBits | back;
+      if (state.compare_exchange_weak(seen, next, std::memory_order_relaxed)) return piece;
     }
   }
   return std::nullopt;

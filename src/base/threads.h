@@ -82,18 +82,21 @@ inline std::pair<size_t, size_t> Share(size_t count, int thread, int threads) {
 }
 
 // Pieces of one operation after another, dealt out while the threads work: each takes its own share piece by piece, in order, and then what
-// is left of others', so that a slow core holds up nobody for longer than a piece.
+// is left of others', from its end, so that a slow core holds up nobody for longer than a piece and each goes on through memory in order.
 class PieceQueue {
  public:
   explicit PieceQueue(int threads) : shares_(static_cast<size_t>(threads)) {}
 
-  // The next of `count` pieces (below 2^24) of an operation for a thread, or nothing when all are taken. Every thread of an operation takes
-  // until there is nothing, with the same round; rounds grow from one operation to the next.
+  static constexpr uint64_t kPiecesMax = (uint64_t{1} << 20) - 1;
+  // The next of `count` pieces (at most kPiecesMax) of an operation for a thread, or nothing when all are taken. Every thread of an
+  // operation takes until there is nothing, with the same round; rounds grow from one operation to the next.
   std::optional<size_t> Take(uint64_t round, size_t count, int thread);
 
  private:
+  static constexpr int kCountBits = 20;
+  static constexpr uint64_t kRoundMask = UINT64_MAX >> (2 * kCountBits);
   struct alignas(64) Taken {
-    std::atomic<uint64_t> state = 0;  // round modulo 2^40 << 24 | pieces taken of this thread's share
+    std::atomic<uint64_t> state = 0;  // round modulo 2^24, pieces taken from the front of this thread's share, and from its end
   };
   std::vector<Taken> shares_;
 };
