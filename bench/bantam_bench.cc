@@ -26,6 +26,7 @@
 #include "kernels/tiles.h"
 #include "model/load.h"
 #include "model/vocabulary.h"
+#include "tensor/dtype.h"
 #include "tensor/panel.h"
 
 namespace bantam {
@@ -136,6 +137,26 @@ void BenchProducts(const Options& options, const KernelSet& kernels, Report& rep
     const double multiplies = static_cast<double>(panels.size() * kColumns * kernels::kRows * kTokens);
     report.Add(name,
                {{"GB/s", static_cast<double>(panels.size() * bytes.size()) / seconds * 1e-9}, {"GMAC/s", multiplies / seconds * 1e-9}});
+  }
+}
+
+// What loading does, and running weights that are kept as in the file: 16 rows to a panel.
+void BenchPacking(const Options& options, Report& report) {
+  constexpr size_t kColumns = 4096;
+  const MonotonicClock clock;
+  Rng rng(/*seed=*/3);
+  for (size_t i = 0; i < kDTypes; ++i) {
+    const DTypeInfo& info = Info(static_cast<DType>(i));
+    const std::string name = fmt::format("pack.{}", info.name);
+    if (!report.Wants(name)) continue;
+    std::vector<uint8_t> rows(kPanelRows * RowBytes(info.dtype, kColumns));
+    for (uint8_t& byte : rows) byte = static_cast<uint8_t>(rng.Next());
+    const uint8_t* row[kPanelRows];
+    for (size_t r = 0; r < kPanelRows; ++r) row[r] = rows.data() + r * (rows.size() / kPanelRows);
+    std::vector<uint8_t> panel(PanelBytes(info.panel, kColumns));
+    const double seconds = SecondsPerCall([&] { PackPanel(info.dtype, row, kColumns, panel.data()); }, options.repetitions, clock);
+    report.Add(name,
+               {{"Gweights/s", kPanelRows * kColumns / seconds * 1e-9}, {"GB/s", static_cast<double>(panel.size()) / seconds * 1e-9}});
   }
 }
 
@@ -316,6 +337,7 @@ int Main(int argc, char** argv) {
     return 0;
   }
   BenchBandwidth(options, *RunnableKernels().front(), report);
+  if (options.model.empty()) BenchPacking(options, report);
   for (const KernelSet* kernels : RunnableKernels()) {
     if (options.model.empty()) BenchProducts(options, *kernels, report);
   }

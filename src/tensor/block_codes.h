@@ -20,13 +20,6 @@ void DecodeQ3_K(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeQ4_K(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeQ5_K(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeQ6_K(const uint8_t* block, size_t group, BlockCodes* codes);
-void DecodeIQ1_S(const uint8_t* block, size_t group, BlockCodes* codes);
-void DecodeIQ1_M(const uint8_t* block, size_t group, BlockCodes* codes);
-void DecodeIQ2_XXS(const uint8_t* block, size_t group, BlockCodes* codes);
-void DecodeIQ2_XS(const uint8_t* block, size_t group, BlockCodes* codes);
-void DecodeIQ2_S(const uint8_t* block, size_t group, BlockCodes* codes);
-void DecodeIQ3_XXS(const uint8_t* block, size_t group, BlockCodes* codes);
-void DecodeIQ3_S(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeIQ4_NL(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeIQ4_XS(const uint8_t* block, size_t group, BlockCodes* codes);
 // Groups of 32 below: a block has several.
@@ -37,13 +30,6 @@ void DecodeNVFP4(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeQ1_0(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeQ2_0(const uint8_t* block, size_t group, BlockCodes* codes);
 
-// IQ2: +-8, +-25, +-43, and d * (0.5 + s) / 4 = d / 8 * (2 s + 1).
-extern const PanelTable kIQ2Table;
-// IQ3_XXS: +-4, +-12, ..., +-52, +-62, and d * (0.5 + s) / 2 = d / 4 * (2 s + 1). IQ3_S: +-1, +-3, ..., +-15.
-extern const PanelTable kIQ3XXSTable;
-extern const PanelTable kIQ3STable;
-// IQ1: eighths of -1, 0, 1, each with +-1/8 added.
-extern const PanelTable kIQ1Table;
 // IQ4_NL and IQ4_XS: 16 levels, dense around zero.
 extern const PanelTable kIQ4Table;
 // MXFP4 and NVFP4: twice the values of E2M1 (0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives).

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -11,39 +12,40 @@
 #include "tensor/block_codes.h"
 #include "tensor/block_pack.h"
 #include "tensor/half.h"
+#include "tensor/iq_blocks.h"
 
 namespace bantam {
 namespace {
 
 constexpr std::array<DTypeInfo, kDTypes> kTable = {{
-    {DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr, nullptr},
-    {DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr, nullptr},
-    {DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr, nullptr},
-    {DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr, PackQ8_0},
-    {DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr, PackQ4_0},
-    {DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr, PackQ4_K},
-    {DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr, PackQ5_K},
-    {DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr, PackQ6_K},
-    {DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr, PackQ2_K},
-    {DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table, nullptr},
-    {DType::kQ4_1, "Q4_1", 3, 32, 20, PanelKind::kQ4M, DecodeQ4_1, nullptr, PackQ4_1},
-    {DType::kQ5_0, "Q5_0", 6, 32, 22, PanelKind::kQ5, DecodeQ5_0, nullptr, PackQ5_0},
-    {DType::kQ5_1, "Q5_1", 7, 32, 24, PanelKind::kQ5M, DecodeQ5_1, nullptr, PackQ5_1},
-    {DType::kQ3_K, "Q3_K", 11, 256, 110, PanelKind::kQ3S, DecodeQ3_K, nullptr, PackQ3_K},
-    {DType::kIQ2_XS, "IQ2_XS", 17, 256, 74, PanelKind::kLut4H, DecodeIQ2_XS, &kIQ2Table, nullptr},
-    {DType::kIQ2_S, "IQ2_S", 22, 256, 82, PanelKind::kLut4H, DecodeIQ2_S, &kIQ2Table, nullptr},
-    {DType::kIQ3_XXS, "IQ3_XXS", 18, 256, 98, PanelKind::kLut4, DecodeIQ3_XXS, &kIQ3XXSTable, nullptr},
-    {DType::kIQ3_S, "IQ3_S", 21, 256, 110, PanelKind::kLut4, DecodeIQ3_S, &kIQ3STable, nullptr},
-    {DType::kIQ1_S, "IQ1_S", 19, 256, 50, PanelKind::kLut4, DecodeIQ1_S, &kIQ1Table, nullptr},
-    {DType::kIQ1_M, "IQ1_M", 29, 256, 56, PanelKind::kLut4H, DecodeIQ1_M, &kIQ1Table, nullptr},
-    {DType::kIQ4_NL, "IQ4_NL", 20, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kIQ4Table, PackIQ4_NL},
-    {DType::kIQ4_XS, "IQ4_XS", 23, 256, 136, PanelKind::kLut4, DecodeIQ4_XS, &kIQ4Table, PackIQ4_XS},
-    {DType::kTQ1_0, "TQ1_0", 34, 256, 54, PanelKind::kQ2, DecodeTQ1_0, nullptr, PackTQ1_0},
-    {DType::kTQ2_0, "TQ2_0", 35, 256, 66, PanelKind::kQ2, DecodeTQ2_0, nullptr, PackTQ2_0},
-    {DType::kMXFP4, "MXFP4", 39, 32, 17, PanelKind::kFp4, DecodeMXFP4, &kFp4Table, PackMXFP4},
-    {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table, nullptr},
-    {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr, nullptr},
-    {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr, nullptr},
+    {DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr, nullptr, nullptr},
+    {DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr, nullptr, nullptr},
+    {DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr, nullptr, nullptr},
+    {DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr, PackQ8_0, nullptr},
+    {DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr, PackQ4_0, nullptr},
+    {DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr, PackQ4_K, nullptr},
+    {DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr, PackQ5_K, nullptr},
+    {DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr, PackQ6_K, nullptr},
+    {DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr, PackQ2_K, nullptr},
+    {DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table, nullptr, WriteIQ2_XXS},
+    {DType::kQ4_1, "Q4_1", 3, 32, 20, PanelKind::kQ4M, DecodeQ4_1, nullptr, PackQ4_1, nullptr},
+    {DType::kQ5_0, "Q5_0", 6, 32, 22, PanelKind::kQ5, DecodeQ5_0, nullptr, PackQ5_0, nullptr},
+    {DType::kQ5_1, "Q5_1", 7, 32, 24, PanelKind::kQ5M, DecodeQ5_1, nullptr, PackQ5_1, nullptr},
+    {DType::kQ3_K, "Q3_K", 11, 256, 110, PanelKind::kQ3S, DecodeQ3_K, nullptr, PackQ3_K, nullptr},
+    {DType::kIQ2_XS, "IQ2_XS", 17, 256, 74, PanelKind::kLut4H, DecodeIQ2_XS, &kIQ2Table, nullptr, WriteIQ2_XS},
+    {DType::kIQ2_S, "IQ2_S", 22, 256, 82, PanelKind::kLut4H, DecodeIQ2_S, &kIQ2Table, nullptr, WriteIQ2_S},
+    {DType::kIQ3_XXS, "IQ3_XXS", 18, 256, 98, PanelKind::kLut4, DecodeIQ3_XXS, &kIQ3XXSTable, nullptr, WriteIQ3_XXS},
+    {DType::kIQ3_S, "IQ3_S", 21, 256, 110, PanelKind::kLut4, DecodeIQ3_S, &kIQ3STable, nullptr, WriteIQ3_S},
+    {DType::kIQ1_S, "IQ1_S", 19, 256, 50, PanelKind::kLut4, DecodeIQ1_S, &kIQ1Table, nullptr, WriteIQ1_S},
+    {DType::kIQ1_M, "IQ1_M", 29, 256, 56, PanelKind::kLut4H, DecodeIQ1_M, &kIQ1Table, nullptr, WriteIQ1_M},
+    {DType::kIQ4_NL, "IQ4_NL", 20, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kIQ4Table, PackIQ4_NL, nullptr},
+    {DType::kIQ4_XS, "IQ4_XS", 23, 256, 136, PanelKind::kLut4, DecodeIQ4_XS, &kIQ4Table, PackIQ4_XS, nullptr},
+    {DType::kTQ1_0, "TQ1_0", 34, 256, 54, PanelKind::kQ2, DecodeTQ1_0, nullptr, PackTQ1_0, nullptr},
+    {DType::kTQ2_0, "TQ2_0", 35, 256, 66, PanelKind::kQ2, DecodeTQ2_0, nullptr, PackTQ2_0, nullptr},
+    {DType::kMXFP4, "MXFP4", 39, 32, 17, PanelKind::kFp4, DecodeMXFP4, &kFp4Table, PackMXFP4, nullptr},
+    {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table, nullptr, nullptr},
+    {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr, nullptr, nullptr},
+    {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr, nullptr, nullptr},
 }};
 
 constexpr bool InOrder() {
@@ -56,16 +58,21 @@ static_assert(InOrder(), "kTable is indexed by DType");
 
 const PanelTable kNoTable;
 
-void PackFloatPanel(size_t element_bytes, const uint8_t* const rows[kPanelRows], size_t columns, uint8_t* panel) {
-  for (size_t r = 0; r < kPanelRows; ++r) {
-    for (size_t k = 0; k < columns; ++k) {
-      uint8_t* target = panel + (k * kPanelRows + r) * element_bytes;
-      if (rows[r] == nullptr) {
-        std::memset(target, 0, element_bytes);
-      } else {
-        std::memcpy(target, rows[r] + k * element_bytes, element_bytes);
-      }
+// Columns of 16 rows become rows of 16. A few columns at a time, so that what is written stays in the cache nearest.
+template <typename Element>
+void PackFloatPanel(const uint8_t* const rows[kPanelRows], size_t columns, uint8_t* panel) {
+  constexpr size_t kAtOnce = 16;
+  for (size_t begin = 0; begin < columns; begin += kAtOnce) {
+    const size_t n = std::min(kAtOnce, columns - begin);
+    Element block[kPanelRows][kAtOnce] = {};
+    for (size_t r = 0; r < kPanelRows; ++r) {
+      if (rows[r] != nullptr) std::memcpy(block[r], rows[r] + begin * sizeof(Element), n * sizeof(Element));
     }
+    Element turned[kAtOnce][kPanelRows];
+    for (size_t k = 0; k < kAtOnce; ++k) {
+      for (size_t r = 0; r < kPanelRows; ++r) turned[k][r] = block[r][k];
+    }
+    std::memcpy(panel + begin * sizeof(turned[0]), turned, n * sizeof(turned[0]));
   }
 }
 
@@ -158,16 +165,25 @@ void PackPanel(DType dtype, const uint8_t* const rows[kPanelRows], size_t column
   const PanelInfo& layout = Info(info.panel);
   DCHECK(columns % info.block_elements == 0 && columns % layout.group_columns == 0);
   if (info.decode == nullptr) {
-    PackFloatPanel(info.block_bytes, rows, columns, panel);
+    if (info.block_bytes == sizeof(uint32_t)) {
+      PackFloatPanel<uint32_t>(rows, columns, panel);
+    } else {
+      PackFloatPanel<uint16_t>(rows, columns, panel);
+    }
     return;
   }
   const size_t groups_per_block = info.block_elements / layout.group_columns;
   std::memset(panel, 0, PanelBytes(info.panel, columns));
   BlockCodes codes;
-  for (size_t r = 0; r < kPanelRows; ++r) {
-    if (rows[r] == nullptr) continue;  // scales of zero make the row zero
-    for (size_t g = 0; g < columns / layout.group_columns; ++g) {
-      info.decode(rows[r] + g / groups_per_block * info.block_bytes, g % groups_per_block, &codes);
+  for (size_t g = 0; g < columns / layout.group_columns; ++g) {
+    const size_t block = g / groups_per_block * info.block_bytes;
+    for (size_t r = 0; r < kPanelRows; ++r) {
+      if (rows[r] == nullptr) continue;  // scales of zero make the row zero
+      if (info.write != nullptr) {
+        info.write(rows[r] + block, r, panel + g * layout.group_bytes);
+        continue;
+      }
+      info.decode(rows[r] + block, g % groups_per_block, &codes);
       WriteGroupRow(info.panel, codes, r, panel + g * layout.group_bytes);
     }
   }

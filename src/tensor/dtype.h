@@ -58,6 +58,8 @@ struct DTypeInfo {
   const PanelTable* table;
   // One block of floats (block_pack.h); null for floats and for formats that are read only.
   void (*pack)(const float* x, const float* w, uint8_t* block);
+  // A block of one group to row `row` of a panel's group at once, where that is worth code of its own; else null.
+  void (*write)(const uint8_t* block, size_t row, uint8_t* group);
 };
 
 const DTypeInfo& Info(DType dtype);

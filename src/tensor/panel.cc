@@ -122,31 +122,28 @@ constexpr Place PlaceOf(int bits, size_t row, size_t k) {
 }
 
 // Spreads 32 codes of a row over a plane of 1, 2, 4 or 8 bits, which holds zeros in their places. The loops below are
-// PlaceOf() turned inside out: loading a model writes every weight once.
+// PlaceOf() turned inside out, four codes at once: loading a model writes every weight once.
 void PutPlane(uint8_t* plane, int bits, size_t row, const uint8_t* codes, int shift) {
-  const auto code = [&](size_t k) { return static_cast<unsigned>(codes[k] >> shift) & ((1u << bits) - 1u); };
+  const uint32_t mask = 0x01010101u * ((1u << bits) - 1u);
+  const auto four = [&](size_t vector) { return (LoadUnaligned<uint32_t>(codes + 4 * vector) >> shift) & mask; };
   uint8_t* lane = plane + 4 * row;
+  const auto put = [&](size_t v, uint32_t word) { std::memcpy(lane + 64 * v, &word, 4); };
   switch (bits) {
     case 8:
-      for (size_t v = 0; v < 8; ++v) std::memcpy(lane + 64 * v, codes + 4 * v, 4);
+      for (size_t v = 0; v < 8; ++v) put(v, four(v));
       return;
     case 4:
-      for (size_t v = 0; v < 4; ++v) {
-        for (size_t i = 0; i < 4; ++i) lane[64 * v + i] = static_cast<uint8_t>(code(8 * v + i) | (code(8 * v + 4 + i) << 4));
-      }
+      for (size_t v = 0; v < 4; ++v) put(v, four(2 * v) | four(2 * v + 1) << 4);
       return;
     case 2:
-      for (size_t v = 0; v < 2; ++v) {
-        for (size_t i = 0; i < 4; ++i) {
-          const size_t k = 16 * v + i;
-          lane[64 * v + i] = static_cast<uint8_t>(code(k) | (code(k + 4) << 2) | (code(k + 8) << 4) | (code(k + 12) << 6));
-        }
-      }
+      for (size_t v = 0; v < 2; ++v) put(v, four(4 * v) | four(4 * v + 1) << 2 | four(4 * v + 2) << 4 | four(4 * v + 3) << 6);
       return;
     default:
-      for (size_t k = 0; k < 32; ++k) {
-        const Place place = PlaceOf(1, row, k);
-        plane[place.byte] = static_cast<uint8_t>(plane[place.byte] | (code(k) << place.shift));
+      // Two rows share a byte.
+      for (size_t v = 0; v < 8; ++v) {
+        const uint32_t word = four(v);
+        const uint32_t nibble = (word | word >> 7 | word >> 14 | word >> 21) & 15u;
+        plane[8 * v + row / 2] = static_cast<uint8_t>(plane[8 * v + row / 2] | nibble << (row % 2 * 4));
       }
   }
 }
