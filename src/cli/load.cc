@@ -29,6 +29,9 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
   verb.add_option("--kernels", options->kernels, fmt::format("kernel set: auto or {}", fmt::join(KernelSetNames(), ", ")))
       ->capture_default_str();
   verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
+  verb.add_option("--weights", options->weights,
+                  "formats below four bits in memory: panels (fast), rows (small, as in the file) or auto (panels if they fit)")
+      ->capture_default_str();
   verb.add_option("--rope-scaling", options->rope_scaling,
                   "stretch the positions for a longer context, such as yarn:4: linear, ntk, dynamic or yarn, and a factor");
   verb.add_flag("!--no-tuned", options->tuned, "leave away what bantam tune keeps beside the model");
@@ -112,6 +115,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
       Note(fmt::format("[{}: the kernel set {} cannot run here; the fastest that can is taken]\n", Printable(TuningPath(file.path)),
                        tuning->kernels));
   }
+  if (tuning && run.weights == "auto") run.weights = tuning->weights;
   if (tuning && run.threads == 0) run.threads = tuning->threads;
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(run.kernels));
   BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));
@@ -131,7 +135,12 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   fit.held.header = file.held_bytes();
   fit.fixed_context = request.run.context != 0;
   fit.fixed_kv = !request.run.kv.empty();
-  BANTAM_ASSIGN(prepared.plan, FitMemory(prepared.outline.program, fit).With(file.path));
+  if (run.weights != "auto") {
+    fit.weight_form = WeightFormFromName(run.weights);
+    if (!fit.weight_form) return Error(Code::kInvalidArgument, fmt::format("--weights {}: expected auto, panels or rows", run.weights));
+  }
+  BANTAM_ASSIGN(prepared.plan, FitMemory(&prepared.outline.program, fit).With(file.path));
+  prepared.rows_for_memory = !fit.weight_form && prepared.plan.weight_form == WeightForm::kRows;
   prepared.memory_limit_bytes = fit.limit_bytes;
   prepared.processors = limits.processors;
   prepared.file = std::move(file);

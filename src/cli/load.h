@@ -28,6 +28,7 @@ struct RunOptions {
   int threads = 0;               // -t, 0: those of the tuning, or all usable physical cores
   std::string kernels = "auto";  // auto: that of the tuning, or the fastest
   std::string kv;                // --kv, empty: f16, or q8 when memory is short
+  std::string weights = "auto";  // --weights; auto: that of the tuning, or panels when they fit
   std::string rope_scaling;      // --rope-scaling KIND:FACTOR, empty: the model's own
   bool tuned = true;             // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
 };
@@ -51,7 +52,8 @@ struct Prepared {
   ModelOutline outline;
   MemoryPlan plan;
   uint64_t memory_limit_bytes = 0;
-  int processors = 1;  // usable at once
+  int processors = 1;            // usable at once
+  bool rows_for_memory = false;  // the planner kept weights as rows, for panels would not fit
 };
 
 struct PrepareRequest {

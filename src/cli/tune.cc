@@ -73,7 +73,8 @@ class Tuner {
     tuning_.cores = limits.cores;
     tuning_.threads = std::min(limits.cores, ThreadPool::kThreadsMax);
     BANTAM_TRY(ChooseSet());
-    BANTAM_ASSIGN(Loaded loaded, LoadWith(tuning_.kernels));
+    BANTAM_TRY(ChooseWeights());
+    BANTAM_ASSIGN(Loaded loaded, LoadWith(tuning_.kernels, tuning_.weights));
     PlanOptions plan = loaded.plan.options;
     BANTAM_TRY(ChooseThreads(loaded, &plan));
     BANTAM_ASSIGN(const auto pool, ThreadPool::Make(tuning_.threads));
@@ -85,9 +86,10 @@ class Tuner {
   const std::vector<Table>& tables() const { return tables_; }
 
  private:
-  Result<Loaded> LoadWith(const std::string& kernels) {
+  Result<Loaded> LoadWith(const std::string& kernels, const std::string& weights) {
     RunOptions run = options_.run;
     run.kernels = kernels;
+    run.weights = weights;
     run.threads = tuning_.threads;
     run.context = kPromptTokens;
     run.tuned = false;
@@ -145,7 +147,7 @@ class Tuner {
     for (const KernelSet* set : sets) {
       // The reference, which comes last, is there to be right, not fast.
       if (set == sets.back() && !table.candidates.empty()) continue;
-      Result<Loaded> loaded = LoadWith(set->name);
+      Result<Loaded> loaded = LoadWith(set->name, tuning_.weights);
       if (!loaded.ok() && loaded.error().code() == Code::kUnavailable) continue;  // its self-test failed
       if (!loaded.ok()) return std::move(loaded).error();
       Table one = {table.what, {{set->name, loaded->plan.options, loaded->pool.get()}}};
@@ -154,6 +156,25 @@ class Tuner {
     }
     CHECK(!table.candidates.empty());
     tuning_.kernels = table.candidates[Choose(table.candidates)].name;
+    tables_.push_back(std::move(table));
+    return Ok();
+  }
+
+  // Only where both forms differ and fit: panels, whose decoding waits for memory on small boards, and rows, which are packed for each
+  // token.
+  Status ChooseWeights() {
+    Table table = {"weights", {}};
+    for (const WeightForm form : {WeightForm::kPanels, WeightForm::kRows}) {
+      const std::string name(WeightFormName(form));
+      Result<Loaded> loaded = LoadWith(tuning_.kernels, name);
+      if (!loaded.ok() && loaded.error().code() == Code::kExhausted) return Ok();
+      if (!loaded.ok()) return std::move(loaded).error();
+      if (loaded->plan.weight_form != form) return Ok();
+      Table one = {table.what, {{name, loaded->plan.options, loaded->pool.get()}}};
+      BANTAM_TRY(Measure(*loaded, /*prompt=*/true, /*decode=*/true, &one));
+      table.candidates.push_back(one.candidates[0]);
+    }
+    if (Choose(table.candidates) != 0) tuning_.weights = table.candidates[1].name;
     tables_.push_back(std::move(table));
     return Ok();
   }
@@ -258,9 +279,9 @@ Result<std::string> Tune(FileSystem& files, const Options& options) {
 
 void AddTuneVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = app.add_subcommand(
-      "tune",
-      "measure in about a minute which kernels, threads, prefetch distance and tile are fastest here, and keep that beside the model");
+  CLI::App* verb = app.add_subcommand("tune",
+                                      "measure in about a minute which kernels, form of weights, threads, prefetch distance and tile are "
+                                      "fastest here, and keep that beside the model");
   verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder")->required();
   verb->add_option("--memory", options->run.memory, "hard limit for the whole process, such as 512M; auto: what is available")
       ->capture_default_str();

@@ -47,6 +47,10 @@ Result<Tuning> Parse(std::string_view text) {
   if (tuning.token_tile % kernels::kTileColumns != 0) {
     return Error(Code::kCorrupt, fmt::format("token_tile: expected a multiple of {}", kernels::kTileColumns));
   }
+  BANTAM_ASSIGN(tuning.weights, Text(json, "weights"));
+  if (tuning.weights != "auto" && tuning.weights != WeightFormName(WeightForm::kRows)) {
+    return Error(Code::kCorrupt, "weights: expected auto or rows");
+  }
   const auto names = KernelSetNames();
   if (std::find(names.begin(), names.end(), tuning.kernels) == names.end()) {
     return Error(Code::kCorrupt, fmt::format("kernels: expected one of {}", fmt::join(names, ", ")));
@@ -64,6 +68,7 @@ Status WriteTuning(FileWriter& writer, const Tuning& tuning) {
                      {"cores", tuning.cores},
                      {"model_bytes", tuning.model_bytes},
                      {"kernels", tuning.kernels},
+                     {"weights", tuning.weights},
                      {"threads", tuning.threads},
                      {"prefetch_bytes", tuning.prefetch},
                      {"token_tile", tuning.token_tile}};

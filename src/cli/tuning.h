@@ -17,6 +17,7 @@ struct Tuning {
   uint64_t model_bytes = 0;
   // What was fastest.
   std::string kernels;
+  std::string weights = "auto";  // or "rows"
   int threads = 1;
   size_t prefetch = 0;      // PlanOptions::prefetch
   size_t token_tile = 128;  // PlanOptions::token_tile

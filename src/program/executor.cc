@@ -114,9 +114,11 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
     executor->row_bytes_.push_back(row_bytes);
     executor->buffers_.push_back(executor->arena_.Take(RowsMax(program, program.buffers[id], setup.options) * row_bytes).data());
   }
+  executor->packed_bytes_ = PackedPanelBytes(program);
   const uint64_t scratch_floats = ThreadScratchBytes(program) / sizeof(float);
   for (int thread = 0; thread < setup.options.threads; ++thread) {
     executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
+    executor->packed_.push_back(executor->arena_.TakeArray<uint8_t>(kTilePanels * executor->packed_bytes_));
   }
   executor->segment_states_ = executor->arena_.TakeArray<float>(SegmentStatesBytes(program, setup.options) / sizeof(float));
   executor->barrier_before_ = PlaceBarriers(program);
@@ -340,15 +342,26 @@ void Executor::AttendInSegments(const AttendOp& op, int thread) {
   }
 }
 
-kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel) const {
+kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel, int thread, size_t slot) const {
   const WeightSpec& spec = program_.weights[id];
   const PanelTable& table = TableOf(spec.dtype);
-  return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier, options_.prefetch};
+  if (spec.storage == WeightStorage::kPanels) {
+    return {weights_.Panel(id, matrix, panel), spec.columns, table.value.data(), table.multiplier, options_.prefetch};
+  }
+  const uint8_t* rows[kPanelRows] = {};
+  const size_t first = panel * kPanelRows;
+  for (size_t r = 0; r < kPanelRows && first + r < spec.rows; ++r) rows[r] = weights_.Row(id, matrix * spec.rows + first + r);
+  // The next panel's rows come from memory meanwhile.
+  const uint64_t next = RowBytes(spec.dtype, spec.columns) * kPanelRows;
+  for (uint64_t line = 0; line < next; line += 64) __builtin_prefetch(rows[0] + next + line);
+  uint8_t* packed = packed_[static_cast<size_t>(thread)] + slot * packed_bytes_;
+  PackPanel(spec.dtype, rows, spec.columns, packed);
+  return {packed, spec.columns, table.value.data(), table.multiplier, /*prefetch=*/0};
 }
 
-void Executor::Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* out) const {
+void Executor::Product(WeightId weight, const kernels::Panel& panel, const void* const* columns, size_t n, float* out) const {
   const size_t kind = static_cast<size_t>(Info(program_.weights[weight].dtype).panel);
-  kernels_.product[kind](PanelOf(weight, matrix, panel), columns, n, out);
+  kernels_.product[kind](panel, columns, n, out);
 }
 
 float* Executor::Multiply(std::span<const PartPanel> panels, const RowRange& rows, int thread) const {
@@ -359,22 +372,27 @@ float* Executor::Multiply(std::span<const PartPanel> panels, const RowRange& row
   const size_t tiled = rows.begin < TiledRows(rows.in) ? std::min(rows.end, TiledRows(rows.in)) - rows.begin : 0;
   const auto* first = reinterpret_cast<const ActivationTile*>(Row(rows.in, rows.begin));
   const std::span<const ActivationTile> tiles(first, tiled / kTileColumns * (program_.buffers[rows.in].width / 32));
+  kernels::Panel all[kTilePanels];
   for (size_t p = 0, end = 0; tiled > 0 && p < panels.size(); p = end) {
-    kernels::Panel same[kTilePanels];
     const kernels::TileKernels& kernels = kernels_.tiles[kind(p)];
     for (end = p; end < panels.size() && kind(end) == kind(p); ++end) {
-      same[end - p] = PanelOf(panels[end].part->weight, /*matrix=*/0, panels[end].panel);
+      all[end] = PanelOf(panels[end].part->weight, /*matrix=*/0, panels[end].panel, thread, /*slot=*/end);
     }
-    const size_t panel_bytes = PanelBytes(Info(program_.weights[panels[p].part->weight].dtype).panel, same[0].columns);
-    MultiplyTiles(kernels, {{same, end - p}, panel_bytes, (end - p) * panel_bytes}, tiles, chunks, sums + p * stride, stride);
+    const size_t panel_bytes = PanelBytes(Info(program_.weights[panels[p].part->weight].dtype).panel, all[p].columns);
+    // Packed panels are in the cache, and the next ones do not exist yet.
+    const bool packed = program_.weights[panels[p].part->weight].storage == WeightStorage::kRows;
+    MultiplyTiles(kernels, {{all + p, end - p}, panel_bytes, packed ? 0 : (end - p) * panel_bytes}, tiles, chunks, sums + p * stride,
+                  stride);
   }
   for (size_t p = 0; p < panels.size(); ++p) {
     size_t n = 0;
+    // Packed, and multiplied while it is in the cache nearest.
+    if (tiled == 0) all[p] = PanelOf(panels[p].part->weight, /*matrix=*/0, panels[p].panel, thread);
     for (size_t row = rows.begin + tiled; row < rows.end; row += n) {
       const void* columns[kColumnsMax];
       n = std::min(kColumnsMax, rows.end - row);
       for (size_t c = 0; c < n; ++c) columns[c] = Row(rows.in, row + c);
-      Product(panels[p].part->weight, /*matrix=*/0, panels[p].panel, columns, n, sums + p * stride + (row - rows.begin) * kPanelRows);
+      Product(panels[p].part->weight, all[p], columns, n, sums + p * stride + (row - rows.begin) * kPanelRows);
     }
     AddBias(*panels[p].part, panels[p].panel, rows.size(), sums + p * stride);
   }
@@ -493,13 +511,15 @@ void Executor::Execute(const ExpertMatMulOp& op, int thread) {
     const size_t panel = i % panels;
     const size_t count = std::min(kPanelRows, spec.rows - panel * kPanelRows);
     size_t n = 0;
+    kernels::Panel weights = {};
     for (size_t slot = 0; slot < slots; ++slot) {
       if (static_cast<size_t>(ids[slot]) == expert) {
         chosen[n] = slot;
         columns[n++] = Row(op.in, slot / slots_per_input);
       }
       if (n == 0 || (n < kColumnsMax && slot + 1 < slots)) continue;
-      Product(op.weight, expert, panel, columns, n, tile);
+      if (weights.data == nullptr) weights = PanelOf(op.weight, expert, panel, thread);
+      Product(op.weight, weights, columns, n, tile);
       const float scale = op.scale == kNone ? 1.0f : weights_.Vector(op.scale)[expert];
       for (size_t c = 0; c < n; ++c) {
         float* out = FloatRow(op.out, chosen[c]) + panel * kPanelRows;

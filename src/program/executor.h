@@ -86,12 +86,13 @@ class Executor {
   // Rows of a buffer in this step, and this thread's part of them.
   size_t RowCount(BufferId id) const;
   std::pair<size_t, size_t> RowShare(BufferId id, int thread) const { return Share(RowCount(id), thread, pool_.size()); }
-  kernels::Panel PanelOf(WeightId id, size_t matrix, size_t panel) const;
+  // Of weights that are stored as rows, packed into the thread's place `slot` (below kTilePanels).
+  kernels::Panel PanelOf(WeightId id, size_t matrix, size_t panel, int thread, size_t slot = 0) const;
   // How many rows of a quantised buffer lie in tiles in this step: whole tiles only, the rest lies row by row behind them.
   size_t TiledRows(BufferId id) const { return tiled_[id] ? RowCount(id) / kernels::kTileColumns * kernels::kTileColumns : 0; }
   void StoreQuantized(BufferId out, size_t row, const float* x);
-  // One product with a panel and n columns: out is [n][16].
-  void Product(WeightId weight, size_t matrix, size_t panel, const void* const* columns, size_t n, float* out) const;
+  // One product with a weight's panel and n columns: out is [n][16].
+  void Product(WeightId weight, const kernels::Panel& panel, const void* const* columns, size_t n, float* out) const;
   struct PartPanel {
     const MatMulPart* part;
     size_t panel;
@@ -152,7 +153,9 @@ class Executor {
   Arena arena_;
   std::vector<std::byte*> buffers_;
   std::vector<size_t> row_bytes_;
-  std::vector<float*> scratch_;       // per thread
+  std::vector<float*> scratch_;   // per thread
+  std::vector<uint8_t*> packed_;  // per thread: kTilePanels panels of packed_bytes_
+  uint64_t packed_bytes_ = 0;
   std::vector<RopeAngles> ropes_;     // for the planned context
   std::vector<bool> barrier_before_;  // per operation
   std::vector<bool> tiled_;           // per buffer

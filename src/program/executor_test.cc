@@ -97,6 +97,24 @@ TEST(Executor, PlainAndFusedProgramsGiveTheSameBits) {
   }
 }
 
+// Weights that are kept as in the file are packed for every step, to the same bits: for prompts, tokens of no whole tile, experts, and the
+// tied output matrix.
+TEST(Executor, RowsGiveTheBitsOfPanels) {
+  for (const DType dtype : testing::AllDTypes()) {
+    if (Info(dtype).block_elements == 1) continue;
+    for (const testing::TinyModel& tiny :
+         {testing::TinyModel{.tied = true, .matrices = dtype}, testing::TinyModel{.experts = 4, .experts_used = 2, .matrices = dtype}}) {
+      const auto panels = Logits(tiny, [](Program*) {});
+      const auto rows = Logits(tiny, [](Program* program) {
+        for (WeightSpec& spec : program->weights) {
+          if (spec.storage == WeightStorage::kPanels) spec.storage = WeightStorage::kRows;
+        }
+      });
+      EXPECT_EQ(rows, panels) << Info(dtype).name << (tiny.tied ? ", tied" : ", experts");
+    }
+  }
+}
+
 // What a machine is tuned to decides on time alone.
 TEST(Executor, TuningChangesNoBit) {
   for (const KernelSet* kernels : RunnableKernels()) {

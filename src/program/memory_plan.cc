@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/memory_budget.h"
 #include "kernels/attention.h"
@@ -35,6 +36,19 @@ size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptio
   return 0;
 }
 
+namespace {
+constexpr std::string_view kWeightForms[] = {"panels", "rows"};
+}  // namespace
+
+std::string_view WeightFormName(WeightForm form) { return kWeightForms[static_cast<size_t>(form)]; }
+
+std::optional<WeightForm> WeightFormFromName(std::string_view name) {
+  for (size_t i = 0; i < std::size(kWeightForms); ++i) {
+    if (kWeightForms[i] == name) return static_cast<WeightForm>(i);
+  }
+  return std::nullopt;
+}
+
 uint64_t ThreadScratchBytes(const Program& program) {
   uint64_t floats = 0;
   for (const Op& op : program.ops) {
@@ -50,6 +64,34 @@ uint64_t ThreadScratchBytes(const Program& program) {
     }
   }
   return AlignUp(floats * sizeof(float));
+}
+
+namespace {
+
+// Calls visit(weight, input, times) for every matrix that a token is multiplied with.
+template <typename Visit>
+void ForEachProduct(const Program& program, Visit visit) {
+  for (const Op& op : program.ops) {
+    if (const auto* product = std::get_if<MatMulOp>(&op)) {
+      for (const MatMulPart& part : product->parts) visit(part.weight, product->in, 1);
+    } else if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) {
+      visit(gated->gate.weight, gated->in, 1);
+      visit(gated->up.weight, gated->in, 1);
+    } else if (const auto* expert = std::get_if<ExpertMatMulOp>(&op)) {
+      visit(expert->weight, expert->in, program.experts_used);
+    }
+  }
+}
+
+}  // namespace
+
+uint64_t PackedPanelBytes(const Program& program) {
+  uint64_t bytes = 0;
+  ForEachProduct(program, [&](WeightId weight, BufferId, uint64_t) {
+    const WeightSpec& spec = program.weights[weight];
+    if (spec.storage == WeightStorage::kRows) bytes = std::max<uint64_t>(bytes, PanelBytes(Info(spec.dtype).panel, spec.columns));
+  });
+  return AlignUp(bytes);
 }
 
 size_t SegmentsMax(const KvHeads& layer, const PlanOptions& options) {
@@ -71,7 +113,8 @@ uint64_t SegmentStatesBytes(const Program& program, const PlanOptions& options) 
 }
 
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options) {
-  uint64_t total = static_cast<uint64_t>(options.threads) * ThreadScratchBytes(program) + SegmentStatesBytes(program, options);
+  const uint64_t per_thread = ThreadScratchBytes(program) + kernels::kTilePanels * PackedPanelBytes(program);
+  uint64_t total = static_cast<uint64_t>(options.threads) * per_thread + SegmentStatesBytes(program, options);
   for (BufferId id = 0; id < program.buffers.size(); ++id) {
     total += AlignUp(RowsMax(program, program.buffers[id], options) * program.RowWidthBytes(id));
   }
@@ -92,46 +135,58 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
   return plan;
 }
 
-Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request) {
-  PlanOptions options = request.wanted;
-  while (true) {
-    const MemoryPlan plan = PlanMemory(program, options, request.held);
-    if (plan.total_bytes() <= request.limit_bytes) return plan;
-    if (!request.fixed_kv && options.kv_type != KvType::kInt8) {
-      options.kv_type = KvType::kInt8;
-    } else if (!request.fixed_context && options.context > kContextMin) {
-      options.context = std::max(kContextMin, options.context / 2);
-    } else {
-      return Error(
-          Code::kExhausted,
-          fmt::format(
-              "the model needs {} (weights {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, metadata {}, program {}) and "
-              "the limit is {}; raise --memory, lower --context or choose a smaller model",
-              FormatBytes(plan.total_bytes()), FormatBytes(plan.weights_bytes), options.context, KvTypeName(options.kv_type),
-              FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes), FormatBytes(plan.vocabulary_bytes),
-              FormatBytes(plan.header_bytes), FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes)));
-    }
+bool KeepRows(Program* program) {
+  bool any = false;
+  for (WeightSpec& spec : program->weights) {
+    if (spec.storage != WeightStorage::kPanels) continue;
+    const uint64_t blocks = RowBytes(spec.dtype, spec.columns) * kPanelRows;
+    if (5 * PanelBytes(Info(spec.dtype).panel, spec.columns) < 6 * blocks) continue;
+    spec.storage = WeightStorage::kRows;
+    any = true;
   }
+  return any;
 }
 
 namespace {
 
-// Calls visit(weight, input, times) for every matrix that a token is multiplied with.
-template <typename Visit>
-void ForEachProduct(const Program& program, Visit visit) {
-  for (const Op& op : program.ops) {
-    if (const auto* product = std::get_if<MatMulOp>(&op)) {
-      for (const MatMulPart& part : product->parts) visit(part.weight, product->in, 1);
-    } else if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) {
-      visit(gated->gate.weight, gated->in, 1);
-      visit(gated->up.weight, gated->in, 1);
-    } else if (const auto* expert = std::get_if<ExpertMatMulOp>(&op)) {
-      visit(expert->weight, expert->in, program.experts_used);
+// The first plan that fits, down to a context of `least`; else the last that was tried.
+MemoryPlan Shrink(const Program& program, const FitRequest& request, size_t least) {
+  PlanOptions options = request.wanted;
+  while (true) {
+    MemoryPlan plan = PlanMemory(program, options, request.held);
+    if (plan.total_bytes() <= request.limit_bytes) return plan;
+    if (!request.fixed_kv && options.kv_type != KvType::kInt8) {
+      options.kv_type = KvType::kInt8;
+    } else if (!request.fixed_context && options.context > least) {
+      options.context = std::max(least, options.context / 2);
+    } else {
+      return plan;
     }
   }
 }
 
 }  // namespace
+
+Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
+  const auto fits = [&](const MemoryPlan& plan) { return plan.total_bytes() <= request.limit_bytes; };
+  MemoryPlan plan;
+  if (request.weight_form != WeightForm::kRows) {
+    plan = Shrink(*program, request, request.weight_form ? kContextMin : kContextUseful);
+    if (fits(plan)) return plan;
+  }
+  WeightForm form = WeightForm::kPanels;
+  if (request.weight_form != WeightForm::kPanels && KeepRows(program)) form = WeightForm::kRows;
+  plan = Shrink(*program, request, kContextMin);
+  plan.weight_form = form;
+  if (fits(plan)) return plan;
+  return Error(
+      Code::kExhausted,
+      fmt::format("the model needs {} (weights {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, metadata {}, program {}) "
+                  "and the limit is {}; raise --memory, lower --context or choose a smaller model",
+                  FormatBytes(plan.total_bytes()), FormatBytes(plan.weights_bytes), plan.options.context, KvTypeName(plan.options.kv_type),
+                  FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes), FormatBytes(plan.vocabulary_bytes),
+                  FormatBytes(plan.header_bytes), FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes)));
+}
 
 uint64_t DecodeReadBytes(const Program& program) {
   uint64_t total = 0;
@@ -156,7 +211,9 @@ std::string Describe(const MemoryPlan& plan) {
     return fmt::format("  {:<12} {:>14} bytes  {:>9}  {}\n", name, bytes, FormatBytes(bytes), note);
   };
   std::string text;
-  text += line("weights", plan.weights_bytes, "panels, ready for the kernels");
+  const bool rows = plan.weight_form == WeightForm::kRows;
+  text += line("weights", plan.weights_bytes,
+               rows ? "formats below four bits as in the file: smaller, and slower" : "panels, ready for the kernels");
   text += line("kv", plan.kv_bytes, fmt::format("{} tokens, {}", plan.options.context, KvTypeName(plan.options.kv_type)));
   text += line(
       "activations", plan.activations_bytes,

@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "program/kv_layout.h"
@@ -32,8 +34,17 @@ struct PlanOptions {
   size_t prefetch = 0;             // kernels::Panel::prefetch
 };
 
+// How weights of formats lie in memory whose panels are much larger than the file's blocks: those below four bits.
+enum class WeightForm : uint8_t {
+  kPanels,  // ready for the kernels
+  kRows,    // as in the file: less memory and to the bit the same results, but every token packs them anew
+};
+std::string_view WeightFormName(WeightForm form);  // "panels", "rows"
+std::optional<WeightForm> WeightFormFromName(std::string_view name);
+
 struct MemoryPlan {
   PlanOptions options;
+  WeightForm weight_form = WeightForm::kPanels;
   uint64_t weights_bytes = 0;
   uint64_t kv_bytes = 0;
   uint64_t activations_bytes = 0;  // buffers of a step, every thread's scratch, states of segments
@@ -54,6 +65,8 @@ PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options);
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options);
 // Bytes of one thread's scratch memory.
 uint64_t ThreadScratchBytes(const Program& program);
+// Bytes of the largest panel that a thread packs of rows, aligned; it has room for kTilePanels of them.
+uint64_t PackedPanelBytes(const Program& program);
 
 // Where few heads of keys and values attend, and threads cannot share them evenly, threads take segments of the context instead. So many
 // heads (of all rows) at most.
@@ -74,16 +87,22 @@ struct HeldBytes {
 
 MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const HeldBytes& held);
 
-// The plan for `wanted`, or if it is too large: 8-bit KV, then a smaller context (halved down to kContextMin). `fixed_context`
-// and `fixed_kv` forbid a change that the user did not ask for. Exhausted, with the numbers, when nothing fits.
+// Keeps matrices as rows whose panels would take at least a fifth more than the file's blocks. False when there are none.
+bool KeepRows(Program* program);
+
+// The plan for `wanted`, or if it is too large: 8-bit KV, then a smaller context (halved, but not below kContextUseful), then weights kept
+// as rows with all that is wanted, and so on down to kContextMin. `fixed_context`, `fixed_kv` and `weight_form` forbid changes that the
+// user did not ask for. Exhausted, with the numbers, when nothing fits.
+inline constexpr size_t kContextUseful = 1024;
 struct FitRequest {
   PlanOptions wanted;
   uint64_t limit_bytes = 0;
   HeldBytes held;
   bool fixed_context = false;
   bool fixed_kv = false;
+  std::optional<WeightForm> weight_form;
 };
-Result<MemoryPlan> FitMemory(const Program& program, const FitRequest& request);
+Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request);
 
 // Bytes of weights that decoding one token reads; of experts, those used.
 uint64_t DecodeReadBytes(const Program& program);

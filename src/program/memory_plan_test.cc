@@ -65,22 +65,22 @@ TEST_F(MemoryPlanTest, WindowedLayersNeedAWindowAndAStep) {
 }
 
 TEST_F(MemoryPlanTest, EightBitKvComesFirstThenASmallerContext) {
-  const auto roomy = FitMemory(program_, Request(Need(4096, KvType::kF16)));
+  const auto roomy = FitMemory(&program_, Request(Need(4096, KvType::kF16)));
   ASSERT_TRUE(roomy.ok());
   EXPECT_EQ(roomy->options.kv_type, KvType::kF16);
   EXPECT_EQ(roomy->options.context, 4096u);
-  const auto tight = FitMemory(program_, Request(Need(4096, KvType::kF16) - 1));
+  const auto tight = FitMemory(&program_, Request(Need(4096, KvType::kF16) - 1));
   ASSERT_TRUE(tight.ok());
   EXPECT_EQ(tight->options.kv_type, KvType::kInt8);
   EXPECT_EQ(tight->options.context, 4096u);
-  const auto tighter = FitMemory(program_, Request(Need(1024, KvType::kInt8)));
+  const auto tighter = FitMemory(&program_, Request(Need(1024, KvType::kInt8)));
   ASSERT_TRUE(tighter.ok());
   EXPECT_EQ(tighter->options.context, 1024u);
   EXPECT_LE(tighter->total_bytes(), Need(1024, KvType::kInt8));
 }
 
 TEST_F(MemoryPlanTest, RefusesWithTheNumbers) {
-  const auto refused = FitMemory(program_, Request(Need(kContextMin, KvType::kInt8) - 1));
+  const auto refused = FitMemory(&program_, Request(Need(kContextMin, KvType::kInt8) - 1));
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code(), Code::kExhausted);
   EXPECT_NE(refused.error().message().find("weights"), std::string::npos);
@@ -90,12 +90,66 @@ TEST_F(MemoryPlanTest, RefusesWithTheNumbers) {
 TEST_F(MemoryPlanTest, WhatTheUserFixedStays) {
   FitRequest request = Request(Need(4096, KvType::kInt8));
   request.fixed_kv = true;
-  const auto smaller = FitMemory(program_, request);
+  const auto smaller = FitMemory(&program_, request);
   ASSERT_TRUE(smaller.ok());
   EXPECT_EQ(smaller->options.kv_type, KvType::kF16);
   EXPECT_LT(smaller->options.context, 4096u);
   request.fixed_context = true;
-  EXPECT_EQ(FitMemory(program_, request).error().code(), Code::kExhausted);
+  EXPECT_EQ(FitMemory(&program_, request).error().code(), Code::kExhausted);
+}
+
+// Panels of IQ2_XXS are twice the file's blocks. While they leave room for a useful context they are taken; then rows, with all that is
+// wanted.
+TEST_F(MemoryPlanTest, WeightsStayAsInTheFileWherePanelsDoNotFit) {
+  testing::BuildTinyModel({.matrices = DType::kIQ2_XXS}).Write(folder_.Path("iq2.gguf"));
+  file_ = OpenGguf(*files_, folder_.Path("iq2.gguf")).value();
+  program_ = OutlineModel(file_, kernels::kReference).value().program;
+  const Program panels = program_;
+  const uint64_t least = Need(kContextUseful, KvType::kInt8);
+  ASSERT_TRUE(KeepRows(&program_));
+  const Program rows = program_;
+  const uint64_t all = Need(4096, KvType::kF16);
+  // 66 bytes per 256 weights of a row instead of 2,240 per 16 rows; the embedding and the output matrix are aligned up.
+  EXPECT_EQ(WeightsBytes(rows), 2u * (2 * 256 + 2 * 64 + 2 * 512 + 2 * 256) * 66 + 2 * 19840 + 5 * 1024);
+
+  const auto fit = [&](uint64_t limit, std::optional<WeightForm> form) {
+    program_ = panels;
+    FitRequest request = Request(limit);
+    request.weight_form = form;
+    return FitMemory(&program_, request);
+  };
+  const auto some = fit(least, std::nullopt);
+  ASSERT_TRUE(some.ok());
+  EXPECT_EQ(some->weight_form, WeightForm::kPanels);
+  EXPECT_EQ(some->options.context, kContextUseful);
+  const auto less = fit(least - 1, std::nullopt);
+  ASSERT_TRUE(less.ok());
+  EXPECT_EQ(less->weight_form, WeightForm::kRows);
+  EXPECT_EQ(program_.weights[2].storage, WeightStorage::kRows);
+  EXPECT_GE(less->options.context, kContextUseful);
+  EXPECT_NE(Describe(*less).find("as in the file"), std::string::npos);
+  const auto forced = fit(all, WeightForm::kRows);
+  ASSERT_TRUE(forced.ok());
+  EXPECT_EQ(forced->options.context, 4096u);
+  EXPECT_EQ(forced->total_bytes(), all);
+  const auto fixed = fit(least - 1, WeightForm::kPanels);
+  ASSERT_TRUE(fixed.ok());
+  EXPECT_EQ(fixed->weight_form, WeightForm::kPanels);
+  EXPECT_LT(fixed->options.context, kContextUseful);
+  program_ = panels;
+}
+
+TEST_F(MemoryPlanTest, OnlyFormatsBelowFourBitsAreKeptAsRows) {
+  for (const DType dtype : {DType::kF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ3_K, DType::kIQ4_XS}) {
+    for (WeightSpec& spec : program_.weights) spec.dtype = dtype;
+    EXPECT_FALSE(KeepRows(&program_)) << Info(dtype).name;
+  }
+  for (const DType dtype : {DType::kIQ1_S, DType::kIQ1_M, DType::kIQ2_XXS, DType::kIQ2_XS, DType::kIQ2_S, DType::kIQ3_XXS, DType::kIQ3_S,
+                            DType::kTQ1_0, DType::kTQ2_0}) {
+    Program program = program_;
+    for (WeightSpec& spec : program.weights) spec.dtype = dtype;
+    EXPECT_TRUE(KeepRows(&program)) << Info(dtype).name;
+  }
 }
 
 TEST_F(MemoryPlanTest, ReadBytesAreTheMatricesOfAToken) {

@@ -43,7 +43,7 @@ struct BufferSpec {
 enum class WeightStorage : uint8_t {
   kPanels,  // matrices [rows, columns] as panels
   kVector,  // f32 [columns]
-  kRows,    // rows as the file stores them, for look-ups
+  kRows,    // rows as the file stores them: for look-ups, and where memory is short for products, which pack a panel each time
 };
 
 struct WeightSpec {

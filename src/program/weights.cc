@@ -86,7 +86,7 @@ uint64_t WeightBytes(const WeightSpec& spec) {
     case WeightStorage::kVector:
       return spec.columns * sizeof(float);
     case WeightStorage::kRows:
-      return spec.rows * RowBytes(spec.dtype, spec.columns);
+      return spec.matrices * spec.rows * RowBytes(spec.dtype, spec.columns);
   }
   return 0;
 }

@@ -33,12 +33,13 @@ class Weights {
   // Errors: Exhausted (budget), Cancelled (progress), those of the source.
   static Result<Weights> Load(const Program& program, ModelFile& file, const Resources& resources, const Progress& progress);
 
-  // A matrix's panel: 16 rows from 16 * panel on.
+  // A matrix's panel: 16 rows from 16 * panel on. Of weights that are stored as panels.
   const uint8_t* Panel(WeightId id, size_t matrix, size_t panel) const {
     const Entry& entry = entries_[id];
     return entry.data + matrix * entry.matrix_bytes + panel * entry.panel_bytes;
   }
   const float* Vector(WeightId id) const { return reinterpret_cast<const float*>(entries_[id].data); }
+  // Rows of all matrices are counted through. Of weights that are stored as rows.
   const uint8_t* Row(WeightId id, size_t row) const { return entries_[id].data + row * entries_[id].panel_bytes; }
 
   std::span<const std::byte> bytes() const { return arena_.bytes(); }

@@ -60,17 +60,20 @@ uint16_t FirstHalf(const uint8_t* block) { return LoadUnaligned<uint16_t>(block)
 uint32_t Nibble(const uint8_t* bytes, size_t i) { return static_cast<uint32_t>(bytes[i / 2] >> (i % 2 * 4)) & 15u; }
 
 // A format: what it says of a block of 256, with its scale, those of its kSubBlocks sub-blocks (odd numbers: 2 * Step + 1), and the codes
-// of elements 8 i to 8 i + 7, one byte each.
+// of the 32 elements of run r, eight in a word.
+using Run = std::array<uint32_t, 4>;
 
 // f16 d, then per 32 elements 8 bytes: four codebook indices, and a word of four 7-bit sign patterns with the scale on top.
 struct IQ2_XXS {
   static constexpr PanelKind kPanel = PanelKind::kLut4;
   static constexpr size_t kSubBlocks = 8;
   static uint16_t Scale(const uint8_t* block) { return FirstHalf(block); }
-  static uint32_t Word(const uint8_t* block, size_t s) { return LoadUnaligned<uint32_t>(block + 6 + 8 * s); }
-  static uint32_t Step(const uint8_t* block, size_t s) { return Word(block, s) >> 28; }
-  static uint32_t Eight(const uint8_t* block, size_t i) {
-    return kIQ2XXSCodes[block[2 + i / 4 * 8 + i % 4]] ^ kIQ2EvenFlips[Word(block, i / 4) >> (i % 4 * 7) & 127u];
+  static uint32_t Step(const uint8_t* block, size_t s) { return LoadUnaligned<uint32_t>(block + 6 + 8 * s) >> 28; }
+  static Run Codes(const uint8_t* block, size_t r) {
+    const uint64_t word = LoadUnaligned<uint64_t>(block + 2 + 8 * r);
+    Run run;
+    for (size_t i = 0; i < 4; ++i) run[i] = kIQ2XXSCodes[word >> (8 * i) & 255u] ^ kIQ2EvenFlips[word >> (32 + 7 * i) & 127u];
+    return run;
   }
 };
 
@@ -80,9 +83,13 @@ struct IQ2_XS {
   static constexpr size_t kSubBlocks = 16;
   static uint16_t Scale(const uint8_t* block) { return FirstHalf(block); }
   static uint32_t Step(const uint8_t* block, size_t s) { return Nibble(block + 66, s); }
-  static uint32_t Eight(const uint8_t* block, size_t i) {
-    const uint16_t word = LoadUnaligned<uint16_t>(block + 2 + 2 * i);
-    return kIQ2XSCodes[word & 511u] ^ kIQ2EvenFlips[word >> 9];
+  static Run Codes(const uint8_t* block, size_t r) {
+    Run run;
+    for (size_t i = 0; i < 4; ++i) {
+      const uint32_t word = LoadUnaligned<uint16_t>(block + 2 + 8 * r + 2 * i);
+      run[i] = kIQ2XSCodes[word & 511u] ^ kIQ2EvenFlips[word >> 9];
+    }
+    return run;
   }
 };
 
@@ -92,9 +99,12 @@ struct IQ2_S {
   static constexpr size_t kSubBlocks = 16;
   static uint16_t Scale(const uint8_t* block) { return FirstHalf(block); }
   static uint32_t Step(const uint8_t* block, size_t s) { return Nibble(block + 74, s); }
-  static uint32_t Eight(const uint8_t* block, size_t i) {
-    const unsigned high = (block[66 + i / 4] >> (i % 4 * 2)) & 3u;
-    return kIQ2SCodes[block[2 + i] | high << 8] ^ kIQ2Flips[block[34 + i]];
+  static Run Codes(const uint8_t* block, size_t r) {
+    const uint32_t high = static_cast<uint32_t>(block[66 + r]) << 8;
+    Run run;
+    for (size_t i = 0; i < 4; ++i)
+      run[i] = kIQ2SCodes[block[2 + 4 * r + i] | (high >> (2 * i) & 0x300u)] ^ kIQ2Flips[block[34 + 4 * r + i]];
+    return run;
   }
 };
 
@@ -103,11 +113,17 @@ struct IQ3_XXS {
   static constexpr PanelKind kPanel = PanelKind::kLut4;
   static constexpr size_t kSubBlocks = 8;
   static uint16_t Scale(const uint8_t* block) { return FirstHalf(block); }
-  static uint32_t Word(const uint8_t* block, size_t s) { return LoadUnaligned<uint32_t>(block + 66 + 4 * s); }
+  static uint32_t Word(const uint8_t* block, size_t r) { return LoadUnaligned<uint32_t>(block + 66 + 4 * r); }
   static uint32_t Step(const uint8_t* block, size_t s) { return Word(block, s) >> 28; }
-  static uint32_t Eight(const uint8_t* block, size_t i) {
-    const uint32_t codes = kIQ3XXSCodes[block[2 + 2 * i]] | kIQ3XXSCodes[block[3 + 2 * i]] << 4;
-    return codes ^ kIQ3EvenFlips[Word(block, i / 4) >> (i % 4 * 7) & 127u];
+  static Run Codes(const uint8_t* block, size_t r) {
+    const uint64_t index = LoadUnaligned<uint64_t>(block + 2 + 8 * r);
+    const uint32_t word = Word(block, r);
+    Run run;
+    for (size_t i = 0; i < 4; ++i) {
+      run[i] = (kIQ3XXSCodes[index >> (16 * i) & 255u] | kIQ3XXSCodes[index >> (16 * i + 8) & 255u] << 4) ^
+               kIQ3EvenFlips[word >> (7 * i) & 127u];
+    }
+    return run;
   }
 };
 
@@ -117,11 +133,16 @@ struct IQ3_S {
   static constexpr size_t kSubBlocks = 8;
   static uint16_t Scale(const uint8_t* block) { return FirstHalf(block); }
   static uint32_t Step(const uint8_t* block, size_t s) { return Nibble(block + 106, s); }
-  static uint32_t Eight(const uint8_t* block, size_t i) {
-    const unsigned high = static_cast<unsigned>(block[66 + i / 4]) >> (i % 4 * 2);
-    const uint32_t first = kIQ3SCodes[block[2 + 2 * i] | (high & 1u) << 8];
-    const uint32_t second = kIQ3SCodes[block[3 + 2 * i] | (high & 2u) << 7];
-    return (first | second << 4) ^ kIQ3Flips[block[74 + i]];
+  static Run Codes(const uint8_t* block, size_t r) {
+    const uint8_t* index = block + 2 + 8 * r;
+    const uint32_t high = static_cast<uint32_t>(block[66 + r]) << 8;
+    Run run;
+    for (size_t i = 0; i < 4; ++i) {
+      const uint32_t first = kIQ3SCodes[index[2 * i] | (high >> (2 * i) & 0x100u)];
+      const uint32_t second = kIQ3SCodes[index[2 * i + 1] | (high >> (2 * i + 1) & 0x100u)];
+      run[i] = (first | second << 4) ^ kIQ3Flips[block[74 + 4 * r + i]];
+    }
+    return run;
   }
 };
 
@@ -130,11 +151,14 @@ struct IQ1_S {
   static constexpr PanelKind kPanel = PanelKind::kLut4;
   static constexpr size_t kSubBlocks = 8;
   static uint16_t Scale(const uint8_t* block) { return FirstHalf(block); }
-  static uint32_t Word(const uint8_t* block, size_t s) { return LoadUnaligned<uint16_t>(block + 34 + 2 * s); }
+  static uint32_t Word(const uint8_t* block, size_t r) { return LoadUnaligned<uint16_t>(block + 34 + 2 * r); }
   static uint32_t Step(const uint8_t* block, size_t s) { return Word(block, s) >> 12 & 7u; }
-  static uint32_t Eight(const uint8_t* block, size_t i) {
-    const uint32_t word = Word(block, i / 4);
-    return kIQ1Codes[block[2 + i] | (word >> (i % 4 * 3) & 7u) << 8] + ((word & 0x8000u) != 0 ? 0 : kOnes);
+  static Run Codes(const uint8_t* block, size_t r) {
+    const uint32_t word = Word(block, r);
+    const uint32_t plus = (word & 0x8000u) != 0 ? 0 : kOnes;
+    Run run;
+    for (size_t i = 0; i < 4; ++i) run[i] = kIQ1Codes[block[2 + 4 * r + i] | (word >> (3 * i) & 7u) << 8] + plus;
+    return run;
   }
 };
 
@@ -150,9 +174,14 @@ struct IQ1_M {
     return static_cast<uint16_t>(d);
   }
   static uint32_t Step(const uint8_t* block, size_t s) { return Word(block, s / 4) >> (s % 4 * 3) & 7u; }
-  static uint32_t Eight(const uint8_t* block, size_t i) {
-    const uint32_t nibble = Nibble(block + 32, i);
-    return kIQ1Codes[block[i] | (nibble & 7u) << 8] + ((nibble & 8u) != 0 ? 0 : kOnes);
+  static Run Codes(const uint8_t* block, size_t r) {
+    const uint32_t nibbles = LoadUnaligned<uint16_t>(block + 32 + 2 * r);
+    Run run;
+    for (size_t i = 0; i < 4; ++i) {
+      const uint32_t nibble = nibbles >> (4 * i);
+      run[i] = kIQ1Codes[block[4 * r + i] | (nibble & 7u) << 8] + ((nibble & 8u) != 0 ? 0 : kOnes);
+    }
+    return run;
   }
 };
 
@@ -160,11 +189,11 @@ template <typename Format>
 void Decode(const uint8_t* block, BlockCodes* codes) {
   codes->d = Format::Scale(block);
   for (size_t s = 0; s < Format::kSubBlocks; ++s) codes->sub_scale[s] = static_cast<int8_t>(2 * Format::Step(block, s) + 1);
-  for (size_t i = 0; i < 32; ++i) {
-    const uint32_t eight = Format::Eight(block, i);
-    for (size_t half = 0; half < 2; ++half) {
-      const uint32_t four = eight >> (4 * half) & 0x0f0f0f0fu;
-      std::memcpy(&codes->code[8 * i + 4 * half], &four, sizeof(four));
+  for (size_t r = 0; r < 8; ++r) {
+    const Run run = Format::Codes(block, r);
+    for (size_t i = 0; i < 8; ++i) {
+      const uint32_t four = run[i / 2] >> (4 * (i % 2)) & 0x0f0f0f0fu;
+      std::memcpy(&codes->code[32 * r + 4 * i], &four, sizeof(four));
     }
   }
 }
@@ -178,11 +207,9 @@ void Write(const uint8_t* block, size_t row, uint8_t* group) {
   uint8_t* sub_scale = group + 2 * kPanelRows + row;
   for (size_t s = 0; s < Format::kSubBlocks; ++s) sub_scale[s * kPanelRows] = static_cast<uint8_t>(2 * Format::Step(block, s) + 1);
   uint8_t* lane = group + Info(Format::kPanel).data_offset + 4 * row;
-  for (size_t run = 0; run < 8; ++run) {
-    for (size_t i = 0; i < 4; ++i) {
-      const uint32_t eight = Format::Eight(block, 4 * run + i);
-      std::memcpy(lane + 64 * (4 * run + i), &eight, sizeof(eight));
-    }
+  for (size_t r = 0; r < 8; ++r, lane += 4 * 64) {
+    const Run run = Format::Codes(block, r);
+    for (size_t i = 0; i < 4; ++i) std::memcpy(lane + 64 * i, &run[i], sizeof(run[i]));
   }
 }
 
