@@ -18,8 +18,9 @@ using kernels::kColumnsMax;
 using kernels::kTileColumns;
 using kernels::kTilePanels;
 
+bool Contains(const std::vector<BufferId>& list, BufferId id) { return std::find(list.begin(), list.end(), id) != list.end(); }
 bool Intersect(const std::vector<BufferId>& a, const std::vector<BufferId>& b) {
-  return std::any_of(a.begin(), a.end(), [&](BufferId id) { return std::find(b.begin(), b.end(), id) != b.end(); });
+  return std::any_of(a.begin(), a.end(), [&](BufferId id) { return Contains(b, id); });
 }
 
 // What an operation touches, with each layer's KV as one more buffer behind the real ones.
@@ -50,15 +51,42 @@ std::vector<bool> TiledBuffers(const Program& program, const KernelSet& kernels)
   return tiled;
 }
 
-// A barrier stands before an operation that touches what others wrote, or overwrites what others read, since the last one.
-std::vector<bool> PlaceBarriers(const Program& program) {
+// Whether what `append` reads of keys was turned by the same thread: both share out heads.
+bool TurnedBySameThread(const Program& program, const KvAppendOp& append, std::span<const Op> since_barrier) {
+  bool turned = false;
+  for (const Op& op : since_barrier) {
+    const OpBuffers touched = BuffersOf(op);
+    if (!Contains(touched.writes, append.keys)) continue;
+    const auto* rope = std::get_if<RopeOp>(&op);
+    if (rope == nullptr || rope->heads != program.kv_layers[append.layer].heads) return false;
+    turned = true;
+  }
+  return turned;
+}
+
+// A barrier stands before an operation that touches what others wrote, or overwrites what others read, since the last one. In steps of a
+// single row nobody else touches a thread's own quantised rows.
+std::vector<bool> PlaceBarriers(const Program& program, bool single) {
   std::vector<bool> before;
   OpBuffers open;
-  for (const Op& op : program.ops) {
-    const OpBuffers touched = TouchedBy(program, op);
-    const bool barrier =
-        Intersect(touched.reads, open.writes) || Intersect(touched.writes, open.writes) || Intersect(touched.writes, open.reads);
-    if (barrier) open = {};
+  size_t last = 0;  // operation behind a barrier
+  for (size_t i = 0; i < program.ops.size(); ++i) {
+    OpBuffers touched = TouchedBy(program, program.ops[i]);
+    const auto own = [&](BufferId id) {
+      return single && id < program.buffers.size() && program.buffers[id].form == BufferForm::kQuantized;
+    };
+    std::erase_if(touched.reads, own);
+    std::erase_if(touched.writes, own);
+    std::vector<BufferId> others = touched.reads;
+    const auto* append = std::get_if<KvAppendOp>(&program.ops[i]);
+    if (append != nullptr && TurnedBySameThread(program, *append, std::span(program.ops).subspan(last, i - last))) {
+      std::erase(others, append->keys);
+    }
+    const bool barrier = Intersect(others, open.writes) || Intersect(touched.writes, open.writes) || Intersect(touched.writes, open.reads);
+    if (barrier) {
+      open = {};
+      last = i;
+    }
     before.push_back(barrier);
     open.reads.insert(open.reads.end(), touched.reads.begin(), touched.reads.end());
     open.writes.insert(open.writes.end(), touched.writes.begin(), touched.writes.end());
@@ -121,7 +149,16 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
     executor->packed_.push_back(executor->arena_.TakeArray<uint8_t>(kTilePanels * executor->packed_bytes_));
   }
   executor->segment_states_ = executor->arena_.TakeArray<float>(SegmentStatesBytes(program, setup.options) / sizeof(float));
-  executor->barrier_before_ = PlaceBarriers(program);
+  for (int thread = 0; thread < setup.options.threads && setup.options.threads > 1; ++thread) {
+    std::vector<std::byte*>& own = executor->own_.emplace_back(program.buffers.size());
+    for (BufferId id = 0; id < program.buffers.size(); ++id) {
+      const BufferSpec& buffer = program.buffers[id];
+      if (buffer.form != BufferForm::kQuantized) continue;
+      own[id] = executor->arena_.Take(RowsOfOne(program, buffer) * program.RowWidthBytes(id)).data();
+    }
+  }
+  executor->barrier_before_ = PlaceBarriers(program, /*single=*/false);
+  executor->barrier_before_single_ = PlaceBarriers(program, /*single=*/true);
   executor->tiled_ = TiledBuffers(program, setup.kernels);
   for (const RopeSpec& rope : program.ropes) executor->ropes_.push_back(ResolveRope(rope, setup.options.context));
   return executor;
@@ -130,14 +167,16 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
 bool Executor::Run(const Step& step) {
   constexpr size_t kNever = std::numeric_limits<size_t>::max();
   step_ = &step;
+  single_ = step.rows.size() == 1 && pool_.size() > 1;
+  const std::vector<bool>& barrier_before = single_ ? barrier_before_single_ : barrier_before_;
   stop_before_ = kNever;
   ++runs_;
   if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
-  pool_.Run([this](int thread) {
+  pool_.Run([&](int thread) {
     StepProfile* profile = thread == 0 ? step_->profile : nullptr;
     for (size_t i = 0; i < program_.ops.size(); ++i) {
       int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
-      if (barrier_before_[i]) {
+      if (barrier_before[i]) {
         // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A
         // slow reader may already see a later decision, which is why the operation's number is told and not a flag.
         if (thread == 0 && step_->cancelled != nullptr && stop_before_ == kNever && (*step_->cancelled)()) stop_before_ = i;
@@ -196,22 +235,21 @@ void Executor::Execute(const RmsNormOp& op, int thread) {
 void Executor::Execute(const RmsNormQuantizeOp& op, int thread) {
   const size_t width = program_.buffers[op.in].width;
   float* normed = scratch_[static_cast<size_t>(thread)];
-  const auto [begin, end] = RowShare(op.in, thread);
+  const auto [begin, end] = QuantizedShare(op.out, thread);
   for (size_t t = begin; t < end; ++t) {
     kernels_.rms_norm(FloatRow(op.in, t), weights_.Vector(op.weight), width, op.epsilon, normed);
-    StoreQuantized(op.out, t, normed);
+    StoreQuantized(op.out, t, normed, thread);
   }
 }
 
-void Executor::StoreQuantized(BufferId out, size_t row, const float* x) {
+void Executor::StoreQuantized(BufferId out, size_t row, const float* x, int thread) {
   const size_t blocks = program_.buffers[out].width / 32;
-  auto* rows = reinterpret_cast<ActivationBlock*>(buffers_[out]);
   if (row >= TiledRows(out)) {
-    kernels_.quantize(x, 32 * blocks, rows + row * blocks);
+    kernels_.quantize(x, 32 * blocks, reinterpret_cast<ActivationBlock*>(InputRow(out, row, thread)));
     return;
   }
   const size_t column = row % kTileColumns;
-  auto* tiles = reinterpret_cast<ActivationTile*>(rows + (row - column) * blocks);
+  auto* tiles = reinterpret_cast<ActivationTile*>(InputRow(out, row - column, thread));
   for (size_t b = 0; b < blocks; ++b) {
     ActivationBlock block;
     kernels_.quantize(x + 32 * b, 32, &block);
@@ -220,9 +258,9 @@ void Executor::StoreQuantized(BufferId out, size_t row, const float* x) {
 }
 
 void Executor::Execute(const QuantizeOp& op, int thread) {
-  if (TiledRows(op.out) > 0) {
-    const auto [begin, end] = RowShare(op.in, thread);
-    for (size_t t = begin; t < end; ++t) StoreQuantized(op.out, t, FloatRow(op.in, t));
+  if (TiledRows(op.out) > 0 || OwnRows(op.out)) {
+    const auto [begin, end] = QuantizedShare(op.out, thread);
+    for (size_t t = begin; t < end; ++t) StoreQuantized(op.out, t, FloatRow(op.in, t), thread);
     return;
   }
   // Rows follow one another without gaps, so blocks can be shared out whatever the row they belong to.
@@ -370,7 +408,7 @@ float* Executor::Multiply(std::span<const PartPanel> panels, const RowRange& row
   const size_t stride = rows.size() * kPanelRows;
   const auto kind = [&](size_t p) { return static_cast<size_t>(Info(program_.weights[panels[p].part->weight].dtype).panel); };
   const size_t tiled = rows.begin < TiledRows(rows.in) ? std::min(rows.end, TiledRows(rows.in)) - rows.begin : 0;
-  const auto* first = reinterpret_cast<const ActivationTile*>(Row(rows.in, rows.begin));
+  const auto* first = reinterpret_cast<const ActivationTile*>(InputRow(rows.in, rows.begin, thread));
   const std::span<const ActivationTile> tiles(first, tiled / kTileColumns * (program_.buffers[rows.in].width / 32));
   kernels::Panel all[kTilePanels];
   for (size_t p = 0, end = 0; tiled > 0 && p < panels.size(); p = end) {
@@ -391,7 +429,7 @@ float* Executor::Multiply(std::span<const PartPanel> panels, const RowRange& row
     for (size_t row = rows.begin + tiled; row < rows.end; row += n) {
       const void* columns[kColumnsMax];
       n = std::min(kColumnsMax, rows.end - row);
-      for (size_t c = 0; c < n; ++c) columns[c] = Row(rows.in, row + c);
+      for (size_t c = 0; c < n; ++c) columns[c] = InputRow(rows.in, row + c, thread);
       Product(panels[p].part->weight, all[p], columns, n, sums + p * stride + (row - rows.begin) * kPanelRows);
     }
     AddBias(*panels[p].part, panels[p].panel, rows.size(), sums + p * stride);
@@ -515,7 +553,7 @@ void Executor::Execute(const ExpertMatMulOp& op, int thread) {
     for (size_t slot = 0; slot < slots; ++slot) {
       if (static_cast<size_t>(ids[slot]) == expert) {
         chosen[n] = slot;
-        columns[n++] = Row(op.in, slot / slots_per_input);
+        columns[n++] = InputRow(op.in, slot / slots_per_input, thread);
       }
       if (n == 0 || (n < kColumnsMax && slot + 1 < slots)) continue;
       if (weights.data == nullptr) weights = PanelOf(op.weight, expert, panel, thread);

@@ -94,6 +94,17 @@ uint64_t PackedPanelBytes(const Program& program) {
   return AlignUp(bytes);
 }
 
+size_t RowsOfOne(const Program& program, const BufferSpec& buffer) { return buffer.rows == Rows::kTokenSlots ? program.experts_used : 1; }
+
+uint64_t OwnRowsBytes(const Program& program, int threads) {
+  uint64_t bytes = 0;
+  for (BufferId id = 0; threads > 1 && id < program.buffers.size(); ++id) {
+    const BufferSpec& buffer = program.buffers[id];
+    if (buffer.form == BufferForm::kQuantized) bytes += AlignUp(RowsOfOne(program, buffer) * program.RowWidthBytes(id));
+  }
+  return bytes;
+}
+
 size_t SegmentsMax(const KvHeads& layer, const PlanOptions& options) {
   const size_t all = (options.context + kernels::kSegmentTokens - 1) / kernels::kSegmentTokens;
   return layer.window == 0 ? all : std::min(all, layer.window / kernels::kSegmentTokens + 2);
@@ -113,7 +124,8 @@ uint64_t SegmentStatesBytes(const Program& program, const PlanOptions& options) 
 }
 
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options) {
-  const uint64_t per_thread = ThreadScratchBytes(program) + kernels::kTilePanels * PackedPanelBytes(program);
+  const uint64_t per_thread =
+      ThreadScratchBytes(program) + kernels::kTilePanels * PackedPanelBytes(program) + OwnRowsBytes(program, options.threads);
   uint64_t total = static_cast<uint64_t>(options.threads) * per_thread + SegmentStatesBytes(program, options);
   for (BufferId id = 0; id < program.buffers.size(); ++id) {
     total += AlignUp(RowsMax(program, program.buffers[id], options) * program.RowWidthBytes(id));

@@ -68,6 +68,12 @@ uint64_t ThreadScratchBytes(const Program& program);
 // Bytes of the largest panel that a thread packs of rows, aligned; it has room for kTilePanels of them.
 uint64_t PackedPanelBytes(const Program& program);
 
+// A step of one row, as decoding is: every thread makes all of a quantised row for itself, which costs less than meeting the others. Bytes
+// of one thread's rows; 0 for a single thread.
+uint64_t OwnRowsBytes(const Program& program, int threads);
+// Rows that a buffer has in such a step.
+size_t RowsOfOne(const Program& program, const BufferSpec& buffer);
+
 // Where few heads of keys and values attend, and threads cannot share them evenly, threads take segments of the context instead. So many
 // heads (of all rows) at most.
 inline size_t SplitHeadsMax(int threads) { return 4 * static_cast<size_t>(threads); }
