@@ -2,10 +2,13 @@
 // takes for a multiply-add, which is what can be said of a processor that is not here. Reads the disassembly of the kernels.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,17 +16,45 @@
 namespace bantam {
 namespace {
 
-// How a set's object multiplies bytes: by instructions that begin so, with an operand that begins so, and how many at once.
+// How a set's object multiplies: by instructions that begin so, with an operand that begins so, and how many at once.
 struct Claim {
-  std::string_view object;
   std::vector<std::string_view> mnemonics;
   std::string_view operand;
   double multiplies;
 };
-const Claim kClaims[] = {
-    {"avx512.cc.o", {"vpdpbusd"}, "%zmm", 64}, {"avx_vnni.cc.o", {"{vex} vpdpbusd"}, "%ymm", 32},
-    {"avx2.cc.o", {"vpmaddubsw"}, "%ymm", 32}, {"neon.cc.o", {"smull", "smlal"}, "v", 8},
-    {"neon_dot.cc.o", {"sdot"}, "v", 16},      {"neon_i8mm.cc.o", {"smmla"}, "v", 32},
+struct SetClaims {
+  std::string_view object;
+  Claim tiles;    // bytes, of tiles
+  Claim columns;  // bytes, of single columns
+  Claim floats;
+};
+const Claim kZmmFloats = {{"vfmadd"}, "%zmm", 16};
+const Claim kYmmFloats = {{"vfmadd"}, "%ymm", 8};
+const Claim kNeonFloats = {{"fmla"}, "v", 4};
+const Claim kNeonDot = {{"sdot"}, "v", 16};
+const SetClaims kSets[] = {
+    {"avx512.cc.o", {{"vpdpbusd"}, "%zmm", 64}, {{"vpdpbusd"}, "%zmm", 64}, kZmmFloats},
+    {"avx_vnni.cc.o", {{"{vex} vpdpbusd"}, "%ymm", 32}, {{"{vex} vpdpbusd"}, "%ymm", 32}, kYmmFloats},
+    {"avx2.cc.o", {{"vpmaddubsw"}, "%ymm", 32}, {{"vpmaddubsw"}, "%ymm", 32}, kYmmFloats},
+    {"neon.cc.o", {{"smull", "smlal"}, "v", 8}, {{"smull", "smlal"}, "v", 8}, kNeonFloats},
+    {"neon_dot.cc.o", kNeonDot, kNeonDot, kNeonFloats},
+    {"neon_i8mm.cc.o", {{"smmla"}, "v", 32}, kNeonDot, kNeonFloats},
+};
+
+// The hot functions, by a part of their names, and what the hottest loop of each holds at the least.
+struct HotFunction {
+  std::string_view name;
+  Claim SetClaims::*claim;
+  size_t least;
+};
+constexpr HotFunction kHot[] = {
+    {"MultiplyCodes<", &SetClaims::tiles, 16},  // half a block with four columns
+    {"BlockProduct<", &SetClaims::columns, 4},  // half a block, some rows of it, with a column
+    {"SuperProduct<", &SetClaims::columns, 4},  //
+    {"Fp4Product<", &SetClaims::columns, 4},    //
+    {"FloatProduct<", &SetClaims::floats, 2},   // two columns of weights with a column
+    {"AttendChunk<", &SetClaims::floats, 1},    // a token's values
+    {"Attend<", &SetClaims::floats, 1},         // where chunks became part of it
 };
 
 struct Instruction {
@@ -85,10 +116,10 @@ bool Claims(const Claim& claim, const std::string& text) {
 }
 
 // "MultiplyCodes<Vnni, Expand4<8>, 1, false>" of its full name.
-std::string ShortName(std::string name) {
+std::string ShortName(std::string name, std::string_view part) {
   constexpr std::string_view kScope = "bantam::kernels::(anonymous namespace)::";
   for (size_t at = 0; (at = name.find(kScope)) != std::string::npos;) name.erase(at, kScope.size());
-  const size_t begin = name.find("MultiplyCodes");
+  const size_t begin = name.find(part);
   return name.substr(begin, name.find(">(") + 1 - begin);
 }
 
@@ -119,22 +150,29 @@ Loop HotLoop(const Function& function, const Claim& claim) {
 }
 
 TEST(HotLoops, HoldWhatTheSetIsNamedFor) {
-  std::map<std::string, int> found;
+  std::map<std::string, std::set<std::string_view>> found;
   for (const Function& function : Disassemble()) {
-    for (const Claim& claim : kClaims) {
-      if (function.object != claim.object || function.name.find("MultiplyCodes<") == std::string::npos) continue;
-      if (function.code.size() < 4) continue;  // a jump to a function of the same code
+    for (const SetClaims& set : kSets) {
+      if (function.object != set.object) continue;
+      const auto hot = std::find_if(std::begin(kHot), std::end(kHot), [&](const HotFunction& h) {
+        return function.name.find("::" + std::string(h.name)) != std::string::npos;
+      });
+      // A function of a few instructions jumps to one of the same code.
+      if (hot == std::end(kHot) || function.code.size() < 4) continue;
+      const Claim& claim = set.*hot->claim;
       const Loop loop = HotLoop(function, claim);
-      // Half a block with four columns at the least.
-      EXPECT_GE(loop.claimed, 16u) << function.object << " " << function.name;
+      EXPECT_GE(loop.claimed, hot->least) << function.object << " " << function.name;
       if (loop.claimed == 0) continue;
-      ++found[function.object];
+      found[function.object].insert(hot->name.substr(0, 6));
       const double multiplies = static_cast<double>(loop.claimed) * claim.multiplies;
-      std::printf("%-14s %-45s %4zu instructions, %5.0f multiply-adds: %.4f\n", function.object.c_str(), ShortName(function.name).c_str(),
-                  loop.instructions, multiplies, static_cast<double>(loop.instructions) / multiplies);
+      std::printf("%-14s %-55s %4zu instructions, %5.0f multiply-adds: %.4f\n", function.object.c_str(),
+                  ShortName(function.name, hot->name).c_str(), loop.instructions, multiplies,
+                  static_cast<double>(loop.instructions) / multiplies);
     }
   }
   EXPECT_EQ(found.size(), 3u) << "every vector set of this architecture";
+  // Products of tiles, of blocks, of groups with sub-scales, of floats, and attention; small ones may be part of their callers.
+  for (const auto& [object, kinds] : found) EXPECT_GE(kinds.size(), 5u) << object;
 }
 
 }  // namespace

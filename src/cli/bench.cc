@@ -83,11 +83,11 @@ class Bench {
   std::string Header(const std::string& model) const {
     const PlanOptions& plan = loaded_.plan.options;
     return fmt::format(
-        "{}: {} thread{}, kernels {}, KV {}; this machine reads {:.1f} GB/s and multiplies {:.0f} G/s in 8 bits\n"
+        "{}: {} thread{}, kernels {}, KV {}{}; this machine reads {:.1f} GB/s and multiplies {:.0f} G/s in 8 bits\n"
         "  {:<28} {:>9} {:>9} {:>9} {:>7} {:>10} {:>9} {:>10}\n",
         Printable(model), plan.threads, plan.threads == 1 ? "" : "s", loaded_.model->kernels->name, KvTypeName(plan.kv_type),
-        limits_.bytes_per_s * 1e-9, limits_.multiplies_per_s * 1e-9, "median tokens/s of", "", "least", "most", "GB/s", "of memory",
-        "G mul/s", "of 8-bit");
+        loaded_.plan.weight_form == WeightForm::kRows ? ", weights in rows" : "", limits_.bytes_per_s * 1e-9,
+        limits_.multiplies_per_s * 1e-9, "median tokens/s of", "", "least", "most", "GB/s", "of memory", "G mul/s", "of 8-bit");
   }
 
   Status Run(const SpeedTest& test, const std::string& model, std::string* text, Json* rows) {
@@ -112,6 +112,7 @@ class Bench {
                      {"threads", loaded_.plan.options.threads},
                      {"kernels", loaded_.model->kernels->name},
                      {"kv_type", KvTypeName(loaded_.plan.options.kv_type)},
+                     {"weights", WeightFormName(loaded_.plan.weight_form)},
                      {"test", test.prompt ? "prompt" : "decode"},
                      {"tokens", test.tokens},
                      {"depth", test.depth},

@@ -151,6 +151,7 @@ Json PlanJson(const MemoryPlan& plan, const ModelOutline& outline) {
   return {{"kernels", outline.kernels->name},
           {"context", plan.options.context},
           {"kv_type", KvTypeName(plan.options.kv_type)},
+          {"weights", WeightFormName(plan.weight_form)},
           {"threads", plan.options.threads},
           {"weights_bytes", plan.weights_bytes},
           {"kv_bytes", plan.kv_bytes},

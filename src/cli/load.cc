@@ -30,7 +30,7 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
       ->capture_default_str();
   verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
   verb.add_option("--weights", options->weights,
-                  "formats below four bits in memory: panels (fast), rows (small, as in the file) or auto (panels if they fit)")
+                  "IQ1, IQ2, IQ3, TQ and Q1_0 in memory: panels (fast), rows (small, as in the file) or auto (panels if they fit)")
       ->capture_default_str();
   verb.add_option("--rope-scaling", options->rope_scaling,
                   "stretch the positions for a longer context, such as yarn:4: linear, ntk, dynamic or yarn, and a factor");
@@ -140,6 +140,9 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     if (!fit.weight_form) return Error(Code::kInvalidArgument, fmt::format("--weights {}: expected auto, panels or rows", run.weights));
   }
   BANTAM_ASSIGN(prepared.plan, FitMemory(&prepared.outline.program, fit).With(file.path));
+  if (request.run.weights == WeightFormName(WeightForm::kRows) && prepared.plan.weight_form != WeightForm::kRows) {
+    Note("[--weights rows: no weights of this model would be smaller as in the file]\n");
+  }
   prepared.rows_for_memory = !fit.weight_form && prepared.plan.weight_form == WeightForm::kRows;
   prepared.memory_limit_bytes = fit.limit_bytes;
   prepared.processors = limits.processors;

@@ -74,6 +74,7 @@ Result<std::string> Measure(FileSystem& files, Options options) {
                          {"tokens_per_s", speed},
                          {"kernels", loaded.model->kernels->name},
                          {"kv_type", KvTypeName(loaded.plan.options.kv_type)},
+                         {"weights", WeightFormName(loaded.plan.weight_form)},
                          {"interrupted", Interrupted()}},
                     /*indent=*/2) +
            "\n";

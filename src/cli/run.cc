@@ -259,7 +259,10 @@ std::string Runner::Stats() {
 void NoteChanges(const Prepared& prepared, const RunOptions& asked) {
   const PlanOptions& plan = prepared.plan.options;
   const size_t context_max = prepared.outline.program.context_max;
-  if (prepared.rows_for_memory) Note("[memory is short: weights below four bits stay as in the file; decoding is several times slower]\n");
+  if (prepared.rows_for_memory)
+    Note(
+        "[memory is short: weights stay as in the file, and decoding is several times slower; with --weights panels the context is smaller "
+        "instead]\n");
   if (asked.kv.empty() && plan.kv_type != KvType::kF16) Note("[memory is short: keys and values are kept in 8 bits]\n");
   if (asked.context == 0 && plan.context < std::min(context_max, kContextDefault)) {
     Note(fmt::format("[memory is short: the context is {} tokens]\n", plan.context));

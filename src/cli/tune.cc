@@ -86,7 +86,7 @@ class Tuner {
   const std::vector<Table>& tables() const { return tables_; }
 
  private:
-  Result<Loaded> LoadWith(const std::string& kernels, const std::string& weights) {
+  Result<Prepared> PrepareWith(const std::string& kernels, const std::string& weights) {
     RunOptions run = options_.run;
     run.kernels = kernels;
     run.weights = weights;
@@ -95,7 +95,11 @@ class Tuner {
     run.tuned = false;
     BANTAM_ASSIGN(ModelFile file, OpenGguf(files_, path_));
     tuning_.model_bytes = file.size_bytes;
-    BANTAM_ASSIGN(Prepared prepared, Prepare(files_, std::move(file), {nullptr, /*text_bytes=*/0, run, {kPromptTokens, false}}));
+    return Prepare(files_, std::move(file), {nullptr, /*text_bytes=*/0, run, {kPromptTokens, false}});
+  }
+
+  Result<Loaded> LoadWith(const std::string& kernels, const std::string& weights) {
+    BANTAM_ASSIGN(Prepared prepared, PrepareWith(kernels, weights));
     Result<Loaded> loaded = Load(std::move(prepared));
     EndProgressLine();
     return loaded;
@@ -160,16 +164,16 @@ class Tuner {
     return Ok();
   }
 
-  // Only where both forms differ and fit: panels, whose decoding waits for memory on small boards, and rows, which are packed for each
-  // token.
+  // Where panels fit and rows differ: decoding waits for memory with panels on small boards, and packs rows for each token.
   Status ChooseWeights() {
     Table table = {"weights", {}};
+    BANTAM_ASSIGN(const Prepared automatic, PrepareWith(tuning_.kernels, "auto"));
+    Program rows = automatic.outline.program;
+    if (automatic.plan.weight_form == WeightForm::kRows || !KeepRows(&rows)) return Ok();
     for (const WeightForm form : {WeightForm::kPanels, WeightForm::kRows}) {
       const std::string name(WeightFormName(form));
       Result<Loaded> loaded = LoadWith(tuning_.kernels, name);
-      if (!loaded.ok() && loaded.error().code() == Code::kExhausted) return Ok();
       if (!loaded.ok()) return std::move(loaded).error();
-      if (loaded->plan.weight_form != form) return Ok();
       Table one = {table.what, {{name, loaded->plan.options, loaded->pool.get()}}};
       BANTAM_TRY(Measure(*loaded, /*prompt=*/true, /*decode=*/true, &one));
       table.candidates.push_back(one.candidates[0]);

@@ -221,6 +221,33 @@ TEST_F(SessionTest, AStepCanBeStoppedWithin) {
   }
 }
 
+// The same where threads take segments of the context: nobody counts what a step that was left has done.
+TEST_F(SessionTest, AStepOverSegmentsCanBeStoppedWithin) {
+  Load({.width = 192, .heads = 6, .kv_heads = 3, .feed_forward = 64, .context = 1024}, 1024, /*step_tokens=*/64);
+  const std::vector<uint32_t> tokens = Tokens(603);
+  const auto read = [&](size_t from) {
+    ASSERT_TRUE(session_->Append(std::span(tokens).subspan(from)).ok());
+    for (size_t t = 0; t < 2; ++t) {
+      session_->Truncate(602);
+      ASSERT_TRUE(session_->Append(std::span(tokens).subspan(602)).ok());
+    }
+  };
+  read(0);
+  const auto expected = Logits();
+  for (int polls = 1; polls < 30; ++polls) {
+    session_->Truncate(602);
+    int left = polls;
+    const Status stopped =
+        session_->Append(std::span(tokens).subspan(602), [&](std::string_view, uint64_t, uint64_t) { return --left > 0; });
+    if (!stopped.ok()) {
+      EXPECT_EQ(stopped.error().code(), Code::kCancelled);
+    }
+    session_->Truncate(600);
+    read(600);
+    EXPECT_EQ(Logits(), expected) << polls;
+  }
+}
+
 TEST_F(SessionTest, GenerationStops) {
   Load({}, 40);
   MonotonicClock clock;

@@ -236,6 +236,9 @@ TEST_P(Sets, SelfTestSeesAWrongKernel) {
     EXPECT_EQ(SelfTest(wrong).error().code(), Code::kInternal) << "tiles of " << kind;
   }
   KernelSet wrong = *GetParam();
+  wrong.attention[1] = [](const kernels::Attention& a, size_t, float* states) { kernels::kReference.attention[1](a, 0, states); };
+  EXPECT_FALSE(SelfTest(wrong).ok()) << "every segment is taken for the first";
+  wrong = *GetParam();
   wrong.swiglu = [](const float*, const float* up, size_t n, float* out) { std::copy_n(up, n, out); };
   EXPECT_FALSE(SelfTest(wrong).ok());
   wrong = *GetParam();
@@ -468,7 +471,8 @@ constexpr KvCase kKvCases[] = {{8, 2, 1},
                                {33, 1, 129, 65, 3, kSmall},
                                {32, 3, 512, 0, 2, kSmall},
                                {16, 3, 1500, 0, 8, kSmall},
-                               {24, 2, 1022, 509, 8, kSmall}};
+                               {24, 2, 1022, 509, 8, kSmall},
+                               {16, 2, 700, 0, 3}};
 
 TEST_P(Sets, AttentionMatchesDouble) {
   for (size_t type = 0; type < kernels::kKvTypes; ++type) {

@@ -171,14 +171,21 @@ Status TestVectors(const KernelSet& set, Rng& rng) {
   return Compare(set, "swiglu", got, expected, /*magnitude=*/1);
 }
 
-// Two blocks in reverse order, the second partly filled.
-Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
-  constexpr size_t kHeadDim = 40;
-  constexpr size_t kGroup = 5;
-  constexpr size_t kTokens = 3;
+struct AttentionShape {
+  size_t head_dim;
+  size_t group;
+  size_t tokens;
+  size_t window;
+  size_t n_context;
+};
+
+// Blocks in reverse order, the last partly filled.
+Status TestAttention(const KernelSet& set, size_t kv_type, const AttentionShape& shape, Rng& rng) {
   constexpr size_t kElementBytes[kernels::kKvTypes] = {4, 2, 1};
-  const size_t block_bytes = 2 * kernels::kKvTokens * kHeadDim * kElementBytes[kv_type] + 2 * kernels::kKvTokens * sizeof(float);
-  std::vector<uint8_t> kv(2 * block_bytes);
+  const size_t queries = shape.tokens * shape.group;
+  const size_t block_bytes = 2 * kernels::kKvTokens * shape.head_dim * kElementBytes[kv_type] + 2 * kernels::kKvTokens * sizeof(float);
+  const size_t n_blocks = (shape.n_context + shape.tokens - 1 + kernels::kKvTokens - 1) / kernels::kKvTokens;
+  std::vector<uint8_t> kv(n_blocks * block_bytes);
   for (size_t at = 0; at < kv.size(); at += kElementBytes[kv_type]) {
     const float value = Small(rng);
     uint32_t bits;
@@ -187,28 +194,29 @@ Status TestAttention(const KernelSet& set, size_t kv_type, Rng& rng) {
     if (kv_type == 2) bits = static_cast<uint32_t>(static_cast<int>(value * 127));
     std::memcpy(kv.data() + at, &bits, kElementBytes[kv_type]);
   }
-  for (size_t block = 1; kv_type == 2 && block <= 2; ++block) {
+  for (size_t block = 1; kv_type == 2 && block <= n_blocks; ++block) {
     for (size_t i = 1; i <= 2 * kernels::kKvTokens; ++i) {
       const float scale = 0.01f * static_cast<float>(i % 7 + 1);
       std::memcpy(kv.data() + block * block_bytes - 4 * i, &scale, 4);
     }
   }
-  const std::vector<float> query = RandomFloats(rng, kTokens * kGroup * kHeadDim);
-  std::vector<float> scratch(2 * AttentionStatesFloats(kTokens * kGroup, kHeadDim));
-  std::vector<float> got(kTokens * kGroup * kHeadDim);
-  std::vector<float> expected(kTokens * kGroup * kHeadDim);
-  const uint32_t blocks[2] = {1, 0};
+  const std::vector<float> query = RandomFloats(rng, queries * shape.head_dim);
+  std::vector<float> scratch(2 * AttentionStatesFloats(queries, shape.head_dim));
+  std::vector<float> got(query.size());
+  std::vector<float> expected(query.size());
+  std::vector<uint32_t> blocks(n_blocks);
+  for (size_t b = 0; b < n_blocks; ++b) blocks[b] = static_cast<uint32_t>(n_blocks - 1 - b);
   const kernels::Attention attention = {.query = query.data(),
                                         .kv_base = kv.data(),
-                                        .blocks = blocks,
+                                        .blocks = blocks.data(),
                                         .block_bytes = block_bytes,
                                         .head_offset = 0,
-                                        .head_dim = kHeadDim,
-                                        .group = kGroup,
-                                        .tokens = kTokens,
-                                        .row_stride = kGroup * kHeadDim,
-                                        .window = 24,
-                                        .n_context = 27,
+                                        .head_dim = shape.head_dim,
+                                        .group = shape.group,
+                                        .tokens = shape.tokens,
+                                        .row_stride = shape.group * shape.head_dim,
+                                        .window = shape.window,
+                                        .n_context = shape.n_context,
                                         .scale = 0.3f};
   AttendAll(set.attention[kv_type], attention, scratch.data(), got.data());
   AttendAll(kReference.attention[kv_type], attention, scratch.data(), expected.data());
@@ -225,7 +233,10 @@ Status SelfTest(const KernelSet& set) {
   BANTAM_TRY(TestQuantize(set, rng));
   BANTAM_TRY(TestVectors(set, rng));
   for (size_t kv_type = 0; kv_type < kernels::kKvTypes; ++kv_type) {
-    BANTAM_TRY(TestAttention(set, kv_type, rng));
+    BANTAM_TRY(TestAttention(set, kv_type, {.head_dim = 40, .group = 5, .tokens = 3, .window = 24, .n_context = 27}, rng));
+    // Over the end of a segment.
+    BANTAM_TRY(
+        TestAttention(set, kv_type, {.head_dim = 8, .group = 1, .tokens = 2, .window = 40, .n_context = kernels::kSegmentTokens + 3}, rng));
   }
   return Ok();
 }

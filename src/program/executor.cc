@@ -64,36 +64,6 @@ bool TurnedBySameThread(const Program& program, const KvAppendOp& append, std::s
   return turned;
 }
 
-// A barrier stands before an operation that touches what others wrote, or overwrites what others read, since the last one. In steps of a
-// single row nobody else touches a thread's own quantised rows.
-std::vector<bool> PlaceBarriers(const Program& program, bool single) {
-  std::vector<bool> before;
-  OpBuffers open;
-  size_t last = 0;  // operation behind a barrier
-  for (size_t i = 0; i < program.ops.size(); ++i) {
-    OpBuffers touched = TouchedBy(program, program.ops[i]);
-    const auto own = [&](BufferId id) {
-      return single && id < program.buffers.size() && program.buffers[id].form == BufferForm::kQuantized;
-    };
-    std::erase_if(touched.reads, own);
-    std::erase_if(touched.writes, own);
-    std::vector<BufferId> others = touched.reads;
-    const auto* append = std::get_if<KvAppendOp>(&program.ops[i]);
-    if (append != nullptr && TurnedBySameThread(program, *append, std::span(program.ops).subspan(last, i - last))) {
-      std::erase(others, append->keys);
-    }
-    const bool barrier = Intersect(others, open.writes) || Intersect(touched.writes, open.writes) || Intersect(touched.writes, open.reads);
-    if (barrier) {
-      open = {};
-      last = i;
-    }
-    before.push_back(barrier);
-    open.reads.insert(open.reads.end(), touched.reads.begin(), touched.reads.end());
-    open.writes.insert(open.writes.end(), touched.writes.begin(), touched.writes.end());
-  }
-  return before;
-}
-
 // One column of a tile: all its rows but in the last panel of a matrix. With the number known, these are a few instructions.
 void CopyRow(const float* tile, size_t count, float* out) {
   if (count == kPanelRows) {
@@ -131,6 +101,34 @@ void Rotate(RopeLayout layout, const float* angles /* [pairs][cos, sin] */, size
 
 }  // namespace
 
+std::vector<bool> PlaceBarriers(const Program& program, bool single) {
+  std::vector<bool> before;
+  OpBuffers open;
+  size_t last = 0;  // operation behind a barrier
+  for (size_t i = 0; i < program.ops.size(); ++i) {
+    OpBuffers touched = TouchedBy(program, program.ops[i]);
+    const auto own = [&](BufferId id) {
+      return single && id < program.buffers.size() && program.buffers[id].form == BufferForm::kQuantized;
+    };
+    std::erase_if(touched.reads, own);
+    std::erase_if(touched.writes, own);
+    std::vector<BufferId> others = touched.reads;
+    const auto* append = std::get_if<KvAppendOp>(&program.ops[i]);
+    if (append != nullptr && TurnedBySameThread(program, *append, std::span(program.ops).subspan(last, i - last))) {
+      std::erase(others, append->keys);
+    }
+    const bool barrier = Intersect(others, open.writes) || Intersect(touched.writes, open.writes) || Intersect(touched.writes, open.reads);
+    if (barrier) {
+      open = {};
+      last = i;
+    }
+    before.push_back(barrier);
+    open.reads.insert(open.reads.end(), touched.reads.begin(), touched.reads.end());
+    open.writes.insert(open.writes.end(), touched.writes.begin(), touched.writes.end());
+  }
+  return before;
+}
+
 Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, const Resources& resources) {
   const Program& program = setup.program;
   CHECK(setup.options.threads == resources.pool.size());
@@ -167,7 +165,7 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
 bool Executor::Run(const Step& step) {
   constexpr size_t kNever = std::numeric_limits<size_t>::max();
   step_ = &step;
-  single_ = step.rows.size() == 1 && pool_.size() > 1;
+  single_ = step.rows.size() == 1 && step.output_rows.size() <= 1 && pool_.size() > 1;
   const std::vector<bool>& barrier_before = single_ ? barrier_before_single_ : barrier_before_;
   stop_before_ = kNever;
   ++runs_;
@@ -364,6 +362,7 @@ void Executor::AttendInSegments(const AttendOp& op, int thread) {
     const kernels::Attention attention = AttentionOf(op, i / kv_heads, /*tokens=*/1, head);
     const AttentionSegments segments = SegmentsOf(attention);
     const size_t count = segments.end - segments.begin;
+    CHECK(count <= segments_max);
     const size_t floats = AttentionStatesFloats(attention.group, attention.head_dim);
     const auto states = [&](size_t segment) { return segment_states_ + (i * segments_max + segment) * floats; };
     const size_t begin = std::clamp(share_begin, first, first + count) - first;

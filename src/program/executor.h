@@ -54,6 +54,10 @@ struct ExecutorSetup {
   PlanOptions options;
 };
 
+// Per operation, whether all threads meet before it: it touches what others wrote, or overwrites what others read, since they met last. In
+// steps of a single row nobody else touches a thread's own quantised rows.
+std::vector<bool> PlaceBarriers(const Program& program, bool single);
+
 class Executor {
  public:
   // All but the options outlive the executor. Exhausted when the budget cannot hold the buffers.
@@ -76,7 +80,7 @@ class Executor {
         tiles_max_((options_.step_tokens + options_.token_tile - 1) / options_.token_tile),
         pieces_(options_.threads),
         op_(static_cast<size_t>(options_.threads)),
-        segments_done_(SplitHeadsMax(options_.threads)),
+        segments_done_(SplitHeadsEnd(options_.threads)),
         kv_(options_.kv_type, setup.program.kv_layers) {}
 
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
@@ -108,7 +112,7 @@ class Executor {
   };
   // Of the op's panels, counted through all its parts.
   PartPanel PanelAt(const MatMulOp& op, size_t index) const;
-  // Rows of an input, at most token_tile_ of them.
+  // Rows of an input, at most PlanOptions::token_tile of them.
   struct RowRange {
     BufferId in;
     size_t begin;

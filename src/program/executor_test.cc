@@ -31,10 +31,10 @@ Program PlainProgram(const testing::TinyModel& tiny) {
 
 constexpr PlanOptions kOptions = {kTokens, KvType::kF32, kTokens, kTokens, 2};
 
-// Logits of a fixed text, with the program changed by `change` before it runs.
+// Logits of a fixed text, with the program changed by `change` before it runs; `steps` tokens at a time, in turn.
 template <typename Change>
 std::vector<float> Logits(const testing::TinyModel& tiny, Change change, const KernelSet& kernels = *RunnableKernels().front(),
-                          const PlanOptions& options = kOptions) {
+                          const PlanOptions& options = kOptions, const std::vector<uint32_t>& steps = {kTokens}) {
   const testing::TemporaryFolder folder;
   testing::BuildTinyModel(tiny).Write(folder.Path("m.gguf"));
   const auto files = MakeFileSystem();
@@ -42,22 +42,28 @@ std::vector<float> Logits(const testing::TinyModel& tiny, Change change, const K
   ModelOutline outline = OutlineModel(file, kernels).value();
   change(&outline.program);
   MemoryBudget budget(uint64_t{1} << 30);
-  const auto threads_owner = ThreadPool::Make(2).value();
+  const auto threads_owner = ThreadPool::Make(options.threads).value();
   ThreadPool& pool = *threads_owner;
   const auto model = LoadModel(std::move(outline), file, {budget, pool}, nullptr).value();
   KvCache cache = KvCache::Make(KvLayout(options.kv_type, model->program.kv_layers), KvBlocks(model->program, options), budget).value();
   KvSequence sequence(kTokens, /*ring=*/0, /*window=*/0);
   EXPECT_TRUE(sequence.Extend(cache, kTokens).ok());
   const auto executor = Executor::Make({model->program, model->weights, kernels, options}, {budget, pool}).value();
-  std::vector<StepRow> rows;
-  std::vector<uint32_t> outputs;
-  for (uint32_t i = 0; i < kTokens; ++i) {
-    rows.push_back({i * 13 % 300, i, sequence.tables()});
-    outputs.push_back(i);
+  std::vector<float> logits;
+  for (uint32_t begin = 0, step = 0; begin < kTokens; ++step) {
+    std::vector<StepRow> rows;
+    std::vector<uint32_t> outputs;
+    for (const uint32_t end = std::min<uint32_t>(kTokens, begin + steps[step % steps.size()]); begin < end; ++begin) {
+      outputs.push_back(static_cast<uint32_t>(rows.size()));
+      rows.push_back({begin * 13 % 300, begin, sequence.tables()});
+    }
+    executor->Run({rows, outputs, cache.base()});
+    logits.insert(logits.end(), executor->logits(), executor->logits() + rows.size() * model->program.vocabulary);
   }
-  executor->Run({rows, outputs, cache.base()});
-  return {executor->logits(), executor->logits() + kTokens * model->program.vocabulary};
+  return logits;
 }
+
+const std::vector<std::vector<uint32_t>> kSteps = {{kTokens}, {1}, {5, 1, 13}};
 
 // Su et al. pair neighbours, others pair elements half a head apart. With the rows of the query and key matrices permuted to
 // match, both are the same function.
@@ -100,29 +106,69 @@ TEST(Executor, PlainAndFusedProgramsGiveTheSameBits) {
 // Weights that are kept as in the file are packed for every step, to the same bits: for prompts, tokens of no whole tile, experts, and the
 // tied output matrix.
 TEST(Executor, RowsGiveTheBitsOfPanels) {
+  const auto keep = [](Program* program) {
+    for (WeightSpec& spec : program->weights) {
+      if (spec.storage == WeightStorage::kPanels) spec.storage = WeightStorage::kRows;
+    }
+  };
   for (const DType dtype : testing::AllDTypes()) {
     if (Info(dtype).block_elements == 1) continue;
     for (const testing::TinyModel& tiny :
          {testing::TinyModel{.tied = true, .matrices = dtype}, testing::TinyModel{.experts = 4, .experts_used = 2, .matrices = dtype}}) {
       const auto panels = Logits(tiny, [](Program*) {});
-      const auto rows = Logits(tiny, [](Program* program) {
-        for (WeightSpec& spec : program->weights) {
-          if (spec.storage == WeightStorage::kPanels) spec.storage = WeightStorage::kRows;
-        }
-      });
-      EXPECT_EQ(rows, panels) << Info(dtype).name << (tiny.tied ? ", tied" : ", experts");
+      for (const std::vector<uint32_t>& steps : kSteps) {
+        EXPECT_EQ(Logits(tiny, keep, *RunnableKernels().front(), kOptions, steps), panels)
+            << Info(dtype).name << (tiny.tied ? ", tied" : ", experts") << ", first " << steps[0];
+      }
     }
   }
+}
+
+// Where threads meet while a layer of a Llama runs: in front of rope, attention, both quantisations and both norms.
+TEST(Executor, BarriersOfALayer) {
+  const testing::TemporaryFolder folder;
+  testing::BuildTinyModel({.layers = 3, .matrices = DType::kQ4_K}).Write(folder.Path("m.gguf"));
+  const auto files = MakeFileSystem();
+  ModelFile file = OpenGguf(*files, folder.Path("m.gguf")).value();
+  KernelSet kernels = kernels::kReference;
+  std::fill(std::begin(kernels.quantized), std::end(kernels.quantized), true);
+  Program program = OutlineModel(file, kernels).value().program;
+  const auto count = [&](bool single) {
+    const std::vector<bool> before = PlaceBarriers(program, single);
+    size_t attentions = 0;
+    size_t barriers = 0;
+    for (size_t i = 0; i < program.ops.size(); ++i) {
+      if (std::holds_alternative<AttendOp>(program.ops[i])) ++attentions;
+      if (attentions == 1 && before[i]) ++barriers;  // from the first layer's attention to the second's
+    }
+    return barriers;
+  };
+  EXPECT_EQ(count(/*single=*/true), 6u);
+  EXPECT_EQ(count(/*single=*/false), 10u);
+  // Keys that nobody turned come from the product of another thread.
+  std::erase_if(program.ops, [](const Op& op) { return std::holds_alternative<RopeOp>(op); });
+  EXPECT_EQ(count(/*single=*/true), 6u);
 }
 
 // What a machine is tuned to decides on time alone.
 TEST(Executor, TuningChangesNoBit) {
   for (const KernelSet* kernels : RunnableKernels()) {
-    for (const testing::TinyModel& tiny : {testing::TinyModel{.biases = true}, testing::TinyModel{.matrices = DType::kQ4_K}}) {
+    for (const testing::TinyModel& tiny :
+         {testing::TinyModel{.biases = true}, testing::TinyModel{.experts = 4, .experts_used = 2, .matrices = DType::kQ4_K}}) {
       const auto expected = Logits(
           tiny, [](Program*) {}, *kernels);
       PlanOptions options = kOptions;
       options.uneven_cores = true;
+      for (const int threads : {1, 2, 3}) {
+        options.threads = threads;
+        for (const std::vector<uint32_t>& steps : kSteps) {
+          EXPECT_EQ(Logits(
+                        tiny, [](Program*) {}, *kernels, options, steps),
+                    expected)
+              << kernels->name << ": pieces dealt out to " << threads << ", first " << steps[0];
+        }
+      }
+      options.threads = kOptions.threads;
       EXPECT_EQ(Logits(
                     tiny, [](Program*) {}, *kernels, options),
                 expected)

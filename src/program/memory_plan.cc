@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "base/memory_budget.h"
 #include "kernels/attention.h"
@@ -116,8 +117,11 @@ uint64_t SegmentStatesBytes(const Program& program, const PlanOptions& options) 
     const auto* attend = std::get_if<AttendOp>(&op);
     if (attend == nullptr) continue;
     const KvHeads& kv = program.kv_layers[attend->layer];
-    if (kv.heads % static_cast<size_t>(options.threads) == 0 || kv.heads >= SplitHeadsMax(options.threads)) continue;
-    const size_t queries = SplitHeadsMax(options.threads) * (attend->heads / kv.heads);
+    size_t heads = 0;
+    for (size_t rows = 1; rows <= options.step_tokens && rows * kv.heads < SplitHeadsEnd(options.threads); ++rows) {
+      if (SplitsContext(rows * kv.heads, options.threads)) heads = rows * kv.heads;
+    }
+    const size_t queries = heads * (attend->heads / kv.heads);
     floats = std::max<uint64_t>(floats, SegmentsMax(kv, options) * AttentionStatesFloats(queries, kv.head_dim));
   }
   return AlignUp(floats * sizeof(float));
@@ -177,27 +181,37 @@ MemoryPlan Shrink(const Program& program, const FitRequest& request, size_t leas
   }
 }
 
+Error TooLarge(const MemoryPlan& plan, const FitRequest& request) {
+  const bool rows = plan.weight_form == WeightForm::kRows;
+  return Error(
+      Code::kExhausted,
+      fmt::format("the model needs {} (weights{} {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, metadata {}, program {}) "
+                  "and the limit is {}; raise --memory, lower --context{} or choose a smaller model",
+                  FormatBytes(plan.total_bytes()), rows ? " as in the file" : "", FormatBytes(plan.weights_bytes), plan.options.context,
+                  KvTypeName(plan.options.kv_type), FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes),
+                  FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.header_bytes), FormatBytes(plan.reserve_bytes),
+                  FormatBytes(request.limit_bytes), request.weight_form == WeightForm::kPanels ? ", leave --weights away" : ""));
+}
+
 }  // namespace
 
 Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
   const auto fits = [&](const MemoryPlan& plan) { return plan.total_bytes() <= request.limit_bytes; };
-  MemoryPlan plan;
-  if (request.weight_form != WeightForm::kRows) {
-    plan = Shrink(*program, request, request.weight_form ? kContextMin : kContextUseful);
+  Program kept = *program;
+  // Threads have room for the panels that they pack: of a model with few such weights, rows may take more than panels.
+  const bool smaller = request.weight_form != WeightForm::kPanels && KeepRows(&kept) &&
+                       (request.weight_form == WeightForm::kRows || PlanMemory(kept, request.wanted, request.held).total_bytes() <
+                                                                        PlanMemory(*program, request.wanted, request.held).total_bytes());
+  if (!smaller || !request.weight_form) {
+    const MemoryPlan plan = Shrink(*program, request, smaller ? kContextUseful : kContextMin);
     if (fits(plan)) return plan;
+    if (!smaller) return TooLarge(plan, request);
   }
-  WeightForm form = WeightForm::kPanels;
-  if (request.weight_form != WeightForm::kPanels && KeepRows(program)) form = WeightForm::kRows;
-  plan = Shrink(*program, request, kContextMin);
-  plan.weight_form = form;
-  if (fits(plan)) return plan;
-  return Error(
-      Code::kExhausted,
-      fmt::format("the model needs {} (weights {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, metadata {}, program {}) "
-                  "and the limit is {}; raise --memory, lower --context or choose a smaller model",
-                  FormatBytes(plan.total_bytes()), FormatBytes(plan.weights_bytes), plan.options.context, KvTypeName(plan.options.kv_type),
-                  FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes), FormatBytes(plan.vocabulary_bytes),
-                  FormatBytes(plan.header_bytes), FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes)));
+  MemoryPlan plan = Shrink(kept, request, kContextMin);
+  plan.weight_form = WeightForm::kRows;
+  if (!fits(plan)) return TooLarge(plan, request);
+  *program = std::move(kept);
+  return plan;
 }
 
 uint64_t DecodeReadBytes(const Program& program) {
@@ -224,8 +238,7 @@ std::string Describe(const MemoryPlan& plan) {
   };
   std::string text;
   const bool rows = plan.weight_form == WeightForm::kRows;
-  text += line("weights", plan.weights_bytes,
-               rows ? "formats below four bits as in the file: smaller, and slower" : "panels, ready for the kernels");
+  text += line("weights", plan.weights_bytes, rows ? "some as in the file: smaller, and slower" : "panels, ready for the kernels");
   text += line("kv", plan.kv_bytes, fmt::format("{} tokens, {}", plan.options.context, KvTypeName(plan.options.kv_type)));
   text += line(
       "activations", plan.activations_bytes,

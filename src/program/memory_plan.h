@@ -34,7 +34,7 @@ struct PlanOptions {
   size_t prefetch = 0;             // kernels::Panel::prefetch
 };
 
-// How weights of formats lie in memory whose panels are much larger than the file's blocks: those below four bits.
+// How weights of formats lie in memory whose panels are much larger than the file's blocks: IQ1, IQ2, IQ3, TQ and Q1_0.
 enum class WeightForm : uint8_t {
   kPanels,  // ready for the kernels
   kRows,    // as in the file: less memory and to the bit the same results, but every token packs them anew
@@ -74,10 +74,10 @@ uint64_t OwnRowsBytes(const Program& program, int threads);
 // Rows that a buffer has in such a step.
 size_t RowsOfOne(const Program& program, const BufferSpec& buffer);
 
-// Where few heads of keys and values attend, and threads cannot share them evenly, threads take segments of the context instead. So many
-// heads (of all rows) at most.
-inline size_t SplitHeadsMax(int threads) { return 4 * static_cast<size_t>(threads); }
-inline bool SplitsContext(size_t heads, int threads) { return heads < SplitHeadsMax(threads) && heads % static_cast<size_t>(threads) != 0; }
+// Where few heads of keys and values attend, and threads cannot share them evenly, threads take segments of the context instead. Of
+// fewer heads (of all rows) than this.
+inline size_t SplitHeadsEnd(int threads) { return 4 * static_cast<size_t>(threads); }
+inline bool SplitsContext(size_t heads, int threads) { return heads < SplitHeadsEnd(threads) && heads % static_cast<size_t>(threads) != 0; }
 // Segments of the context that a query of the layer sees, at most.
 size_t SegmentsMax(const KvHeads& layer, const PlanOptions& options);
 // What the segments of one operation give, until they are merged.
@@ -93,12 +93,13 @@ struct HeldBytes {
 
 MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const HeldBytes& held);
 
-// Keeps matrices as rows whose panels would take at least a fifth more than the file's blocks. False when there are none.
+// Keeps matrices as rows whose panels would take at least a fifth more than the file's blocks: IQ1, IQ2, IQ3, TQ and Q1_0. False when there
+// are none.
 bool KeepRows(Program* program);
 
 // The plan for `wanted`, or if it is too large: 8-bit KV, then a smaller context (halved, but not below kContextUseful), then weights kept
-// as rows with all that is wanted, and so on down to kContextMin. `fixed_context`, `fixed_kv` and `weight_form` forbid changes that the
-// user did not ask for. Exhausted, with the numbers, when nothing fits.
+// as rows (if that is smaller) with all that is wanted, and so on down to kContextMin. `fixed_context`, `fixed_kv` and `weight_form` forbid
+// changes that the user did not ask for. Exhausted, with the numbers, when nothing fits.
 inline constexpr size_t kContextUseful = 1024;
 struct FitRequest {
   PlanOptions wanted;

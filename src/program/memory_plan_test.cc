@@ -132,6 +132,9 @@ TEST_F(MemoryPlanTest, WeightsStayAsInTheFileWherePanelsDoNotFit) {
   ASSERT_TRUE(forced.ok());
   EXPECT_EQ(forced->options.context, 4096u);
   EXPECT_EQ(forced->total_bytes(), all);
+  const auto refused = fit(1000, WeightForm::kPanels);
+  EXPECT_NE(refused.error().message().find("leave --weights away"), std::string::npos);
+  EXPECT_NE(fit(1000, std::nullopt).error().message().find("weights as in the file"), std::string::npos);
   const auto fixed = fit(least - 1, WeightForm::kPanels);
   ASSERT_TRUE(fixed.ok());
   EXPECT_EQ(fixed->weight_form, WeightForm::kPanels);
@@ -139,13 +142,31 @@ TEST_F(MemoryPlanTest, WeightsStayAsInTheFileWherePanelsDoNotFit) {
   program_ = panels;
 }
 
-TEST_F(MemoryPlanTest, OnlyFormatsBelowFourBitsAreKeptAsRows) {
-  for (const DType dtype : {DType::kF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ3_K, DType::kIQ4_XS}) {
+// The room in which threads pack panels counts: with one small matrix and many threads, rows would take more.
+TEST_F(MemoryPlanTest, RowsAreTakenOnlyWhereTheyAreSmaller) {
+  for (WeightSpec& spec : program_.weights) {
+    if (spec.name == "blk.0.attn_k.weight") spec.dtype = DType::kIQ2_XXS;
+  }
+  FitRequest request = Request(0);
+  request.wanted.threads = 64;
+  PlanOptions least = request.wanted;
+  least.context = kContextMin;
+  least.kv_type = KvType::kInt8;
+  request.limit_bytes = PlanMemory(program_, least, {}).total_bytes();
+  const auto plan = FitMemory(&program_, request);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->weight_form, WeightForm::kPanels);
+  EXPECT_EQ(plan->options.context, kContextMin);
+}
+
+TEST_F(MemoryPlanTest, OnlyFormatsWithLargePanelsAreKeptAsRows) {
+  for (const DType dtype :
+       {DType::kF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ3_K, DType::kQ2_K, DType::kQ2_0, DType::kIQ4_XS}) {
     for (WeightSpec& spec : program_.weights) spec.dtype = dtype;
     EXPECT_FALSE(KeepRows(&program_)) << Info(dtype).name;
   }
   for (const DType dtype : {DType::kIQ1_S, DType::kIQ1_M, DType::kIQ2_XXS, DType::kIQ2_XS, DType::kIQ2_S, DType::kIQ3_XXS, DType::kIQ3_S,
-                            DType::kTQ1_0, DType::kTQ2_0}) {
+                            DType::kTQ1_0, DType::kTQ2_0, DType::kQ1_0}) {
     Program program = program_;
     for (WeightSpec& spec : program.weights) spec.dtype = dtype;
     EXPECT_TRUE(KeepRows(&program)) << Info(dtype).name;

@@ -48,7 +48,7 @@ class Weights {
   struct Entry {
     uint8_t* data;
     size_t matrix_bytes;
-    size_t panel_bytes;  // of a panel, or of a row for look-ups
+    size_t panel_bytes;  // of a panel, or of a row
   };
   Arena arena_;
   std::vector<Entry> entries_;

@@ -8,7 +8,7 @@
 #include <immintrin.h>
 
 #include "kernels/attention_impl.h"
-#include "kernels/unpacked_block.h"
+#include "kernels/tiles_impl.h"
 
 namespace bantam::kernels {
 namespace {
@@ -219,14 +219,6 @@ void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
   Store<kN>(sums, out);
 }
 
-template <size_t kSub, bool kMin>
-struct Super {
-  static constexpr size_t kSubs = 256 / kSub;
-  static constexpr size_t kScales = kMin ? 64 : 32;
-  static constexpr size_t kMins = kScales + 16 * kSubs;
-  static constexpr size_t kData = ((kMin ? kMins : kScales) + 16 * kSubs + 63) / 64 * 64;
-};
-
 template <typename Bytes, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
 void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   using Layout = Super<kSub, kMin>;
@@ -338,64 +330,28 @@ void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, f
   });
 }
 
+struct Scales8 {
+  static constexpr size_t kLanes = 8;
+  static __m256 Half(const uint8_t* at) { return LoadHalf8(at); }
+  static __m256 Bf16(const uint8_t* at) { return LoadBf16x8(at); }
+  static __m256 Signed(const uint8_t* at) { return LoadBytes8Signed(at); }
+  static __m256 Unsigned(const uint8_t* at) { return LoadBytes8Unsigned(at); }
+  static __m256 Set(float x) { return _mm256_set1_ps(x); }
+  static __m256 Multiply(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
+  static void Store(float* at, __m256 x) { _mm256_store_ps(at, x); }
+};
+
 template <typename Bytes, typename Expand>
-inline void UnpackPlanes(const uint8_t* planes, __m256i table, UnpackedBlock* out) {
-  for (size_t half = 0; half < 2; ++half) {
-    __m256i w[8];
-    Expand::Run(planes, half, table, w);
-    Bytes::template Prepare<Expand>(w);
-    for (int g = 0; g < 8; ++g) _mm256_store_si256(reinterpret_cast<__m256i*>(out->w[g] + 32 * half), w[g]);
-  }
-}
-
-template <typename Bytes, typename Expand, bool kMin, size_t kPlaneBytes>
-void UnpackBlocks(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  constexpr size_t kData = kMin ? 64 : 32;
-  const __m256i table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const uint8_t* group = panel.data + (first + b) * (kData + kPlaneBytes);
-    UnpackPlanes<Bytes, Expand>(group + kData, table, &blocks[b]);
+struct Planes {
+  static void Unpack(const uint8_t* planes, const Panel& panel, UnpackedBlock* out) {
     for (size_t half = 0; half < 2; ++half) {
-      _mm256_store_ps(blocks[b].scale[0] + 8 * half, LoadHalf8(group + 16 * half));
-      if (kMin) _mm256_store_ps(blocks[b].minimum[0] + 8 * half, LoadHalf8(group + 32 + 16 * half));
+      __m256i w[8];
+      Expand::Run(planes, half, LoadTable(panel), w);
+      Bytes::template Prepare<Expand>(w);
+      for (int g = 0; g < 8; ++g) _mm256_store_si256(reinterpret_cast<__m256i*>(out->w[g] + 32 * half), w[g]);
     }
   }
-}
-
-template <typename Bytes>
-void UnpackFp4(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  const __m256i table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const uint8_t* group = panel.data + (first + b) * (64 + 256);
-    UnpackPlanes<Bytes, ExpandLut4>(group + 64, table, &blocks[b]);
-    for (size_t part = 0; part < 4; ++part) _mm256_store_ps(blocks[b].scale[part / 2] + 8 * (part % 2), LoadBf16x8(group + 16 * part));
-  }
-}
-
-template <typename Bytes, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
-void UnpackSuper(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  using Layout = Super<kSub, kMin>;
-  constexpr size_t kPer32 = 32 / kSub;
-  const __m256i table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const size_t i = (first + b) % 8;
-    const uint8_t* group = panel.data + (first + b) / 8 * (Layout::kData + 8 * kPlaneBytes);
-    UnpackPlanes<Bytes, Expand>(group + Layout::kData + i * kPlaneBytes, table, &blocks[b]);
-    for (size_t part = 0; part < 2 * kPer32; ++part) {
-      const size_t s = part / 2;
-      const size_t half = part % 2;
-      const size_t at = (i * kPer32 + s) * 16 + 8 * half;
-      const __m256 d = _mm256_mul_ps(LoadHalf8(group + 16 * half), _mm256_set1_ps(panel.multiplier));
-      _mm256_store_ps(blocks[b].scale[s] + 8 * half, _mm256_mul_ps(d, LoadBytes8Signed(group + Layout::kScales + at)));
-      if (!kMin) continue;
-      const __m256 dmin = LoadHalf8(group + 32 + 16 * half);
-      _mm256_store_ps(blocks[b].minimum[s] + 8 * half, _mm256_mul_ps(dmin, LoadBytes8Unsigned(group + Layout::kMins + at)));
-    }
-  }
-}
+};
 
 // Four columns from c on with half the rows of a panel: sums stay in registers for a whole chunk.
 template <typename Bytes, typename Expand, int kScales, bool kMin>
@@ -443,11 +399,12 @@ void MultiplyCodes(const TileProduct& product) {
 
 template <typename Bytes, typename Expand, bool kMin, size_t kPlaneBytes>
 constexpr TileKernels BlockTiles() {
-  return {kChunkBlocksOfCodes, UnpackBlocks<Bytes, Expand, kMin, kPlaneBytes>, MultiplyCodes<Bytes, Expand, 1, kMin>};
+  return {kChunkBlocksOfCodes, UnpackBlocks<Scales8, Planes<Bytes, Expand>, kMin, kPlaneBytes>, MultiplyCodes<Bytes, Expand, 1, kMin>};
 }
 template <typename Bytes, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
 constexpr TileKernels SuperTiles() {
-  return {kChunkBlocksOfCodes, UnpackSuper<Bytes, Expand, kSub, kMin, kPlaneBytes>, MultiplyCodes<Bytes, Expand, 32 / kSub, kMin>};
+  return {kChunkBlocksOfCodes, UnpackSuper<Scales8, Planes<Bytes, Expand>, kSub, kMin, kPlaneBytes>,
+          MultiplyCodes<Bytes, Expand, 32 / kSub, kMin>};
 }
 
 inline float SumLanes(__m256 v) {
@@ -652,7 +609,7 @@ constexpr KernelSet MakeSet(const char* name) {
                 BlockTiles<Bytes, Expand2<1>, false, 128>(),
                 SuperTiles<Bytes, ExpandLut4, 16, false, 256>(),
                 BlockTiles<Bytes, ExpandLut4, false, 256>(),
-                {kChunkBlocksOfCodes, UnpackFp4<Bytes>, MultiplyCodes<Bytes, ExpandLut4, 2, false>}},
+                {kChunkBlocksOfCodes, UnpackFp4<Scales8, Planes<Bytes, ExpandLut4>>, MultiplyCodes<Bytes, ExpandLut4, 2, false>}},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .swiglu = SwiGlu,

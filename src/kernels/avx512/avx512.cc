@@ -5,7 +5,7 @@
 #include <immintrin.h>
 
 #include "kernels/attention_impl.h"
-#include "kernels/unpacked_block.h"
+#include "kernels/tiles_impl.h"
 
 namespace bantam::kernels {
 namespace {
@@ -239,15 +239,6 @@ inline void Fp4Product(const Panel& panel, Columns<ExpandLut4::kZero> x, float* 
   for (int c = 0; c < kN; ++c) _mm512_storeu_ps(out + kRows * static_cast<size_t>(c), sums[c]);
 }
 
-// Offsets within a group of 256 columns whose sub-scales cover kSub columns.
-template <size_t kSub, bool kMin>
-struct Super {
-  static constexpr size_t kSubs = 256 / kSub;
-  static constexpr size_t kScales = kMin ? 64 : 32;
-  static constexpr size_t kMins = kScales + 16 * kSubs;
-  static constexpr size_t kData = ((kMin ? kMins : kScales) + 16 * kSubs + 63) / 64 * 64;
-};
-
 // The other kinds: groups of 256 columns, f16 scales (and minima) times small integers per sub-block.
 template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
 inline void SuperProduct(const Panel& panel, Columns<Expand::kZero> x, float* out) {
@@ -396,60 +387,25 @@ void AnySuperProduct(const Panel& panel, const void* const* columns, size_t n, f
   });
 }
 
-inline void StoreCodes(const __m512i w[8], UnpackedBlock* out) {
-  for (int g = 0; g < 8; ++g) _mm512_store_si512(out->w[g], w[g]);
-}
+struct Scales16 {
+  static constexpr size_t kLanes = 16;
+  static __m512 Half(const uint8_t* at) { return LoadHalf16(at); }
+  static __m512 Bf16(const uint8_t* at) { return LoadBf16x16(at); }
+  static __m512 Signed(const uint8_t* at) { return LoadBytes16Signed(at); }
+  static __m512 Unsigned(const uint8_t* at) { return LoadBytes16Unsigned(at); }
+  static __m512 Set(float x) { return _mm512_set1_ps(x); }
+  static __m512 Multiply(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
+  static void Store(float* at, __m512 x) { _mm512_store_ps(at, x); }
+};
 
-template <typename Expand, bool kMin, size_t kPlaneBytes>
-void UnpackBlocks(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  constexpr size_t kData = kMin ? 64 : 32;
-  constexpr size_t kGroup = kData + kPlaneBytes;
-  const __m512i table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const uint8_t* group = panel.data + (first + b) * kGroup;
+template <typename Expand>
+struct Planes {
+  static void Unpack(const uint8_t* planes, const Panel& panel, UnpackedBlock* out) {
     __m512i w[8];
-    Expand::Run(group + kData, table, w);
-    StoreCodes(w, &blocks[b]);
-    _mm512_store_ps(blocks[b].scale[0], LoadHalf16(group));
-    if (kMin) _mm512_store_ps(blocks[b].minimum[0], LoadHalf16(group + 32));
+    Expand::Run(planes, LoadTable(panel), w);
+    for (int g = 0; g < 8; ++g) _mm512_store_si512(out->w[g], w[g]);
   }
-}
-
-void UnpackFp4(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  constexpr size_t kGroup = 64 + 256;
-  const __m512i table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const uint8_t* group = panel.data + (first + b) * kGroup;
-    __m512i w[8];
-    ExpandLut4::Run(group + 64, table, w);
-    StoreCodes(w, &blocks[b]);
-    for (size_t s = 0; s < 2; ++s) _mm512_store_ps(blocks[b].scale[s], LoadBf16x16(group + 32 * s));
-  }
-}
-
-template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
-void UnpackSuper(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  using Layout = Super<kSub, kMin>;
-  constexpr size_t kPer32 = 32 / kSub;
-  const __m512i table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const size_t i = (first + b) % 8;
-    const uint8_t* group = panel.data + (first + b) / 8 * (Layout::kData + 8 * kPlaneBytes);
-    __m512i w[8];
-    Expand::Run(group + Layout::kData + i * kPlaneBytes, table, w);
-    StoreCodes(w, &blocks[b]);
-    const __m512 d = _mm512_mul_ps(LoadHalf16(group), _mm512_set1_ps(panel.multiplier));
-    for (size_t s = 0; s < kPer32; ++s) {
-      const size_t at = (i * kPer32 + s) * 16;
-      _mm512_store_ps(blocks[b].scale[s], _mm512_mul_ps(d, LoadBytes16Signed(group + Layout::kScales + at)));
-      if (kMin)
-        _mm512_store_ps(blocks[b].minimum[s], _mm512_mul_ps(LoadHalf16(group + 32), LoadBytes16Unsigned(group + Layout::kMins + at)));
-    }
-  }
-}
+};
 
 // Four columns from c on with a block of kP panels.
 template <int kP, int kScales, bool kMin, int kSide>
@@ -529,11 +485,12 @@ void MultiplyCodes(const TileProduct& product) {
 
 template <typename Expand, bool kMin, size_t kPlaneBytes>
 constexpr TileKernels BlockTiles() {
-  return {kChunkBlocksOfCodes, UnpackBlocks<Expand, kMin, kPlaneBytes>, MultiplyCodes<1, kMin, Expand::kZero>};
+  return {kChunkBlocksOfCodes, UnpackBlocks<Scales16, Planes<Expand>, kMin, kPlaneBytes>, MultiplyCodes<1, kMin, Expand::kZero>};
 }
 template <typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
 constexpr TileKernels SuperTiles() {
-  return {kChunkBlocksOfCodes, UnpackSuper<Expand, kSub, kMin, kPlaneBytes>, MultiplyCodes<32 / kSub, kMin, Expand::kZero>};
+  return {kChunkBlocksOfCodes, UnpackSuper<Scales16, Planes<Expand>, kSub, kMin, kPlaneBytes>,
+          MultiplyCodes<32 / kSub, kMin, Expand::kZero>};
 }
 
 // NaN becomes 0: a conversion would make it the smallest integer.
@@ -723,7 +680,7 @@ const KernelSet kAvx512 = {
               BlockTiles<Expand2<1>, false, 128>(),
               SuperTiles<ExpandLut4, 16, false, 256>(),
               BlockTiles<ExpandLut4, false, 256>(),
-              {kChunkBlocksOfCodes, UnpackFp4, MultiplyCodes<2, false, ExpandLut4::kZero>}},
+              {kChunkBlocksOfCodes, UnpackFp4<Scales16, Planes<ExpandLut4>>, MultiplyCodes<2, false, ExpandLut4::kZero>}},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .swiglu = SwiGlu,

@@ -10,7 +10,7 @@
 
 #include "kernels/attention_impl.h"
 #include "kernels/kernel_types.h"
-#include "kernels/unpacked_block.h"
+#include "kernels/tiles_impl.h"
 
 namespace bantam::kernels {
 namespace {
@@ -210,14 +210,6 @@ void Fp4Product(const Panel& panel, const void* const* columns, float* out) {
   Store<kN>(sums, out);
 }
 
-template <size_t kSub, bool kMin>
-struct Super {
-  static constexpr size_t kSubs = 256 / kSub;
-  static constexpr size_t kScales = kMin ? 64 : 32;
-  static constexpr size_t kMins = kScales + 16 * kSubs;
-  static constexpr size_t kData = ((kMin ? kMins : kScales) + 16 * kSubs + 63) / 64 * 64;
-};
-
 template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes, int kN>
 void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   using Layout = Super<kSub, kMin>;
@@ -282,64 +274,28 @@ struct RunForTiles {
   }
 };
 
+struct Scales4 {
+  static constexpr size_t kLanes = 4;
+  static float32x4_t Half(const uint8_t* at) { return LoadHalf4(at); }
+  static float32x4_t Bf16(const uint8_t* at) { return LoadBf16x4(at); }
+  static float32x4_t Signed(const uint8_t* at) { return LoadBytes4Signed(at); }
+  static float32x4_t Unsigned(const uint8_t* at) { return LoadBytes4Unsigned(at); }
+  static float32x4_t Set(float x) { return vdupq_n_f32(x); }
+  static float32x4_t Multiply(float32x4_t a, float32x4_t b) { return vmulq_f32(a, b); }
+  static void Store(float* at, float32x4_t x) { vst1q_f32(at, x); }
+};
+
 template <typename Dot, typename Expand>
-inline void UnpackPlanes(const uint8_t* planes, int8x16_t table, UnpackedBlock* out) {
-  for (size_t quarter = 0; quarter < 4; ++quarter) {
-    int8x16_t w[8];
-    Expand::Run(planes, quarter, table, w);
-    Dot::Arrange(w);
-    for (size_t g = 0; g < 8; ++g) vst1q_u8(out->w[g] + 16 * quarter, vreinterpretq_u8_s8(w[g]));
-  }
-}
-
-template <typename Dot, typename Expand, bool kMin, size_t kPlaneBytes>
-void UnpackBlocks(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  constexpr size_t kData = kMin ? 64 : 32;
-  const int8x16_t table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const uint8_t* group = panel.data + (first + b) * (kData + kPlaneBytes);
-    UnpackPlanes<Dot, Expand>(group + kData, table, &blocks[b]);
+struct Planes {
+  static void Unpack(const uint8_t* planes, const Panel& panel, UnpackedBlock* out) {
     for (size_t quarter = 0; quarter < 4; ++quarter) {
-      vst1q_f32(blocks[b].scale[0] + 4 * quarter, LoadHalf4(group + 8 * quarter));
-      if (kMin) vst1q_f32(blocks[b].minimum[0] + 4 * quarter, LoadHalf4(group + 32 + 8 * quarter));
+      int8x16_t w[8];
+      Expand::Run(planes, quarter, LoadTable(panel), w);
+      Dot::Arrange(w);
+      for (size_t g = 0; g < 8; ++g) vst1q_u8(out->w[g] + 16 * quarter, vreinterpretq_u8_s8(w[g]));
     }
   }
-}
-
-template <typename Dot>
-void UnpackFp4(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  const int8x16_t table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const uint8_t* group = panel.data + (first + b) * (64 + 256);
-    UnpackPlanes<Dot, ExpandLut4>(group + 64, table, &blocks[b]);
-    for (size_t part = 0; part < 8; ++part) vst1q_f32(blocks[b].scale[part / 4] + 4 * (part % 4), LoadBf16x4(group + 8 * part));
-  }
-}
-
-template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
-void UnpackSuper(const Panel& panel, size_t first, size_t n, uint8_t* out) {
-  using Layout = Super<kSub, kMin>;
-  constexpr size_t kPer32 = 32 / kSub;
-  const int8x16_t table = LoadTable(panel);
-  auto* blocks = reinterpret_cast<UnpackedBlock*>(out);
-  for (size_t b = 0; b < n; ++b) {
-    const size_t i = (first + b) % 8;
-    const uint8_t* group = panel.data + (first + b) / 8 * (Layout::kData + 8 * kPlaneBytes);
-    UnpackPlanes<Dot, Expand>(group + Layout::kData + i * kPlaneBytes, table, &blocks[b]);
-    for (size_t part = 0; part < 4 * kPer32; ++part) {
-      const size_t s = part / 4;
-      const size_t quarter = part % 4;
-      const size_t at = (i * kPer32 + s) * 16 + 4 * quarter;
-      const float32x4_t d = vmulq_n_f32(LoadHalf4(group + 8 * quarter), panel.multiplier);
-      vst1q_f32(blocks[b].scale[s] + 4 * quarter, vmulq_f32(d, LoadBytes4Signed(group + Layout::kScales + at)));
-      if (!kMin) continue;
-      const float32x4_t dmin = LoadHalf4(group + 32 + 8 * quarter);
-      vst1q_f32(blocks[b].minimum[s] + 4 * quarter, vmulq_f32(dmin, LoadBytes4Unsigned(group + Layout::kMins + at)));
-    }
-  }
-}
+};
 
 // Four columns from c on with two quarters of a panel's rows: sums stay in registers for a whole chunk, and activations serve both.
 template <typename Dot, int kScales, bool kMin>
@@ -387,11 +343,11 @@ void MultiplyCodes(const TileProduct& product) {
 
 template <typename Dot, typename Expand, bool kMin, size_t kPlaneBytes>
 constexpr TileKernels BlockTiles() {
-  return {kChunkBlocksOfCodes, UnpackBlocks<Dot, Expand, kMin, kPlaneBytes>, MultiplyCodes<Dot, 1, kMin>};
+  return {kChunkBlocksOfCodes, UnpackBlocks<Scales4, Planes<Dot, Expand>, kMin, kPlaneBytes>, MultiplyCodes<Dot, 1, kMin>};
 }
 template <typename Dot, typename Expand, size_t kSub, bool kMin, size_t kPlaneBytes>
 constexpr TileKernels SuperTiles() {
-  return {kChunkBlocksOfCodes, UnpackSuper<Dot, Expand, kSub, kMin, kPlaneBytes>, MultiplyCodes<Dot, 32 / kSub, kMin>};
+  return {kChunkBlocksOfCodes, UnpackSuper<Scales4, Planes<Dot, Expand>, kSub, kMin, kPlaneBytes>, MultiplyCodes<Dot, 32 / kSub, kMin>};
 }
 
 struct LoadF32 {
@@ -652,7 +608,7 @@ constexpr KernelSet MakeSet(const char* name) {
                 BlockTiles<Dot, Expand2<1>, false, 128>(),
                 SuperTiles<Dot, ExpandLut4, 16, false, 256>(),
                 BlockTiles<Dot, ExpandLut4, false, 256>(),
-                {kChunkBlocksOfCodes, UnpackFp4<Dot>, MultiplyCodes<Dot, 2, false>}},
+                {kChunkBlocksOfCodes, UnpackFp4<Scales4, Planes<Dot, ExpandLut4>>, MultiplyCodes<Dot, 2, false>}},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .swiglu = SwiGlu,

@@ -96,8 +96,8 @@ struct Int8Kv {
   static float Load(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
 };
 
-// softmax(q K^T * scale) V over the visible tokens, in one pass with a running maximum
-// (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Sums in double.
+// softmax(q K^T * scale) V over the visible tokens of a segment, in one pass with a running maximum (Milakov and Gimelshein, "Online
+// normalizer calculation for softmax", 2018). Sums are double, and relative to a maximum that the state can hold.
 template <typename Kv>
 void Attend(const Attention& a, size_t segment, float* states) {
   const size_t values_offset = kKvTokens * a.head_dim * Kv::kBytes;
@@ -126,7 +126,7 @@ void Attend(const Attention& a, size_t segment, float* states) {
         score *= static_cast<double>(F32Kv::Load(scales, slot));
         value_scale = static_cast<double>(F32Kv::Load(scales, kKvTokens + slot));
       }
-      const double raised = std::max(largest, score);
+      const double raised = std::max(largest, static_cast<double>(static_cast<float>(score)));
       const double keep = std::exp(largest - raised);
       const double weight = std::exp(score - raised);
       total = total * keep + weight;
