@@ -22,6 +22,7 @@
 #include "engine/session.h"
 #include "engine/speed.h"
 #include "formats/gguf.h"
+#include "kernels/input_column.h"
 #include "kernels/kernels.h"
 #include "kernels/tiles.h"
 #include "model/load.h"
@@ -103,14 +104,13 @@ void BenchProducts(const Options& options, const KernelSet& kernels, Report& rep
     for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(rng.Next() & 0x3b);  // no infinities among the f16 scales
     std::vector<float> x(kColumns);
     for (float& value : x) value = static_cast<float>(rng.Uniform() - 0.5);
-    std::vector<kernels::ActivationBlock> q(kColumns / 32);
-    kernels.quantize(x.data(), kColumns, q.data());
+    const InputColumn column(kernels, info.kind, x);
     const PanelTable table;
     const kernels::Panel panel = {bytes.data(), kColumns, table.value.data(), 1};
     for (const size_t n : {size_t{1}, kernels::kColumnsMax}) {
       const std::string name = fmt::format("product.{}.{}.n{}", kernels.name, info.name, n);
       if (!report.Wants(name)) continue;
-      std::vector<const void*> columns(n, kernels.quantized[kind] ? static_cast<const void*>(q.data()) : x.data());
+      std::vector<const void*> columns(n, column.data());
       std::vector<float> out(n * kernels::kRows);
       const double seconds =
           SecondsPerCall([&] { kernels.product[kind](panel, columns.data(), n, out.data()); }, options.repetitions, clock);

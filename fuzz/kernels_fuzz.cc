@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/input_column.h"
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tiles.h"
@@ -75,14 +76,14 @@ std::vector<uint8_t> Without(const PanelInfo& info, std::vector<uint8_t> panel, 
 }
 
 // Tiles of the same columns, over and over: the bits that each gave alone.
-void TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, const std::vector<std::vector<ActivationBlock>>& q,
+void TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, const std::vector<InputColumn>& inputs,
                const std::vector<float>& alone) {
   const kernels::TileKernels& kernels = set.tiles[static_cast<size_t>(kind)];
   if (kernels.chunk_blocks == 0) return;
-  const size_t n = q.size();
+  const size_t n = inputs.size();
   std::vector<kernels::ActivationTile> tiles(panel.columns / 32);
   for (size_t c = 0; c < kernels::kTileColumns; ++c) {
-    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(q[c % n][b], c, &tiles[b]);
+    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(inputs[c % n].blocks()[b], c, &tiles[b]);
   }
   constexpr size_t kTileFloats = kernels::kTileColumns * kRows;
   for (size_t count = 1; count <= kernels::kTilePanels; ++count) {
@@ -108,22 +109,15 @@ void TestProduct(const KernelSet& set, Bytes& in) {
   PanelTable table;
   for (int8_t& value : table.value) value = static_cast<int8_t>(std::max(-127, static_cast<int>(in.Byte()) - 128));
   table.multiplier = 0.125f;
-  const bool quantized = set.quantized[static_cast<size_t>(kind)];
-  std::vector<std::vector<float>> x(n);
-  std::vector<std::vector<ActivationBlock>> q(n, std::vector<ActivationBlock>(columns / 32));
+  std::vector<InputColumn> x;
   const void* inputs[kColumnsMax];
-  for (size_t c = 0; c < n; ++c) {
-    x[c] = in.Floats(columns);
-    inputs[c] = x[c].data();
-    if (!quantized) continue;
-    set.quantize(x[c].data(), columns, q[c].data());
-    for (size_t k = 0; k < columns; ++k) x[c][k] = q[c][k / 32].scale * static_cast<float>(q[c][k / 32].q[k % 32]);
-    inputs[c] = q[c].data();
-  }
+  for (size_t c = 0; c < n; ++c) x.emplace_back(set, kind, in.Floats(columns));
+  for (size_t c = 0; c < n; ++c) inputs[c] = x[c].data();
+  const bool quantized = InputOf(set, kind) == InputForm::kBlocks;
   std::vector<float> out(n * kRows);
   set.product[static_cast<size_t>(kind)]({panel.data(), columns, table.value.data(), table.multiplier}, inputs, n, out.data());
 
-  TestTiles(set, kind, {panel.data(), columns, table.value.data(), table.multiplier}, q, out);
+  TestTiles(set, kind, {panel.data(), columns, table.value.data(), table.multiplier}, x, out);
   const std::vector<uint8_t> values_only = info.has_min ? Without(info, panel, 32) : panel;
   const std::vector<uint8_t> minima_only = info.has_min ? Without(info, panel, 0) : std::vector<uint8_t>();
   std::vector<float> row(columns);
@@ -140,13 +134,12 @@ void TestProduct(const KernelSet& set, Bytes& in) {
     for (size_t c = 0; c < n; ++c) {
       double sum = 0;
       // Activations near the end of the range overflow when they are summed, whatever they are multiplied with.
-      const bool huge = std::any_of(x[c].begin(), x[c].end(), [](float value) { return !(std::fabs(value) < 1e30f); });
+      const std::vector<float>& values = x[c].values();
+      const bool huge = std::any_of(values.begin(), values.end(), [](float value) { return !(std::fabs(value) < 1e30f); });
       double total = huge ? HUGE_VAL : 0;
       for (size_t k = 0; k < columns; ++k) {
-        sum += static_cast<double>(row[k]) * static_cast<double>(x[c][k]);
-        // Integers are summed over a block before they are scaled: a block counts with its largest activation.
-        const double largest = quantized ? 127 * static_cast<double>(q[c][k / 32].scale) : std::fabs(static_cast<double>(x[c][k]));
-        total += magnitude[k] * largest;
+        sum += static_cast<double>(row[k]) * static_cast<double>(values[k]);
+        total += magnitude[k] * static_cast<double>(x[c].Magnitude(k));
       }
       // Integer kinds add once or twice per 32 columns, and once more for a minimum.
       Compare(set, info.name.data(), out[c * kRows + r], sum, total, quantized ? columns / 8 + 8 : columns + 8);

@@ -29,11 +29,13 @@ struct SetClaims {
   Claim floats;
 };
 const Claim kZmmFloats = {{"vfmadd"}, "%zmm", 16};
+const Claim kZmmBf16 = {{"vdpbf16ps"}, "%zmm", 32};
 const Claim kYmmFloats = {{"vfmadd"}, "%ymm", 8};
 const Claim kNeonFloats = {{"fmla"}, "v", 4};
 const Claim kNeonDot = {{"sdot"}, "v", 16};
 const SetClaims kSets[] = {
     {"avx512.cc.o", {{"vpdpbusd"}, "%zmm", 64}, {{"vpdpbusd"}, "%zmm", 64}, kZmmFloats},
+    {"avx512_bf16.cc.o", {}, {}, kZmmBf16},
     {"avx_vnni.cc.o", {{"{vex} vpdpbusd"}, "%ymm", 32}, {{"{vex} vpdpbusd"}, "%ymm", 32}, kYmmFloats},
     {"avx2.cc.o", {{"vpmaddubsw"}, "%ymm", 32}, {{"vpmaddubsw"}, "%ymm", 32}, kYmmFloats},
     {"neon.cc.o", {{"smull", "smlal"}, "v", 8}, {{"smull", "smlal"}, "v", 8}, kNeonFloats},
@@ -53,6 +55,7 @@ constexpr HotFunction kHot[] = {
     {"SuperProduct<", &SetClaims::columns, 4},  //
     {"Fp4Product<", &SetClaims::columns, 4},    //
     {"FloatProduct<", &SetClaims::floats, 2},   // two columns of weights with a column
+    {"Bf16Product<", &SetClaims::floats, 2},    // two pairs
     {"AttendChunk<", &SetClaims::floats, 1},    // a token's values
     {"Attend<", &SetClaims::floats, 1},         // where chunks became part of it
 };
@@ -170,6 +173,10 @@ TEST(HotLoops, HoldWhatTheSetIsNamedFor) {
                   static_cast<double>(loop.instructions) / multiplies);
     }
   }
+#if defined(__x86_64__)
+  EXPECT_EQ(found["avx512_bf16.cc.o"], std::set<std::string_view>{"Bf16Pr"});
+  found.erase("avx512_bf16.cc.o");  // has nothing else of its own
+#endif
   EXPECT_EQ(found.size(), 3u) << "every vector set of this architecture";
   // Products of tiles, of blocks, of groups with sub-scales, of floats, and attention; small ones may be part of their callers.
   for (const auto& [object, kinds] : found) EXPECT_GE(kinds.size(), 5u) << object;

@@ -238,7 +238,7 @@ TEST(Tidy, KernelObjectsExportNoWeakSymbols) {
   }
   EXPECT_EQ(::pclose(pipe), 0) << "nm is part of binutils";
 #if defined(__x86_64__)
-  EXPECT_EQ(strong.size(), 3u);
+  EXPECT_EQ(strong.size(), 4u);
 #endif
   for (const auto& [object, count] : strong) EXPECT_EQ(count, 1) << object << " exports its table and nothing else";
 }

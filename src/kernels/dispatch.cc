@@ -6,12 +6,12 @@
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
 #include "tensor/half.h"
-#include "tensor/panel.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
 
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
+#include "kernels/avx512/avx512_bf16.h"
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -42,6 +42,16 @@ bool HasAvxVnni() {
   return __get_cpuid_count(7, 1, &a, &rest[0], &rest[1], &rest[2]) != 0 && (a >> 4 & 1) != 0;
 }
 
+// Made here: what is compiled for those instructions must not run before they are asked for, not even to fill a table.
+KernelSet MakeAvx512Bf16() {
+  KernelSet set = kernels::kAvx512;
+  set.name = "avx512-bf16";
+  set.product[static_cast<size_t>(PanelKind::kBF16)] = kernels::kAvx512Bf16.product;
+  set.to_bf16 = kernels::kAvx512Bf16.to_bf16;
+  return set;
+}
+const KernelSet kAvx512Bf16 = MakeAvx512Bf16();
+
 // __builtin_cpu_supports takes a literal.
 #define BANTAM_X86(name)                                   \
   Instructions {                                           \
@@ -49,6 +59,8 @@ bool HasAvxVnni() {
   }
 constexpr Instructions kAvx512Needs[] = {BANTAM_X86("avx512f"), BANTAM_X86("avx512bw"), BANTAM_X86("avx512dq"), BANTAM_X86("avx512vl"),
                                          BANTAM_X86("avx512vnni")};
+constexpr Instructions kAvx512Bf16Needs[] = {BANTAM_X86("avx512f"),  BANTAM_X86("avx512bw"),   BANTAM_X86("avx512dq"),
+                                             BANTAM_X86("avx512vl"), BANTAM_X86("avx512vnni"), BANTAM_X86("avx512bf16")};
 constexpr Instructions kAvxVnniNeeds[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"), BANTAM_X86("f16c"), {"avxvnni", HasAvxVnni}};
 constexpr Instructions kAvx2Needs[] = {BANTAM_X86("avx2"), BANTAM_X86("fma"), BANTAM_X86("f16c")};
 #undef BANTAM_X86
@@ -61,9 +73,7 @@ constexpr Instructions kNeonDotNeeds[] = {kDotProduct};
 // Fastest first.
 constexpr Candidate kCandidates[] = {
 #if defined(__x86_64__)
-    {&kernels::kAvx512, kAvx512Needs},
-    {&kernels::kAvxVnni, kAvxVnniNeeds},
-    {&kernels::kAvx2, kAvx2Needs},
+    {&kAvx512Bf16, kAvx512Bf16Needs}, {&kernels::kAvx512, kAvx512Needs}, {&kernels::kAvxVnni, kAvxVnniNeeds}, {&kernels::kAvx2, kAvx2Needs},
 #elif defined(__aarch64__)
     {&kernels::kNeonI8mm, kNeonI8mmNeeds},
     {&kernels::kNeonDot, kNeonDotNeeds},
@@ -133,6 +143,11 @@ Result<const KernelSet*> ChooseKernels(std::string_view name) {
     return candidate.set;
   }
   return Error(Code::kInvalidArgument, fmt::format("--kernels {}: expected auto, {}", name, fmt::join(KernelSetNames(), ", ")));
+}
+
+InputForm InputOf(const KernelSet& set, PanelKind kind) {
+  if (set.quantized[static_cast<size_t>(kind)]) return InputForm::kBlocks;
+  return kind == PanelKind::kBF16 && set.to_bf16 != nullptr ? InputForm::kBf16 : InputForm::kFloats;
 }
 
 size_t DefaultPrefetch() {

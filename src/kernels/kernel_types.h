@@ -43,7 +43,8 @@ struct Panel {
 };
 
 // out[c][r] = sum over k of panel[r][k] * column c [k]; out is [n][16], n in 1..kColumnsMax.
-// Column pointers are const float* [columns] or const ActivationBlock* [columns / 32], as KernelSet::quantized says.
+// Column pointers are const float* [columns], const ActivationBlock* [columns / 32] or const uint16_t* [columns] of bf16 with a zero behind
+// an odd number of them, as InputOf (kernels.h) says.
 using ProductFunction = void (*)(const Panel& panel, const void* const* columns, size_t n, float* out);
 
 // Products of whole tiles with up to kTilePanels panels at once, and to the same bits. Weights are unpacked in chunks of a few blocks of 32
@@ -68,6 +69,9 @@ struct TileKernels {
 // x [n] to n / 32 blocks: scale = max |x| / 127, round to nearest even; NaN gives 0, and so does a block whose largest
 // magnitude is below kQuantizedMin (or is no number).
 using QuantizeFunction = void (*)(const float* x, size_t n, ActivationBlock* out);
+
+// x [n] to bf16: nearest even; what is below the normal range may become zero. A zero behind an odd number.
+using ToBf16Function = void (*)(const float* x, size_t n, uint16_t* out);
 
 // out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]  (Zhang and Sennrich, "Root mean square layer normalization", 2019).
 using RmsNormFunction = void (*)(const float* x, const float* weight, size_t n, float epsilon, float* out);
@@ -119,6 +123,7 @@ struct KernelSet {
   ProductFunction product[kKinds];
   TileKernels tiles[kKinds];
   QuantizeFunction quantize;
+  ToBf16Function to_bf16 = nullptr;  // null: the product of bf16 panels takes floats
   RmsNormFunction rms_norm;
   SwiGluFunction swiglu;
   AttentionFunction attention[kKvTypes];

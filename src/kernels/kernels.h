@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "kernels/kernel_types.h"
+#include "tensor/panel.h"
 
 namespace bantam {
 
@@ -34,6 +35,10 @@ std::vector<const KernelSet*> RunnableKernels();
 
 // Panel::prefetch where nothing was measured (bantam tune): what suits this processor's family.
 size_t DefaultPrefetch();
+
+// What the set's product of a kind takes as its columns.
+enum class InputForm : uint8_t { kFloats, kBlocks, kBf16 };
+InputForm InputOf(const KernelSet& set, PanelKind kind);
 
 // Compares a set with the reference on small random panels, vectors and KV blocks; under 5 ms. Internal, naming the
 // kernel and the difference, when they disagree.

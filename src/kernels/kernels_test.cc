@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "kernels/attention.h"
+#include "kernels/input_column.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tiles.h"
 #include "tensor/dtype.h"
@@ -45,7 +46,8 @@ struct TestPanel {
     PackPanel(dtype, rows, columns, bytes.data());
   }
   kernels::Panel View() const { return {bytes.data(), columns, TableOf(dtype).value.data(), TableOf(dtype).multiplier, /*prefetch=*/4096}; }
-  size_t kind() const { return static_cast<size_t>(Info(dtype).panel); }
+  PanelKind panel_kind() const { return Info(dtype).panel; }
+  size_t kind() const { return static_cast<size_t>(panel_kind()); }
 
   DType dtype;
   size_t columns;
@@ -78,19 +80,11 @@ TEST_P(Products, MatchDoubleSums) {
   for (const size_t blocks : {1, 2, 3, 7, 31, 33, 127}) {
     Rng rng(blocks);
     const TestPanel panel(dtype, block * std::min<size_t>(blocks, block >= 128 ? 7 : 127), rng);
-    const bool quantized = set->quantized[panel.kind()];
     for (size_t n = 1; n <= kColumnsMax; ++n) {
-      std::vector<std::vector<float>> x;
-      std::vector<std::vector<ActivationBlock>> q(n, std::vector<ActivationBlock>(panel.columns / 32));
+      std::vector<InputColumn> x;
       const void* inputs[kColumnsMax];
-      for (size_t c = 0; c < n; ++c) {
-        x.push_back(RandomFloats(rng, panel.columns));
-        inputs[c] = x[c].data();
-        if (!quantized) continue;
-        set->quantize(x[c].data(), panel.columns, q[c].data());
-        inputs[c] = q[c].data();
-        for (size_t k = 0; k < panel.columns; ++k) x[c][k] = q[c][k / 32].scale * static_cast<float>(q[c][k / 32].q[k % 32]);
-      }
+      for (size_t c = 0; c < n; ++c) x.emplace_back(*set, panel.panel_kind(), RandomFloats(rng, panel.columns));
+      for (size_t c = 0; c < n; ++c) inputs[c] = x[c].data();
       std::vector<float> out(n * kRows, std::numeric_limits<float>::quiet_NaN());
       set->product[panel.kind()](panel.View(), inputs, n, out.data());
       for (size_t c = 0; c < n; ++c) {
@@ -98,7 +92,7 @@ TEST_P(Products, MatchDoubleSums) {
           double sum = 0;
           double magnitude = 0;
           for (size_t k = 0; k < panel.columns; ++k) {
-            const double term = static_cast<double>(panel.exact[r * panel.columns + k]) * static_cast<double>(x[c][k]);
+            const double term = static_cast<double>(panel.exact[r * panel.columns + k]) * static_cast<double>(x[c].values()[k]);
             sum += term;
             magnitude += std::fabs(term);
           }
@@ -116,14 +110,10 @@ TEST_P(Products, DoNotDependOnTheBatch) {
   const auto [set, dtype] = GetParam();
   Rng rng(3);
   const TestPanel panel(dtype, 768, rng);
-  std::vector<std::vector<float>> x;
-  std::vector<std::vector<ActivationBlock>> q(kColumnsMax, std::vector<ActivationBlock>(panel.columns / 32));
+  std::vector<InputColumn> x;
   const void* inputs[kColumnsMax];
-  for (size_t c = 0; c < kColumnsMax; ++c) {
-    x.push_back(RandomFloats(rng, panel.columns));
-    set->quantize(x[c].data(), panel.columns, q[c].data());
-    inputs[c] = set->quantized[panel.kind()] ? static_cast<const void*>(q[c].data()) : x[c].data();
-  }
+  for (size_t c = 0; c < kColumnsMax; ++c) x.emplace_back(*set, panel.panel_kind(), RandomFloats(rng, panel.columns));
+  for (size_t c = 0; c < kColumnsMax; ++c) inputs[c] = x[c].data();
   std::vector<float> all(kColumnsMax * kRows);
   set->product[panel.kind()](panel.View(), inputs, kColumnsMax, all.data());
   for (size_t n = 1; n <= kColumnsMax; ++n) {
@@ -196,9 +186,8 @@ TEST_P(Products, HoldTheLargestValues) {
     std::vector<float> row(columns);
     UnpackPanelRow(info.kind, table, panel.data(), 0, columns, row.data());
     std::vector<float> x(columns, -127.0f);
-    std::vector<ActivationBlock> q(columns / 32);
-    set->quantize(x.data(), columns, q.data());
-    const void* input = set->quantized[kind] ? static_cast<const void*>(q.data()) : x.data();
+    const InputColumn column(*set, info.kind, x);
+    const void* input = column.data();
     float out[kRows];
     set->product[kind]({panel.data(), columns, table.value.data(), table.multiplier}, &input, 1, out);
     double sum = 0;
@@ -219,6 +208,46 @@ std::string TestName(std::string name) {
 
 INSTANTIATE_TEST_SUITE_P(All, Products, ::testing::ValuesIn(AllCases()),
                          [](const auto& row) { return TestName(row.param.set->name) + "_" + std::string(Info(row.param.dtype).name); });
+
+// Ties go to the even neighbour; the end of the range and what is no number stay what they are.
+void CheckToBf16(const KernelSet& set) {
+  Rng rng(12);
+  for (const size_t n : {1, 2, 15, 16, 17, 31, 33, 100}) {
+    std::vector<float> x = RandomFloats(rng, n);
+    x[0] = 1.00390625f;             // 1 + 2^-8: half way, to 1
+    if (n > 1) x[1] = 1.01171875f;  // 1 + 3 * 2^-8: half way, to 1 + 2^-6
+    if (n > 2) x[2] = -3.4e38f;     // beyond the largest: infinite
+    if (n > 3) x[3] = std::numeric_limits<float>::infinity();
+    if (n > 4) x[4] = std::numeric_limits<float>::quiet_NaN();
+    std::vector<uint16_t> out(n + 3, 0x1234);
+    set.to_bf16(x.data(), n, out.data());
+    for (size_t i = 0; i < n; ++i) {
+      const double value = static_cast<double>(BF16ToF32(out[i]));
+      if (i == 4) {
+        EXPECT_TRUE(std::isnan(value));
+      } else {
+        EXPECT_EQ(out[i], F32ToBF16(x[i])) << x[i];
+        if (std::isfinite(value)) {
+          EXPECT_LE(std::fabs(value - static_cast<double>(x[i])), std::fabs(static_cast<double>(x[i])) / 256);
+        }
+      }
+    }
+    EXPECT_EQ(out[0], 0x3f80);
+    if (n > 1) {
+      EXPECT_EQ(out[1], 0x3f82);
+    }
+    if (n % 2 == 1) {
+      EXPECT_EQ(out[n], 0);
+    }
+    EXPECT_EQ(out[n + n % 2], 0x1234) << "nothing is written past the end";
+  }
+}
+
+TEST(Bf16, IsRoundedToNearest) {
+  for (const KernelSet* set : RunnableKernels()) {
+    if (set->to_bf16 != nullptr) CheckToBf16(*set);
+  }
+}
 
 class Sets : public ::testing::TestWithParam<const KernelSet*> {};
 

@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "kernels/attention.h"
+#include "kernels/input_column.h"
 #include "kernels/kernels.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tiles.h"
@@ -81,13 +82,12 @@ Status Compare(const KernelSet& set, std::string_view kernel, const std::vector<
 }
 
 // A tile of the same columns, over and over, with any number of panels, against what each gave alone.
-Status TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, std::span<const void* const> inputs,
+Status TestTiles(const KernelSet& set, PanelKind kind, const kernels::Panel& panel, std::span<const InputColumn> inputs,
                  const std::vector<float>& alone) {
   constexpr size_t kTileFloats = kernels::kTileColumns * kRows;
   std::vector<kernels::ActivationTile> tiles(kColumns / 32);
   for (size_t c = 0; c < kernels::kTileColumns; ++c) {
-    const auto* column = static_cast<const ActivationBlock*>(inputs[c % inputs.size()]);
-    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(column[b], c, &tiles[b]);
+    for (size_t b = 0; b < tiles.size(); ++b) StoreColumn(inputs[c % inputs.size()].blocks()[b], c, &tiles[b]);
   }
   const std::vector<kernels::Panel> panels(kernels::kTilePanels, panel);
   std::vector<UnpackedChunk> chunks(panels.size());
@@ -113,19 +113,14 @@ Status TestProduct(const KernelSet& set, PanelKind kind, Rng& rng) {
   for (int8_t& value : table.value) value = static_cast<int8_t>(std::max(-127, static_cast<int>(rng.Next() % 256) - 128));
   const kernels::Panel panel = {bytes.data(), kColumns, table.value.data(), 0.125f};
 
-  std::vector<std::vector<float>> exact;
-  std::vector<std::vector<ActivationBlock>> blocks(kN, std::vector<ActivationBlock>(kColumns / 32));
+  std::vector<InputColumn> columns;
   const void* inputs[kN];
   const void* exact_inputs[kN];
+  for (size_t c = 0; c < kN; ++c) columns.emplace_back(set, kind, RandomFloats(rng, kColumns));
   for (size_t c = 0; c < kN; ++c) {
-    exact.push_back(RandomFloats(rng, kColumns));
-    exact_inputs[c] = exact[c].data();
-    inputs[c] = exact[c].data();
-    if (!set.quantized[static_cast<size_t>(kind)]) continue;
-    // The same integers for both sides: what is compared is the product, not the rounding of its input.
-    kReference.quantize(exact[c].data(), kColumns, blocks[c].data());
-    for (size_t k = 0; k < kColumns; ++k) exact[c][k] = blocks[c][k / 32].scale * static_cast<float>(blocks[c][k / 32].q[k % 32]);
-    inputs[c] = blocks[c].data();
+    // The same rounded values for both sides: what is compared is the product.
+    inputs[c] = columns[c].data();
+    exact_inputs[c] = columns[c].values().data();
   }
   std::vector<float> got(kN * kRows);
   std::vector<float> expected(kN * kRows);
@@ -142,7 +137,7 @@ Status TestProduct(const KernelSet& set, PanelKind kind, Rng& rng) {
   }
   BANTAM_TRY(Compare(set, fmt::format("product of {}", Info(kind).name), got, expected, magnitude));
   if (set.tiles[static_cast<size_t>(kind)].chunk_blocks == 0) return Ok();
-  return TestTiles(set, kind, panel, inputs, got);
+  return TestTiles(set, kind, panel, columns, got);
 }
 
 Status TestQuantize(const KernelSet& set, Rng& rng) {
@@ -153,6 +148,20 @@ Status TestQuantize(const KernelSet& set, Rng& rng) {
   kReference.quantize(x.data(), kColumns, expected.data());
   if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(ActivationBlock)) != 0) {
     return Disagreement(set, "quantize", static_cast<double>(got[0].scale), static_cast<double>(expected[0].scale));
+  }
+  return Ok();
+}
+
+Status TestToBf16(const KernelSet& set, Rng& rng) {
+  if (set.to_bf16 == nullptr) return Ok();
+  constexpr size_t kN = 133;  // odd, and no multiple of a register
+  const std::vector<float> x = RandomFloats(rng, kN);
+  std::vector<uint16_t> got(kN + 1, 1);
+  set.to_bf16(x.data(), kN, got.data());
+  for (size_t i = 0; i <= kN; ++i) {
+    const uint16_t expected = i < kN ? F32ToBF16(x[i]) : uint16_t{0};
+    if (got[i] != expected)
+      return Disagreement(set, "to_bf16", static_cast<double>(BF16ToF32(got[i])), static_cast<double>(BF16ToF32(expected)));
   }
   return Ok();
 }
@@ -231,6 +240,7 @@ Status SelfTest(const KernelSet& set) {
     BANTAM_TRY(TestProduct(set, static_cast<PanelKind>(kind), rng));
   }
   BANTAM_TRY(TestQuantize(set, rng));
+  BANTAM_TRY(TestToBf16(set, rng));
   BANTAM_TRY(TestVectors(set, rng));
   for (size_t kv_type = 0; kv_type < kernels::kKvTypes; ++kv_type) {
     BANTAM_TRY(TestAttention(set, kv_type, {.head_dim = 40, .group = 5, .tokens = 3, .window = 24, .n_context = 27}, rng));

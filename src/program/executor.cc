@@ -107,9 +107,7 @@ std::vector<bool> PlaceBarriers(const Program& program, bool single) {
   size_t last = 0;  // operation behind a barrier
   for (size_t i = 0; i < program.ops.size(); ++i) {
     OpBuffers touched = TouchedBy(program, program.ops[i]);
-    const auto own = [&](BufferId id) {
-      return single && id < program.buffers.size() && program.buffers[id].form == BufferForm::kQuantized;
-    };
+    const auto own = [&](BufferId id) { return single && id < program.buffers.size() && IsRounded(program.buffers[id].form); };
     std::erase_if(touched.reads, own);
     std::erase_if(touched.writes, own);
     std::vector<BufferId> others = touched.reads;
@@ -151,7 +149,7 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
     std::vector<std::byte*>& own = executor->own_.emplace_back(program.buffers.size());
     for (BufferId id = 0; id < program.buffers.size(); ++id) {
       const BufferSpec& buffer = program.buffers[id];
-      if (buffer.form != BufferForm::kQuantized) continue;
+      if (!IsRounded(buffer.form)) continue;
       own[id] = executor->arena_.Take(RowsOfOne(program, buffer) * program.RowWidthBytes(id)).data();
     }
   }
@@ -241,7 +239,12 @@ void Executor::Execute(const RmsNormQuantizeOp& op, int thread) {
 }
 
 void Executor::StoreQuantized(BufferId out, size_t row, const float* x, int thread) {
-  const size_t blocks = program_.buffers[out].width / 32;
+  const BufferSpec& buffer = program_.buffers[out];
+  if (buffer.form == BufferForm::kBf16) {
+    kernels_.to_bf16(x, buffer.width, reinterpret_cast<uint16_t*>(InputRow(out, row, thread)));
+    return;
+  }
+  const size_t blocks = buffer.width / 32;
   if (row >= TiledRows(out)) {
     kernels_.quantize(x, 32 * blocks, reinterpret_cast<ActivationBlock*>(InputRow(out, row, thread)));
     return;
@@ -256,7 +259,7 @@ void Executor::StoreQuantized(BufferId out, size_t row, const float* x, int thre
 }
 
 void Executor::Execute(const QuantizeOp& op, int thread) {
-  if (TiledRows(op.out) > 0 || OwnRows(op.out)) {
+  if (TiledRows(op.out) > 0 || OwnRows(op.out) || program_.buffers[op.out].form == BufferForm::kBf16) {
     const auto [begin, end] = QuantizedShare(op.out, thread);
     for (size_t t = begin; t < end; ++t) StoreQuantized(op.out, t, FloatRow(op.in, t), thread);
     return;

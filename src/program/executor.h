@@ -89,13 +89,13 @@ class Executor {
     std::byte* base = OwnRows(id) ? own_[static_cast<size_t>(thread)][id] : buffers_[id];
     return reinterpret_cast<uint8_t*>(base) + row * row_bytes_[id];
   }
-  bool OwnRows(BufferId id) const { return single_ && program_.buffers[id].form == BufferForm::kQuantized; }
+  bool OwnRows(BufferId id) const { return single_ && IsRounded(program_.buffers[id].form); }
   float* FloatRow(BufferId id, size_t row) const { return Floats(id) + row * program_.buffers[id].width; }
   int32_t* IntegerRow(BufferId id, size_t row) const { return reinterpret_cast<int32_t*>(buffers_[id]) + row * program_.buffers[id].width; }
   // Rows of a buffer in this step, and this thread's part of them.
   size_t RowCount(BufferId id) const;
   std::pair<size_t, size_t> RowShare(BufferId id, int thread) const { return Share(RowCount(id), thread, pool_.size()); }
-  // The rows of a quantised buffer that the thread makes.
+  // The rows of a rounded buffer that the thread makes.
   std::pair<size_t, size_t> QuantizedShare(BufferId id, int thread) const {
     return OwnRows(id) ? std::pair<size_t, size_t>(0, RowCount(id)) : RowShare(id, thread);
   }
@@ -103,6 +103,7 @@ class Executor {
   kernels::Panel PanelOf(WeightId id, size_t matrix, size_t panel, int thread, size_t slot = 0) const;
   // How many rows of a quantised buffer lie in tiles in this step: whole tiles only, the rest lies row by row behind them.
   size_t TiledRows(BufferId id) const { return tiled_[id] ? RowCount(id) / kernels::kTileColumns * kernels::kTileColumns : 0; }
+  // Rounds to the form of `out`.
   void StoreQuantized(BufferId out, size_t row, const float* x, int thread);
   // One product with a weight's panel and n columns: out is [n][16].
   void Product(WeightId weight, const kernels::Panel& panel, const void* const* columns, size_t n, float* out) const;
@@ -174,7 +175,7 @@ class Executor {
   std::vector<bool> barrier_before_;
   std::vector<bool> barrier_before_single_;
   bool single_ = false;                       // this step has one row, and several threads
-  std::vector<std::vector<std::byte*>> own_;  // per thread: its own row of each quantised buffer
+  std::vector<std::vector<std::byte*>> own_;  // per thread: its own row of each rounded buffer
   std::vector<bool> tiled_;                   // per buffer
   const Step* step_ = nullptr;
   // The operation before which all threads leave a cancelled step.

@@ -22,8 +22,8 @@ bool ReadLater(const std::vector<Op>& ops, size_t from, BufferId buffer, size_t 
   return false;
 }
 
-bool Quantized(const Program& program, const KernelSet& kernels, WeightId weight) {
-  return kernels.quantized[static_cast<size_t>(Info(program.weights[weight].dtype).panel)];
+InputForm InputOf(const Program& program, const KernelSet& kernels, WeightId weight) {
+  return InputOf(kernels, Info(program.weights[weight].dtype).panel);
 }
 
 // Neighbouring products of one input, in one activation form, become one operation.
@@ -33,7 +33,7 @@ void MergeProducts(Program* program, const KernelSet& kernels) {
     auto* product = std::get_if<MatMulOp>(&op);
     auto* before = fused.empty() ? nullptr : std::get_if<MatMulOp>(&fused.back());
     if (product != nullptr && before != nullptr && before->in == product->in && before->parts.size() < kPartsMax &&
-        Quantized(*program, kernels, before->parts[0].weight) == Quantized(*program, kernels, product->parts[0].weight)) {
+        InputOf(*program, kernels, before->parts[0].weight) == InputOf(*program, kernels, product->parts[0].weight)) {
       before->parts.push_back(product->parts[0]);
       continue;
     }
@@ -72,41 +72,46 @@ void MergeGates(Program* program) {
   }
 }
 
-// The input of an operation whose weights want integers, or null.
-BufferId* QuantizedInput(const Program& program, const KernelSet& kernels, Op* op) {
-  if (auto* product = std::get_if<MatMulOp>(op)) {
-    return Quantized(program, kernels, product->parts[0].weight) ? &product->in : nullptr;
-  }
-  if (auto* gated = std::get_if<GatedMatMulOp>(op)) {
-    // Gate and up were merged because they want the same form.
-    return Quantized(program, kernels, gated->gate.weight) ? &gated->in : nullptr;
-  }
-  if (auto* expert = std::get_if<ExpertMatMulOp>(op)) {
-    return Quantized(program, kernels, expert->weight) ? &expert->in : nullptr;
-  }
-  return nullptr;
+// The input of a product, and the form that its weights want. No buffer for other operations.
+struct WantedInput {
+  BufferId* in = nullptr;
+  InputForm form = InputForm::kFloats;
+};
+WantedInput InputOf(const Program& program, const KernelSet& kernels, Op* op) {
+  if (auto* product = std::get_if<MatMulOp>(op)) return {&product->in, InputOf(program, kernels, product->parts[0].weight)};
+  // Gate and up were merged because they want the same form.
+  if (auto* gated = std::get_if<GatedMatMulOp>(op)) return {&gated->in, InputOf(program, kernels, gated->gate.weight)};
+  if (auto* expert = std::get_if<ExpertMatMulOp>(op)) return {&expert->in, InputOf(program, kernels, expert->weight)};
+  return {};
 }
 
-// Puts a QuantizeOp in front of the first operation that wants a value as integers; later ones share it until it changes.
+// Puts a QuantizeOp in front of the first operation that wants a value in another form; later ones share it until it changes.
 void QuantizeInputs(Program* program, const KernelSet& kernels) {
-  std::map<BufferId, BufferId> twin;  // of a float buffer: its integer buffer
-  std::map<BufferId, bool> current;   // whether the twin holds the buffer's value
+  struct Twin {
+    BufferId buffer;
+    bool current = false;  // whether it holds the float buffer's value
+  };
+  std::map<BufferId, std::map<InputForm, Twin>> twins;  // of a float buffer
   std::vector<Op> fused;
   for (Op& op : program->ops) {
-    if (BufferId* in = QuantizedInput(*program, kernels, &op)) {
-      const BufferId floats = *in;
-      if (!twin.contains(floats)) {
+    if (const WantedInput wanted = InputOf(*program, kernels, &op); wanted.form != InputForm::kFloats) {
+      const BufferId floats = *wanted.in;
+      const auto [entry, added] = twins[floats].try_emplace(wanted.form, Twin{static_cast<BufferId>(program->buffers.size())});
+      Twin& twin = entry->second;
+      if (added) {
+        const bool integers = wanted.form == InputForm::kBlocks;
         BufferSpec spec = program->buffers[floats];
-        spec.name += ".q";
-        spec.form = BufferForm::kQuantized;
-        twin[floats] = static_cast<BufferId>(program->buffers.size());
+        spec.name += integers ? ".q" : ".bf16";
+        spec.form = integers ? BufferForm::kQuantized : BufferForm::kBf16;
         program->buffers.push_back(std::move(spec));
       }
-      if (!current[floats]) fused.push_back(QuantizeOp{floats, twin[floats]});
-      current[floats] = true;
-      *in = twin[floats];
+      if (!twin.current) fused.push_back(QuantizeOp{floats, twin.buffer});
+      twin.current = true;
+      *wanted.in = twin.buffer;
     }
-    for (const BufferId written : BuffersOf(op).writes) current[written] = false;
+    for (const BufferId written : BuffersOf(op).writes) {
+      for (auto& [form, twin] : twins[written]) twin.current = false;
+    }
     fused.push_back(std::move(op));
   }
   program->ops = std::move(fused);

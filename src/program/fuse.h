@@ -1,5 +1,5 @@
-// Rewrites a program's plain form for a kernel set: fewer, larger operations, and integer activations where the set
-// multiplies integers.
+// Rewrites a program's plain form for a kernel set: fewer, larger operations, and integer or bf16 activations where the set
+// multiplies those.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -8,7 +8,7 @@
 namespace bantam {
 
 // Four rewrites, in order: products of the same input become one operation; a product whose result is only added goes
-// straight into the sum; gate and up products followed by SwiGLU become one; inputs of integer products are quantised once,
+// straight into the sum; gate and up products followed by SwiGLU become one; inputs of integer and bf16 products are rounded once,
 // within the norm where one made them. With the reference set nothing is quantised and every rewrite keeps each result's
 // bits.
 Program Fuse(Program program, const KernelSet& kernels);

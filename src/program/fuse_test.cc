@@ -62,6 +62,31 @@ TEST_F(FuseTest, IntegerSetsQuantizeEachInputOnce) {
   EXPECT_FALSE(count.contains("rms_norm"));
 }
 
+TEST_F(FuseTest, EveryFormOfAnInputIsMadeOnce) {
+  KernelSet set = Quantizing();
+  set.to_bf16 = [](const float*, size_t, uint16_t*) {};
+  const Program all = Fuse(Lowered({.matrices = DType::kBF16}), set);
+  EXPECT_EQ(Count(all).at("rms_norm_quantize"), 2 * 2 + 1);
+  EXPECT_EQ(Count(all).at("quantize"), 2 * 2);
+  for (const BufferSpec& buffer : all.buffers) EXPECT_NE(buffer.form, BufferForm::kQuantized) << buffer.name;
+
+  Program mixed = Lowered({.matrices = DType::kQ8_0});
+  for (WeightSpec& weight : mixed.weights) {
+    if (weight.name.find("attn_k") != std::string::npos) weight.dtype = DType::kBF16;
+  }
+  mixed = Fuse(mixed, set);
+  const auto count = Count(mixed);
+  EXPECT_EQ(count.at("matmul"), 2 * (3 + 2) + 1) << "the key's product stands between those of query and value";
+  EXPECT_EQ(count.at("rms_norm"), 2) << "attention's norm, which is read in two forms";
+  EXPECT_EQ(count.at("quantize"), 2 * (2 + 2)) << "integers for query and value together";
+  std::map<std::string, BufferForm> forms;
+  for (const BufferSpec& buffer : mixed.buffers) {
+    if (buffer.width > 0) forms[buffer.name] = buffer.form;
+  }
+  EXPECT_EQ(forms.at("normed.q"), BufferForm::kQuantized);
+  EXPECT_EQ(forms.at("normed.bf16"), BufferForm::kBf16);
+}
+
 TEST_F(FuseTest, TheRouterKeepsItsFloats) {
   const auto count = Count(Fuse(Lowered({.experts = 4, .experts_used = 2, .matrices = DType::kQ8_0}), Quantizing()));
   EXPECT_EQ(count.at("rms_norm"), 2) << "the F32 router reads the norm's floats";

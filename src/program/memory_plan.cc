@@ -101,7 +101,7 @@ uint64_t OwnRowsBytes(const Program& program, int threads) {
   uint64_t bytes = 0;
   for (BufferId id = 0; threads > 1 && id < program.buffers.size(); ++id) {
     const BufferSpec& buffer = program.buffers[id];
-    if (buffer.form == BufferForm::kQuantized) bytes += AlignUp(RowsOfOne(program, buffer) * program.RowWidthBytes(id));
+    if (IsRounded(buffer.form)) bytes += AlignUp(RowsOfOne(program, buffer) * program.RowWidthBytes(id));
   }
   return bytes;
 }

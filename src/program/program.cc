@@ -23,6 +23,8 @@ size_t Program::RowWidthBytes(BufferId buffer) const {
       return spec.width * sizeof(float);
     case BufferForm::kQuantized:
       return spec.width / 32 * sizeof(kernels::ActivationBlock);
+    case BufferForm::kBf16:
+      return (spec.width + 1) / 2 * 2 * sizeof(uint16_t);
     case BufferForm::kIntegers:
       return spec.width * sizeof(int32_t);
   }

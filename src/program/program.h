@@ -30,8 +30,12 @@ enum class Rows : uint8_t {
 enum class BufferForm : uint8_t {
   kFloats,     // f32 [rows, width]
   kQuantized,  // ActivationBlock [rows, width / 32]
+  kBf16,       // bf16 [rows, width, rounded up to an even number]
   kIntegers,   // int32 [rows, width]
 };
+
+// Written from floats for products to read.
+inline bool IsRounded(BufferForm form) { return form == BufferForm::kQuantized || form == BufferForm::kBf16; }
 
 struct BufferSpec {
   std::string name;
@@ -147,6 +151,7 @@ struct GatherOutputsOp {
 
 // ---- What fusion adds ----
 
+// To integers or bf16, as the form of `out` says.
 struct QuantizeOp {
   BufferId in;
   BufferId out;

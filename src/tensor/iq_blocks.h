@@ -17,7 +17,7 @@ void DecodeIQ2_S(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeIQ3_XXS(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeIQ3_S(const uint8_t* block, size_t group, BlockCodes* codes);
 
-// The same and WriteGroupRow in one: two times as fast, for weights that are kept as in the file are packed for every token.
+// The same and WriteGroupRow in one: twice as fast, because weights that are kept as in the file are packed for every token.
 void WriteIQ1_S(const uint8_t* block, size_t row, uint8_t* group);
 void WriteIQ1_M(const uint8_t* block, size_t row, uint8_t* group);
 void WriteIQ2_XXS(const uint8_t* block, size_t row, uint8_t* group);
