@@ -13,7 +13,7 @@ const kUsage = `usage: ./dev race [OPTIONS]
 
   --full             all models, formats and threads; without it a subset of under 30 minutes
   --models A,B       only these: stories15m, smollm2-135m, qwen2.5-0.5b, tinyllama-1.1b, llama-3.2-3b, demo
-  --types A,B        only these formats: f16, q8_0, q4_0, q4_k_m
+  --types A,B        only these formats: f16, bf16, q8_0, q4_0, q4_k_m
   --threads 1,2      only these numbers of threads
   --rounds N         medians of this many (default: 3)
   --json FILE        where to write the rows (default: race.json in the cache folder)
@@ -22,7 +22,7 @@ environment: BANTAM_LLAMA_CPP=FOLDER  a llama.cpp with build/bin/llama-bench, in
              IK_BIN=FOLDER            programs of ik_llama.cpp, which join the race; without them its column is estimated
 `;
 
-const kTypes = ['f16', 'q8_0', 'q4_0', 'q4_k_m'];
+const kTypes = ['f16', 'bf16', 'q8_0', 'q4_0', 'q4_k_m'];
 const kModels = ['stories15m', 'smollm2-135m', 'qwen2.5-0.5b', 'tinyllama-1.1b', 'llama-3.2-3b'];
 const kShort = [
   { kind: 'prompt', tokens: 128, depth: 0 }, { kind: 'prompt', tokens: 512, depth: 0 }, { kind: 'decode', tokens: 128, depth: 0 },
@@ -35,11 +35,12 @@ function entries(options) {
   const all = [...kModels.flatMap((model) => kTypes.map((type) => ({ model, type }))), { model: 'demo', type: 'iq2_xxs' }];
   // The subset leaves out what takes long and tells little more: large models with one thread or in 16 bits.
   const large = ({ model }) => model === 'tinyllama-1.1b' || model === 'llama-3.2-3b';
-  const inSubset = ({ model, type, threads }) => model !== 'llama-3.2-3b' && !(large({ model }) && (threads === 1 || type === 'f16'));
+  const inSubset = ({ model, type, threads }) =>
+    model !== 'llama-3.2-3b' && type !== 'bf16' && !(large({ model }) && (threads === 1 || type === 'f16'));
   return all
     .flatMap((each) => (options.threads ?? '1,2').split(',').map((threads) => ({ ...each, threads: Number(threads) })))
     .filter((each) => wanted(options.models, each.model) && wanted(options.types, each.type))
-    .filter((each) => options.full || options.models !== undefined || inSubset(each))
+    .filter((each) => options.full || options.models !== undefined || options.types !== undefined || inSubset(each))
     .map((each) => ({ ...each, tests: options.full || each.type === 'q4_0' ? [...kShort, kDeep] : kShort }));
 }
 
