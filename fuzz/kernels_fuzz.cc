@@ -172,12 +172,12 @@ void TestVectors(const KernelSet& set, Bytes& in) {
   for (size_t i = 0; squares < 1e30 && i < n; ++i) {
     Compare(set, "rms_norm", got[i], static_cast<double>(expected[i]), std::fabs(static_cast<double>(expected[i])), n + 8);
   }
-  set.swiglu(x.data(), y.data(), n, got.data());
-  kReference.swiglu(x.data(), y.data(), n, expected.data());
+  set.activate[0](x.data(), y.data(), n, got.data());
+  kReference.activate[0](x.data(), y.data(), n, expected.data());
   for (size_t i = 0; i < n; ++i) {
     // Far from zero the gate is 0 or the value itself, up to what the exponential's range leaves.
     if (!(std::fabs(x[i]) < 80)) continue;
-    Compare(set, "swiglu", got[i], static_cast<double>(expected[i]), std::fabs(static_cast<double>(x[i]) * static_cast<double>(y[i])), 40);
+    Compare(set, "silu", got[i], static_cast<double>(expected[i]), std::fabs(static_cast<double>(x[i]) * static_cast<double>(y[i])), 40);
   }
 }
 

@@ -42,7 +42,15 @@ void FinishAttention(const Attention& a, const float* states, float* out) {
   for (size_t row = 0; row < a.tokens * a.group; ++row, states += AttentionStateFloats(a.head_dim)) {
     float* to = out + row / a.group * a.row_stride + row % a.group * a.head_dim;
     const float total = states[a.head_dim + 1];
-    for (size_t d = 0; d < a.head_dim; ++d) to[d] = states[d] / total;
+    if (a.sinks == nullptr) {
+      for (size_t d = 0; d < a.head_dim; ++d) to[d] = states[d] / total;
+      continue;
+    }
+    const float sink = a.sinks[row % a.group];
+    const float raised = std::max(states[a.head_dim], sink);
+    const float keep = std::exp(states[a.head_dim] - raised);
+    const float sum = total * keep + std::exp(sink - raised);
+    for (size_t d = 0; d < a.head_dim; ++d) to[d] = states[d] * keep / sum;
   }
 }
 

@@ -5,9 +5,9 @@
 // group.
 //
 // A set's `V` has: F, a register of kLanes (4, 8 or 16) floats; kQueries (4) that share what is loaded; kScoreBlocks KV blocks whose scores
-// are summed side by side; kValueVectors registers of values; Zero, Set, Load, Store, Add, Subtract, Multiply, MultiplyAdd(a, b, c) = a b +
-// c, Max (of a NaN in the first place the second stays), Exp, Largest, Total, Prefetch. A KV type `Kv` has kBytes of an element, kScaled,
-// Load(data, i) of kLanes elements from i on, and Load1.
+// are summed side by side; kValueVectors registers of values; Zero, Set, Load, Store, Add, Subtract, Multiply, Divide, MultiplyAdd(a, b,
+// c) = a b + c, Max (of a NaN in the first place the second stays), Exp, Largest, Total, Prefetch. A KV type `Kv` has kBytes of an element,
+// kScaled, Load(data, i) of kLanes elements from i on, and Load1.
 #pragma once
 
 #include "kernels/kernel_types.h"
@@ -28,6 +28,7 @@ struct Query {
   size_t end;
   size_t from;  // the same within the chunk
   size_t to;
+  float slope;  // of the head; 0: none
 };
 inline Query QueryAt(const Attention& a, size_t row, float* states) {
   float* state = states + row * AttentionStateFloats(a.head_dim);
@@ -39,7 +40,8 @@ inline Query QueryAt(const Attention& a, size_t row, float* states) {
           a.window == 0 || end < a.window ? 0 : end - a.window,
           end,
           0,
-          0};
+          0,
+          a.slopes == nullptr ? 0 : a.slopes[row % a.group]};
 }
 
 // The blocks of a chunk that some query of the call sees: [begin, end). Of others nothing is read.
@@ -48,7 +50,15 @@ struct Chunk {
   const uint8_t* ahead[kChunkBlocks];  // those of the chunk behind it: heads of a block lie apart, so no prefetcher guesses them
   size_t begin;
   size_t end;
+  size_t first_token;
 };
+
+// c tanh(s / c) = c - 2 c / (exp(2 s / c) + 1).
+template <typename V>
+inline typename V::F Cap(typename V::F score, float cap) {
+  const auto grown = V::Add(V::Exp(V::Multiply(score, V::Set(2 / cap))), V::Set(1));
+  return V::Subtract(V::Set(cap), V::Divide(V::Set(2 * cap), grown));
+}
 
 // scores[q][16 b + t]: products of kQ queries with the tokens of kB blocks.
 template <typename V, typename Kv, size_t kQ, size_t kB>
@@ -88,7 +98,12 @@ inline float Weigh(const Attention& a, const Query& query, const Chunk& chunk, f
   for (size_t t = begin; t < end; t += V::kLanes) {
     auto score = V::Multiply(V::Load(scores + t), V::Set(a.scale));
     if (Kv::kScaled) score = V::Multiply(score, V::Load(scales_of(t)));
+    if (a.softcap != 0) score = Cap<V>(score, a.softcap);
     V::Store(scores + t, score);
+  }
+  if (query.slope != 0) {
+    const auto distance = static_cast<float>(query.end - 1) - static_cast<float>(chunk.first_token);
+    for (size_t t = begin; t < end; ++t) scores[t] += query.slope * (static_cast<float>(t) - distance);
   }
   for (size_t t = begin; t < query.from; ++t) scores[t] = lowest;
   for (size_t t = query.to; t < end; ++t) scores[t] = lowest;
@@ -243,7 +258,8 @@ void Attend(const Attention& a, size_t segment, float* states) {
     Chunk chunk = {{},
                    {},
                    first > begin ? (first - begin) / kKvTokens : 0,
-                   end - begin < kChunkTokens ? (end - begin + kKvTokens - 1) / kKvTokens : kChunkBlocks};
+                   end - begin < kChunkTokens ? (end - begin + kKvTokens - 1) / kKvTokens : kChunkBlocks,
+                   begin};
     for (size_t b = chunk.begin; b < chunk.end; ++b) {
       const size_t block = begin / kKvTokens + b;
       // Into the next segment too, which most often comes next.

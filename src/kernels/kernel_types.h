@@ -76,8 +76,19 @@ using ToBf16Function = void (*)(const float* x, size_t n, uint16_t* out);
 // out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]  (Zhang and Sennrich, "Root mean square layer normalization", 2019).
 using RmsNormFunction = void (*)(const float* x, const float* weight, size_t n, float epsilon, float* out);
 
-// out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]  (Shazeer, "GLU variants improve transformer", 2020).
-using SwiGluFunction = void (*)(const float* gate, const float* up, size_t n, float* out);
+// What feed-forward layers do to an element x of their hidden rows.
+enum class Activation : uint8_t {
+  kSilu,         // x / (1 + exp(-x))
+  kGelu,         // x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2  (Hendrycks and Gimpel, "Gaussian error linear units", 2016)
+  kRelu,         // max(x, 0)
+  kReluSquared,  // max(x, 0)^2  (So et al., "Primer", 2021)
+  kClampedSilu,  // x' / (1 + exp(-1.702 x')), x' = min(x, 7); a factor is taken as clamp(factor, -7, 7) + 1 (gpt-oss)
+};
+inline constexpr size_t kActivations = 5;
+
+// out[i] = activation(x[i]) * factor[i]; factor is null or another row, which makes it a gated unit (Shazeer, "GLU variants improve
+// transformer", 2020). In place is allowed.
+using ActivateFunction = void (*)(const float* x, const float* factor, size_t n, float* out);
 
 // Consecutive query positions of one kv head: `group` query heads that share its keys and values. Token t sees the tokens in front of
 // n_context + t, or the last `window` of them; what a token gives does not depend on the others.
@@ -96,6 +107,13 @@ struct Attention {
   size_t window;      // 0: all tokens. Of blocks in front of it nothing is read
   size_t n_context;   // end of what the first token sees, at least 1
   float scale;        // of the scores, usually 1 / sqrt(head_dim)
+  float softcap = 0;  // c: scores s, after scaling, become c tanh(s / c) (Gemma Team, "Gemma 2", 2024); 0: they stay
+  // Of the group's heads, or null: a score grows by slope * (key position - query position) (Press et al., "Train short, test long:
+  // attention with linear biases", 2022).
+  const float* slopes = nullptr;
+  // Of the group's heads, or null: a score that takes its part of the softmax and has no value (Xiao et al., "Efficient streaming language
+  // models with attention sinks", 2023). It counts once, when the segments are together.
+  const float* sinks = nullptr;
 };
 
 // A context is attended to in segments that begin at multiples of this, which are merged in their order: different threads may take
@@ -125,7 +143,7 @@ struct KernelSet {
   QuantizeFunction quantize;
   ToBf16Function to_bf16 = nullptr;  // null: the product of bf16 panels takes floats
   RmsNormFunction rms_norm;
-  SwiGluFunction swiglu;
+  ActivateFunction activate[kActivations];  // in the order of Activation
   AttentionFunction attention[kKvTypes];
   ReadFunction read;
   Peak int8_peak;

@@ -268,8 +268,11 @@ TEST_P(Sets, SelfTestSeesAWrongKernel) {
   wrong.attention[1] = [](const kernels::Attention& a, size_t, float* states) { kernels::kReference.attention[1](a, 0, states); };
   EXPECT_FALSE(SelfTest(wrong).ok()) << "every segment is taken for the first";
   wrong = *GetParam();
-  wrong.swiglu = [](const float*, const float* up, size_t n, float* out) { std::copy_n(up, n, out); };
-  EXPECT_FALSE(SelfTest(wrong).ok());
+  for (size_t activation = 0; activation < kernels::kActivations; ++activation) {
+    wrong = *GetParam();
+    wrong.activate[activation] = [](const float* x, const float*, size_t n, float* out) { std::copy_n(x, n, out); };
+    EXPECT_FALSE(SelfTest(wrong).ok()) << activation;
+  }
   wrong = *GetParam();
   std::swap(wrong.attention[0], wrong.attention[1]);
   EXPECT_FALSE(SelfTest(wrong).ok());
@@ -323,7 +326,7 @@ TEST_P(Sets, QuantizeWithoutNumbers) {
   }
 }
 
-TEST_P(Sets, NormAndGateOfOddSizes) {
+TEST_P(Sets, NormOfOddSizes) {
   for (const size_t n : {1, 7, 15, 16, 17, 31, 33, 127, 2048}) {
     Rng rng(n);
     const std::vector<float> x = RandomFloats(rng, n);
@@ -337,13 +340,53 @@ TEST_P(Sets, NormAndGateOfOddSizes) {
       const double expected = static_cast<double>(x[i]) * scale * static_cast<double>(y[i]);
       EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * (1 + std::fabs(expected))) << n;
     }
-    GetParam()->swiglu(x.data(), y.data(), n, out.data());
-    for (size_t i = 0; i < n; ++i) {
-      const double g = static_cast<double>(x[i]);
-      const double expected = g / (1 + std::exp(-g)) * static_cast<double>(y[i]);
-      EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * (1 + std::fabs(expected))) << n;
-    }
     EXPECT_EQ(out[n], 42.0f) << "nothing is written past the end";
+  }
+}
+
+// As their definitions say, in double.
+double Activated(kernels::Activation activation, double x) {
+  switch (activation) {
+    case kernels::Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case kernels::Activation::kGelu:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+    case kernels::Activation::kRelu:
+      return std::max(x, 0.0);
+    case kernels::Activation::kReluSquared:
+      return std::max(x, 0.0) * std::max(x, 0.0);
+    case kernels::Activation::kClampedSilu:
+      return std::min(x, 7.0) / (1 + std::exp(-1.702 * std::min(x, 7.0)));
+  }
+  return 0;
+}
+
+TEST_P(Sets, ActivationsOfOddSizes) {
+  for (size_t kind = 0; kind < kernels::kActivations; ++kind) {
+    const auto activation = static_cast<kernels::Activation>(kind);
+    const bool clamped = activation == kernels::Activation::kClampedSilu;
+    for (const size_t n : {1, 7, 15, 16, 17, 31, 33, 127, 2048}) {
+      Rng rng(n);
+      std::vector<float> x = RandomFloats(rng, n);
+      std::vector<float> factor = RandomFloats(rng, n);
+      for (float& value : x) value *= 6;
+      for (float& value : factor) value *= 6;
+      std::vector<float> alone(n + 1, 42.0f);
+      std::vector<float> gated(n + 1, 42.0f);
+      GetParam()->activate[kind](x.data(), nullptr, n, alone.data());
+      GetParam()->activate[kind](x.data(), factor.data(), n, gated.data());
+      for (size_t i = 0; i < n; ++i) {
+        const double expected = Activated(activation, static_cast<double>(x[i]));
+        const double y = static_cast<double>(factor[i]);
+        const double times = clamped ? std::clamp(y, -7.0, 7.0) + 1 : y;
+        EXPECT_NEAR(static_cast<double>(alone[i]), expected, 1e-6 * (1 + std::fabs(expected))) << kind << " of " << x[i];
+        EXPECT_NEAR(static_cast<double>(gated[i]), expected * times, 1e-6 * (1 + std::fabs(expected)) * (1 + std::fabs(times))) << kind;
+      }
+      EXPECT_EQ(alone[n], 42.0f) << "nothing is written past the end";
+      EXPECT_EQ(gated[n], 42.0f);
+      GetParam()->activate[kind](x.data(), factor.data(), n, x.data());
+      EXPECT_EQ(std::memcmp(x.data(), gated.data(), n * sizeof(float)), 0) << "in place";
+    }
   }
 }
 
@@ -351,11 +394,16 @@ TEST_P(Sets, GateFarFromZero) {
   const std::vector<float> gate = {-1e4f, -104, -100, -89, -88, -20, 20, 88, 89, 100, 1e4f};
   const std::vector<float> up(gate.size(), 1.0f);
   std::vector<float> out(gate.size());
-  GetParam()->swiglu(gate.data(), up.data(), gate.size(), out.data());
+  GetParam()->activate[0](gate.data(), up.data(), gate.size(), out.data());
   for (size_t i = 0; i < gate.size(); ++i) {
     const double g = static_cast<double>(gate[i]);
     const double expected = g / (1 + std::exp(-g));
     EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * std::fabs(expected) + 1e-36) << gate[i];
+  }
+  GetParam()->activate[1](gate.data(), nullptr, gate.size(), out.data());
+  for (size_t i = 0; i < gate.size(); ++i) {
+    EXPECT_NEAR(static_cast<double>(out[i]), gate[i] < 0 ? 0 : static_cast<double>(gate[i]), 1e-6 * std::fabs(static_cast<double>(gate[i])))
+        << "GELU of " << gate[i];
   }
 }
 
@@ -367,6 +415,9 @@ struct KvCase {
   size_t tokens = 1;
   // Of the scores: their rounding grows with them, and goes through the exponential to the values.
   float scale = 0.3f;
+  float softcap = 0;
+  bool slopes = false;
+  bool sinks = false;
 };
 
 // Softmax attention in double over KV blocks that lie in no order.
@@ -383,6 +434,8 @@ class AttentionCase {
     for (size_t b = 0; b < blocks; ++b) order_[b] = static_cast<uint32_t>(blocks - 1 - b);
     for (size_t t = FirstOf(0); t < End(); ++t) Fill(t);
     query_ = RandomFloats(rng_, c.tokens * RowStride());
+    for (size_t h = 0; h < c.group; ++h) slopes_.push_back(std::exp2(-static_cast<float>(h + 1)));
+    sinks_ = RandomFloats(rng_, c.group);
   }
 
   // Of `tokens` tokens from `from` on: out as they lie, and a guard behind.
@@ -398,7 +451,10 @@ class AttentionCase {
                                           .row_stride = RowStride(),
                                           .window = case_.window,
                                           .n_context = case_.n_context + from,
-                                          .scale = case_.scale};
+                                          .scale = case_.scale,
+                                          .softcap = case_.softcap,
+                                          .slopes = case_.slopes ? slopes_.data() : nullptr,
+                                          .sinks = case_.sinks ? sinks_.data() : nullptr};
     std::vector<float> scratch(2 * AttentionStatesFloats(tokens * case_.group, case_.head_dim));
     std::vector<float> out(tokens * RowStride() + 1, 42.0f);
     AttendAll(set.attention[type_], attention, scratch.data(), out.data());
@@ -414,9 +470,12 @@ class AttentionCase {
     for (size_t t = FirstOf(token); t < end; ++t) {
       for (size_t d = 0; d < case_.head_dim; ++d) weight[t] += static_cast<double>(query[d]) * keys_[t * case_.head_dim + d];
       weight[t] *= static_cast<double>(case_.scale);
+      const double cap = static_cast<double>(case_.softcap);
+      if (cap != 0) weight[t] = cap * std::tanh(weight[t] / cap);
+      if (case_.slopes) weight[t] -= static_cast<double>(slopes_[head]) * static_cast<double>(end - 1 - t);
       largest = std::max(largest, weight[t]);
     }
-    double total = 0;
+    double total = case_.sinks ? std::exp(static_cast<double>(sinks_[head]) - largest) : 0;
     for (size_t t = FirstOf(token); t < end; ++t) total += weight[t] = std::exp(weight[t] - largest);
     std::vector<double> expected(case_.head_dim);
     for (size_t t = FirstOf(token); t < end; ++t) {
@@ -477,6 +536,8 @@ class AttentionCase {
   std::vector<double> values_;
   std::vector<uint32_t> order_;
   std::vector<float> query_;
+  std::vector<float> slopes_;
+  std::vector<float> sinks_;
 };
 
 constexpr float kSmall = 0.05f;
@@ -501,7 +562,12 @@ constexpr KvCase kKvCases[] = {{8, 2, 1},
                                {32, 3, 512, 0, 2, kSmall},
                                {16, 3, 1500, 0, 8, kSmall},
                                {24, 2, 1022, 509, 8, kSmall},
-                               {16, 2, 700, 0, 3}};
+                               {16, 2, 700, 0, 3},
+                               {64, 3, 300, 0, 4, 0.3f, /*softcap=*/2},
+                               {32, 5, 700, 0, 3, kSmall, /*softcap=*/0, /*slopes=*/true},
+                               {32, 2, 700, 40, 3, kSmall, /*softcap=*/0, /*slopes=*/true},
+                               {64, 8, 600, 128, 3, kSmall, /*softcap=*/0, /*slopes=*/false, /*sinks=*/true},
+                               {40, 3, 1, 0, 8, 0.3f, /*softcap=*/1, /*slopes=*/true, /*sinks=*/true}};
 
 TEST_P(Sets, AttentionMatchesDouble) {
   for (size_t type = 0; type < kernels::kKvTypes; ++type) {

@@ -175,9 +175,14 @@ Status TestVectors(const KernelSet& set, Rng& rng) {
   set.rms_norm(x.data(), y.data(), kN, 1e-5f, got.data());
   kReference.rms_norm(x.data(), y.data(), kN, 1e-5f, expected.data());
   BANTAM_TRY(Compare(set, "rms_norm", got, expected, /*magnitude=*/1));
-  set.swiglu(x.data(), y.data(), kN, got.data());
-  kReference.swiglu(x.data(), y.data(), kN, expected.data());
-  return Compare(set, "swiglu", got, expected, /*magnitude=*/1);
+  for (size_t activation = 0; activation < kernels::kActivations; ++activation) {
+    for (const float* factor : {static_cast<const float*>(nullptr), y.data()}) {
+      set.activate[activation](x.data(), factor, kN, got.data());
+      kReference.activate[activation](x.data(), factor, kN, expected.data());
+      BANTAM_TRY(Compare(set, fmt::format("activation {}", activation), got, expected, /*magnitude=*/1));
+    }
+  }
+  return Ok();
 }
 
 struct AttentionShape {
@@ -186,6 +191,7 @@ struct AttentionShape {
   size_t tokens;
   size_t window;
   size_t n_context;
+  bool biased = false;  // with a cap, slopes and sinks
 };
 
 // Blocks in reverse order, the last partly filled.
@@ -215,6 +221,9 @@ Status TestAttention(const KernelSet& set, size_t kv_type, const AttentionShape&
   std::vector<float> expected(query.size());
   std::vector<uint32_t> blocks(n_blocks);
   for (size_t b = 0; b < n_blocks; ++b) blocks[b] = static_cast<uint32_t>(n_blocks - 1 - b);
+  std::vector<float> slopes(shape.group);
+  for (size_t h = 0; h < shape.group; ++h) slopes[h] = std::exp2(-static_cast<float>(h + 1));
+  const std::vector<float> sinks = RandomFloats(rng, shape.group);
   const kernels::Attention attention = {.query = query.data(),
                                         .kv_base = kv.data(),
                                         .blocks = blocks.data(),
@@ -226,7 +235,10 @@ Status TestAttention(const KernelSet& set, size_t kv_type, const AttentionShape&
                                         .row_stride = shape.group * shape.head_dim,
                                         .window = shape.window,
                                         .n_context = shape.n_context,
-                                        .scale = 0.3f};
+                                        .scale = 0.3f,
+                                        .softcap = shape.biased ? 0.7f : 0,
+                                        .slopes = shape.biased ? slopes.data() : nullptr,
+                                        .sinks = shape.biased ? sinks.data() : nullptr};
   AttendAll(set.attention[kv_type], attention, scratch.data(), got.data());
   AttendAll(kReference.attention[kv_type], attention, scratch.data(), expected.data());
   return Compare(set, fmt::format("attention over KV type {}", kv_type), got, expected, /*magnitude=*/1);
@@ -244,6 +256,9 @@ Status SelfTest(const KernelSet& set) {
   BANTAM_TRY(TestVectors(set, rng));
   for (size_t kv_type = 0; kv_type < kernels::kKvTypes; ++kv_type) {
     BANTAM_TRY(TestAttention(set, kv_type, {.head_dim = 40, .group = 5, .tokens = 3, .window = 24, .n_context = 27}, rng));
+    BANTAM_TRY(TestAttention(
+        set, kv_type, {.head_dim = 16, .group = 3, .tokens = 2, .window = 0, .n_context = kernels::kSegmentTokens + 2, .biased = true},
+        rng));
     // Over the end of a segment.
     BANTAM_TRY(
         TestAttention(set, kv_type, {.head_dim = 8, .group = 1, .tokens = 2, .window = 40, .n_context = kernels::kSegmentTokens + 3}, rng));

@@ -1,4 +1,5 @@
-// What a model is, as data: one Config, and a plan per layer. Lowering reads only this; arch/<family>.cc writes it.
+// What a model is, as data: one Config, and a plan per layer. Lowering reads only this; arch/<family>.cc writes it. Biases, matrices of
+// query, key and value in one tensor, and tied embeddings show in the file's tensors, in every family alike.
 #pragma once
 
 #include <cstddef>
@@ -19,26 +20,76 @@ inline constexpr uint32_t kWidthMax = 1 << 17;
 inline constexpr uint32_t kExpertsMax = 1024;
 inline constexpr uint32_t kContextLengthMax = 1 << 24;
 
-enum class FeedForward : uint8_t { kGated, kExperts };
+enum class FeedForward : uint8_t {
+  kGated,    // activation(gate x) * (up x)
+  kPlain,    // activation(up x)
+  kExperts,  // gated experts, some of them chosen for each token
+};
+
+// Norms of queries and keys, where a model has them.
+enum class QueryKeyNorm : uint8_t {
+  kNowhere,
+  kHeads,  // each head by itself
+  kRows,   // all heads together
+};
 
 struct LayerPlan {
   size_t heads = 0;
   size_t kv_heads = 0;
   size_t head_dim = 0;
   size_t window = 0;  // tokens that a query sees, itself included; 0: all
+  RopeId rope = 0;    // of Config::ropes, or kNone
   FeedForward feed_forward = FeedForward::kGated;
-  size_t feed_forward_width = 0;
+  size_t feed_forward_width = 0;  // of one expert, where there are several
 };
 
 struct Config {
   std::string architecture;
   size_t width = 0;        // D
   size_t context_max = 0;  // positions seen in training
+
+  // Into and out of the layers.
+  float embedding_scale = 1;
+  bool position_table = false;  // learned embeddings of positions
+  bool embedding_norm = false;
+  float logit_scale = 1;
+  float logit_softcap = 0;  // 0: none
+
+  // The residual stream. A layer adds attention and feed-forward, each multiplied by residual_scale.
+  NormKind norm = NormKind::kRms;
   float norm_epsilon = 0;
+  bool norm_weights = true;
+  bool norms_before = true;   // of what attention and feed-forward read
+  bool norms_behind = false;  // of what they give
+  bool parallel = false;      // both read what the layer was given, and not the feed-forward what attention made of it
+  float residual_scale = 1;
+  std::string feed_forward_norm = "ffn_norm";  // in the file
+
+  // Attention.
   float attention_scale = 0;
-  RopeSpec rope;
+  float attention_softcap = 0;        // 0: none
+  float alibi_max_bias = 0;           // of linear biases; 0: none
+  float qkv_clamp = 0;                // 0: none
+  bool attention_output_bias = true;  // where the file has one
+  QueryKeyNorm query_key_norm = QueryKeyNorm::kNowhere;
+  bool norms_behind_rope = false;  // queries and keys are normalised after they are turned
+  bool sinks = false;
+  std::vector<RopeSpec> ropes;  // the first is that of layers that see everything
+
+  // Feed-forward.
+  Activation activation = Activation::kSilu;
+  bool feed_forward_scales =
+      false;                        // the family's files scale these matrices (.scale); where others carry such tensors, nothing reads them
+  bool gate_and_up_in_one = false;  // ffn_up holds the gate's rows, then its own
   size_t experts = 0;
   size_t experts_used = 1;
+  Gating gating = Gating::kSoftmax;
+  bool normalize_experts = true;
+  float expert_scale = 1;
+  bool early_router = false;  // it reads what the layer was given
+  size_t shared_width = 0;    // of experts that every token takes; 0: none
+  bool shared_gate = false;   // they are multiplied by a gate of their own
+
   std::vector<LayerPlan> layers;
 };
 

@@ -1,5 +1,7 @@
 #include "model/load.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -14,16 +16,21 @@ Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, con
   BANTAM_ASSIGN(outline.config, ReadConfig(file));
   if (rope.scaling != RopeScaling::kNone) {
     Config& config = outline.config;
+    if (config.ropes.empty()) {
+      return Error(Code::kInvalidArgument,
+                   fmt::format("{}: a model without rotary embedding cannot be stretched; leave --rope-scaling away", file.path));
+    }
+    RopeSpec& own = config.ropes[0];
     RopeSpec spec;  // nothing of the file's own scaling stays
-    spec.layout = config.rope.layout;
-    spec.rotated_dimensions = config.rope.rotated_dimensions;
-    spec.base = config.rope.base;
+    spec.layout = own.layout;
+    spec.rotated_dimensions = own.rotated_dimensions;
+    spec.base = own.base;
     spec.scaling = rope.scaling;
     spec.factor = rope.factor;
-    spec.original_context = config.rope.scaling == RopeScaling::kNone ? config.context_max : config.rope.original_context;
+    spec.original_context = own.scaling == RopeScaling::kNone ? config.context_max : own.original_context;
     const double stretched = static_cast<double>(spec.original_context) * rope.factor;
     config.context_max = static_cast<size_t>(std::clamp(stretched, 1.0, static_cast<double>(kContextLengthMax)));
-    config.rope = std::move(spec);
+    own = std::move(spec);
   }
   BANTAM_ASSIGN(Program plain, Lower(outline.config, file.directory).With(file.path));
   outline.program = Fuse(std::move(plain), kernels);

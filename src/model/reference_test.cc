@@ -1,6 +1,7 @@
 // Whole models against logits that another implementation computed.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -48,15 +49,27 @@ void CheckExact(const std::string& model, const std::string& logits) {
 
 TEST(Reference, LlamaDense) { CheckExact(DataPath("archs/llama-dense.gguf"), DataPath("archs/llama-dense.logits")); }
 
-TEST(Reference, LlamaMoe) {
-  SKIP_WITHOUT(SharedPath("golden/archs/llama-moe.gguf"));
-  CheckExact(SharedPath("golden/archs/llama-moe.gguf"), SharedPath("golden/archs/llama-moe.logits"));
+class Families : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Families, MatchTheReference) {
+  const std::string path = SharedPath("golden/archs/") + GetParam();
+  SKIP_WITHOUT(path + ".gguf");
+  CheckExact(path + ".gguf", path + ".logits");
 }
 
-TEST(Reference, Mistral3Dense) {
-  SKIP_WITHOUT(SharedPath("golden/archs/mistral3-dense.gguf"));
-  CheckExact(SharedPath("golden/archs/mistral3-dense.gguf"), SharedPath("golden/archs/mistral3-dense.logits"));
-}
+INSTANTIATE_TEST_SUITE_P(All, Families,
+                         ::testing::Values("arcee-dense", "baichuan-dense", "bloom-dense", "codeshell-dense", "cohere2-dense",
+                                           "deepseek-moe", "ernie4_5-moe", "exaone4-dense", "falcon-dense", "gemma-dense", "gemma2-dense",
+                                           "gemma3-dense", "gpt-oss-moe", "gpt2-dense", "gptneox-dense", "granite-dense", "granite-moe",
+                                           "hunyuan-dense-dense", "internlm2-dense", "llama-moe", "minicpm-dense", "minicpm-moe",
+                                           "mistral3-dense", "mpt-dense", "nemotron-dense", "olmo-dense", "olmo2-dense", "orion-dense",
+                                           "phi2-dense", "phi3-dense", "phimoe-moe", "qwen2-dense", "qwen2moe-moe", "qwen3-dense",
+                                           "qwen3moe-moe", "smallthinker-moe", "smollm3-dense", "stablelm-dense", "starcoder2-dense"),
+                         [](const auto& row) {
+                           std::string name = row.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 // Ways to stretch the rotary embedding, against the same implementation.
 TEST(Reference, RopeScaling) {

@@ -44,7 +44,7 @@ std::vector<bool> TiledBuffers(const Program& program, const KernelSet& kernels)
       if (!std::all_of(product->parts.begin(), product->parts.end(), has_tiles)) tiled[product->in] = false;
     } else if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) {
       if (!has_tiles(gated->gate) || !has_tiles(gated->up)) tiled[gated->in] = false;
-    } else if (!std::holds_alternative<QuantizeOp>(op) && !std::holds_alternative<RmsNormQuantizeOp>(op)) {
+    } else if (!std::holds_alternative<QuantizeOp>(op) && !std::holds_alternative<NormQuantizeOp>(op)) {
       for (const BufferId id : BuffersOf(op).reads) tiled[id] = false;
     }
   }
@@ -98,6 +98,43 @@ void Rotate(RopeLayout layout, const float* angles /* [pairs][cos, sin] */, size
       return;
   }
 }
+
+// What RMSNorm kernels leave: means taken away, biases, no weights. Sums are double.
+void LayerNorm(NormKind kind, std::span<const float> x, const float* weight, const float* bias, float epsilon, float* out) {
+  const double n = static_cast<double>(x.size());
+  double mean = 0;
+  if (kind == NormKind::kLayer) {
+    for (const float value : x) mean += static_cast<double>(value);
+    mean /= n;
+  }
+  double squares = 0;
+  for (const float value : x) squares += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean);
+  const float scale = static_cast<float>(1 / std::sqrt(squares / n + static_cast<double>(epsilon)));
+  const float shift = static_cast<float>(mean);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float normed = (x[i] - shift) * scale * (weight == nullptr ? 1.0f : weight[i]);
+    out[i] = normed + (bias == nullptr ? 0.0f : bias[i]);
+  }
+}
+
+// A router's logits to the experts' probabilities; of softmaxes, relative to the largest or to the sum over all.
+class Probabilities {
+ public:
+  Probabilities(const RouteOp& op, const float* logits, size_t experts) : sigmoid_(op.gating == Gating::kSigmoid) {
+    if (sigmoid_) return;
+    for (size_t e = 0; e < experts; ++e) largest_ = std::max(largest_, logits[e]);
+    // Where weights are made to sum to 1, what they are relative to does not matter.
+    if ((op.normalize && op.selection_bias == kNone) || op.gating == Gating::kSoftmaxOfChosen) return;
+    total_ = 0;
+    for (size_t e = 0; e < experts; ++e) total_ += std::exp(logits[e] - largest_);
+  }
+  float Of(float logit) const { return sigmoid_ ? 1.0f / (1.0f + std::exp(-logit)) : std::exp(logit - largest_) / total_; }
+
+ private:
+  const bool sigmoid_;
+  float largest_ = -std::numeric_limits<float>::infinity();
+  float total_ = 1;
+};
 
 }  // namespace
 
@@ -205,36 +242,61 @@ size_t Executor::RowCount(BufferId id) const {
   return 0;
 }
 
+void Executor::EmbedRow(WeightId table, size_t row, float* out) const {
+  const WeightSpec& spec = program_.weights[table];
+  if (spec.storage == WeightStorage::kRows) {
+    Unpack(spec.dtype, weights_.Row(table, row), spec.columns, out);
+  } else {
+    const uint8_t* panel = weights_.Panel(table, /*matrix=*/0, row / kPanelRows);
+    UnpackPanelRow(Info(spec.dtype).panel, TableOf(spec.dtype), panel, row % kPanelRows, spec.columns, out);
+  }
+}
+
 void Executor::Execute(const EmbedOp& op, int thread) {
-  const WeightSpec& spec = program_.weights[op.table];
   const auto [begin, end] = RowShare(op.out, thread);
+  const size_t width = program_.buffers[op.out].width;
   for (size_t t = begin; t < end; ++t) {
-    const size_t token = step_->rows[t].token;
     float* out = FloatRow(op.out, t);
-    if (spec.storage == WeightStorage::kRows) {
-      Unpack(spec.dtype, weights_.Row(op.table, token), spec.columns, out);
-    } else {
-      const uint8_t* panel = weights_.Panel(op.table, /*matrix=*/0, token / kPanelRows);
-      UnpackPanelRow(Info(spec.dtype).panel, TableOf(spec.dtype), panel, token % kPanelRows, spec.columns, out);
-    }
+    EmbedRow(op.table, step_->rows[t].token, out);
+    for (size_t i = 0; op.scale != 1 && i < width; ++i) out[i] *= op.scale;
   }
 }
 
-void Executor::Execute(const RmsNormOp& op, int thread) {
-  const size_t width = program_.buffers[op.in].width;
-  const auto [begin, end] = RowShare(op.in, thread);
+void Executor::Execute(const EmbedPositionsOp& op, int thread) {
+  const auto [begin, end] = RowShare(op.out, thread);
+  const size_t width = program_.buffers[op.out].width;
+  float* position = scratch_[static_cast<size_t>(thread)];
   for (size_t t = begin; t < end; ++t) {
-    kernels_.rms_norm(FloatRow(op.in, t), weights_.Vector(op.weight), width, op.epsilon, FloatRow(op.out, t));
+    CHECK(step_->rows[t].position < program_.weights[op.table].rows);
+    EmbedRow(op.table, step_->rows[t].position, position);
+    for (size_t i = 0; i < width; ++i) FloatRow(op.out, t)[i] += position[i];
   }
 }
 
-void Executor::Execute(const RmsNormQuantizeOp& op, int thread) {
-  const size_t width = program_.buffers[op.in].width;
+void Executor::Normalize(const NormOp& op, size_t group, const float* in, float* out) const {
+  const size_t width = program_.buffers[op.in].width / op.groups;
+  const auto vector = [&](WeightId id) -> const float* {
+    if (id == kNone) return nullptr;
+    return weights_.Vector(id) + (program_.weights[id].columns == width ? 0 : group * width);
+  };
+  const float* weight = vector(op.weight);
+  const float* bias = vector(op.bias);
+  if (op.kind == NormKind::kRms && weight != nullptr && bias == nullptr) return kernels_.rms_norm(in, weight, width, op.epsilon, out);
+  LayerNorm(op.kind, {in, width}, weight, bias, op.epsilon, out);
+}
+
+void Executor::Execute(const NormOp& op, int thread) {
+  const size_t width = program_.buffers[op.in].width / op.groups;
+  const auto [begin, end] = Share(RowCount(op.in) * op.groups, thread, pool_.size());
+  for (size_t i = begin; i < end; ++i) Normalize(op, i % op.groups, Floats(op.in) + i * width, Floats(op.out) + i * width);
+}
+
+void Executor::Execute(const NormQuantizeOp& op, int thread) {
   float* normed = scratch_[static_cast<size_t>(thread)];
-  const auto [begin, end] = QuantizedShare(op.out, thread);
+  const auto [begin, end] = QuantizedShare(op.norm.out, thread);
   for (size_t t = begin; t < end; ++t) {
-    kernels_.rms_norm(FloatRow(op.in, t), weights_.Vector(op.weight), width, op.epsilon, normed);
-    StoreQuantized(op.out, t, normed, thread);
+    Normalize(op.norm, /*group=*/0, FloatRow(op.norm.in, t), normed);
+    StoreQuantized(op.norm.out, t, normed, thread);
   }
 }
 
@@ -322,7 +384,10 @@ kernels::Attention Executor::AttentionOf(const AttendOp& op, size_t first, size_
           .row_stride = row_bytes_[op.in] / sizeof(float),
           .window = kv_.window(op.layer),
           .n_context = step_->rows[first].position + 1,
-          .scale = op.scale};
+          .scale = op.scale,
+          .softcap = op.softcap,
+          .slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head * group,
+          .sinks = op.sinks == kNone ? nullptr : weights_.Vector(op.sinks) + head * group};
 }
 
 void Executor::Execute(const AttendOp& op, int thread) {
@@ -526,7 +591,7 @@ void Executor::Execute(const GatedMatMulOp& op, int thread) {
       }
       float* gate = Multiply({wanted, 2 * n}, range, thread);
       const size_t floats = range.size() * kPanelRows;
-      kernels_.swiglu(gate, gate + n * floats, n * floats, gate);
+      kernels_.activate[static_cast<size_t>(op.activation)](gate, gate + n * floats, n * floats, gate);
       for (size_t i = 0; i < n; ++i) {
         const size_t first = (begin + i) * kPanelRows;
         const size_t count = std::min(kPanelRows, width - first);
@@ -564,6 +629,9 @@ void Executor::Execute(const ExpertMatMulOp& op, int thread) {
       for (size_t c = 0; c < n; ++c) {
         float* out = FloatRow(op.out, chosen[c]) + panel * kPanelRows;
         for (size_t r = 0; r < count; ++r) out[r] = tile[c * kPanelRows + r] * scale;
+        if (op.bias == kNone) continue;
+        const float* bias = weights_.Vector(op.bias) + expert * spec.rows + panel * kPanelRows;
+        for (size_t r = 0; r < count; ++r) out[r] += bias[r];
       }
       n = 0;
     }
@@ -578,9 +646,13 @@ void Executor::Execute(const RouteOp& op, int thread) {
     const float* logits = FloatRow(op.logits, t);
     int32_t* ids = IntegerRow(op.ids, t);
     float* weights = FloatRow(op.weights, t);
-    // Renormalising the softmax of the chosen ones is the softmax over the chosen ones. Each choice is the next in the order
-    // (logit falling, id rising); NaN comes last.
-    const auto key = [&](int32_t e) { return std::isnan(logits[e]) ? -std::numeric_limits<float>::infinity() : logits[e]; };
+    const Probabilities probabilities(op, logits, experts);
+    const float* selection_bias = op.selection_bias == kNone ? nullptr : weights_.Vector(op.selection_bias);
+    // Each choice is the next in the order (logit falling, id rising); NaN comes last. Without a bias, logits fall as probabilities do.
+    const auto key = [&](int32_t e) {
+      const float value = selection_bias == nullptr ? logits[e] : probabilities.Of(logits[e]) + selection_bias[e];
+      return std::isnan(value) ? -std::numeric_limits<float>::infinity() : value;
+    };
     const auto precedes = [&](int32_t a, int32_t b) { return key(a) != key(b) ? key(a) > key(b) : a < b; };
     for (size_t slot = 0; slot < used; ++slot) {
       int32_t best = -1;
@@ -592,10 +664,12 @@ void Executor::Execute(const RouteOp& op, int thread) {
     }
     float total = 0;
     for (size_t slot = 0; slot < used; ++slot) {
-      weights[slot] = std::exp(logits[ids[slot]] - logits[ids[0]]);
+      weights[slot] = probabilities.Of(logits[ids[slot]]);
       total += weights[slot];
     }
-    for (size_t slot = 0; slot < used; ++slot) weights[slot] /= total;
+    const bool normalize = op.normalize || op.gating == Gating::kSoftmaxOfChosen;
+    const float factor = op.scale / (normalize ? total : 1.0f);
+    for (size_t slot = 0; slot < used; ++slot) weights[slot] *= factor;
   }
 }
 
@@ -614,16 +688,51 @@ void Executor::Execute(const CombineOp& op, int thread) {
   }
 }
 
-void Executor::Execute(const SwiGluOp& op, int thread) {
+void Executor::Execute(const ActivateOp& op, int thread) {
   const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.size());
-  kernels_.swiglu(Floats(op.gate) + begin, Floats(op.up) + begin, end - begin, Floats(op.out) + begin);
+  const float* factor = op.factor == kNone ? nullptr : Floats(op.factor) + begin;
+  float* out = Floats(op.out);
+  kernels_.activate[static_cast<size_t>(op.activation)](Floats(op.in) + begin, factor, end - begin, out + begin);
+  if (op.divisors == kNone) return;
+  const float* divisors = weights_.Vector(op.divisors);
+  const size_t width = program_.buffers[op.out].width;
+  for (size_t i = begin; i < end; ++i) out[i] /= divisors[i % width];
 }
 
 void Executor::Execute(const AddOp& op, int thread) {
   const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.size());
   const float* in = Floats(op.in);
   float* out = Floats(op.out);
-  for (size_t i = begin; i < end; ++i) out[i] += in[i];
+  if (op.scale == 1) {
+    for (size_t i = begin; i < end; ++i) out[i] += in[i];
+  } else {
+    for (size_t i = begin; i < end; ++i) out[i] += op.scale * in[i];
+  }
+}
+
+void Executor::Execute(const PointwiseOp& op, int thread) {
+  const auto [begin, end] = Share(RowCount(op.buffer) * program_.buffers[op.buffer].width, thread, pool_.size());
+  float* x = Floats(op.buffer);
+  switch (op.function) {
+    case Pointwise::kScale:
+      for (size_t i = begin; i < end; ++i) x[i] *= op.value;
+      return;
+    case Pointwise::kClamp:
+      for (size_t i = begin; i < end; ++i) x[i] = std::clamp(x[i], -op.value, op.value);
+      return;
+    case Pointwise::kSoftCap:
+      for (size_t i = begin; i < end; ++i) x[i] = op.value * std::tanh(x[i] / op.value);
+      return;
+  }
+}
+
+void Executor::Execute(const GateRowsOp& op, int thread) {
+  const size_t width = program_.buffers[op.rows].width;
+  const auto [begin, end] = RowShare(op.rows, thread);
+  for (size_t t = begin; t < end; ++t) {
+    const float factor = 1.0f / (1.0f + std::exp(-FloatRow(op.gate, t)[0]));
+    for (size_t i = 0; i < width; ++i) FloatRow(op.rows, t)[i] *= factor;
+  }
 }
 
 void Executor::Execute(const GatherOutputsOp& op, int thread) {

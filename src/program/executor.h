@@ -103,6 +103,9 @@ class Executor {
   kernels::Panel PanelOf(WeightId id, size_t matrix, size_t panel, int thread, size_t slot = 0) const;
   // How many rows of a quantised buffer lie in tiles in this step: whole tiles only, the rest lies row by row behind them.
   size_t TiledRows(BufferId id) const { return tiled_[id] ? RowCount(id) / kernels::kTileColumns * kernels::kTileColumns : 0; }
+  // One group of a row.
+  void Normalize(const NormOp& op, size_t group, const float* in, float* out) const;
+  void EmbedRow(WeightId table, size_t row, float* out) const;
   // Rounds to the form of `out`.
   void StoreQuantized(BufferId out, size_t row, const float* x, int thread);
   // One product with a weight's panel and n columns: out is [n][16].
@@ -133,20 +136,23 @@ class Executor {
   // Every thread takes its share of all rows' and heads' segments; who finishes a head's last one merges them.
   void AttendInSegments(const AttendOp& op, int thread);
   void Execute(const EmbedOp& op, int thread);
-  void Execute(const RmsNormOp& op, int thread);
+  void Execute(const EmbedPositionsOp& op, int thread);
+  void Execute(const NormOp& op, int thread);
   void Execute(const RopeAnglesOp& op, int thread);
   void Execute(const RopeOp& op, int thread);
   void Execute(const KvAppendOp& op, int thread);
   void Execute(const AttendOp& op, int thread);
   void Execute(const MatMulOp& op, int thread);
-  void Execute(const SwiGluOp& op, int thread);
+  void Execute(const ActivateOp& op, int thread);
   void Execute(const AddOp& op, int thread);
+  void Execute(const PointwiseOp& op, int thread);
+  void Execute(const GateRowsOp& op, int thread);
   void Execute(const RouteOp& op, int thread);
   void Execute(const ExpertMatMulOp& op, int thread);
   void Execute(const CombineOp& op, int thread);
   void Execute(const GatherOutputsOp& op, int thread);
   void Execute(const QuantizeOp& op, int thread);
-  void Execute(const RmsNormQuantizeOp& op, int thread);
+  void Execute(const NormQuantizeOp& op, int thread);
   void Execute(const GatedMatMulOp& op, int thread);
 
   const Program& program_;

@@ -51,23 +51,25 @@ void MergeAdditions(Program* program) {
     if (product == nullptr || add == nullptr || product->parts.size() != 1) continue;
     MatMulPart& part = product->parts[0];
     // A product of the sum itself cannot write into it: other threads still read it.
-    if (part.out != add->in || part.accumulate || product->in == add->out || ReadLater(ops, i, part.out, /*except=*/i + 1)) continue;
+    if (add->scale != 1 || part.out != add->in || part.accumulate || product->in == add->out ||
+        ReadLater(ops, i, part.out, /*except=*/i + 1))
+      continue;
     part.out = add->out;
     part.accumulate = true;
     ops.erase(ops.begin() + static_cast<std::ptrdiff_t>(i) + 1);
   }
 }
 
-// {gate, up} = W in; h = swiglu(gate, up)  becomes one operation.
+// {gate, up} = W in; h = activation(gate) * up  becomes one operation.
 void MergeGates(Program* program) {
   std::vector<Op>& ops = program->ops;
   for (size_t i = 0; i + 1 < ops.size(); ++i) {
     const auto* products = std::get_if<MatMulOp>(&ops[i]);
-    const auto* swiglu = std::get_if<SwiGluOp>(&ops[i + 1]);
-    if (products == nullptr || swiglu == nullptr || products->parts.size() != 2) continue;
-    if (products->parts[0].out != swiglu->gate || products->parts[1].out != swiglu->up) continue;
-    if (ReadLater(ops, i, swiglu->gate, /*except=*/i + 1) || ReadLater(ops, i, swiglu->up, /*except=*/i + 1)) continue;
-    ops[i] = GatedMatMulOp{products->in, products->parts[0], products->parts[1], swiglu->out};
+    const auto* activate = std::get_if<ActivateOp>(&ops[i + 1]);
+    if (products == nullptr || activate == nullptr || activate->divisors != kNone || products->parts.size() != 2) continue;
+    if (products->parts[0].out != activate->in || products->parts[1].out != activate->factor) continue;
+    if (ReadLater(ops, i, activate->in, /*except=*/i + 1) || ReadLater(ops, i, activate->factor, /*except=*/i + 1)) continue;
+    ops[i] = GatedMatMulOp{products->in, products->parts[0], products->parts[1], activate->out, activate->activation};
     ops.erase(ops.begin() + static_cast<std::ptrdiff_t>(i) + 1);
   }
 }
@@ -121,11 +123,13 @@ void QuantizeInputs(Program* program, const KernelSet& kernels) {
 void MergeNorms(Program* program) {
   std::vector<Op>& ops = program->ops;
   for (size_t i = 0; i + 1 < ops.size(); ++i) {
-    const auto* norm = std::get_if<RmsNormOp>(&ops[i]);
+    const auto* norm = std::get_if<NormOp>(&ops[i]);
     const auto* quantize = std::get_if<QuantizeOp>(&ops[i + 1]);
-    if (norm == nullptr || quantize == nullptr || quantize->in != norm->out) continue;
+    if (norm == nullptr || quantize == nullptr || quantize->in != norm->out || norm->groups != 1) continue;
     if (ReadLater(ops, i, norm->out, /*except=*/i + 1)) continue;
-    ops[i] = RmsNormQuantizeOp{norm->in, quantize->out, norm->weight, norm->epsilon};
+    NormOp fused = *norm;
+    fused.out = quantize->out;
+    ops[i] = NormQuantizeOp{fused};
     ops.erase(ops.begin() + static_cast<std::ptrdiff_t>(i) + 1);
   }
 }

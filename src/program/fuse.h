@@ -8,9 +8,8 @@
 namespace bantam {
 
 // Four rewrites, in order: products of the same input become one operation; a product whose result is only added goes
-// straight into the sum; gate and up products followed by SwiGLU become one; inputs of integer and bf16 products are rounded once,
-// within the norm where one made them. With the reference set nothing is quantised and every rewrite keeps each result's
-// bits.
+// straight into the sum; gate and up products followed by their activation become one; inputs of integer and bf16 products are rounded
+// once, within the norm where one made them. With the reference set nothing is quantised and every rewrite keeps each result's bits.
 Program Fuse(Program program, const KernelSet& kernels);
 
 }  // namespace bantam

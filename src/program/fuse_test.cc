@@ -41,7 +41,7 @@ KernelSet Quantizing() {
 TEST_F(FuseTest, PlainFormIsUnfused) {
   const auto count = Count(Lowered({}));
   EXPECT_EQ(count.at("matmul"), 2 * 7 + 1);
-  EXPECT_EQ(count.at("rms_norm"), 2 * 2 + 1);
+  EXPECT_EQ(count.at("norm"), 2 * 2 + 1);
   EXPECT_EQ(count.at("add"), 2 * 2);
   EXPECT_FALSE(count.contains("quantize"));
 }
@@ -51,22 +51,22 @@ TEST_F(FuseTest, ReferenceSetMergesProductsAndGates) {
   EXPECT_EQ(count.at("matmul"), 2 * 3 + 1) << "query, key and value; output; down; and the head";
   EXPECT_EQ(count.at("gated_matmul"), 2);
   EXPECT_FALSE(count.contains("add"));
-  EXPECT_FALSE(count.contains("swiglu"));
+  EXPECT_FALSE(count.contains("activate"));
   EXPECT_FALSE(count.contains("quantize"));
 }
 
 TEST_F(FuseTest, IntegerSetsQuantizeEachInputOnce) {
   const auto count = Count(Fuse(Lowered({.matrices = DType::kQ8_0}), Quantizing()));
-  EXPECT_EQ(count.at("rms_norm_quantize"), 2 * 2 + 1);
+  EXPECT_EQ(count.at("norm_quantize"), 2 * 2 + 1);
   EXPECT_EQ(count.at("quantize"), 2 * 2) << "attention's and the gate's results";
-  EXPECT_FALSE(count.contains("rms_norm"));
+  EXPECT_FALSE(count.contains("norm"));
 }
 
 TEST_F(FuseTest, EveryFormOfAnInputIsMadeOnce) {
   KernelSet set = Quantizing();
   set.to_bf16 = [](const float*, size_t, uint16_t*) {};
   const Program all = Fuse(Lowered({.matrices = DType::kBF16}), set);
-  EXPECT_EQ(Count(all).at("rms_norm_quantize"), 2 * 2 + 1);
+  EXPECT_EQ(Count(all).at("norm_quantize"), 2 * 2 + 1);
   EXPECT_EQ(Count(all).at("quantize"), 2 * 2);
   for (const BufferSpec& buffer : all.buffers) EXPECT_NE(buffer.form, BufferForm::kQuantized) << buffer.name;
 
@@ -77,7 +77,7 @@ TEST_F(FuseTest, EveryFormOfAnInputIsMadeOnce) {
   mixed = Fuse(mixed, set);
   const auto count = Count(mixed);
   EXPECT_EQ(count.at("matmul"), 2 * (3 + 2) + 1) << "the key's product stands between those of query and value";
-  EXPECT_EQ(count.at("rms_norm"), 2) << "attention's norm, which is read in two forms";
+  EXPECT_EQ(count.at("norm"), 2) << "attention's norm, which is read in two forms";
   EXPECT_EQ(count.at("quantize"), 2 * (2 + 2)) << "integers for query and value together";
   std::map<std::string, BufferForm> forms;
   for (const BufferSpec& buffer : mixed.buffers) {
@@ -89,7 +89,7 @@ TEST_F(FuseTest, EveryFormOfAnInputIsMadeOnce) {
 
 TEST_F(FuseTest, TheRouterKeepsItsFloats) {
   const auto count = Count(Fuse(Lowered({.experts = 4, .experts_used = 2, .matrices = DType::kQ8_0}), Quantizing()));
-  EXPECT_EQ(count.at("rms_norm"), 2) << "the F32 router reads the norm's floats";
+  EXPECT_EQ(count.at("norm"), 2) << "the F32 router reads the norm's floats";
   EXPECT_EQ(count.at("quantize"), 2 * 3) << "for the experts, the gated rows and attention's result";
   EXPECT_EQ(count.at("expert_matmul"), 2 * 3);
 }

@@ -53,8 +53,10 @@ std::optional<WeightForm> WeightFormFromName(std::string_view name) {
 uint64_t ThreadScratchBytes(const Program& program) {
   uint64_t floats = 0;
   for (const Op& op : program.ops) {
-    if (const auto* norm = std::get_if<RmsNormQuantizeOp>(&op)) {
-      floats = std::max<uint64_t>(floats, program.buffers[norm->in].width);
+    if (const auto* norm = std::get_if<NormQuantizeOp>(&op)) {
+      floats = std::max<uint64_t>(floats, program.buffers[norm->norm.in].width);
+    } else if (const auto* positions = std::get_if<EmbedPositionsOp>(&op)) {
+      floats = std::max<uint64_t>(floats, program.buffers[positions->out].width);
     } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
       const KvHeads& kv = program.kv_layers[attend->layer];
       const size_t queries = kernels::kAttentionTokens * (attend->heads / kv.heads);

@@ -38,9 +38,10 @@ size_t WindowMax(const Program& program) {
 }
 
 const char* OpName(const Op& op) {
-  static constexpr const char* kNames[] = {
-      "embed",         "rms_norm", "rope_angles",    "rope",     "kv_append",         "attend",      "matmul", "swiglu", "add", "route",
-      "expert_matmul", "combine",  "gather_outputs", "quantize", "rms_norm_quantize", "gated_matmul"};
+  static constexpr const char* kNames[] = {"embed",          "embed_positions", "norm",          "rope_angles",   "rope",
+                                           "kv_append",      "attend",          "matmul",        "activate",      "add",
+                                           "pointwise",      "gate_rows",       "route",         "expert_matmul", "combine",
+                                           "gather_outputs", "quantize",        "norm_quantize", "gated_matmul"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>);
   return kNames[op.index()];
 }
@@ -50,7 +51,10 @@ OpBuffers BuffersOf(const Op& op) {
                         [](const EmbedOp& o) {
                           return OpBuffers{{}, {o.out}};
                         },
-                        [](const RmsNormOp& o) {
+                        [](const EmbedPositionsOp& o) {
+                          return OpBuffers{{o.out}, {o.out}};
+                        },
+                        [](const NormOp& o) {
                           return OpBuffers{{o.in}, {o.out}};
                         },
                         [](const RopeAnglesOp& o) {
@@ -73,11 +77,19 @@ OpBuffers BuffersOf(const Op& op) {
                           }
                           return buffers;
                         },
-                        [](const SwiGluOp& o) {
-                          return OpBuffers{{o.gate, o.up}, {o.out}};
+                        [](const ActivateOp& o) {
+                          OpBuffers buffers{{o.in}, {o.out}};
+                          if (o.factor != kNone) buffers.reads.push_back(o.factor);
+                          return buffers;
                         },
                         [](const AddOp& o) {
                           return OpBuffers{{o.in, o.out}, {o.out}};
+                        },
+                        [](const PointwiseOp& o) {
+                          return OpBuffers{{o.buffer}, {o.buffer}};
+                        },
+                        [](const GateRowsOp& o) {
+                          return OpBuffers{{o.gate, o.rows}, {o.rows}};
                         },
                         [](const RouteOp& o) {
                           return OpBuffers{{o.logits}, {o.ids, o.weights}};
@@ -94,8 +106,8 @@ OpBuffers BuffersOf(const Op& op) {
                         [](const QuantizeOp& o) {
                           return OpBuffers{{o.in}, {o.out}};
                         },
-                        [](const RmsNormQuantizeOp& o) {
-                          return OpBuffers{{o.in}, {o.out}};
+                        [](const NormQuantizeOp& o) {
+                          return OpBuffers{{o.norm.in}, {o.norm.out}};
                         },
                         [](const GatedMatMulOp& o) {
                           return OpBuffers{{o.in}, {o.out}};

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "kernels/kernel_types.h"
 #include "program/kv_layout.h"
 #include "program/rope.h"
 #include "tensor/dtype.h"
@@ -57,20 +58,36 @@ struct WeightSpec {
   size_t columns = 0;
   size_t rows = 1;
   size_t matrices = 1;  // experts
+  size_t first = 0;     // row of the tensor that is row 0, or element of a vector: files put several matrices into one tensor
 };
 
 // ---- The plain form ----
 
-// out[t] = row token[t] of the table.
+// out[t] = row token[t] of the table, times scale.
 struct EmbedOp {
   WeightId table;
   BufferId out;
+  float scale = 1;
 };
-struct RmsNormOp {
+// out[t] += row position[t] of the table.
+struct EmbedPositionsOp {
+  WeightId table;
+  BufferId out;
+};
+enum class NormKind : uint8_t {
+  kRms,    // Zhang and Sennrich, "Root mean square layer normalization", 2019
+  kLayer,  // Ba et al., "Layer normalization", 2016
+};
+// Normalises each of `groups` equal parts of a row by itself; in place is allowed. Weight and bias are kNone, as wide as a part, or as wide
+// as the row.
+struct NormOp {
   BufferId in;
   BufferId out;
-  WeightId weight;
-  float epsilon;
+  WeightId weight = kNone;
+  WeightId bias = kNone;
+  float epsilon = 0;
+  NormKind kind = NormKind::kRms;
+  size_t groups = 1;
 };
 // The cosines and sines of every token's position: out is [tokens, rotated dimensions] as pairs.
 struct RopeAnglesOp {
@@ -98,6 +115,9 @@ struct AttendOp {
   uint32_t layer;
   size_t heads;
   float scale;
+  float softcap = 0;          // kernels::Attention
+  std::vector<float> slopes;  // of every head, or empty
+  WeightId sinks = kNone;     // a vector of an element per head
 };
 struct MatMulPart {
   WeightId weight;
@@ -112,30 +132,62 @@ struct MatMulOp {
   BufferId in;
   std::vector<MatMulPart> parts;
 };
-struct SwiGluOp {
-  BufferId gate;
-  BufferId up;
-  BufferId out;
+using kernels::Activation;
+// out = activation(in), or activation(in) * factor; divided by a vector where there is one (Lin et al., "AWQ", 2023: what the next matrix's
+// columns were multiplied with).
+struct ActivateOp {
+  BufferId in;
+  BufferId factor = kNone;
+  BufferId out = kNone;
+  Activation activation = Activation::kSilu;
+  WeightId divisors = kNone;
 };
-// out += in.
+// out += scale * in.
 struct AddOp {
   BufferId in;
   BufferId out;
+  float scale = 1;
 };
-// Softmax over the router's logits, the `used` largest, renormalised to sum 1 (Jiang et al., "Mixtral of experts", 2024).
-// ids and weights are [tokens, used], the largest first; of equal logits the lower id.
+enum class Pointwise : uint8_t {
+  kScale,    // x * value
+  kClamp,    // x limited to [-value, value]
+  kSoftCap,  // value * tanh(x / value)
+};
+// Every element of a buffer, in place.
+struct PointwiseOp {
+  BufferId buffer;
+  Pointwise function;
+  float value;
+};
+// rows[t] *= 1 / (1 + exp(-gate[t])), gate being one number.
+struct GateRowsOp {
+  BufferId gate;
+  BufferId rows;
+};
+enum class Gating : uint8_t {
+  kSoftmax,          // over all experts' logits
+  kSigmoid,          // each logit by itself
+  kSoftmaxOfChosen,  // over the logits of those chosen
+};
+// The `used` experts of the largest probabilities (Jiang et al., "Mixtral of experts", 2024). ids and weights are [tokens, used], the
+// largest first; of equal ones the lower id.
 struct RouteOp {
   BufferId logits;
   BufferId ids;
   BufferId weights;
+  Gating gating = Gating::kSoftmax;
+  WeightId selection_bias = kNone;  // a number per expert, added to probabilities for the choice alone (DeepSeek-AI, "DeepSeek-V3", 2024)
+  bool normalize = true;            // weights sum to 1
+  float scale = 1;                  // of the weights
 };
-// out[slot] = weight[ids[slot]] * in[slot] (* scale[ids[slot]]), or in[slot / used] when `in` has one row per token.
+// out[slot] = weight[ids[slot]] * in[slot] (* scale[ids[slot]]) (+ bias[ids[slot]]), or in[slot / used] when `in` has one row per token.
 struct ExpertMatMulOp {
   BufferId in;
   BufferId ids;
   BufferId out;
   WeightId weight;
-  WeightId scale;  // a number per expert, or kNone
+  WeightId scale = kNone;  // a number per expert
+  WeightId bias = kNone;   // rows numbers per expert
 };
 // out[t] = sum over the token's slots of weights[slot] * in[slot].
 struct CombineOp {
@@ -156,22 +208,22 @@ struct QuantizeOp {
   BufferId in;
   BufferId out;
 };
-struct RmsNormQuantizeOp {
-  BufferId in;
-  BufferId out;
-  WeightId weight;
-  float epsilon;
+// A norm of one group, to the form of norm.out.
+struct NormQuantizeOp {
+  NormOp norm;
 };
-// out = swiglu(gate * in, up * in).
+// out = activation(gate * in) * (up * in).
 struct GatedMatMulOp {
   BufferId in;
   MatMulPart gate;
   MatMulPart up;
   BufferId out;
+  Activation activation = Activation::kSilu;
 };
 
-using Op = std::variant<EmbedOp, RmsNormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, SwiGluOp, AddOp, RouteOp, ExpertMatMulOp,
-                        CombineOp, GatherOutputsOp, QuantizeOp, RmsNormQuantizeOp, GatedMatMulOp>;
+using Op =
+    std::variant<EmbedOp, EmbedPositionsOp, NormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, ActivateOp, AddOp, PointwiseOp,
+                 GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, GatherOutputsOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
 
 struct Program {
   std::vector<BufferSpec> buffers;
@@ -181,8 +233,9 @@ struct Program {
   std::vector<Op> ops;
   BufferId logits = kNone;  // [outputs, vocabulary]
   size_t vocabulary = 0;
-  size_t context_max = 0;   // positions the model was trained for
-  size_t experts_used = 1;  // slots per token
+  size_t context_max = 0;    // positions the model was trained for
+  size_t context_limit = 0;  // positions it has embeddings for; 0: any
+  size_t experts_used = 1;   // slots per token
 
   size_t RowWidthBytes(BufferId buffer) const;
 };

@@ -14,7 +14,7 @@ constexpr uint64_t kReleaseBytes = uint64_t{4} << 20;
 // Walks through a tensor's bytes in pieces, giving back the pages of each when the next is asked for.
 class TensorCursor {
  public:
-  TensorCursor(const TensorInfo& tensor, TensorSource& source) : source_(source), offset_(tensor.offset_bytes) {}
+  TensorCursor(TensorSource& source, uint64_t offset) : source_(source), offset_(offset) {}
   ~TensorCursor() { source_.Release(offset_ - size_, size_); }
   TensorCursor(const TensorCursor&) = delete;
   TensorCursor& operator=(const TensorCursor&) = delete;
@@ -104,10 +104,13 @@ Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Res
   uint64_t done = 0;
   for (const WeightSpec& spec : program.weights) {
     const TensorInfo* tensor = file.directory.Find(spec.name);
-    CHECK(tensor != nullptr && tensor->dtype == spec.dtype && tensor->elements() == spec.columns * spec.rows * spec.matrices);
+    const size_t elements = spec.columns * spec.rows * spec.matrices;
+    const size_t skipped = spec.storage == WeightStorage::kVector ? spec.first : spec.first * spec.columns;
+    CHECK(tensor != nullptr && tensor->dtype == spec.dtype && skipped % Info(spec.dtype).block_elements == 0);
+    CHECK(tensor->elements() >= elements && skipped <= tensor->elements() - elements);
     auto* target = reinterpret_cast<uint8_t*>(weights.arena_.Take(WeightBytes(spec)).data());
     Entry entry = {target, 0, 0};
-    TensorCursor cursor(*tensor, *file.source);
+    TensorCursor cursor(*file.source, tensor->offset_bytes + RowBytes(spec.dtype, skipped));
     switch (spec.storage) {
       case WeightStorage::kPanels: {
         const PanelKind kind = Info(spec.dtype).panel;
@@ -117,13 +120,13 @@ Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Res
         break;
       }
       case WeightStorage::kVector: {
-        BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(tensor->size_bytes));
+        BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(RowBytes(spec.dtype, spec.columns)));
         Unpack(spec.dtype, bytes, spec.columns, reinterpret_cast<float*>(target));
         break;
       }
       case WeightStorage::kRows:
         entry.panel_bytes = RowBytes(spec.dtype, spec.columns);
-        BANTAM_TRY(CopyRows(tensor->size_bytes, cursor, target));
+        BANTAM_TRY(CopyRows(WeightBytes(spec), cursor, target));
         break;
     }
     weights.entries_.push_back(entry);

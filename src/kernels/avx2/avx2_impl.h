@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/activation_impl.h"
 #include "kernels/attention_impl.h"
 #include "kernels/tiles_impl.h"
 
@@ -488,16 +489,6 @@ inline __m256 Exp(__m256 x) {
   return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(second, bias), 23)));
 }
 
-inline __m256 Silu(__m256 g) { return _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), Exp(_mm256_sub_ps(_mm256_setzero_ps(), g)))); }
-
-void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
-  size_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    _mm256_storeu_ps(out + i, _mm256_mul_ps(Silu(_mm256_loadu_ps(gate + i)), _mm256_loadu_ps(up + i)));
-  }
-  for (; i < n; ++i) out[i] = _mm256_cvtss_f32(Silu(_mm256_set1_ps(gate[i]))) * up[i];
-}
-
 struct Vector8 {
   using F = __m256;
   static constexpr size_t kLanes = 8;
@@ -511,6 +502,7 @@ struct Vector8 {
   static F Add(F a, F b) { return _mm256_add_ps(a, b); }
   static F Subtract(F a, F b) { return _mm256_sub_ps(a, b); }
   static F Multiply(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F Divide(F a, F b) { return _mm256_div_ps(a, b); }
   static F MultiplyAdd(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F Max(F a, F b) { return _mm256_max_ps(a, b); }
   static F Exp(F x) { return kernels::Exp(x); }
@@ -612,7 +604,8 @@ constexpr KernelSet MakeSet(const char* name) {
                 {kChunkBlocksOfCodes, UnpackFp4<Scales8, Planes<Bytes, ExpandLut4>>, MultiplyCodes<Bytes, ExpandLut4, 2, false>}},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
-      .swiglu = SwiGlu,
+      .activate = {Activate<Vector8, Activation::kSilu>, Activate<Vector8, Activation::kGelu>, Activate<Vector8, Activation::kRelu>,
+                   Activate<Vector8, Activation::kReluSquared>, Activate<Vector8, Activation::kClampedSilu>},
       .attention = {Attend<Vector8, F32Kv>, Attend<Vector8, F16Kv>, Attend<Vector8, Int8Kv>},
       .read = Read,
       .int8_peak = {Bytes::RunPeak, Bytes::kPeakMultiplies},

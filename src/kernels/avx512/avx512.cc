@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/activation_impl.h"
 #include "kernels/attention_impl.h"
 #include "kernels/tiles_impl.h"
 
@@ -548,17 +549,6 @@ inline __m512 Exp(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
-void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
-  const __m512 one = _mm512_set1_ps(1.0f);
-  for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 mask = Tail(n - i);
-    const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
-    const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
-    const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, Exp(_mm512_sub_ps(_mm512_setzero_ps(), g))));
-    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(silu, u));
-  }
-}
-
 struct Vector16 {
   using F = __m512;
   static constexpr size_t kLanes = 16;
@@ -572,6 +562,7 @@ struct Vector16 {
   static F Add(F a, F b) { return _mm512_add_ps(a, b); }
   static F Subtract(F a, F b) { return _mm512_sub_ps(a, b); }
   static F Multiply(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Divide(F a, F b) { return _mm512_div_ps(a, b); }
   static F MultiplyAdd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F Max(F a, F b) { return _mm512_max_ps(a, b); }
   static F Exp(F x) { return kernels::Exp(x); }
@@ -683,7 +674,8 @@ const KernelSet kAvx512 = {
               {kChunkBlocksOfCodes, UnpackFp4<Scales16, Planes<ExpandLut4>>, MultiplyCodes<2, false, ExpandLut4::kZero>}},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
-    .swiglu = SwiGlu,
+    .activate = {Activate<Vector16, Activation::kSilu>, Activate<Vector16, Activation::kGelu>, Activate<Vector16, Activation::kRelu>,
+                 Activate<Vector16, Activation::kReluSquared>, Activate<Vector16, Activation::kClampedSilu>},
     .attention = {Attend<Vector16, F32Kv>, Attend<Vector16, F16Kv>, Attend<Vector16, Int8Kv>},
     .read = Read,
     .int8_peak = {RunInt8Peak, kPeakChains * 64},

@@ -8,6 +8,7 @@
 
 #include <arm_neon.h>
 
+#include "kernels/activation_impl.h"
 #include "kernels/attention_impl.h"
 #include "kernels/kernel_types.h"
 #include "kernels/tiles_impl.h"
@@ -475,14 +476,6 @@ inline float32x4_t Exp(float32x4_t x) {
   return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(second, bias), 23)));
 }
 
-inline float32x4_t Silu(float32x4_t g) { return vdivq_f32(g, vaddq_f32(vdupq_n_f32(1.0f), Exp(vnegq_f32(g)))); }
-
-void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
-  size_t i = 0;
-  for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vmulq_f32(Silu(vld1q_f32(gate + i)), vld1q_f32(up + i)));
-  for (; i < n; ++i) out[i] = vgetq_lane_f32(Silu(vdupq_n_f32(gate[i])), 0) * up[i];
-}
-
 struct Vector4 {
   using F = float32x4_t;
   static constexpr size_t kLanes = 4;
@@ -496,6 +489,7 @@ struct Vector4 {
   static F Add(F a, F b) { return vaddq_f32(a, b); }
   static F Subtract(F a, F b) { return vsubq_f32(a, b); }
   static F Multiply(F a, F b) { return vmulq_f32(a, b); }
+  static F Divide(F a, F b) { return vdivq_f32(a, b); }
   static F MultiplyAdd(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F Max(F a, F b) { return vmaxnmq_f32(a, b); }
   static F Exp(F x) { return kernels::Exp(x); }
@@ -611,7 +605,8 @@ constexpr KernelSet MakeSet(const char* name) {
                 {kChunkBlocksOfCodes, UnpackFp4<Scales4, Planes<Dot, ExpandLut4>>, MultiplyCodes<Dot, 2, false>}},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
-      .swiglu = SwiGlu,
+      .activate = {Activate<Vector4, Activation::kSilu>, Activate<Vector4, Activation::kGelu>, Activate<Vector4, Activation::kRelu>,
+                   Activate<Vector4, Activation::kReluSquared>, Activate<Vector4, Activation::kClampedSilu>},
       .attention = {Attend<Vector4, F32Kv>, Attend<Vector4, F16Kv>, Attend<Vector4, Int8Kv>},
       .read = Read,
       .int8_peak = {RunInt8Peak<Dot>, kPeakChains * 64},

@@ -68,8 +68,33 @@ void RmsNorm(const float* x, const float* weight, size_t n, float epsilon, float
   for (size_t i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
 }
 
-void SwiGlu(const float* gate, const float* up, size_t n, float* out) {
-  for (size_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+float Apply(Activation activation, float x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return x / (1.0f + std::exp(-x));
+    case Activation::kGelu: {
+      constexpr float kSqrt2OverPi = 0.797884560802865f;
+      return 0.5f * x * (1.0f + std::tanh(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
+    }
+    case Activation::kRelu:
+      return std::max(0.0f, x);
+    case Activation::kReluSquared:
+      return std::max(0.0f, x) * std::max(0.0f, x);
+    case Activation::kClampedSilu: {
+      const float low = std::min(x, 7.0f);
+      return low / (1.0f + std::exp(-1.702f * low));
+    }
+  }
+  return x;
+}
+
+template <Activation kActivation>
+void Activate(const float* x, const float* factor, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i) {
+    float times = factor == nullptr ? 1.0f : factor[i];
+    if (factor != nullptr && kActivation == Activation::kClampedSilu) times = std::clamp(times, -7.0f, 7.0f) + 1.0f;
+    out[i] = Apply(kActivation, x[i]) * times;
+  }
 }
 
 struct F32Kv {
@@ -126,6 +151,8 @@ void Attend(const Attention& a, size_t segment, float* states) {
         score *= static_cast<double>(F32Kv::Load(scales, slot));
         value_scale = static_cast<double>(F32Kv::Load(scales, kKvTokens + slot));
       }
+      if (a.softcap != 0) score = static_cast<double>(a.softcap) * std::tanh(score / static_cast<double>(a.softcap));
+      if (a.slopes != nullptr) score -= static_cast<double>(a.slopes[row % a.group]) * static_cast<double>(visible_end - 1 - t);
       const double raised = std::max(largest, static_cast<double>(static_cast<float>(score)));
       const double keep = std::exp(largest - raised);
       const double weight = std::exp(score - raised);
@@ -185,7 +212,8 @@ const KernelSet kReference = {
     .tiles = {},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
-    .swiglu = SwiGlu,
+    .activate = {Activate<Activation::kSilu>, Activate<Activation::kGelu>, Activate<Activation::kRelu>, Activate<Activation::kReluSquared>,
+                 Activate<Activation::kClampedSilu>},
     .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
     .read = Read,
     .int8_peak = {RunPeak<int8_t, uint32_t>, kPeakWidth},

@@ -58,9 +58,9 @@ TEST_F(LlamaConfigTest, ReadsItsKeysAndNoOthers) {
   EXPECT_EQ(config->layers.size(), 3u);
   EXPECT_EQ(config->layers[2].kv_heads, 2u);
   EXPECT_EQ(config->layers[2].head_dim, 32u);
-  EXPECT_EQ(config->rope.pairs(), 16u);
-  EXPECT_EQ(config->rope.scaling, RopeScaling::kNone);
-  EXPECT_EQ(config->rope.layout, RopeLayout::kInterleaved);
+  EXPECT_EQ(config->ropes[0].pairs(), 16u);
+  EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kNone);
+  EXPECT_EQ(config->ropes[0].layout, RopeLayout::kInterleaved);
   EXPECT_FLOAT_EQ(config->norm_epsilon, 1e-6f);
   EXPECT_FLOAT_EQ(config->attention_scale, 1 / std::sqrt(32.0f));
 }
@@ -94,22 +94,22 @@ TEST_F(LlamaConfigTest, Rope) {
   Refused(odd, Code::kCorrupt, "even number");
   GgufBuilder linear = Base();
   linear.Text("llama.rope.scaling.type", "linear").F32("llama.rope.scaling.factor", 2);
-  EXPECT_EQ(Read(linear)->rope.scaling, RopeScaling::kLinear);
-  EXPECT_DOUBLE_EQ(Read(linear)->rope.factor, 2);
+  EXPECT_EQ(Read(linear)->ropes[0].scaling, RopeScaling::kLinear);
+  EXPECT_DOUBLE_EQ(Read(linear)->ropes[0].factor, 2);
   for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"}) {
     GgufBuilder factor_alone = Base();
     factor_alone.F32(key, 4);
-    EXPECT_EQ(Read(factor_alone)->rope.scaling, RopeScaling::kLinear) << key;
-    EXPECT_DOUBLE_EQ(Read(factor_alone)->rope.factor, 4) << key;
+    EXPECT_EQ(Read(factor_alone)->ropes[0].scaling, RopeScaling::kLinear) << key;
+    EXPECT_DOUBLE_EQ(Read(factor_alone)->ropes[0].factor, 4) << key;
   }
   GgufBuilder none = Base();
   none.Text("llama.rope.scaling.type", "linear").F32("llama.rope.scaling.factor", 0);
-  EXPECT_EQ(Read(none)->rope.scaling, RopeScaling::kNone);
+  EXPECT_EQ(Read(none)->ropes[0].scaling, RopeScaling::kNone);
   GgufBuilder yarn = Base();
   yarn.Text("llama.rope.scaling.type", "yarn").F32("llama.rope.scaling.factor", 4).F32("llama.rope.scaling.yarn_beta_fast", 16);
-  EXPECT_EQ(Read(yarn)->rope.scaling, RopeScaling::kYarn);
-  EXPECT_EQ(Read(yarn)->rope.original_context, 2048u) << "the trained context when the file names no other";
-  EXPECT_DOUBLE_EQ(Read(yarn)->rope.beta_fast, 16);
+  EXPECT_EQ(Read(yarn)->ropes[0].scaling, RopeScaling::kYarn);
+  EXPECT_EQ(Read(yarn)->ropes[0].original_context, 2048u) << "the trained context when the file names no other";
+  EXPECT_DOUBLE_EQ(Read(yarn)->ropes[0].beta_fast, 16);
   yarn.F32("llama.rope.scaling.yarn_beta_slow", 0);
   Refused(yarn, Code::kCorrupt, "positive values");
   GgufBuilder unknown = Base();
@@ -132,7 +132,7 @@ TEST_F(LlamaConfigTest, RopeTable) {
     builder.Add({"rope_freqs.weight", {count}, type, bytes, -1});
     return builder;
   };
-  EXPECT_EQ(Read(with(16, 0, 4))->rope.divisors, std::vector<float>(16, 4.0f));
+  EXPECT_EQ(Read(with(16, 0, 4))->ropes[0].divisors, std::vector<float>(16, 4.0f));
   Refused(with(15, 0, 4), Code::kCorrupt, "expected 16");
   Refused(with(16, 0, 0), Code::kCorrupt, "element 0");
   Refused(with(16, 0, INFINITY), Code::kCorrupt, "element 0");

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+#include <variant>
+
 namespace bantam {
 namespace {
 
@@ -11,8 +15,45 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {
+    {"arcee", ReadArceeConfig},
+    {"baichuan", ReadBaichuanConfig},
+    {"bloom", ReadBloomConfig},
+    {"codeshell", ReadCodeShellConfig},
+    {"cohere2", ReadCohere2Config},
+    {"deepseek", ReadDeepSeekConfig},
+    {"ernie4_5", ReadErnieConfig},
+    {"ernie4_5-moe", ReadErnieMoeConfig},
+    {"exaone4", ReadExaone4Config},
+    {"falcon", ReadFalconConfig},
+    {"gemma", ReadGemmaConfig},
+    {"gemma2", ReadGemma2Config},
+    {"gemma3", ReadGemma3Config},
+    {"gpt-oss", ReadGptOssConfig},
+    {"gpt2", ReadGpt2Config},
+    {"gptneox", ReadGptNeoxConfig},
+    {"granite", ReadGraniteConfig},
+    {"granitemoe", ReadGraniteConfig},
+    {"hunyuan-dense", ReadHunyuanDenseConfig},
+    {"internlm2", ReadInternLm2Config},
     {"llama", ReadLlamaConfig},  // Llama 2 and 3, TinyLlama, SmolLM2, Mistral, Mixtral
+    {"minicpm", ReadMiniCpmConfig},
     {"mistral3", ReadLlamaConfig},
+    {"mpt", ReadMptConfig},
+    {"nemotron", ReadNemotronConfig},
+    {"olmo", ReadOlmoConfig},
+    {"olmo2", ReadOlmo2Config},
+    {"orion", ReadOrionConfig},
+    {"phi2", ReadPhi2Config},
+    {"phi3", ReadPhi3Config},
+    {"phimoe", ReadPhiMoeConfig},
+    {"qwen2", ReadQwen2Config},
+    {"qwen2moe", ReadQwen2MoeConfig},
+    {"qwen3", ReadQwen3Config},
+    {"qwen3moe", ReadQwen3MoeConfig},
+    {"smallthinker", ReadSmallThinkerConfig},
+    {"smollm3", ReadSmolLm3Config},
+    {"stablelm", ReadStableLmConfig},
+    {"starcoder2", ReadStarCoder2Config},
 };
 
 }  // namespace
@@ -52,6 +93,44 @@ Result<uint32_t> FamilyMetadata::Require(std::string_view key, Range range) cons
 Result<uint32_t> FamilyMetadata::Read(std::string_view key, Range range, uint32_t fallback) const {
   if (metadata_.Find(Key(key)) == nullptr) return fallback;
   return Require(key, range);
+}
+
+Result<std::vector<uint32_t>> FamilyMetadata::List(std::string_view key, Range range, uint32_t count) const {
+  const MetadataValue* value = metadata_.Find(Key(key));
+  if (value == nullptr || !std::holds_alternative<MetadataArray>(*value)) return std::vector<uint32_t>();
+  BANTAM_ASSIGN(auto read, metadata_.Numbers(Key(key), kLayersMax));
+  const std::vector<double> numbers = std::move(read).value_or(std::vector<double>());
+  std::vector<uint32_t> list;
+  for (const double number : numbers) {
+    const bool fits = number >= range.low && number <= range.high && number == std::floor(number);
+    if (!fits || list.size() == count) break;
+    list.push_back(static_cast<uint32_t>(number));
+  }
+  if (list.size() == count) return list;
+  return Error(Code::kCorrupt,
+               fmt::format("metadata key {}: a list of {} numbers, expected integers from {} to {} for {} layers; convert the "
+                           "model again",
+                           Key(key), numbers.size(), range.low, range.high, count));
+}
+
+Result<std::vector<uint32_t>> FamilyMetadata::PerLayer(std::string_view key, Range range, uint32_t count,
+                                                       std::optional<uint32_t> fallback) const {
+  BANTAM_ASSIGN(std::vector<uint32_t> list, List(key, range, count));
+  if (!list.empty()) return list;
+  BANTAM_ASSIGN(const uint32_t value, fallback ? Read(key, range, *fallback) : Require(key, range));
+  return std::vector<uint32_t>(count, value);
+}
+
+Result<bool> FamilyMetadata::RequireBool(std::string_view key) const {
+  BANTAM_ASSIGN(const auto value, metadata_.Bool(Key(key)));
+  if (!value)
+    return Error(Code::kCorrupt, fmt::format("metadata key {}: missing, expected true or false; convert the model again", Key(key)));
+  return *value;
+}
+
+Result<bool> FamilyMetadata::ReadBool(std::string_view key, bool fallback) const {
+  BANTAM_ASSIGN(const auto value, metadata_.Bool(Key(key)));
+  return value.value_or(fallback);
 }
 
 Result<double> FamilyMetadata::ReadNumber(std::string_view key, double fallback) const {

@@ -1,6 +1,7 @@
 // The families this build knows. Adding one: arch/<family>.cc, its declaration below, a row in registry.cc.
 #pragma once
 
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -27,6 +28,12 @@ class FamilyMetadata {
   };
   Result<uint32_t> Require(std::string_view key, Range range) const;
   Result<uint32_t> Read(std::string_view key, Range range, uint32_t fallback) const;
+  // The numbers of the first `count` layers; empty when the key is absent or one number.
+  Result<std::vector<uint32_t>> List(std::string_view key, Range range, uint32_t count) const;
+  // One number for all layers, or a list.
+  Result<std::vector<uint32_t>> PerLayer(std::string_view key, Range range, uint32_t count, std::optional<uint32_t> fallback) const;
+  Result<bool> RequireBool(std::string_view key) const;
+  Result<bool> ReadBool(std::string_view key, bool fallback) const;
   Result<double> ReadNumber(std::string_view key, double fallback) const;
   Result<std::string_view> ReadText(std::string_view key, std::string_view fallback) const;
 
@@ -36,7 +43,43 @@ class FamilyMetadata {
   std::string prefix_;
 };
 
-// arch/llama.cc
+// One per family, in arch/<family>.cc.
+Result<Config> ReadArceeConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadBaichuanConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadBloomConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadCodeShellConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadCohere2Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadDeepSeekConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadErnieConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadErnieMoeConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadExaone4Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadFalconConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGemmaConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGemma2Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGemma3Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGptOssConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGpt2Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGptNeoxConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGraniteConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadHunyuanDenseConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadInternLm2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadLlamaConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadMiniCpmConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadMptConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadNemotronConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadOlmoConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadOlmo2Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadOrionConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadPhi2Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadPhi3Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadPhiMoeConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadQwen2Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadQwen2MoeConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadQwen3Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadQwen3MoeConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadSmallThinkerConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadSmolLm3Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadStableLmConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadStarCoder2Config(ModelFile& file, const FamilyMetadata& metadata);
 
 }  // namespace bantam

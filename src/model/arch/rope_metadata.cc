@@ -82,6 +82,9 @@ Result<RopeSpec> ReadRope(ModelFile& file, const FamilyMetadata& metadata, const
   BANTAM_ASSIGN(rope.divisors, ReadDivisors(file, "rope_freqs.weight", rope.pairs()));
   // The table is the rule of Llama 3, worked out.
   if (rope.scaling == RopeScaling::kLlama3 && !rope.divisors.empty()) rope.scaling = RopeScaling::kNone;
+  // Older files of models with LongRoPE have its tables and do not name it.
+  if (rope.scaling == RopeScaling::kNone && file.directory.Find("rope_factors_short.weight") != nullptr)
+    rope.scaling = RopeScaling::kLongRope;
   if (rope.scaling == RopeScaling::kLongRope && rope.divisors.empty()) {
     BANTAM_ASSIGN(rope.divisors, ReadDivisors(file, "rope_factors_short.weight", rope.pairs()));
     BANTAM_ASSIGN(rope.long_divisors, ReadDivisors(file, "rope_factors_long.weight", rope.pairs()));

@@ -1,0 +1,27 @@
+// Phi 2: attention and feed-forward side by side, biases everywhere. Phi 3 and 4: matrices in one tensor, LongRoPE. Phi 3.5 MoE: RMSNorm
+// with biases, experts.
+#include "model/arch/transformer.h"
+
+namespace bantam {
+
+Result<Config> ReadPhi2Config(ModelFile& file, const FamilyMetadata& metadata) {
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.norm = NormKind::kLayer, .feed_forward = FeedForward::kPlain}));
+  config.activation = Activation::kGelu;
+  config.parallel = true;
+  return config;
+}
+
+Result<Config> ReadPhi3Config(ModelFile& file, const FamilyMetadata& metadata) {
+  // The window that files name is not used: the models were published with full attention in their reference runtime's default.
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
+  config.gate_and_up_in_one = true;
+  return config;
+}
+
+Result<Config> ReadPhiMoeConfig(ModelFile& file, const FamilyMetadata& metadata) {
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
+  BANTAM_TRY(ReadExperts(metadata, {}, &config));
+  return config;
+}
+
+}  // namespace bantam

@@ -1,0 +1,12 @@
+// StarCoder 2: LayerNorm, biases, plain feed-forward with GELU.
+#include "model/arch/transformer.h"
+
+namespace bantam {
+
+Result<Config> ReadStarCoder2Config(ModelFile& file, const FamilyMetadata& metadata) {
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.norm = NormKind::kLayer, .feed_forward = FeedForward::kPlain}));
+  config.activation = Activation::kGelu;
+  return config;
+}
+
+}  // namespace bantam

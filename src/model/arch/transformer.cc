@@ -1,0 +1,125 @@
+#include "model/arch/transformer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "model/arch/rope_metadata.h"
+
+namespace bantam {
+namespace {
+
+Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32_t count, uint32_t width) {
+  BANTAM_ASSIGN(const auto heads, metadata.PerLayer("attention.head_count", {1, kHeadsMax}, count, std::nullopt));
+  BANTAM_ASSIGN(const auto kv_heads, metadata.PerLayer("attention.head_count_kv", {1, kHeadsMax}, count, heads[0]));
+  BANTAM_ASSIGN(const auto feed_forward, metadata.PerLayer("feed_forward_length", {1, kWidthMax}, count, std::nullopt));
+  BANTAM_ASSIGN(const uint32_t head_dim, metadata.Read("attention.key_length", {1, kHeadDimMax}, width / heads[0]));
+  BANTAM_ASSIGN(const uint32_t value_dim, metadata.Read("attention.value_length", {1, kHeadDimMax}, width / heads[0]));
+  std::vector<LayerPlan> layers;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (kv_heads[i] > heads[i] || heads[i] % kv_heads[i] != 0 || head_dim == 0 || head_dim > kHeadDimMax || head_dim != value_dim) {
+      return Error(Code::kCorrupt,
+                   fmt::format("layer {}: {} heads over {} kv heads, keys of {} and values of {} elements: expected a whole "
+                               "number of heads per kv head, and keys and values of one size from 1 to {}",
+                               i, heads[i], kv_heads[i], head_dim, value_dim, kHeadDimMax));
+    }
+    LayerPlan layer;
+    layer.heads = heads[i];
+    layer.kv_heads = kv_heads[i];
+    layer.head_dim = head_dim;
+    layer.feed_forward_width = feed_forward[i];
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+}  // namespace
+
+Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, const TransformerTraits& traits) {
+  Config config;
+  BANTAM_ASSIGN(const uint32_t layers, metadata.Require("block_count", {1, kLayersMax}));
+  BANTAM_ASSIGN(const uint32_t width, metadata.Require("embedding_length", {1, kWidthMax}));
+  BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
+  const bool rms = traits.norm == NormKind::kRms;
+  BANTAM_ASSIGN(const double epsilon, metadata.ReadNumber(rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5));
+  BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width));
+  config.width = width;
+  config.norm = traits.norm;
+  config.norm_epsilon = static_cast<float>(epsilon);
+  const size_t head_dim = config.layers[0].head_dim;
+  config.attention_scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  if (traits.rope) {
+    BANTAM_ASSIGN(RopeSpec rope, ReadRope(file, metadata, {head_dim, config.context_max}));
+    rope.layout = traits.layout;
+    config.ropes.push_back(std::move(rope));
+  }
+  for (LayerPlan& layer : config.layers) {
+    layer.feed_forward = traits.feed_forward;
+    layer.rope = traits.rope ? 0 : kNone;
+  }
+  return config;
+}
+
+Status ReadWindows(const FamilyMetadata& metadata, const WindowDefaults& defaults, Config* config) {
+  BANTAM_ASSIGN(const uint32_t window, metadata.Read("attention.sliding_window", {0, kContextLengthMax}, defaults.window));
+  if (window == 0) return Ok();
+  const uint32_t count = static_cast<uint32_t>(config->layers.size());
+  BANTAM_ASSIGN(const std::vector<uint32_t> listed, metadata.List("attention.sliding_window_pattern", {0, 1}, count));
+  uint32_t pattern = defaults.pattern;
+  if (listed.empty()) {
+    BANTAM_ASSIGN(pattern, metadata.Read("attention.sliding_window_pattern", {0, kLayersMax}, defaults.pattern));
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    const bool full = pattern != 0 && i % pattern == (defaults.full_first ? 0 : pattern - 1);
+    if (listed.empty() ? !full : listed[i] != 0) config->layers[i].window = window;
+  }
+  return Ok();
+}
+
+Status ReadWindowRope(const FamilyMetadata& metadata, double base, Config* config) {
+  RopeSpec rope;
+  rope.layout = config->ropes[0].layout;
+  rope.rotated_dimensions = config->ropes[0].rotated_dimensions;
+  BANTAM_ASSIGN(rope.base, metadata.ReadNumber("rope.freq_base_swa", base));
+  if (!(rope.base > 1)) {
+    return Error(Code::kCorrupt, fmt::format("rope.freq_base_swa: {}, expected more than 1; convert the model again", rope.base));
+  }
+  for (LayerPlan& layer : config->layers) {
+    if (layer.window != 0 && layer.rope == 0) layer.rope = 1;
+  }
+  config->ropes.push_back(std::move(rope));
+  return Ok();
+}
+
+Status ReadExperts(const FamilyMetadata& metadata, const ExpertDefaults& defaults, Config* config) {
+  BANTAM_ASSIGN(const uint32_t experts, metadata.Require("expert_count", {1, kExpertsMax}));
+  BANTAM_ASSIGN(const uint32_t used, metadata.Require("expert_used_count", {1, experts}));
+  BANTAM_ASSIGN(const uint32_t width, metadata.Read("expert_feed_forward_length", {0, kWidthMax}, 0));
+  BANTAM_ASSIGN(const uint32_t leading, metadata.Read("leading_dense_block_count", {0, kLayersMax}, 0));
+  BANTAM_ASSIGN(config->expert_scale, ReadFactor(metadata, "expert_weights_scale", 1));
+  config->experts = experts;
+  config->experts_used = used;
+  config->normalize_experts = defaults.normalize;
+  for (size_t i = leading; i < config->layers.size(); ++i) {
+    LayerPlan& layer = config->layers[i];
+    layer.feed_forward = FeedForward::kExperts;
+    if (width != 0) {
+      layer.feed_forward_width = width;
+    } else if (defaults.divide_width) {
+      layer.feed_forward_width = std::max<size_t>(1, layer.feed_forward_width / used);
+    }
+  }
+  return Ok();
+}
+
+Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, float fallback) {
+  BANTAM_ASSIGN(const double value, metadata.ReadNumber(key, 0));
+  if (!std::isfinite(value)) {
+    return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected a finite number; convert the model again", key, value));
+  }
+  return value == 0 ? fallback : static_cast<float>(value);
+}
+
+}  // namespace bantam
