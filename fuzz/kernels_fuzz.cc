@@ -172,12 +172,14 @@ void TestVectors(const KernelSet& set, Bytes& in) {
   for (size_t i = 0; squares < 1e30 && i < n; ++i) {
     Compare(set, "rms_norm", got[i], static_cast<double>(expected[i]), std::fabs(static_cast<double>(expected[i])), n + 8);
   }
-  set.activate[0](x.data(), y.data(), n, got.data());
-  kReference.activate[0](x.data(), y.data(), n, expected.data());
+  const size_t activation = in.Below(kernels::kActivations);
+  set.activate[activation](x.data(), y.data(), n, got.data());
+  kReference.activate[activation](x.data(), y.data(), n, expected.data());
   for (size_t i = 0; i < n; ++i) {
     // Far from zero the gate is 0 or the value itself, up to what the exponential's range leaves.
     if (!(std::fabs(x[i]) < 80)) continue;
-    Compare(set, "silu", got[i], static_cast<double>(expected[i]), std::fabs(static_cast<double>(x[i]) * static_cast<double>(y[i])), 40);
+    const double magnitude = std::max(1.0, std::fabs(static_cast<double>(x[i]))) * std::fabs(static_cast<double>(x[i]));
+    Compare(set, "activation", got[i], static_cast<double>(expected[i]), magnitude * (std::fabs(static_cast<double>(y[i])) + 1), 40);
   }
 }
 
@@ -217,6 +219,10 @@ void TestAttention(const KernelSet& set, Bytes& in) {
   for (size_t b = 0; b < n_blocks; ++b) blocks[b] = static_cast<uint32_t>(n_blocks - 1 - b);
   std::vector<float> query(tokens * group * head_dim);
   for (float& value : query) value = static_cast<float>(in.Byte()) / 128 - 1;
+  const uint8_t extras = in.Byte();
+  std::vector<float> slopes(group);
+  for (size_t h = 0; h < group; ++h) slopes[h] = std::exp2(-static_cast<float>(h + 1));
+  const std::vector<float> sinks(group, 0.5f);
   std::vector<float> scratch(2 * AttentionStatesFloats(tokens * group, head_dim));
   std::vector<float> got(query.size());
   std::vector<float> expected(query.size());
@@ -231,7 +237,10 @@ void TestAttention(const KernelSet& set, Bytes& in) {
                                         .row_stride = group * head_dim,
                                         .window = window,
                                         .n_context = n_context,
-                                        .scale = 0.25f};
+                                        .scale = 0.25f,
+                                        .softcap = (extras & 1) != 0 ? 5.0f : 0.0f,
+                                        .slopes = (extras & 2) != 0 ? slopes.data() : nullptr,
+                                        .sinks = (extras & 4) != 0 ? sinks.data() : nullptr};
   AttendAll(set.attention[type], attention, scratch.data(), got.data());
   if (any) return;
   AttendAll(kReference.attention[type], attention, scratch.data(), expected.data());

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
+
 namespace bantam {
 namespace {
 
@@ -94,25 +96,37 @@ class Builder {
   // in the feed-forward and the bare product elsewhere.
   enum class Scaling { kNothing, kProduct, kSum };
   Scaling OfFeedForward() const { return config_.feed_forward_scales ? Scaling::kSum : Scaling::kNothing; }
-  Status MatMul(const std::string& prefix, BufferId in, BufferId out, Scaling scaling = Scaling::kProduct) {
-    return MatMulPart(prefix, in, out, scaling, {.begin = 0, .end = Width(out)}, Width(out));
-  }
+  struct Product {
+    std::string prefix;
+    BufferId in;
+    BufferId out;
+    Scaling scaling = Scaling::kProduct;
+    bool biased = true;
+  };
+  Status MatMul(const Product& product) { return MatMulRows(product, {.begin = 0, .end = Width(product.out)}, Width(product.out)); }
   // The same with some of the tensor's rows.
-  Status MatMulPart(const std::string& prefix, BufferId in, BufferId out, Scaling scaling, Range rows, size_t all_rows) {
-    BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(in), all_rows}, rows));
-    BANTAM_ASSIGN(const WeightId scale, scaling == Scaling::kNothing ? kNone : OptionalVector(prefix + ".scale", /*width=*/1));
+  Status MatMulRows(const Product& product, Range rows, size_t all_rows) {
+    const std::string& prefix = product.prefix;
+    BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(product.in), all_rows}, rows));
+    WeightId scale = kNone;
+    // The values of this format are no weights without its second scale.
+    const bool scaled = product.scaling != Scaling::kNothing || program_.weights[weight].dtype == DType::kNVFP4;
+    if (scaled) {
+      BANTAM_ASSIGN(scale, OptionalVector(prefix + ".scale", /*width=*/1));
+    }
     WeightId bias = kNone;
-    if (Has(prefix + ".bias") && (config_.attention_output_bias || !prefix.ends_with("attn_output"))) {
+    if (product.biased && Has(prefix + ".bias")) {
       BANTAM_ASSIGN(bias, Part(prefix + ".bias", WeightStorage::kVector, {all_rows}, rows));
     }
-    program_.ops.push_back(MatMulOp{in, {{weight, scale, bias, scaling == Scaling::kSum, out}}});
+    program_.ops.push_back(MatMulOp{product.in, {{weight, scale, bias, product.scaling == Scaling::kSum, product.out}}});
     return Ok();
   }
 
   Status ExpertMatMul(const std::string& prefix, BufferId in, BufferId ids, BufferId out) {
     const Shape shape = {Width(in), Width(out), config_.experts};
     BANTAM_ASSIGN(const WeightId weight, Matrix(prefix + ".weight", shape));
-    BANTAM_ASSIGN(const WeightId scale, config_.feed_forward_scales ? OptionalVector(prefix + ".scale", config_.experts) : kNone);
+    const bool scaled = config_.feed_forward_scales || program_.weights[weight].dtype == DType::kNVFP4;
+    BANTAM_ASSIGN(const WeightId scale, scaled ? OptionalVector(prefix + ".scale", config_.experts) : kNone);
     BANTAM_ASSIGN(const WeightId bias, OptionalVectors(prefix + ".bias", shape.rows, shape.matrices));
     program_.ops.push_back(ExpertMatMulOp{in, ids, out, weight, scale, bias});
     return Ok();
@@ -140,17 +154,19 @@ class Builder {
   }
 
   Status Embed() {
-    const TensorInfo* table = tensors_.Find("token_embd.weight");
+    // Some files have one tensor for both ends, by either name.
+    const std::string name = Has("token_embd.weight") ? "token_embd.weight" : "output.weight";
+    const TensorInfo* table = tensors_.Find(name);
     if (table == nullptr) {
       return Error(Code::kCorrupt, "tensor token_embd.weight is missing; the file holds no model (a vocabulary only?)");
     }
     if (table->rows() > kVocabularyMax) {
-      return Error(Code::kCorrupt, fmt::format("tensor token_embd.weight: {} tokens, expected at most {}", table->rows(), kVocabularyMax));
+      return Error(Code::kCorrupt, fmt::format("tensor {}: {} tokens, expected at most {}", name, table->rows(), kVocabularyMax));
     }
     program_.vocabulary = table->rows();
-    tied_ = !Has("output.weight");
+    tied_ = name == "output.weight" || !Has("output.weight");
     const WeightStorage storage = tied_ ? WeightStorage::kPanels : WeightStorage::kRows;
-    BANTAM_ASSIGN(embedding_, Weight("token_embd.weight", storage, {config_.width, program_.vocabulary}));
+    BANTAM_ASSIGN(embedding_, Weight(name, storage, {config_.width, program_.vocabulary}));
     stream_ = Buffer("stream", config_.width);
     program_.ops.push_back(EmbedOp{embedding_, stream_, config_.embedding_scale});
     if (config_.position_table) {
@@ -169,8 +185,9 @@ class Builder {
     const LayerPlan& layer = config_.layers[index];
     const std::string prefix = fmt::format("blk.{}.", index);
     Inputs inputs = {stream_, stream_, kNone};
+    CHECK(config_.norms_before || !config_.parallel);
     BANTAM_TRY(MakeInputs(prefix, &inputs));
-    if (config_.early_router) {
+    if (config_.early_router && layer.feed_forward == FeedForward::kExperts) {
       BANTAM_TRY(Router(prefix, stream_, &inputs.router));
     }
     BANTAM_TRY(Attention(prefix, static_cast<uint32_t>(index), layer, inputs.attention));
@@ -219,14 +236,17 @@ class Builder {
     return Ok();
   }
 
-  // Query, key and value from one tensor or from three.
+  // Query, key and value from one tensor or from three. Old files have the biases of three beside the weights of one.
   Status Projections(const std::string& prefix, BufferId in, const std::array<BufferId, 3>& out) {
     static constexpr const char* kNames[] = {"attn_q", "attn_k", "attn_v"};
     const size_t all = Width(out[0]) + Width(out[1]) + Width(out[2]);
     const bool one = Has(prefix + "attn_qkv.weight");
+    const bool apart = !Has(prefix + "attn_qkv.bias");
     for (size_t i = 0, begin = 0; i < 3; begin += Width(out[i++])) {
-      BANTAM_TRY(one ? MatMulPart(prefix + "attn_qkv", in, out[i], Scaling::kProduct, {begin, begin + Width(out[i])}, all)
-                     : MatMul(prefix + kNames[i], in, out[i]));
+      const std::string own = prefix + kNames[i];
+      BANTAM_TRY(one ? MatMulRows({prefix + "attn_qkv", in, out[i]}, {begin, begin + Width(out[i])}, all) : MatMul({own, in, out[i]}));
+      if (!one || !apart) continue;
+      BANTAM_ASSIGN(std::get<MatMulOp>(program_.ops.back()).parts[0].bias, OptionalVector(own + ".bias", Width(out[i])));
     }
     for (const BufferId buffer : out) ChangeEach(buffer, Pointwise::kClamp, config_.qkv_clamp, 0);
     return Ok();
@@ -276,29 +296,34 @@ class Builder {
       BANTAM_ASSIGN(attend.sinks, Vector(prefix + "attn_sinks.weight", layer.heads));
     }
     program_.ops.push_back(std::move(attend));
-    BANTAM_TRY(MatMul(prefix + "attn_output", mixed, branch));
+    BANTAM_TRY(MatMul({prefix + "attn_output", mixed, branch, Scaling::kProduct, config_.attention_output_bias}));
     return AddBranch(prefix + "post_attention_norm", branch);
   }
 
   // activation(gate x) * (up x), and down again, into the branch.
-  Status Gated(const std::string& prefix, const std::string& suffix, size_t width, BufferId in, BufferId branch) {
+  struct GatedUnit {
+    std::string suffix;  // of the tensors' names
+    size_t width;
+  };
+  Status Gated(const std::string& prefix, const GatedUnit& unit, BufferId in, BufferId branch) {
+    const auto& [suffix, width] = unit;
     const BufferId gate = Buffer("gate" + suffix, width);
     const BufferId up = Buffer("up" + suffix, width);
     const BufferId hidden = Buffer("hidden" + suffix, width);
     if (config_.gate_and_up_in_one) {
-      BANTAM_TRY(MatMulPart(prefix + "up" + suffix, in, gate, OfFeedForward(), {0, width}, 2 * width));
-      BANTAM_TRY(MatMulPart(prefix + "up" + suffix, in, up, OfFeedForward(), {width, 2 * width}, 2 * width));
+      BANTAM_TRY(MatMulRows({prefix + "ffn_up" + suffix, in, gate, OfFeedForward()}, {0, width}, 2 * width));
+      BANTAM_TRY(MatMulRows({prefix + "ffn_up" + suffix, in, up, OfFeedForward()}, {width, 2 * width}, 2 * width));
     } else {
-      BANTAM_TRY(MatMul(prefix + "gate" + suffix, in, gate, OfFeedForward()));
-      BANTAM_TRY(MatMul(prefix + "up" + suffix, in, up, OfFeedForward()));
+      BANTAM_TRY(MatMul({prefix + "ffn_gate" + suffix, in, gate, OfFeedForward()}));
+      BANTAM_TRY(MatMul({prefix + "ffn_up" + suffix, in, up, OfFeedForward()}));
     }
     program_.ops.push_back(ActivateOp{gate, up, hidden, config_.activation});
-    return MatMul(prefix + "down" + suffix, hidden, branch, OfFeedForward());
+    return MatMul({prefix + "ffn_down" + suffix, hidden, branch, OfFeedForward()});
   }
 
   Status Dense(const std::string& prefix, const LayerPlan& layer, BufferId in) {
     const BufferId branch = Buffer("branch", config_.width);
-    BANTAM_TRY(Gated(prefix + "ffn_", "", layer.feed_forward_width, in, branch));
+    BANTAM_TRY(Gated(prefix, {"", layer.feed_forward_width}, in, branch));
     return AddBranch(prefix + "post_ffw_norm", branch);
   }
 
@@ -306,16 +331,16 @@ class Builder {
     const BufferId up = Buffer("up", layer.feed_forward_width);
     const BufferId hidden = Buffer("hidden", layer.feed_forward_width);
     const BufferId branch = Buffer("branch", config_.width);
-    BANTAM_TRY(MatMul(prefix + "ffn_up", in, up, OfFeedForward()));
+    BANTAM_TRY(MatMul({prefix + "ffn_up", in, up, OfFeedForward()}));
     BANTAM_ASSIGN(const WeightId divisors, OptionalVector(prefix + "ffn.act.scales", layer.feed_forward_width));
     program_.ops.push_back(ActivateOp{.in = up, .out = hidden, .activation = config_.activation, .divisors = divisors});
-    BANTAM_TRY(MatMul(prefix + "ffn_down", hidden, branch, OfFeedForward()));
+    BANTAM_TRY(MatMul({prefix + "ffn_down", hidden, branch, OfFeedForward()}));
     return AddBranch(prefix + "post_ffw_norm", branch);
   }
 
   Status Router(const std::string& prefix, BufferId in, BufferId* logits) {
     *logits = Buffer("router", config_.experts);
-    return MatMul(prefix + "ffn_gate_inp", in, *logits, Scaling::kNothing);
+    return MatMul({prefix + "ffn_gate_inp", in, *logits, Scaling::kNothing});
   }
 
   Status Experts(const std::string& prefix, const LayerPlan& layer, const Inputs& inputs) {
@@ -353,10 +378,10 @@ class Builder {
   // Experts that every token takes, added to the branch.
   Status SharedExperts(const std::string& prefix, BufferId in, BufferId branch) {
     const BufferId shared = Buffer("shared", config_.width);
-    BANTAM_TRY(Gated(prefix + "ffn_", "_shexp", config_.shared_width, in, shared));
+    BANTAM_TRY(Gated(prefix, {"_shexp", config_.shared_width}, in, shared));
     if (config_.shared_gate) {
       const BufferId gate = Buffer("shared_gate", 1);
-      BANTAM_TRY(MatMul(prefix + "ffn_gate_inp_shexp", in, gate, Scaling::kNothing));
+      BANTAM_TRY(MatMul({prefix + "ffn_gate_inp_shexp", in, gate, Scaling::kNothing}));
       program_.ops.push_back(GateRowsOp{gate, shared});
     }
     program_.ops.push_back(AddOp{shared, branch});
@@ -373,7 +398,7 @@ class Builder {
       BANTAM_ASSIGN(const WeightId bias, OptionalVector("output.bias", program_.vocabulary));
       program_.ops.push_back(MatMulOp{normed, {{.weight = embedding_, .bias = bias, .out = logits}}});
     } else {
-      BANTAM_TRY(MatMul("output", normed, logits));
+      BANTAM_TRY(MatMul({"output", normed, logits}));
     }
     ChangeEach(logits, Pointwise::kScale, config_.logit_scale, 1);
     ChangeEach(logits, Pointwise::kSoftCap, config_.logit_softcap, 0);

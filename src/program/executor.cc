@@ -19,9 +19,6 @@ using kernels::kTileColumns;
 using kernels::kTilePanels;
 
 bool Contains(const std::vector<BufferId>& list, BufferId id) { return std::find(list.begin(), list.end(), id) != list.end(); }
-bool Intersect(const std::vector<BufferId>& a, const std::vector<BufferId>& b) {
-  return std::any_of(a.begin(), a.end(), [&](BufferId id) { return Contains(b, id); });
-}
 
 // What an operation touches, with each layer's KV as one more buffer behind the real ones.
 OpBuffers TouchedBy(const Program& program, const Op& op) {
@@ -51,17 +48,25 @@ std::vector<bool> TiledBuffers(const Program& program, const KernelSet& kernels)
   return tiled;
 }
 
-// Whether what `append` reads of keys was turned by the same thread: both share out heads.
-bool TurnedBySameThread(const Program& program, const KvAppendOp& append, std::span<const Op> since_barrier) {
-  bool turned = false;
-  for (const Op& op : since_barrier) {
-    const OpBuffers touched = BuffersOf(op);
-    if (!Contains(touched.writes, append.keys)) continue;
-    const auto* rope = std::get_if<RopeOp>(&op);
-    if (rope == nullptr || rope->heads != program.kv_layers[append.layer].heads) return false;
-    turned = true;
+// Into how many parts a row of the buffer is cut when the operation is shared out among threads; 0: in another way. Each thread gets the
+// same parts of one number of them.
+size_t PartsOfRow(const Program& program, const Op& op, BufferId buffer) {
+  if (const auto* rope = std::get_if<RopeOp>(&op)) return buffer == rope->in ? rope->heads : 0;
+  if (const auto* norm = std::get_if<NormOp>(&op)) return norm->groups;
+  if (const auto* append = std::get_if<KvAppendOp>(&op)) {
+    return buffer == append->keys || buffer == append->values ? program.kv_layers[append->layer].heads : 0;
   }
-  return turned;
+  return 0;
+}
+
+// Whether all that the operations did with the buffer was done by the thread that does the next operation's part of it.
+bool BySameThread(const Program& program, std::span<const Op> since_barrier, const Op& next, BufferId buffer) {
+  const size_t parts = PartsOfRow(program, next, buffer);
+  return parts != 0 && std::all_of(since_barrier.begin(), since_barrier.end(), [&](const Op& op) {
+           const OpBuffers touched = TouchedBy(program, op);
+           const bool touches = Contains(touched.reads, buffer) || Contains(touched.writes, buffer);
+           return !touches || PartsOfRow(program, op, buffer) == parts;
+         });
 }
 
 // One column of a tile: all its rows but in the last panel of a matrix. With the number known, these are a few instructions.
@@ -99,21 +104,25 @@ void Rotate(RopeLayout layout, const float* angles /* [pairs][cos, sin] */, size
   }
 }
 
+struct Affine {
+  const float* weight;  // or null
+  const float* bias;
+};
 // What RMSNorm kernels leave: means taken away, biases, no weights. Sums are double.
-void LayerNorm(NormKind kind, std::span<const float> x, const float* weight, const float* bias, float epsilon, float* out) {
+void LayerNorm(const NormOp& op, std::span<const float> x, const Affine& affine, float* out) {
   const double n = static_cast<double>(x.size());
   double mean = 0;
-  if (kind == NormKind::kLayer) {
+  if (op.kind == NormKind::kLayer) {
     for (const float value : x) mean += static_cast<double>(value);
     mean /= n;
   }
   double squares = 0;
   for (const float value : x) squares += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean);
-  const float scale = static_cast<float>(1 / std::sqrt(squares / n + static_cast<double>(epsilon)));
+  const float scale = static_cast<float>(1 / std::sqrt(squares / n + static_cast<double>(op.epsilon)));
   const float shift = static_cast<float>(mean);
   for (size_t i = 0; i < x.size(); ++i) {
-    const float normed = (x[i] - shift) * scale * (weight == nullptr ? 1.0f : weight[i]);
-    out[i] = normed + (bias == nullptr ? 0.0f : bias[i]);
+    const float normed = (x[i] - shift) * scale * (affine.weight == nullptr ? 1.0f : affine.weight[i]);
+    out[i] = normed + (affine.bias == nullptr ? 0.0f : affine.bias[i]);
   }
 }
 
@@ -147,12 +156,12 @@ std::vector<bool> PlaceBarriers(const Program& program, bool single) {
     const auto own = [&](BufferId id) { return single && id < program.buffers.size() && IsRounded(program.buffers[id].form); };
     std::erase_if(touched.reads, own);
     std::erase_if(touched.writes, own);
-    std::vector<BufferId> others = touched.reads;
-    const auto* append = std::get_if<KvAppendOp>(&program.ops[i]);
-    if (append != nullptr && TurnedBySameThread(program, *append, std::span(program.ops).subspan(last, i - last))) {
-      std::erase(others, append->keys);
-    }
-    const bool barrier = Intersect(others, open.writes) || Intersect(touched.writes, open.writes) || Intersect(touched.writes, open.reads);
+    const std::span<const Op> since_barrier = std::span(program.ops).subspan(last, i - last);
+    const auto crosses = [&](BufferId id) { return !BySameThread(program, since_barrier, program.ops[i], id); };
+    const auto meets = [&](const std::vector<BufferId>& ids, const std::vector<BufferId>& others) {
+      return std::any_of(ids.begin(), ids.end(), [&](BufferId id) { return Contains(others, id) && crosses(id); });
+    };
+    const bool barrier = meets(touched.reads, open.writes) || meets(touched.writes, open.writes) || meets(touched.writes, open.reads);
     if (barrier) {
       open = {};
       last = i;
@@ -166,6 +175,9 @@ std::vector<bool> PlaceBarriers(const Program& program, bool single) {
 
 Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, const Resources& resources) {
   const Program& program = setup.program;
+  if (program.context_limit != 0 && setup.options.context > program.context_limit) {
+    return Error(Code::kInvalidArgument, TooManyPositions(program, setup.options.context));
+  }
   CHECK(setup.options.threads == resources.pool.size());
   CHECK(setup.options.token_tile % kTileColumns == 0 && setup.options.token_tile > 0 && setup.options.token_tile <= kTokenTile);
   std::unique_ptr<Executor> executor(new Executor(setup, resources.pool));
@@ -279,10 +291,10 @@ void Executor::Normalize(const NormOp& op, size_t group, const float* in, float*
     if (id == kNone) return nullptr;
     return weights_.Vector(id) + (program_.weights[id].columns == width ? 0 : group * width);
   };
-  const float* weight = vector(op.weight);
-  const float* bias = vector(op.bias);
-  if (op.kind == NormKind::kRms && weight != nullptr && bias == nullptr) return kernels_.rms_norm(in, weight, width, op.epsilon, out);
-  LayerNorm(op.kind, {in, width}, weight, bias, op.epsilon, out);
+  const Affine affine = {vector(op.weight), vector(op.bias)};
+  const bool plain = op.kind == NormKind::kRms && affine.weight != nullptr && affine.bias == nullptr;
+  if (plain) return kernels_.rms_norm(in, affine.weight, width, op.epsilon, out);
+  LayerNorm(op, {in, width}, affine, out);
 }
 
 void Executor::Execute(const NormOp& op, int thread) {
@@ -469,6 +481,18 @@ void Executor::Product(WeightId weight, const kernels::Panel& panel, const void*
   kernels_.product[kind](panel, columns, n, out);
 }
 
+Executor::NextPanel Executor::NextOf(std::span<const PartPanel> panels, const kernels::Panel& first, size_t rows) const {
+  // A few columns do not take long enough to hide a panel, and packed ones are made in the cache.
+  const PartPanel& next = panels[panels.size() > 1 ? 1 : 0];
+  const WeightSpec& spec = program_.weights[next.part->weight];
+  if (rows < 2 * kColumnsMax || spec.storage != WeightStorage::kPanels) return {};
+  const size_t bytes = PanelBytes(Info(spec.dtype).panel, spec.columns);
+  const size_t parts = (rows + kColumnsMax - 1) / kColumnsMax;
+  // Behind the last panel lies what the next call is likely to begin with.
+  const uint8_t* data = panels.size() > 1 ? weights_.Panel(next.part->weight, /*matrix=*/0, next.panel) : first.data + bytes;
+  return {data, bytes, (bytes / parts + 63) / 64 * 64};
+}
+
 float* Executor::Multiply(std::span<const PartPanel> panels, const RowRange& rows, int thread) const {
   float* sums = scratch_[static_cast<size_t>(thread)];
   auto* chunks = reinterpret_cast<UnpackedChunk*>(sums + kTilePanels * kTokenTile * kPanelRows);
@@ -493,9 +517,11 @@ float* Executor::Multiply(std::span<const PartPanel> panels, const RowRange& row
     size_t n = 0;
     // Packed, and multiplied while it is in the cache nearest.
     if (tiled == 0) all[p] = PanelOf(panels[p].part->weight, /*matrix=*/0, panels[p].panel, thread);
+    const NextPanel next = NextOf(panels.subspan(p), all[p], rows.size() - tiled);
     for (size_t row = rows.begin + tiled; row < rows.end; row += n) {
       const void* columns[kColumnsMax];
       n = std::min(kColumnsMax, rows.end - row);
+      next.PrefetchPart((row - rows.begin - tiled) / kColumnsMax);
       for (size_t c = 0; c < n; ++c) columns[c] = InputRow(rows.in, row + c, thread);
       Product(panels[p].part->weight, all[p], columns, n, sums + p * stride + (row - rows.begin) * kPanelRows);
     }
@@ -668,7 +694,9 @@ void Executor::Execute(const RouteOp& op, int thread) {
       total += weights[slot];
     }
     const bool normalize = op.normalize || op.gating == Gating::kSoftmaxOfChosen;
-    const float factor = op.scale / (normalize ? total : 1.0f);
+    // Probabilities that are all but nothing are not blown up: the smallest normal f16, as the reference has it.
+    constexpr float kTotalMin = 6.103515625e-5f;
+    const float factor = op.scale / (normalize ? std::max(total, kTotalMin) : 1.0f);
     for (size_t slot = 0; slot < used; ++slot) weights[slot] *= factor;
   }
 }

@@ -123,6 +123,19 @@ class Executor {
     size_t end;
     size_t size() const { return end - begin; }
   };
+  // What is likely to be multiplied next comes from memory while columns are multiplied, some at a time, with a panel.
+  struct NextPanel {
+    const uint8_t* data = nullptr;
+    size_t bytes = 0;
+    size_t part_bytes = 0;
+    void PrefetchPart(size_t part) const {
+      for (size_t line = part * part_bytes; line < std::min(bytes, (part + 1) * part_bytes); line += 64) {
+        __builtin_prefetch(data + line, /*rw=*/0, /*locality=*/2);
+      }
+    }
+  };
+  // Of what is multiplied with `rows` columns behind the first of these panels.
+  NextPanel NextOf(std::span<const PartPanel> panels, const kernels::Panel& first, size_t rows) const;
   // Products with at most kTilePanels panels, with scales and biases. [panels][rows][16], in the thread's scratch.
   float* Multiply(std::span<const PartPanel> panels, const RowRange& rows, int thread) const;
   void AddBias(const MatMulPart& part, size_t panel, size_t n, float* tile) const;

@@ -145,9 +145,46 @@ TEST(Executor, BarriersOfALayer) {
   };
   EXPECT_EQ(count(/*single=*/true), 6u);
   EXPECT_EQ(count(/*single=*/false), 10u);
+  // Norms of heads are shared out as what turns them is; norms of whole rows are not.
+  const auto normalized = [&](bool heads) {
+    Program changed = program;
+    for (size_t i = 0; i < changed.ops.size(); ++i) {
+      const auto* rope = std::get_if<RopeOp>(&changed.ops[i]);
+      if (rope == nullptr) continue;
+      const NormOp norm = {.in = rope->in, .out = rope->in, .groups = heads ? rope->heads : 1};
+      changed.ops.insert(changed.ops.begin() + static_cast<std::ptrdiff_t>(i++), norm);
+    }
+    return changed;
+  };
+  const Program turned_only = program;
+  const Program of_rows = normalized(/*heads=*/false);
+  program = normalized(/*heads=*/true);
+  EXPECT_EQ(count(/*single=*/true), 6u);
+  EXPECT_EQ(count(/*single=*/false), 10u);
+  program = of_rows;
+  EXPECT_GT(count(/*single=*/true), 6u);
+  program = turned_only;
   // Keys that nobody turned come from the product of another thread.
   std::erase_if(program.ops, [](const Op& op) { return std::holds_alternative<RopeOp>(op); });
   EXPECT_EQ(count(/*single=*/true), 6u);
+}
+
+// Files with query, key and value in one tensor: parts of it give the bits of three, whatever the format, also where a part is no whole
+// panel, and where rows stay as in the file.
+TEST(Executor, PartsOfATensorAreMatricesOfTheirOwn) {
+  const auto keep = [](Program* program) {
+    for (WeightSpec& spec : program->weights) {
+      if (spec.storage == WeightStorage::kPanels) spec.storage = WeightStorage::kRows;
+    }
+  };
+  for (const DType dtype : testing::AllDTypes()) {
+    testing::TinyModel tiny = {.layers = 1, .heads = 32, .kv_heads = 1, .biases = true, .matrices = dtype};
+    const auto three = Logits(tiny, [](Program*) {});
+    tiny.joined = true;
+    EXPECT_EQ(Logits(tiny, [](Program*) {}), three) << Info(dtype).name;
+    if (Info(dtype).block_elements == 1) continue;
+    EXPECT_EQ(Logits(tiny, keep), three) << Info(dtype).name << " as in the file";
+  }
 }
 
 // Activations of 8 bits for weights of 8 bits: as far from the reference as such rounding takes a small model, and no further.

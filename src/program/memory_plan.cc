@@ -197,7 +197,15 @@ Error TooLarge(const MemoryPlan& plan, const FitRequest& request) {
 
 }  // namespace
 
+std::string TooManyPositions(const Program& program, size_t context) {
+  return fmt::format("a context of {} tokens: the model has embeddings for {} positions; use a shorter one", context,
+                     program.context_limit);
+}
+
 Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
+  if (program->context_limit != 0 && request.wanted.context > program->context_limit) {
+    return Error(Code::kInvalidArgument, TooManyPositions(*program, request.wanted.context));
+  }
   const auto fits = [&](const MemoryPlan& plan) { return plan.total_bytes() <= request.limit_bytes; };
   Program kept = *program;
   // Threads have room for the panels that they pack: of a model with few such weights, rows may take more than panels.

@@ -111,6 +111,9 @@ struct FitRequest {
 };
 Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request);
 
+// Of a context that passes Program::context_limit.
+std::string TooManyPositions(const Program& program, size_t context);
+
 // Bytes of weights that decoding one token reads; of experts, those used.
 uint64_t DecodeReadBytes(const Program& program);
 // Multiplications by weights: for each token of a step, and for each token whose logits are wanted.

@@ -192,5 +192,15 @@ TEST_F(MemoryPlanTest, DescribesEveryPart) {
   }
 }
 
+TEST_F(MemoryPlanTest, NoContextBeyondTheTableOfPositions) {
+  program_.context_limit = 4095;
+  FitRequest request = Request(uint64_t{1} << 40);
+  const auto refused = FitMemory(&program_, request);
+  EXPECT_EQ(refused.error().code(), Code::kInvalidArgument);
+  EXPECT_NE(refused.error().message().find("embeddings for 4095 positions; use a shorter one"), std::string::npos);
+  request.wanted.context = 4095;
+  EXPECT_TRUE(FitMemory(&program_, request).ok());
+}
+
 }  // namespace
 }  // namespace bantam

@@ -48,6 +48,30 @@ class GgufBuilder {
     return *this;
   }
 
+  // Rows of several matrices, or elements of vectors, one behind the other: one tensor instead of `parts`, in place of the first.
+  GgufBuilder& Join(const std::vector<std::string>& parts, const std::string& name) {
+    Tensor joined;
+    size_t place = tensors_.size();
+    for (const std::string& part : parts) {
+      for (size_t i = 0; i < tensors_.size(); ++i) {
+        if (tensors_[i].name != part) continue;
+        if (joined.bytes.empty()) {
+          joined = tensors_[i];
+          place = i;
+        } else {
+          joined.dimensions.back() += tensors_[i].dimensions.back();
+          joined.bytes += tensors_[i].bytes;
+        }
+        tensors_.erase(tensors_.begin() + static_cast<std::ptrdiff_t>(i));
+        break;
+      }
+    }
+    if (joined.bytes.empty()) return *this;
+    joined.name = name;
+    tensors_.insert(tensors_.begin() + static_cast<std::ptrdiff_t>(place), std::move(joined));
+    return *this;
+  }
+
   uint32_t version = 3;
   size_t alignment = 32;  // of what this writer lays out; general.alignment is the caller's to add
 

@@ -180,6 +180,12 @@ GgufBuilder BuildTinyModel(const TinyModel& model) {
   }
   vector("output_norm.weight", model.width, 1);
   if (!model.tied) matrix("output", model.width, model.vocabulary, 1);
+  for (uint32_t layer = 0; model.joined && layer < model.layers; ++layer) {
+    for (const char* kind : {".weight", ".bias"}) {
+      const auto name = [&](const char* part) { return fmt::format("blk.{}.attn_{}{}", layer, part, kind); };
+      builder.Join({name("q"), name("k"), name("v")}, name("qkv"));
+    }
+  }
   return builder;
 }
 

@@ -24,6 +24,7 @@ struct TinyModel {
   bool tied = false;
   bool biases = false;
   bool halves = false;  // rows of F32 queries and keys in the order that the half-split rotary layout wants
+  bool joined = false;  // query, key and value in one tensor
   DType matrices = DType::kF32;
   uint64_t seed = 1;
 };

@@ -5,13 +5,11 @@ namespace bantam {
 
 Result<Config> ReadCohere2Config(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.norm = NormKind::kLayer, .layout = RopeLayout::kInterleaved}));
-  BANTAM_TRY(ReadWindows(metadata, {.pattern = 4}, &config));
+  BANTAM_TRY(ReadWindows(metadata, {.required = true, .pattern = 4}, &config));
   BANTAM_ASSIGN(config.logit_scale, ReadFactor(metadata, "logit_scale", 1));
   config.parallel = true;
   config.feed_forward_scales = true;
-  for (LayerPlan& layer : config.layers) {
-    if (layer.window == 0) layer.rope = kNone;
-  }
+  TurnWindowsOnly(&config);
   return config;
 }
 

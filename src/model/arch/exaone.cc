@@ -11,10 +11,8 @@ Result<Config> ReadExaone4Config(ModelFile& file, const FamilyMetadata& metadata
   config.norms_before = false;
   config.norms_behind = true;
   if (config.layers.size() != kLayersOf32B) return config;
-  BANTAM_TRY(ReadWindows(metadata, {.window = 4096, .pattern = 4}, &config));
-  for (LayerPlan& layer : config.layers) {
-    if (layer.window == 0) layer.rope = kNone;
-  }
+  BANTAM_TRY(ReadWindows(metadata, {.window = 4096, .required = true, .pattern = 4}, &config));
+  TurnWindowsOnly(&config);
   return config;
 }
 

@@ -22,7 +22,7 @@ Result<Config> ReadLaterGemma(ModelFile& file, const FamilyMetadata& metadata, s
   if (config.layers.size() == layers_of_27b) {
     config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.width / config.layers[0].heads));
   }
-  BANTAM_ASSIGN(config.logit_softcap, ReadFactor(metadata, "final_logit_softcapping", 0));
+  BANTAM_ASSIGN(config.logit_softcap, ReadLimit(metadata, "final_logit_softcapping", 0));
   return config;
 }
 
@@ -30,9 +30,10 @@ Result<Config> ReadLaterGemma(ModelFile& file, const FamilyMetadata& metadata, s
 
 Result<Config> ReadGemma2Config(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadLaterGemma(file, metadata, /*layers_of_27b=*/46));
-  BANTAM_ASSIGN(config.attention_softcap, ReadFactor(metadata, "attn_logit_softcapping", 50));
-  BANTAM_ASSIGN(config.logit_softcap, ReadFactor(metadata, "final_logit_softcapping", 30));
+  BANTAM_ASSIGN(config.attention_softcap, ReadLimit(metadata, "attn_logit_softcapping", 50));
+  BANTAM_ASSIGN(config.logit_softcap, ReadLimit(metadata, "final_logit_softcapping", 30));
   BANTAM_TRY(ReadWindows(metadata, {.window = 4096, .pattern = 2}, &config));
+  BANTAM_TRY(ReadWindowRope(metadata, &config));
   return config;
 }
 
@@ -40,7 +41,8 @@ Result<Config> ReadGemma3Config(ModelFile& file, const FamilyMetadata& metadata)
   BANTAM_ASSIGN(Config config, ReadLaterGemma(file, metadata, /*layers_of_27b=*/62));
   config.query_key_norm = QueryKeyNorm::kHeads;
   BANTAM_TRY(ReadWindows(metadata, {.pattern = 6}, &config));
-  BANTAM_TRY(ReadWindowRope(metadata, /*base=*/10000, &config));
+  BANTAM_ASSIGN(const double base, metadata.ReadNumber("rope.freq_base_swa", 10000));
+  BANTAM_TRY(AddWindowRope(base, &config));
   return config;
 }
 

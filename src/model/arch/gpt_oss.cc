@@ -5,7 +5,8 @@ namespace bantam {
 
 Result<Config> ReadGptOssConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
-  BANTAM_TRY(ReadWindows(metadata, {.pattern = 2}, &config));
+  BANTAM_TRY(ReadWindows(metadata, {.required = true, .pattern = 2}, &config));
+  BANTAM_TRY(ReadWindowRope(metadata, &config));
   BANTAM_TRY(ReadExperts(metadata, {}, &config));
   config.gating = Gating::kSoftmaxOfChosen;
   config.activation = Activation::kClampedSilu;

@@ -3,22 +3,27 @@
 
 namespace bantam {
 
-Result<Config> ReadGraniteConfig(ModelFile& file, const FamilyMetadata& metadata) {
+Result<Config> ReadGraniteMoeConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.layout = RopeLayout::kInterleaved}));
   BANTAM_ASSIGN(config.embedding_scale, ReadFactor(metadata, "embedding_scale", 1));
   BANTAM_ASSIGN(config.residual_scale, ReadFactor(metadata, "residual_scale", 1));
   BANTAM_ASSIGN(config.attention_scale, ReadFactor(metadata, "attention.scale", config.attention_scale));
   BANTAM_ASSIGN(const float logits, ReadFactor(metadata, "logit_scale", 1));
   config.logit_scale = 1 / logits;
+  BANTAM_ASSIGN(const bool experts, HasExperts(metadata));
+  if (!experts) return config;
+  BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kLayer}, &config));
+  BANTAM_ASSIGN(config.shared_width, metadata.Read("expert_shared_feed_forward_length", {0, kWidthMax}, 0));
+  return config;
+}
+
+Result<Config> ReadGraniteConfig(ModelFile& file, const FamilyMetadata& metadata) {
+  BANTAM_ASSIGN(Config config, ReadGraniteMoeConfig(file, metadata));
   // Models without positions say it so.
   BANTAM_ASSIGN(const bool turns, metadata.ReadBool("rope.scaling.finetuned", true));
   for (LayerPlan& layer : config.layers) {
     if (!turns) layer.rope = kNone;
   }
-  BANTAM_ASSIGN(const uint32_t experts, metadata.Read("expert_count", {0, kExpertsMax}, 0));
-  if (experts == 0) return config;
-  BANTAM_TRY(ReadExperts(metadata, {}, &config));
-  BANTAM_ASSIGN(config.shared_width, metadata.Read("expert_shared_feed_forward_length", {0, kWidthMax}, 0));
   return config;
 }
 

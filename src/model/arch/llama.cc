@@ -11,11 +11,10 @@ Result<Config> ReadLlamaConfig(ModelFile& file, const FamilyMetadata& metadata) 
   if (temperature_scale != 0) {
     return Error(Code::kUnsupported, "position-dependent attention temperature (attention.temperature_scale) is not supported");
   }
-  BANTAM_ASSIGN(const uint32_t experts, metadata.Read("expert_count", {0, kExpertsMax}, 0));
-  if (experts == 0) return config;
-  BANTAM_ASSIGN(config.experts_used, metadata.Require("expert_used_count", {1, experts}));
-  config.experts = experts;
-  for (LayerPlan& layer : config.layers) layer.feed_forward = FeedForward::kExperts;
+  BANTAM_ASSIGN(const bool experts, HasExperts(metadata));
+  if (experts) {
+    BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kLayer}, &config));
+  }
   return config;
 }
 

@@ -142,7 +142,7 @@ TEST_F(LlamaConfigTest, RopeTable) {
 TEST_F(LlamaConfigTest, OtherArchitectures) {
   GgufBuilder other = Base("general.architecture");
   other.Text("general.architecture", "rwkv6");
-  Refused(other, Code::kUnsupported, "rwkv6 is not supported; this build runs llama");
+  Refused(other, Code::kUnsupported, "rwkv6 is not supported; of the ");
   Refused(Base("general.architecture"), Code::kCorrupt, "general.architecture is missing");
 }
 

@@ -13,9 +13,9 @@ Result<Config> ReadMiniCpmConfig(ModelFile& file, const FamilyMetadata& metadata
   BANTAM_ASSIGN(config.residual_scale, ReadFactor(metadata, "residual_scale", 1.4f / std::sqrt(layers)));
   BANTAM_ASSIGN(const float logits, ReadFactor(metadata, "logit_scale", width / 256));
   config.logit_scale = 1 / logits;
-  BANTAM_ASSIGN(const uint32_t experts, metadata.Read("expert_count", {0, kExpertsMax}, 0));
-  if (experts > 0) {
-    BANTAM_TRY(ReadExperts(metadata, {}, &config));
+  BANTAM_ASSIGN(const bool experts, HasExperts(metadata));
+  if (experts) {
+    BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kLayer}, &config));
   }
   return config;
 }

@@ -7,7 +7,7 @@ namespace bantam {
 Result<Config> ReadOlmoConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.norm = NormKind::kLayer, .layout = RopeLayout::kInterleaved}));
   config.norm_weights = false;
-  BANTAM_ASSIGN(config.qkv_clamp, ReadFactor(metadata, "attention.clamp_kqv", 0));
+  BANTAM_ASSIGN(config.qkv_clamp, ReadLimit(metadata, "attention.clamp_kqv", 0));
   return config;
 }
 
@@ -17,7 +17,7 @@ Result<Config> ReadOlmo2Config(ModelFile& file, const FamilyMetadata& metadata) 
   config.norms_before = false;
   config.norms_behind = true;
   BANTAM_TRY(ReadWindows(metadata, {.pattern = 4}, &config));
-  BANTAM_TRY(ReadWindowRope(metadata, config.ropes[0].base, &config));
+  BANTAM_TRY(AddWindowRope(config.ropes[0].base, &config));
   return config;
 }
 

@@ -12,7 +12,7 @@ Result<Config> ReadPhi2Config(ModelFile& file, const FamilyMetadata& metadata) {
 }
 
 Result<Config> ReadPhi3Config(ModelFile& file, const FamilyMetadata& metadata) {
-  // The window that files name is not used: the models were published with full attention in their reference runtime's default.
+  // Files name a window (attention.sliding_window) that the reference does not use; the models answer well without it.
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
   config.gate_and_up_in_one = true;
   return config;
@@ -20,7 +20,7 @@ Result<Config> ReadPhi3Config(ModelFile& file, const FamilyMetadata& metadata) {
 
 Result<Config> ReadPhiMoeConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
-  BANTAM_TRY(ReadExperts(metadata, {}, &config));
+  BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kLayer}, &config));
   return config;
 }
 

@@ -8,7 +8,7 @@ Result<Config> ReadQwen2Config(ModelFile& file, const FamilyMetadata& metadata) 
 Result<Config> ReadQwen2MoeConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
   BANTAM_ASSIGN(const uint32_t width, metadata.Require("feed_forward_length", {1, kWidthMax}));
-  BANTAM_TRY(ReadExperts(metadata, {.normalize = false, .divide_width = true}, &config));
+  BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kDivided, .normalize = false}, &config));
   BANTAM_ASSIGN(const uint32_t shared, metadata.Read("expert_shared_feed_forward_length", {0, kWidthMax}, 0));
   config.shared_width = shared == 0 ? width : shared;
   config.shared_gate = true;
@@ -24,7 +24,7 @@ Result<Config> ReadQwen3Config(ModelFile& file, const FamilyMetadata& metadata) 
 
 Result<Config> ReadQwen3MoeConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadQwen3Config(file, metadata));
-  BANTAM_TRY(ReadExperts(metadata, {.divide_width = true}, &config));
+  BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kDivided}, &config));
   return config;
 }
 

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <variant>
 
+#include "base/closest.h"
+
 namespace bantam {
 namespace {
 
@@ -32,7 +34,7 @@ constexpr Family kFamilies[] = {
     {"gpt2", ReadGpt2Config},
     {"gptneox", ReadGptNeoxConfig},
     {"granite", ReadGraniteConfig},
-    {"granitemoe", ReadGraniteConfig},
+    {"granitemoe", ReadGraniteMoeConfig},
     {"hunyuan-dense", ReadHunyuanDenseConfig},
     {"internlm2", ReadInternLm2Config},
     {"llama", ReadLlamaConfig},  // Llama 2 and 3, TinyLlama, SmolLM2, Mistral, Mixtral
@@ -56,6 +58,22 @@ constexpr Family kFamilies[] = {
     {"starcoder2", ReadStarCoder2Config},
 };
 
+// Of families where no layer of this model turns, or none has a window.
+void DropUnusedRopes(Config* config) {
+  std::vector<RopeSpec> used;
+  for (RopeId id = 0; id < config->ropes.size(); ++id) {
+    const auto place = static_cast<RopeId>(used.size());
+    bool any = false;
+    for (LayerPlan& layer : config->layers) {
+      if (layer.rope != id) continue;
+      layer.rope = place;
+      any = true;
+    }
+    if (any) used.push_back(std::move(config->ropes[id]));
+  }
+  config->ropes = std::move(used);
+}
+
 }  // namespace
 
 std::vector<std::string_view> KnownArchitectures() {
@@ -72,11 +90,16 @@ Result<Config> ReadConfig(ModelFile& file) {
   for (const Family& family : kFamilies) {
     if (family.architecture != *architecture) continue;
     Result<Config> config = family.read(file, FamilyMetadata(file.metadata, family.architecture));
-    if (config.ok()) config->architecture = family.architecture;
+    if (config.ok()) {
+      config->architecture = family.architecture;
+      DropUnusedRopes(&*config);
+    }
     return std::move(config).With(file.path);
   }
-  return Error(Code::kUnsupported, fmt::format("{}: architecture {} is not supported; this build runs {}", file.path, *architecture,
-                                               fmt::join(KnownArchitectures(), ", ")));
+  const std::vector<std::string_view> known = KnownArchitectures();
+  return Error(Code::kUnsupported,
+               fmt::format("{}: architecture {} is not supported; of the {} that are, the closest are {} (docs/families.md has all)",
+                           file.path, *architecture, known.size(), fmt::join(Closest(*architecture, known, /*count=*/3), ", ")));
 }
 
 std::string FamilyMetadata::Key(std::string_view key) const { return fmt::format("{}.{}", prefix_, key); }
@@ -114,10 +137,11 @@ Result<std::vector<uint32_t>> FamilyMetadata::List(std::string_view key, Range r
 }
 
 Result<std::vector<uint32_t>> FamilyMetadata::PerLayer(std::string_view key, Range range, uint32_t count,
-                                                       std::optional<uint32_t> fallback) const {
+                                                       std::vector<uint32_t> fallback) const {
+  if (metadata_.Find(Key(key)) == nullptr && !fallback.empty()) return fallback;
   BANTAM_ASSIGN(std::vector<uint32_t> list, List(key, range, count));
   if (!list.empty()) return list;
-  BANTAM_ASSIGN(const uint32_t value, fallback ? Read(key, range, *fallback) : Require(key, range));
+  BANTAM_ASSIGN(const uint32_t value, Require(key, range));
   return std::vector<uint32_t>(count, value);
 }
 

@@ -1,7 +1,6 @@
 // The families this build knows. Adding one: arch/<family>.cc, its declaration below, a row in registry.cc.
 #pragma once
 
-#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -30,8 +29,8 @@ class FamilyMetadata {
   Result<uint32_t> Read(std::string_view key, Range range, uint32_t fallback) const;
   // The numbers of the first `count` layers; empty when the key is absent or one number.
   Result<std::vector<uint32_t>> List(std::string_view key, Range range, uint32_t count) const;
-  // One number for all layers, or a list.
-  Result<std::vector<uint32_t>> PerLayer(std::string_view key, Range range, uint32_t count, std::optional<uint32_t> fallback) const;
+  // One number for all layers, or a list; `fallback` when the key is absent, which is Corrupt where that is empty.
+  Result<std::vector<uint32_t>> PerLayer(std::string_view key, Range range, uint32_t count, std::vector<uint32_t> fallback) const;
   Result<bool> RequireBool(std::string_view key) const;
   Result<bool> ReadBool(std::string_view key, bool fallback) const;
   Result<double> ReadNumber(std::string_view key, double fallback) const;
@@ -61,6 +60,7 @@ Result<Config> ReadGptOssConfig(ModelFile& file, const FamilyMetadata& metadata)
 Result<Config> ReadGpt2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGptNeoxConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGraniteConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGraniteMoeConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadHunyuanDenseConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadInternLm2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadLlamaConfig(ModelFile& file, const FamilyMetadata& metadata);

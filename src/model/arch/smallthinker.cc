@@ -8,6 +8,12 @@ Result<Config> ReadSmallThinkerConfig(ModelFile& file, const FamilyMetadata& met
   BANTAM_ASSIGN(const uint32_t window, metadata.Read("attention.sliding_window", {0, kContextLengthMax}, 0));
   BANTAM_TRY(ReadWindows(metadata, {.pattern = 4, .full_first = true}, &config));
   for (size_t i = 0; window != 0 && i < config.layers.size(); i += 4) config.layers[i].rope = kNone;
+  // Whatever number stands there.
+  constexpr size_t kWindow = 4096;
+  for (LayerPlan& layer : config.layers) {
+    if (layer.window != 0) layer.window = kWindow;
+  }
+  BANTAM_TRY(ReadWindowRope(metadata, &config));
   BANTAM_TRY(ReadExperts(metadata, {}, &config));
   BANTAM_ASSIGN(const uint32_t gating, metadata.Require("expert_gating_func", {1, 3}));
   config.gating = gating == 1 ? Gating::kSoftmax : gating == 2 ? Gating::kSigmoid : Gating::kSoftmaxOfChosen;

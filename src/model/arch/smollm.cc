@@ -5,7 +5,6 @@ namespace bantam {
 
 Result<Config> ReadSmolLm3Config(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.layout = RopeLayout::kInterleaved}));
-  BANTAM_ASSIGN(config.attention_scale, ReadFactor(metadata, "attention.scale", config.attention_scale));
   for (size_t i = 3; i < config.layers.size(); i += 4) config.layers[i].rope = kNone;
   return config;
 }

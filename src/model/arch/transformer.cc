@@ -12,9 +12,9 @@ namespace bantam {
 namespace {
 
 Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32_t count, uint32_t width) {
-  BANTAM_ASSIGN(const auto heads, metadata.PerLayer("attention.head_count", {1, kHeadsMax}, count, std::nullopt));
-  BANTAM_ASSIGN(const auto kv_heads, metadata.PerLayer("attention.head_count_kv", {1, kHeadsMax}, count, heads[0]));
-  BANTAM_ASSIGN(const auto feed_forward, metadata.PerLayer("feed_forward_length", {1, kWidthMax}, count, std::nullopt));
+  BANTAM_ASSIGN(const auto heads, metadata.PerLayer("attention.head_count", {1, kHeadsMax}, count, {}));
+  BANTAM_ASSIGN(const auto kv_heads, metadata.PerLayer("attention.head_count_kv", {1, kHeadsMax}, count, heads));
+  BANTAM_ASSIGN(const auto feed_forward, metadata.PerLayer("feed_forward_length", {1, kWidthMax}, count, {}));
   BANTAM_ASSIGN(const uint32_t head_dim, metadata.Read("attention.key_length", {1, kHeadDimMax}, width / heads[0]));
   BANTAM_ASSIGN(const uint32_t value_dim, metadata.Read("attention.value_length", {1, kHeadDimMax}, width / heads[0]));
   std::vector<LayerPlan> layers;
@@ -35,11 +35,24 @@ Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32
   return layers;
 }
 
+// Keys that change what a decoder computes, and that this build does not follow.
+Status RefuseWhatIsNotRun(const FamilyMetadata& metadata) {
+  BANTAM_ASSIGN(const bool causal, metadata.ReadBool("attention.causal", true));
+  if (!causal) return Error(Code::kUnsupported, "attention to later tokens (attention.causal false) is not supported");
+  BANTAM_ASSIGN(const uint32_t groups, metadata.Read("expert_group_count", {0, kExpertsMax}, 0));
+  if (groups > 1) return Error(Code::kUnsupported, fmt::format("experts in {} groups (expert_group_count) are not supported", groups));
+  return Ok();
+}
+
 }  // namespace
 
 Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, const TransformerTraits& traits) {
   Config config;
-  BANTAM_ASSIGN(const uint32_t layers, metadata.Require("block_count", {1, kLayersMax}));
+  BANTAM_ASSIGN(const uint32_t blocks, metadata.Require("block_count", {1, kLayersMax}));
+  // Blocks behind the last layer that predict further tokens are not run.
+  BANTAM_ASSIGN(const uint32_t predictors, metadata.Read("nextn_predict_layers", {0, blocks - 1}, 0));
+  const uint32_t layers = blocks - predictors;
+  BANTAM_TRY(RefuseWhatIsNotRun(metadata));
   BANTAM_ASSIGN(const uint32_t width, metadata.Require("embedding_length", {1, kWidthMax}));
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
   const bool rms = traits.norm == NormKind::kRms;
@@ -63,7 +76,10 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
 }
 
 Status ReadWindows(const FamilyMetadata& metadata, const WindowDefaults& defaults, Config* config) {
-  BANTAM_ASSIGN(const uint32_t window, metadata.Read("attention.sliding_window", {0, kContextLengthMax}, defaults.window));
+  BANTAM_ASSIGN(const uint32_t window,
+                defaults.required&& defaults.window == 0
+                    ? metadata.Require("attention.sliding_window", {1, kContextLengthMax})
+                    : metadata.Read("attention.sliding_window", {defaults.required ? 1u : 0u, kContextLengthMax}, defaults.window));
   if (window == 0) return Ok();
   const uint32_t count = static_cast<uint32_t>(config->layers.size());
   BANTAM_ASSIGN(const std::vector<uint32_t> listed, metadata.List("attention.sliding_window_pattern", {0, 1}, count));
@@ -78,13 +94,14 @@ Status ReadWindows(const FamilyMetadata& metadata, const WindowDefaults& default
   return Ok();
 }
 
-Status ReadWindowRope(const FamilyMetadata& metadata, double base, Config* config) {
+Status AddWindowRope(double base, Config* config) {
   RopeSpec rope;
   rope.layout = config->ropes[0].layout;
   rope.rotated_dimensions = config->ropes[0].rotated_dimensions;
-  BANTAM_ASSIGN(rope.base, metadata.ReadNumber("rope.freq_base_swa", base));
+  rope.base = base;
   if (!(rope.base > 1)) {
-    return Error(Code::kCorrupt, fmt::format("rope.freq_base_swa: {}, expected more than 1; convert the model again", rope.base));
+    return Error(Code::kCorrupt,
+                 fmt::format("rotary base {} of layers with a window, expected more than 1; convert the model again", base));
   }
   for (LayerPlan& layer : config->layers) {
     if (layer.window != 0 && layer.rope == 0) layer.rope = 1;
@@ -93,33 +110,62 @@ Status ReadWindowRope(const FamilyMetadata& metadata, double base, Config* confi
   return Ok();
 }
 
+Status ReadWindowRope(const FamilyMetadata& metadata, Config* config) {
+  BANTAM_ASSIGN(const double base, metadata.ReadNumber("rope.freq_base_swa", config->ropes[0].base));
+  if (base == config->ropes[0].base) return Ok();
+  BANTAM_TRY(AddWindowRope(base, config));
+  config->ropes[1] = config->ropes[0];
+  config->ropes[1].base = base;
+  return Ok();
+}
+
+void TurnWindowsOnly(Config* config) {
+  for (LayerPlan& layer : config->layers) {
+    if (layer.window == 0) layer.rope = kNone;
+  }
+}
+
 Status ReadExperts(const FamilyMetadata& metadata, const ExpertDefaults& defaults, Config* config) {
   BANTAM_ASSIGN(const uint32_t experts, metadata.Require("expert_count", {1, kExpertsMax}));
   BANTAM_ASSIGN(const uint32_t used, metadata.Require("expert_used_count", {1, experts}));
-  BANTAM_ASSIGN(const uint32_t width, metadata.Read("expert_feed_forward_length", {0, kWidthMax}, 0));
-  BANTAM_ASSIGN(const uint32_t leading, metadata.Read("leading_dense_block_count", {0, kLayersMax}, 0));
-  BANTAM_ASSIGN(config->expert_scale, ReadFactor(metadata, "expert_weights_scale", 1));
+  uint32_t leading = 0;
+  if (defaults.dense_in_front) {
+    BANTAM_ASSIGN(leading, metadata.Read("leading_dense_block_count", {0, kLayersMax}, 0));
+  }
+  BANTAM_ASSIGN(const uint32_t own, metadata.Read("expert_feed_forward_length", {0, kWidthMax}, 0));
+  if (defaults.width == ExpertWidth::kOwn && own == 0) {
+    BANTAM_TRY(metadata.Require("expert_feed_forward_length", {1, kWidthMax}));
+  }
   config->experts = experts;
   config->experts_used = used;
   config->normalize_experts = defaults.normalize;
   for (size_t i = leading; i < config->layers.size(); ++i) {
     LayerPlan& layer = config->layers[i];
     layer.feed_forward = FeedForward::kExperts;
-    if (width != 0) {
-      layer.feed_forward_width = width;
-    } else if (defaults.divide_width) {
-      layer.feed_forward_width = std::max<size_t>(1, layer.feed_forward_width / used);
-    }
+    if (defaults.width == ExpertWidth::kLayer) continue;
+    layer.feed_forward_width = own != 0 ? own : std::max<size_t>(1, layer.feed_forward_width / used);
   }
   return Ok();
 }
 
+Result<bool> HasExperts(const FamilyMetadata& metadata) {
+  BANTAM_ASSIGN(const uint32_t experts, metadata.Read("expert_count", {0, kExpertsMax}, 0));
+  return experts > 0;
+}
+
 Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, float fallback) {
   BANTAM_ASSIGN(const double value, metadata.ReadNumber(key, 0));
-  if (!std::isfinite(value)) {
-    return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected a finite number; convert the model again", key, value));
+  const auto factor = static_cast<float>(value);
+  if (!std::isfinite(factor) || (factor == 0) != (value == 0)) {
+    return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected a number within f32; convert the model again", key, value));
   }
-  return value == 0 ? fallback : static_cast<float>(value);
+  return factor == 0 ? fallback : factor;
+}
+
+Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, float fallback) {
+  BANTAM_ASSIGN(const float limit, ReadFactor(metadata, key, fallback));
+  if (limit >= 0) return limit;
+  return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected 0 or more; convert the model again", key, limit));
 }
 
 }  // namespace bantam

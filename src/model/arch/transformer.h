@@ -22,23 +22,39 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
 
 // Which layers see a window.
 struct WindowDefaults {
-  uint32_t window = 0;      // tokens, where the file does not say; 0: no windows then
+  uint32_t window = 0;      // tokens, where the file does not say
+  bool required = false;    // without a window, in the file or above, the model would not be what it is: Corrupt
   uint32_t pattern = 1;     // of so many layers one sees everything, where the file does not say
   bool full_first = false;  // the first of them instead of the last
 };
 Status ReadWindows(const FamilyMetadata& metadata, const WindowDefaults& defaults, Config* config);
 
-// Gives layers with a window another rotary embedding, of the base in rope.freq_base_swa and unscaled.
-Status ReadWindowRope(const FamilyMetadata& metadata, double base, Config* config);
+// Gives layers with a window a rotary embedding of their own, unscaled.
+Status AddWindowRope(double base, Config* config);
+// The same, scaled as the other, where the file names another base for them (rope.freq_base_swa).
+Status ReadWindowRope(const FamilyMetadata& metadata, Config* config);
+// Layers that see everything turn nothing.
+void TurnWindowsOnly(Config* config);
 
-struct ExpertDefaults {
-  bool normalize = true;
-  bool divide_width = false;  // without expert_feed_forward_length, experts divide the width of feed_forward_length
+// How wide an expert is.
+enum class ExpertWidth : uint8_t {
+  kOwn,      // expert_feed_forward_length
+  kDivided,  // the same, or where the file does not say, feed_forward_length divided by the experts used
+  kLayer,    // feed_forward_length
 };
-// Makes every layer one of experts but those in front (leading_dense_block_count).
+struct ExpertDefaults {
+  ExpertWidth width = ExpertWidth::kOwn;
+  bool normalize = true;
+  bool dense_in_front = false;  // the file says how many layers have no experts
+};
+// Whether expert_count says so.
+Result<bool> HasExperts(const FamilyMetadata& metadata);
+// Makes every layer one of experts, but those in front.
 Status ReadExperts(const FamilyMetadata& metadata, const ExpertDefaults& defaults, Config* config);
 
-// A factor that 0 or nothing leaves at `fallback`.
+// A number that 0 or nothing leaves at `fallback`.
 Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, float fallback);
+// The same, and not negative: caps, bounds and biases.
+Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, float fallback);
 
 }  // namespace bantam

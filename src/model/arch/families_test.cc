@@ -1,0 +1,216 @@
+// What families say of themselves where the reference models do not show it.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+
+#include "formats/gguf.h"
+#include "model/arch/registry.h"
+#include "testing/gguf_builder.h"
+#include "testing/paths.h"
+
+namespace bantam {
+namespace {
+
+using testing::GgufBuilder;
+
+class FamiliesTest : public ::testing::Test {
+ protected:
+  static GgufBuilder Of(const std::string& architecture, uint32_t layers = 4) {
+    GgufBuilder builder;
+    builder.Text("general.architecture", architecture);
+    builder.U32(architecture + ".block_count", layers).U32(architecture + ".embedding_length", 256);
+    builder.U32(architecture + ".context_length", 8192).U32(architecture + ".feed_forward_length", 512);
+    builder.U32(architecture + ".attention.head_count", 8);
+    return builder;
+  }
+  Result<Config> Read(const GgufBuilder& builder) {
+    builder.Write(folder_.Path("m.gguf"));
+    BANTAM_ASSIGN(file_, OpenGguf(*files_, folder_.Path("m.gguf")));
+    return ReadConfig(file_);
+  }
+  static std::string Windows(const Config& config) {
+    std::string text;
+    for (const LayerPlan& layer : config.layers) text += layer.window == 0 ? 'f' : 'w';
+    return text;
+  }
+  static std::string Turned(const Config& config) {
+    std::string text;
+    for (const LayerPlan& layer : config.layers) text += layer.rope == kNone ? '-' : static_cast<char>('0' + layer.rope);
+    return text;
+  }
+
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  ModelFile file_;
+};
+
+TEST_F(FamiliesTest, WindowsByPatternAndByList) {
+  GgufBuilder builder = Of("gemma3", 13);
+  EXPECT_EQ(Windows(*Read(builder)), "fffffffffffff") << "no window named";
+  builder.U32("gemma3.attention.sliding_window", 512);
+  EXPECT_EQ(Windows(*Read(builder)), "wwwwwfwwwwwfw");
+  EXPECT_EQ(Turned(*Read(builder)), "1111101111101") << "layers with a window turn by a base of their own";
+  EXPECT_EQ(Read(builder)->ropes[1].base, 10000);
+  EXPECT_EQ(Read(builder)->layers[0].window, 512u);
+  builder.U32("gemma3.attention.sliding_window_pattern", 3);
+  EXPECT_EQ(Windows(*Read(builder)), "wwfwwfwwfwwfw");
+  GgufBuilder listed = Of("gemma3", 3);
+  listed.U32("gemma3.attention.sliding_window", 512).I32s("gemma3.attention.sliding_window_pattern", {0, 1, 0});
+  EXPECT_EQ(Windows(*Read(listed)), "fwf");
+  GgufBuilder short_list = Of("gemma3", 3);
+  short_list.U32("gemma3.attention.sliding_window", 512).I32s("gemma3.attention.sliding_window_pattern", {0, 1});
+  EXPECT_EQ(Read(short_list).error().code(), Code::kCorrupt);
+  EXPECT_NE(Read(short_list).error().message().find("for 3 layers"), std::string::npos);
+  GgufBuilder wrong = Of("gemma3", 2);
+  wrong.U32("gemma3.attention.sliding_window", 512).I32s("gemma3.attention.sliding_window_pattern", {7, 0, 1});
+  EXPECT_EQ(Read(wrong).error().code(), Code::kCorrupt) << "the first entries count";
+}
+
+TEST_F(FamiliesTest, LayersThatTurnNothing) {
+  EXPECT_EQ(Turned(*Read(Of("smollm3", 9))), "000-000-0");
+  GgufBuilder cohere = Of("cohere2", 5);
+  cohere.U32("cohere2.attention.sliding_window", 128);
+  EXPECT_EQ(Turned(*Read(cohere)), "000-0");
+  GgufBuilder thinker = Of("smallthinker", 5);
+  thinker.U32("smallthinker.expert_count", 4).U32("smallthinker.expert_used_count", 2).U32("smallthinker.expert_gating_func", 2);
+  thinker.U32("smallthinker.expert_feed_forward_length", 64);
+  EXPECT_EQ(Turned(*Read(thinker)), "00000") << "without windows all layers turn";
+  thinker.U32("smallthinker.attention.sliding_window", 4096);
+  EXPECT_EQ(Turned(*Read(thinker)), "-000-");
+  EXPECT_EQ(Windows(*Read(thinker)), "fwwwf");
+  EXPECT_EQ(Turned(*Read(Of("baichuan", 32))), std::string(32, '0'));
+  EXPECT_EQ(Read(Of("baichuan", 32))->alibi_max_bias, 0);
+  EXPECT_EQ(Turned(*Read(Of("baichuan", 40))), std::string(40, '-'));
+  EXPECT_TRUE(Read(Of("baichuan", 40))->ropes.empty()) << "nothing to stretch";
+  EXPECT_EQ(Read(Of("baichuan", 40))->alibi_max_bias, 8);
+  GgufBuilder granite = Of("granite");
+  EXPECT_EQ(Turned(*Read(granite)), "0000");
+  granite.Bool("granite.rope.scaling.finetuned", false);
+  EXPECT_EQ(Turned(*Read(granite)), "----");
+  GgufBuilder experts = Of("granitemoe");
+  experts.Bool("granitemoe.rope.scaling.finetuned", false);
+  EXPECT_EQ(Turned(*Read(experts)), "0000") << "the key means something else there";
+  EXPECT_EQ(Read(Of("cohere2", 5)).error().code(), Code::kCorrupt) << "without a window no layer would turn";
+}
+
+TEST_F(FamiliesTest, BlocksThatPredictFurtherTokensAreNotLayers) {
+  GgufBuilder builder = Of("exaone4", 65);
+  builder.U32("exaone4.nextn_predict_layers", 1);
+  const auto config = Read(builder);
+  ASSERT_TRUE(config.ok()) << config.error().message();
+  EXPECT_EQ(config->layers.size(), 64u);
+  EXPECT_EQ(Windows(*config).substr(0, 8), "wwwfwwwf");
+  EXPECT_EQ(Turned(*config).substr(0, 8), "000-000-");
+  GgufBuilder all = Of("llama", 2);
+  all.U32("llama.nextn_predict_layers", 2);
+  EXPECT_EQ(Read(all).error().code(), Code::kCorrupt);
+}
+
+TEST_F(FamiliesTest, WhatIsNotFollowedIsRefused) {
+  GgufBuilder groups = Of("qwen3moe");
+  groups.U32("qwen3moe.expert_count", 8).U32("qwen3moe.expert_used_count", 2).U32("qwen3moe.expert_group_count", 4);
+  EXPECT_EQ(Read(groups).error().code(), Code::kUnsupported);
+  GgufBuilder both_ways = Of("gemma3");
+  both_ways.Bool("gemma3.attention.causal", false);
+  EXPECT_EQ(Read(both_ways).error().code(), Code::kUnsupported);
+  GgufBuilder negative = Of("mpt");
+  negative.F32("mpt.attention.clamp_kqv", -8);
+  EXPECT_EQ(Read(negative).error().code(), Code::kCorrupt);
+}
+
+TEST_F(FamiliesTest, HeadsAndWidthsOfEachLayer) {
+  GgufBuilder builder;
+  builder.Text("general.architecture", "llama").U32("llama.block_count", 2).U32("llama.embedding_length", 256);
+  builder.U32("llama.context_length", 128).I32s("llama.attention.head_count", {8, 4}).I32s("llama.attention.head_count_kv", {2, 4});
+  builder.I32s("llama.feed_forward_length", {512, 256}).U32("llama.attention.key_length", 32).U32("llama.attention.value_length", 32);
+  const auto config = Read(builder);
+  ASSERT_TRUE(config.ok()) << config.error().message();
+  EXPECT_EQ(config->layers[1].heads, 4u);
+  EXPECT_EQ(config->layers[1].kv_heads, 4u);
+  EXPECT_EQ(config->layers[1].feed_forward_width, 256u);
+  GgufBuilder alone;
+  alone.Text("general.architecture", "llama").U32("llama.block_count", 2).U32("llama.embedding_length", 256);
+  alone.U32("llama.context_length", 128).I32s("llama.attention.head_count", {8, 4}).U32("llama.feed_forward_length", 512);
+  alone.U32("llama.attention.key_length", 32).U32("llama.attention.value_length", 32);
+  EXPECT_EQ(Read(alone)->layers[1].kv_heads, 4u) << "as many as heads, in each layer";
+}
+
+TEST_F(FamiliesTest, Experts) {
+  const auto with = [](const std::string& name) {
+    GgufBuilder builder = Of(name);
+    builder.U32(name + ".expert_count", 8).U32(name + ".expert_used_count", 4);
+    return builder;
+  };
+  EXPECT_EQ(Read(with("qwen3moe"))->layers[0].feed_forward_width, 128u) << "experts divide the width where no other is named";
+  EXPECT_TRUE(Read(with("qwen3moe"))->normalize_experts);
+  EXPECT_FALSE(Read(with("qwen2moe"))->normalize_experts);
+  EXPECT_EQ(Read(with("qwen2moe"))->shared_width, 512u);
+  EXPECT_EQ(Read(with("granitemoe"))->layers[3].feed_forward, FeedForward::kExperts);
+  GgufBuilder deepseek = with("deepseek");
+  deepseek.U32("deepseek.expert_shared_count", 2)
+      .U32("deepseek.expert_feed_forward_length", 96)
+      .U32("deepseek.leading_dense_block_count", 1);
+  const auto config = Read(deepseek);
+  ASSERT_TRUE(config.ok()) << config.error().message();
+  EXPECT_EQ(config->layers[0].feed_forward, FeedForward::kGated);
+  EXPECT_EQ(config->layers[0].feed_forward_width, 512u);
+  EXPECT_EQ(config->layers[1].feed_forward_width, 96u);
+  EXPECT_EQ(config->shared_width, 192u);
+  GgufBuilder ernie = with("ernie4_5-moe");
+  ernie.U32("ernie4_5-moe.interleave_moe_layer_step", 2).U32("ernie4_5-moe.expert_feed_forward_length", 64);
+  EXPECT_EQ(Read(ernie)->layers[0].feed_forward, FeedForward::kGated);
+  EXPECT_EQ(Read(ernie)->layers[1].feed_forward, FeedForward::kExperts);
+  EXPECT_EQ(Read(Of("gpt-oss")).error().code(), Code::kCorrupt) << "a mixture without experts";
+}
+
+TEST_F(FamiliesTest, FactorsOfZeroAreNotSet) {
+  GgufBuilder granite = Of("granite");
+  granite.F32("granite.embedding_scale", 0).F32("granite.logit_scale", 8).F32("granite.attention.scale", 0.5f);
+  const auto config = Read(granite);
+  EXPECT_EQ(config->embedding_scale, 1);
+  EXPECT_EQ(config->residual_scale, 1);
+  EXPECT_EQ(config->logit_scale, 0.125f);
+  EXPECT_EQ(config->attention_scale, 0.5f);
+  EXPECT_FLOAT_EQ(Read(Of("minicpm"))->residual_scale, 0.7f);
+  EXPECT_EQ(Read(Of("minicpm"))->embedding_scale, 12);
+  EXPECT_EQ(Read(Of("minicpm"))->logit_scale, 1) << "256 wide";
+  GgufBuilder infinite = Of("granite");
+  infinite.F32("granite.logit_scale", INFINITY);
+  EXPECT_EQ(Read(infinite).error().code(), Code::kCorrupt);
+  GgufBuilder vanishing = Of("granite");
+  const double tiny = 1e-60;
+  vanishing.Raw("granite.logit_scale", 12, {reinterpret_cast<const char*>(&tiny), sizeof(tiny)});
+  EXPECT_EQ(Read(vanishing).error().code(), Code::kCorrupt) << "0 as a float";
+}
+
+TEST_F(FamiliesTest, TablesOfLongRopeCountWithoutAName) {
+  GgufBuilder builder = Of("phi3");
+  for (const char* name : {"rope_factors_short.weight", "rope_factors_long.weight"}) {
+    builder.Add({name, {16}, 0, std::string("\0\0\x80\x3f", 4) + std::string("\0\0\x80\x3f", 4), -1});
+  }
+  EXPECT_EQ(Read(builder).error().code(), Code::kCorrupt) << "8 bytes of 64";
+  builder = Of("phi3");
+  std::string ones;
+  for (int i = 0; i < 16; ++i) ones += std::string("\0\0\x80\x3f", 4);
+  builder.Add({"rope_factors_short.weight", {16}, 0, ones, -1}).Add({"rope_factors_long.weight", {16}, 0, ones, -1});
+  const auto config = Read(builder);
+  ASSERT_TRUE(config.ok()) << config.error().message();
+  EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kLongRope);
+}
+
+TEST_F(FamiliesTest, EveryNameIsRead) {
+  for (const std::string_view name : KnownArchitectures()) {
+    GgufBuilder builder = Of(std::string(name));
+    const std::string prefix = std::string(name) + ".";
+    builder.U32(prefix + "expert_count", 8).U32(prefix + "expert_used_count", 2).U32(prefix + "expert_feed_forward_length", 64);
+    builder.U32(prefix + "expert_shared_count", 1).U32(prefix + "interleave_moe_layer_step", 1).U32(prefix + "expert_gating_func", 1);
+    builder.Bool(prefix + "use_parallel_residual", true).U32(prefix + "attention.sliding_window", 64);
+    const auto config = Read(builder);
+    ASSERT_TRUE(config.ok()) << config.error().message();
+    EXPECT_EQ(config->architecture, name);
+  }
+}
+
+}  // namespace
+}  // namespace bantam
