@@ -78,8 +78,8 @@ struct Config {
 
   // Feed-forward.
   Activation activation = Activation::kSilu;
-  bool feed_forward_scales =
-      false;                        // the family's files scale these matrices (.scale); where others carry such tensors, nothing reads them
+  // The family's files scale these matrices (.scale); where others carry such tensors, only weights in NVFP4 are scaled.
+  bool feed_forward_scales = false;
   bool gate_and_up_in_one = false;  // ffn_up holds the gate's rows, then its own
   size_t experts = 0;
   size_t experts_used = 1;

@@ -178,6 +178,14 @@ TEST_F(FamiliesTest, FactorsOfZeroAreNotSet) {
   GgufBuilder infinite = Of("granite");
   infinite.F32("granite.logit_scale", INFINITY);
   EXPECT_EQ(Read(infinite).error().code(), Code::kCorrupt);
+  GgufBuilder alpha = Of("hunyuan-dense");
+  alpha.F32("hunyuan-dense.rope.scaling.alpha", 1000);
+  EXPECT_NEAR(Read(alpha)->ropes[0].base, 10000 * std::pow(1000, 32.0 / 30), 1);
+  alpha.U32("hunyuan-dense.attention.key_length", 2).U32("hunyuan-dense.attention.value_length", 2);
+  EXPECT_EQ(Read(alpha).error().code(), Code::kCorrupt) << "nothing is left to divide by";
+  GgufBuilder denormal = Of("granite");
+  denormal.F32("granite.logit_scale", 1e-40f);
+  EXPECT_EQ(Read(denormal).error().code(), Code::kCorrupt) << "its inverse is infinite";
   GgufBuilder vanishing = Of("granite");
   const double tiny = 1e-60;
   vanishing.Raw("granite.logit_scale", 12, {reinterpret_cast<const char*>(&tiny), sizeof(tiny)});

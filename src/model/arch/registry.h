@@ -1,4 +1,4 @@
-// The families this build knows. Adding one: arch/<family>.cc, its declaration below, a row in registry.cc.
+// The families this build knows. Adding one: arch/<family>.cc, its declaration below, a row in registry.cc; docs/families.md.
 #pragma once
 
 #include <string_view>
@@ -10,7 +10,7 @@
 
 namespace bantam {
 
-// Finds the family named by general.architecture and lets it read the metadata. Unsupported names the known families.
+// Finds the family named by general.architecture and lets it read the metadata. Unsupported names the closest that are known.
 Result<Config> ReadConfig(ModelFile& file);
 
 std::vector<std::string_view> KnownArchitectures();

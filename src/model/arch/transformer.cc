@@ -35,6 +35,10 @@ Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32
   return layers;
 }
 
+// Of factors and limits: far beyond any model's, and near enough to 1 that neither they nor their inverses leave the range of f32.
+constexpr float kFactorMin = 1e-12f;
+constexpr float kFactorMax = 1e12f;
+
 // Keys that change what a decoder computes, and that this build does not follow.
 Status RefuseWhatIsNotRun(const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(const bool causal, metadata.ReadBool("attention.causal", true));
@@ -76,10 +80,10 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
 }
 
 Status ReadWindows(const FamilyMetadata& metadata, const WindowDefaults& defaults, Config* config) {
-  BANTAM_ASSIGN(const uint32_t window,
-                defaults.required&& defaults.window == 0
-                    ? metadata.Require("attention.sliding_window", {1, kContextLengthMax})
-                    : metadata.Read("attention.sliding_window", {defaults.required ? 1u : 0u, kContextLengthMax}, defaults.window));
+  constexpr const char* kKey = "attention.sliding_window";
+  const FamilyMetadata::Range range = {defaults.required ? 1u : 0u, kContextLengthMax};
+  const bool must_say = defaults.required && defaults.window == 0;
+  BANTAM_ASSIGN(const uint32_t window, must_say ? metadata.Require(kKey, range) : metadata.Read(kKey, range, defaults.window));
   if (window == 0) return Ok();
   const uint32_t count = static_cast<uint32_t>(config->layers.size());
   BANTAM_ASSIGN(const std::vector<uint32_t> listed, metadata.List("attention.sliding_window_pattern", {0, 1}, count));
@@ -156,10 +160,12 @@ Result<bool> HasExperts(const FamilyMetadata& metadata) {
 Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, float fallback) {
   BANTAM_ASSIGN(const double value, metadata.ReadNumber(key, 0));
   const auto factor = static_cast<float>(value);
-  if (!std::isfinite(factor) || (factor == 0) != (value == 0)) {
-    return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected a number within f32; convert the model again", key, value));
+  if (value == 0) return fallback;
+  if (!(std::fabs(factor) >= kFactorMin && std::fabs(factor) <= kFactorMax)) {
+    return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected 0 or a magnitude from {} to {}; convert the model again", key,
+                                             value, kFactorMin, kFactorMax));
   }
-  return factor == 0 ? fallback : factor;
+  return factor;
 }
 
 Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, float fallback) {
