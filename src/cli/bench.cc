@@ -13,8 +13,8 @@
 #include "cli/verbs.h"
 #include "engine/machine.h"
 #include "engine/speed.h"
-#include "formats/gguf.h"
 #include "model/arch/registry.h"
+#include "model/open.h"
 
 namespace bantam {
 namespace {
@@ -172,7 +172,7 @@ Result<std::string> Measure(FileSystem& files, Options options) {
   // A model that cannot be run is known before minutes are spent on others.
   for (const std::string& model : options.models) {
     BANTAM_ASSIGN(const std::string path, FindModel(files, model));
-    BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+    BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
     BANTAM_TRY(ReadConfig(file));
   }
   std::string text;
@@ -185,7 +185,7 @@ Result<std::string> Measure(FileSystem& files, Options options) {
       run.context = 0;
       for (const SpeedTest& test : tests) run.context = std::max(run.context, test.context());
       BANTAM_ASSIGN(const std::string path, FindModel(files, model));
-      BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+      BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
       BANTAM_ASSIGN(Prepared prepared,
                     Prepare(files, std::move(file), {/*tokenizer=*/nullptr, /*text_bytes=*/0, run, {kStepTokens, /*all_outputs=*/false}}));
       BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
@@ -208,7 +208,7 @@ Result<std::string> Measure(FileSystem& files, Options options) {
 void AddBenchVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("bench", "how fast models read prompts and decode, and what share of this machine's limits that is");
-  verb->add_option("MODEL", options->models, ".gguf files or names in the model folder")->required();
+  verb->add_option("MODEL", options->models, ".gguf files, Hugging Face folders, or names in the model folder")->required();
   const auto list = [&](const char* name, auto& values, const char* help) {
     return verb->add_option(name, values, help)->delimiter(',')->allow_extra_args(false)->check(WholeNumber())->capture_default_str();
   };

@@ -11,7 +11,7 @@
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "formats/gguf.h"
+#include "model/open.h"
 #include "model/vocabulary.h"
 
 namespace bantam {
@@ -166,7 +166,7 @@ Json PlanJson(const MemoryPlan& plan, const ModelOutline& outline) {
 int Inspect(FileSystem& files, const Options& options) {
   const Result<std::string> path = FindModel(files, options.model);
   if (!path.ok()) return Fail(path.error());
-  Result<ModelFile> file = OpenGguf(files, *path);
+  Result<ModelFile> file = OpenModel(files, *path);
   if (!file.ok()) return Fail(file.error());
   const std::string text = options.json ? std::string() : FileText(*file, options);
   Json json = options.json ? FileJson(*file, options) : Json();
@@ -199,7 +199,7 @@ int Inspect(FileSystem& files, const Options& options) {
 void AddInspectVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("inspect", "metadata, tensors and memory plan of a model file");
-  verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_flag("--tensors", options->tensors, "list every tensor");
   verb->add_flag("--json", options->json, "print JSON");
   AddRunOptions(*verb, &options->run);

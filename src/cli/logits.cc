@@ -10,7 +10,7 @@
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "formats/gguf.h"
+#include "model/open.h"
 
 namespace bantam {
 namespace {
@@ -30,7 +30,7 @@ Status WriteLogits(FileSystem& files, Options options) {
     return Error(Code::kInvalidArgument, fmt::format("--chunk {}: expected 1 to {}", options.chunk, kChunkMax));
   }
   BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
-  BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+  BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
   BANTAM_ASSIGN(const std::string text, files.ReadText(options.tokens, kIdsBytesMax));
   BANTAM_ASSIGN(const auto ids, ParseIds(text, options.tokens, Code::kCorrupt));
   if (ids.empty()) return Error(Code::kCorrupt, fmt::format("{}: no token ids; give at least one", options.tokens));
@@ -57,7 +57,7 @@ Status WriteLogits(FileSystem& files, Options options) {
 void AddLogitsVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("logits", "raw little-endian f32 logits [tokens, vocabulary] of a list of token ids");
-  verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option("--tokens", options->tokens, "file of ids separated by white space")->required();
   verb->add_option("--out", options->out, "file for the logits")->required();
   verb->add_option("--chunk", options->chunk, "tokens per step")->capture_default_str();

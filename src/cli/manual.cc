@@ -86,12 +86,12 @@ std::string ManPage(const CLI::App& app) {
     }
     page += "\n.br\n";
   }
-  page +=
-      ".SH DESCRIPTION\n" +
-      Troff(
-          "Runs small language models inside a memory limit that is planned before anything is loaded. Models are .gguf files, named by "
-          "path or by their name in the model folder.") +
-      "\n.SH VERBS\n";
+  page += ".SH DESCRIPTION\n" +
+          Troff(
+              "Runs small language models inside a memory limit that is planned before anything is loaded. Models are .gguf files or "
+              "Hugging Face "
+              "folders, named by path or by their name in the model folder.") +
+          "\n.SH VERBS\n";
   for (const VerbInfo& verb : verbs) {
     page += fmt::format(".SS {}\n{}\n", Troff(verb.name), Troff(verb.help));
     for (const OptionInfo& option : verb.options) {

@@ -34,13 +34,14 @@ Result<std::string> FindDemoModel(FileSystem& files) {
 }
 
 Result<std::string> FindModel(FileSystem& files, const std::string& name) {
-  if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; give the path of a .gguf file");
+  if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; give the path of a .gguf file or of a Hugging Face folder");
   if (name.find('/') != std::string::npos || files.Exists(name)) return name;
   const std::string folder = ModelFolder();
   for (const std::string& path : {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name)}) {
     if (files.Exists(path)) return path;
   }
-  return Error(Code::kNotFound, fmt::format("{}: no such file here or in {}; give the path of a .gguf file", name, folder));
+  return Error(Code::kNotFound,
+               fmt::format("{}: no such file here or in {}; give the path of a .gguf file or of a Hugging Face folder", name, folder));
 }
 
 }  // namespace bantam

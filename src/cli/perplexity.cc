@@ -11,7 +11,7 @@
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "formats/gguf.h"
+#include "model/open.h"
 #include "model/vocabulary.h"
 
 namespace bantam {
@@ -37,7 +37,7 @@ Result<std::string> Measure(FileSystem& files, Options options) {
     return Error(Code::kInvalidArgument, fmt::format("--context {}: expected at least {}", options.run.context, kWindowMin));
   }
   BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
-  BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+  BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
   BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
   if (options.run.kv.empty()) options.run.kv = "f16";  // a figure must not depend on how much memory is free
   BANTAM_ASSIGN(const std::string text, files.ReadText(options.text, kTextBytesMax));
@@ -90,7 +90,7 @@ void AddPerplexityVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("perplexity",
                                       "how well a model predicts a text: windows of --context tokens (default 512), the second "
                                       "half of each scored, as llama.cpp does");
-  verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option("FILE", options->text, "the text")->required();
   verb->add_option("--chunks", options->windows, "windows to measure; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", options->json, "print JSON");

@@ -16,8 +16,8 @@
 #include "cli/verbs.h"
 #include "engine/chat.h"
 #include "engine/machine.h"
-#include "formats/gguf.h"
 #include "model/arch/registry.h"
+#include "model/open.h"
 #include "model/vocabulary.h"
 #include "text/chat_template.h"
 #include "text/stop_strings.h"
@@ -292,7 +292,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
     return Error(Code::kInvalidArgument, "--system and --raw were both given; plain text has no system message, leave one out");
   }
   BANTAM_ASSIGN(const std::string path, options.has_model ? FindModel(files, options.model) : FindDemoModel(files));
-  BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+  BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
   // Of a model that this build cannot run, the architecture is the first thing to say.
   BANTAM_TRY(ReadConfig(file));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
@@ -323,7 +323,8 @@ Result<int> Run(FileSystem& files, const Options& options) {
 void AddRunVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("run", "chat with a model, or answer one prompt");
-  CLI::Option* model = verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder (default: the demo model)");
+  CLI::Option* model = verb->add_option("MODEL", options->model,
+                                        "a .gguf file, a Hugging Face folder, or a name in the model folder (default: the demo model)");
   CLI::Option* prompt = verb->add_option("-p,--prompt", options->prompt, "answer this and end (default: a chat, or standard input)");
   verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer; 0: until it ends")->check(WholeNumber());
   verb->add_option("--system", options->system, "system message");

@@ -10,7 +10,7 @@
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "formats/gguf.h"
+#include "model/open.h"
 #include "model/vocabulary.h"
 #include "text/jinja.h"
 #include "text/output_parser.h"
@@ -109,7 +109,7 @@ Result<std::string> Render(FileSystem& files, const Options& options) {
   }
   if (!options.file.empty()) return RenderFile(files, options, now);
   BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
-  BANTAM_ASSIGN(const ModelFile file, OpenGguf(files, path));
+  BANTAM_ASSIGN(const ModelFile file, OpenModel(files, path));
   if (!options.answer.empty()) return ParseAnswer(files, file, options, now);
   BANTAM_ASSIGN(const Json request, ReadRequest(files, options));
   return RenderModel(file, request, now);
@@ -120,7 +120,7 @@ Result<std::string> Render(FileSystem& files, const Options& options) {
 void AddTemplateVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("template", "print the prompt that a chat template makes of messages");
-  verb->add_option("MODEL", options->model, "a .gguf file (a vocabulary is enough) or a name in the model folder");
+  verb->add_option("MODEL", options->model, "a .gguf file (a vocabulary is enough), a Hugging Face folder, or a name in the model folder");
   verb->add_option("--messages", options->messages,
                    "a JSON file: a list of messages, or an object with \"messages\", \"tools\" and what else the template looks at; - is "
                    "standard input");

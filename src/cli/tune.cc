@@ -14,7 +14,7 @@
 #include "cli/tuning.h"
 #include "cli/verbs.h"
 #include "engine/speed.h"
-#include "formats/gguf.h"
+#include "model/open.h"
 
 namespace bantam {
 namespace {
@@ -93,7 +93,7 @@ class Tuner {
     run.threads = tuning_.threads;
     run.context = kPromptTokens;
     run.tuned = false;
-    BANTAM_ASSIGN(ModelFile file, OpenGguf(files_, path_));
+    BANTAM_ASSIGN(ModelFile file, OpenModel(files_, path_));
     tuning_.model_bytes = file.size_bytes;
     return Prepare(files_, std::move(file), {nullptr, /*text_bytes=*/0, run, {kPromptTokens, false}});
   }
@@ -286,7 +286,7 @@ void AddTuneVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("tune",
                                       "measure in about a minute which kernels, form of weights, threads, prefetch distance and tile are "
                                       "fastest here, and keep that beside the model");
-  verb->add_option("MODEL", options->model, "a .gguf file or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option("--memory", options->run.memory, "hard limit for the whole process, such as 512M; auto: what is available")
       ->capture_default_str();
   verb->add_flag("--json", options->json, "print JSON");

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "cli/model_folder.h"
-#include "formats/gguf.h"
+#include "model/open.h"
 #include "model/vocabulary.h"
 #include "text/sentencepiece_model.h"
 #include "text/tokenizer_json.h"
@@ -47,7 +47,7 @@ Result<Tokenizer> OpenVocabulary(FileSystem& files, const std::string& name) {
   const std::string path = FindInFolder(files, found);
   if (path.ends_with(".json")) return OpenTokenizerJson(files, path);
   if (path.ends_with(".model")) return OpenSentencePiece(files, path);
-  BANTAM_ASSIGN(const ModelFile file, OpenGguf(files, path));
+  BANTAM_ASSIGN(const ModelFile file, OpenModel(files, path));
   return ReadVocabulary(file);
 }
 

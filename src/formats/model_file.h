@@ -113,6 +113,8 @@ struct ModelFile {
   Metadata metadata;
   TensorDirectory directory;
   std::unique_ptr<TensorSource> source;
+  // Files whose bytes metadata views without a copy, such as a tokenizer that is read once.
+  std::vector<std::unique_ptr<FileMapping>> attached;
 
   // Memory held: the header, and the lists made of it.
   uint64_t held_bytes() const;

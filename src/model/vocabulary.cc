@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/json.h"
 #include "text/pre_tokenizers.h"
+#include "text/sentencepiece_model.h"
 #include "text/spec_builder.h"
+#include "text/tokenizer_json.h"
 
 namespace bantam {
 namespace {
@@ -235,15 +238,61 @@ Result<TokenizerSpec> ReadSpec(const Metadata& metadata, std::string_view model)
   return spec;
 }
 
+// What a Hugging Face folder has beside its weights: a tokenizer.json, or a SentencePiece model. The files are mapped, and others may write
+// to them: they are read from a copy.
+Result<TokenizerSpec> ReadPublishedSpec(const Metadata& metadata) {
+  BANTAM_ASSIGN(const auto json, metadata.Text("tokenizer.huggingface.json"));
+  BANTAM_ASSIGN(const auto settings, metadata.Text("tokenizer.huggingface.config"));
+  BANTAM_ASSIGN(const auto pieces, metadata.Bytes("tokenizer.sentencepiece.model", kSentencePieceBytesMax));
+  if (json) {
+    const std::string text(*json);
+    return ReadTokenizerJson(text, std::string(settings.value_or(""))).With("tokenizer.json");
+  }
+  if (pieces) {
+    const std::string bytes(*pieces);
+    return ReadSentencePieceModel(bytes).With("tokenizer.model");
+  }
+  return Error(Code::kNotFound, "no vocabulary (tokenizer.ggml.model in a GGUF file, tokenizer.json or tokenizer.model in a folder)");
+}
+
+Result<TokenizerSpec> ReadPublished(const Metadata& metadata) {
+  BANTAM_ASSIGN(TokenizerSpec spec, ReadPublishedSpec(metadata));
+  BANTAM_ASSIGN(const auto ends, metadata.Numbers("tokenizer.huggingface.eos_token_ids", kVocabularyMax));
+  for (const double end : ends.value_or(std::vector<double>())) {
+    const auto id = static_cast<uint32_t>(end);
+    const bool known = std::find(spec.end_of_turn.begin(), spec.end_of_turn.end(), id) != spec.end_of_turn.end();
+    if (id < spec.size() && !known) spec.end_of_turn.push_back(id);
+  }
+  return spec;
+}
+
+// The text of a special token: a string, or an object that has it as its content.
+std::string SpecialText(const Json& settings, const char* name) {
+  return JsonText(settings, name).value_or(JsonText(JsonMember(settings, name), "content").value_or(""));
+}
+
+Result<TemplateTokens> ReadTemplateTokens(const Metadata& metadata) {
+  BANTAM_ASSIGN(const auto settings, metadata.Text("tokenizer.huggingface.config"));
+  if (settings) {
+    BANTAM_ASSIGN(const Json json, ParseJson(std::string(*settings)).With("tokenizer_config.json"));
+    return TemplateTokens{SpecialText(json, "bos_token"), SpecialText(json, "eos_token"), SpecialText(json, "unk_token"),
+                          SpecialText(json, "pad_token")};
+  }
+  BANTAM_ASSIGN(const auto texts, metadata.Texts("tokenizer.ggml.tokens", kVocabularyMax));
+  const size_t size = texts ? texts->size() : 0;
+  BANTAM_ASSIGN(const auto bos, ReadId(metadata, "tokenizer.ggml.bos_token_id", size));
+  BANTAM_ASSIGN(const auto eos, ReadId(metadata, "tokenizer.ggml.eos_token_id", size));
+  BANTAM_ASSIGN(const auto unknown, ReadId(metadata, "tokenizer.ggml.unknown_token_id", size));
+  BANTAM_ASSIGN(const auto pad, ReadId(metadata, "tokenizer.ggml.padding_token_id", size));
+  const auto text = [&](const std::optional<uint32_t>& token) { return token ? std::string((*texts)[*token]) : std::string(); };
+  return TemplateTokens{text(bos), text(eos), text(unknown), text(pad)};
+}
+
 }  // namespace
 
 Result<Tokenizer> ReadVocabulary(const ModelFile& file) {
   BANTAM_ASSIGN(const auto model, file.metadata.Text("tokenizer.ggml.model"));
-  if (!model) {
-    return Error(Code::kNotFound,
-                 fmt::format("{}: the file holds no vocabulary (tokenizer.ggml.model is missing); convert the model again", file.path));
-  }
-  Result<TokenizerSpec> spec = ReadSpec(file.metadata, *model);
+  Result<TokenizerSpec> spec = model ? ReadSpec(file.metadata, *model) : ReadPublished(file.metadata);
   if (!spec.ok()) return std::move(spec).error().With(file.path);
   return Tokenizer::Make(std::move(spec).value()).With(file.path);
 }
@@ -258,14 +307,8 @@ Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools) {
   BANTAM_ASSIGN(auto source, metadata.Text("tokenizer.chat_template").With(file.path));
   BANTAM_ASSIGN(const auto with_tools, metadata.Text("tokenizer.chat_template.tool_use").With(file.path));
   if (with_tools && (tools || !source)) source = with_tools;
-  BANTAM_ASSIGN(const auto texts, metadata.Texts("tokenizer.ggml.tokens", kVocabularyMax).With(file.path));
-  const size_t size = texts ? texts->size() : 0;
-  BANTAM_ASSIGN(const auto bos, ReadId(metadata, "tokenizer.ggml.bos_token_id", size).With(file.path));
-  BANTAM_ASSIGN(const auto eos, ReadId(metadata, "tokenizer.ggml.eos_token_id", size).With(file.path));
-  BANTAM_ASSIGN(const auto unknown, ReadId(metadata, "tokenizer.ggml.unknown_token_id", size).With(file.path));
-  BANTAM_ASSIGN(const auto pad, ReadId(metadata, "tokenizer.ggml.padding_token_id", size).With(file.path));
-  const auto text = [&](const std::optional<uint32_t>& token) { return token ? std::string((*texts)[*token]) : std::string(); };
-  return ChatTemplate::Make(source.value_or(""), {text(bos), text(eos), text(unknown), text(pad)}).With(file.path);
+  BANTAM_ASSIGN(const TemplateTokens tokens, ReadTemplateTokens(metadata).With(file.path));
+  return ChatTemplate::Make(source.value_or(""), tokens).With(file.path);
 }
 
 }  // namespace bantam

@@ -2,14 +2,18 @@
 
 #include <algorithm>
 
-#include "formats/gguf.h"
+#include "model/open.h"
 
 namespace bantam::testing {
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(const std::string& path, const RunSetup& setup, size_t tokens_max) {
-  std::unique_ptr<ModelRunner> runner(new ModelRunner(setup));
   const auto files = MakeFileSystem();
-  BANTAM_ASSIGN(ModelFile file, OpenGguf(*files, path));
+  BANTAM_ASSIGN(ModelFile file, OpenModel(*files, path));
+  return Make(std::move(file), setup, tokens_max);
+}
+
+Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(ModelFile file, const RunSetup& setup, size_t tokens_max) {
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(setup));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *setup.kernels));
   for (size_t layer = 0; setup.window != 0 && layer < outline.program.kv_layers.size(); layer += 2) {
     outline.program.kv_layers[layer].window = setup.window;

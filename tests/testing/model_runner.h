@@ -28,6 +28,7 @@ struct RunSetup {
 class ModelRunner {
  public:
   static Result<std::unique_ptr<ModelRunner>> Make(const std::string& path, const RunSetup& setup, size_t tokens_max);
+  static Result<std::unique_ptr<ModelRunner>> Make(ModelFile file, const RunSetup& setup, size_t tokens_max);
 
   // Logits of every token of one sequence: [tokens, vocabulary].
   std::vector<float> Logits(std::span<const uint32_t> tokens);

@@ -1,0 +1,138 @@
+#include "formats/assembled_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace bantam {
+namespace {
+
+// Tensors begin at whole cache lines.
+constexpr uint64_t kAlignment = 64;
+
+// Whether a range of what is read is a range of what is stored.
+bool IsStoredSo(const Assembly& tensor) {
+  const RowOrder& order = tensor.order;
+  return tensor.values.empty() && tensor.added == 0 && !tensor.by_columns && order.head == 0 &&
+         (order.take == 0 || order.take == order.stride);
+}
+
+float LoadElement(DType dtype, const std::byte* at) {
+  float value = 0;
+  Unpack(dtype, reinterpret_cast<const uint8_t*>(at), 1, &value);
+  return value;
+}
+
+}  // namespace
+
+uint64_t RowOrder::Stored(uint64_t row) const {
+  if (head != 0) {
+    const uint64_t inner = row % head;
+    row = row - inner + inner % 2 * (head / 2) + inner / 2;
+  }
+  return first + (take == 0 ? row : row / take * stride + row % take);
+}
+
+AssembledSource::AssembledSource(std::vector<std::unique_ptr<FileMapping>> files, std::vector<Assembly> tensors)
+    : files_(std::move(files)), tensors_(std::move(tensors)) {
+  uint64_t offset = 0;
+  for (const Assembly& tensor : tensors_) {
+    CHECK(tensor.pieces.size() == 1 || tensor.pieces.size() == tensor.matrices || !tensor.values.empty());
+    offsets_.push_back(offset);
+    offset += (tensor.size_bytes() + kAlignment - 1) / kAlignment * kAlignment;
+  }
+}
+
+AssembledSource::Range AssembledSource::Find(uint64_t offset_bytes, uint64_t size_bytes) const {
+  const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), offset_bytes);
+  if (after == offsets_.begin()) return {nullptr, 0};
+  const size_t index = static_cast<size_t>(after - offsets_.begin()) - 1;
+  const uint64_t begin = offset_bytes - offsets_[index];
+  const uint64_t size = tensors_[index].size_bytes();
+  if (begin > size || size_bytes > size - begin) return {nullptr, 0};
+  return {&tensors_[index], begin};
+}
+
+// The first stored row of a matrix.
+const std::byte* AssembledSource::At(const Assembly& tensor, uint64_t matrix) const {
+  const bool one = tensor.pieces.size() == 1;
+  const Assembly::Piece& piece = tensor.pieces[one ? 0 : matrix];
+  const uint64_t matrix_bytes = one ? matrix * RowBytes(tensor.dtype, tensor.columns * tensor.stored_rows) : 0;
+  return files_[piece.file]->bytes().data() + piece.offset_bytes + matrix_bytes;
+}
+
+void AssembledSource::Gather(const Assembly& tensor, uint64_t begin, std::span<std::byte> out) const {
+  const size_t stored_bytes = RowBytes(tensor.dtype, 1);
+  const size_t read_bytes = RowBytes(tensor.read_dtype(), 1);
+  // Rows that are only moved go whole; the first and the last may be parts.
+  const bool whole = tensor.added == 0 && !tensor.by_columns;
+  for (uint64_t done = 0; done < out.size();) {
+    const uint64_t byte = begin + done;
+    const uint64_t element = byte / read_bytes;
+    const uint64_t column = element % tensor.columns;
+    const uint64_t row = element / tensor.columns % tensor.rows;
+    const std::byte* matrix = At(tensor, element / tensor.columns / tensor.rows);
+    const uint64_t stored_row = tensor.order.Stored(row);
+    const uint64_t stored_element = tensor.by_columns ? column * tensor.stored_rows + stored_row : stored_row * tensor.columns + column;
+    const std::byte* from = matrix + stored_element * stored_bytes;
+    const uint64_t within = byte % read_bytes;
+    uint64_t size = (whole ? (tensor.columns - column) * read_bytes : read_bytes) - within;
+    size = std::min<uint64_t>(size, out.size() - done);
+    if (tensor.added == 0) {
+      std::memcpy(out.data() + done, from + within, size);
+    } else {
+      const float value = LoadElement(tensor.dtype, from) + tensor.added;
+      std::memcpy(out.data() + done, reinterpret_cast<const std::byte*>(&value) + within, size);
+    }
+    done += size;
+  }
+}
+
+Result<std::span<const std::byte>> AssembledSource::View(uint64_t offset_bytes, uint64_t size_bytes) {
+  const Range range = Find(offset_bytes, size_bytes);
+  if (range.tensor == nullptr) {
+    return Error(Code::kInvalidArgument, fmt::format("{} bytes at {} are not within one tensor", size_bytes, offset_bytes));
+  }
+  const Assembly& tensor = *range.tensor;
+  if (!tensor.values.empty()) return std::as_bytes(std::span(tensor.values)).subspan(range.begin, size_bytes);
+  const uint64_t matrix_bytes = RowBytes(tensor.dtype, tensor.columns * tensor.rows);
+  const uint64_t matrix = matrix_bytes == 0 ? 0 : range.begin / matrix_bytes;
+  const uint64_t begin = range.begin - matrix * matrix_bytes;
+  if (IsStoredSo(tensor) && begin + size_bytes <= matrix_bytes) {
+    return std::span(At(tensor, matrix) + RowBytes(tensor.dtype, tensor.order.first * tensor.columns) + begin, size_bytes);
+  }
+  gathered_.resize(size_bytes);
+  Gather(tensor, range.begin, gathered_);
+  return std::span<const std::byte>(gathered_);
+}
+
+void AssembledSource::Release(uint64_t offset_bytes, uint64_t size_bytes) {
+  const Range range = Find(offset_bytes, size_bytes);
+  if (range.tensor == nullptr || size_bytes == 0 || !range.tensor->values.empty()) return;
+  const Assembly& tensor = *range.tensor;
+  const uint64_t matrix_elements = tensor.columns * tensor.rows;
+  const size_t element_bytes = RowBytes(tensor.read_dtype(), 1);
+  const uint64_t first = range.begin / element_bytes;
+  const uint64_t last = (range.begin + size_bytes - 1) / element_bytes;
+  for (uint64_t matrix = first / matrix_elements; matrix <= last / matrix_elements; ++matrix) {
+    const bool one = tensor.pieces.size() == 1;
+    const Assembly::Piece& piece = tensor.pieces[one ? 0 : matrix];
+    const uint64_t stored_bytes = RowBytes(tensor.dtype, tensor.columns * tensor.stored_rows);
+    const uint64_t base = piece.offset_bytes + (one ? matrix * stored_bytes : 0);
+    if (!IsStoredSo(tensor)) {
+      // Its bytes are all over the matrix, and the next range comes back to some of them: they are in the page cache.
+      files_[piece.file]->Release(base, stored_bytes);
+      continue;
+    }
+    const uint64_t begin = std::max(first, matrix * matrix_elements) - matrix * matrix_elements;
+    const uint64_t end = std::min(last + 1, (matrix + 1) * matrix_elements) - matrix * matrix_elements;
+    const uint64_t skipped = tensor.order.first * tensor.columns;
+    files_[piece.file]->Release(base + RowBytes(tensor.dtype, skipped + begin), RowBytes(tensor.dtype, end - begin));
+  }
+}
+
+}  // namespace bantam

@@ -1,0 +1,78 @@
+// A TensorSource whose tensors are put together from pieces of other files: experts that are stored one by one, rows in another order,
+// matrices stored column by column. What a model's publisher laid out in one way is read as if it were laid out in GGUF's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "formats/model_file.h"
+
+namespace bantam {
+
+// Where row r of a matrix stands among the rows that are stored: first + (r / take) * stride + r % take. Before that, rows of each head
+// that are stored as halves are taken in pairs, as interleaved rotary embedding reads them.
+struct RowOrder {
+  uint64_t first = 0;
+  uint64_t take = 0;    // rows that follow each other; 0: all
+  uint64_t stride = 0;  // from one such run to the next
+  uint64_t head = 0;    // rows of a head that are to be paired; 0: none
+
+  uint64_t Stored(uint64_t row) const;
+};
+
+struct Assembly {
+  // Stored elements: F32, F16 or BF16.
+  DType dtype = DType::kF32;
+  // As they are read. A vector's elements may be rows of one column.
+  uint64_t columns = 1;
+  uint64_t rows = 1;
+  uint64_t matrices = 1;
+  // As they are stored: rows per matrix, and whether elements of a column follow each other instead of those of a row.
+  uint64_t stored_rows = 1;
+  bool by_columns = false;
+  RowOrder order;
+  // To every element; then what is read is F32.
+  float added = 0;
+  struct Piece {
+    uint32_t file = 0;
+    uint64_t offset_bytes = 0;
+  };
+  std::vector<Piece> pieces;  // one per matrix, or one for all
+  std::vector<float> values;  // instead of pieces, F32
+
+  DType read_dtype() const { return added != 0 ? DType::kF32 : dtype; }
+  uint64_t size_bytes() const { return RowBytes(read_dtype(), columns * rows * matrices); }
+};
+
+class AssembledSource : public TensorSource {
+ public:
+  // Every piece lies in its file. Tensor i begins at offset_bytes(i) of the source.
+  AssembledSource(std::vector<std::unique_ptr<FileMapping>> files, std::vector<Assembly> tensors);
+
+  uint64_t offset_bytes(size_t tensor) const { return offsets_[tensor]; }
+
+  // InvalidArgument for ranges that are not within one tensor. What is not stored as it is read is put together in memory as large as the
+  // range.
+  Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) override;
+  void Release(uint64_t offset_bytes, uint64_t size_bytes) override;
+
+ private:
+  struct Range {
+    const Assembly* tensor;
+    uint64_t begin;  // bytes of the tensor
+  };
+  Range Find(uint64_t offset_bytes, uint64_t size_bytes) const;
+  const std::byte* At(const Assembly& tensor, uint64_t matrix) const;
+  void Gather(const Assembly& tensor, uint64_t begin, std::span<std::byte> out) const;
+
+  std::vector<std::unique_ptr<FileMapping>> files_;
+  std::vector<Assembly> tensors_;
+  std::vector<uint64_t> offsets_;
+  std::vector<std::byte> gathered_;
+};
+
+}  // namespace bantam

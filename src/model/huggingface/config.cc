@@ -1,0 +1,73 @@
+#include "model/huggingface/config.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+
+namespace bantam {
+namespace {
+
+constexpr uint64_t kCountMax = uint64_t{1} << 31;
+
+Error WrongKind(const char* name, const Json& value, std::string_view expected) {
+  return Error(Code::kCorrupt, fmt::format("{}: {}, expected {}", name, DumpJson(value, -1).substr(0, 100), expected));
+}
+
+std::pair<const char*, const Json*> FirstOf(const Json& object, HfConfig::Names names) {
+  for (const char* name : names) {
+    const Json& member = JsonMember(object, name);
+    if (!member.is_null()) return {name, &member};
+  }
+  return {nullptr, nullptr};
+}
+
+}  // namespace
+
+Result<HfConfig> HfConfig::Parse(std::string_view text) {
+  BANTAM_ASSIGN(Json root, ParseJson(text));
+  if (!root.is_object()) return Error(Code::kCorrupt, "no JSON object; fetch the file again");
+  const Json inner = JsonMember(root, "text_config");
+  if (inner.is_object()) {
+    for (const auto& [name, value] : inner.items()) root[name] = value;
+  }
+  return HfConfig(std::move(root));
+}
+
+Result<std::optional<uint32_t>> HfConfig::CountOf(const Json& object, Names names) {
+  const auto [name, value] = FirstOf(object, names);
+  if (value == nullptr) return std::optional<uint32_t>();
+  if (!value->is_number_unsigned() || value->get<uint64_t>() > kCountMax) {
+    return WrongKind(name, *value, fmt::format("a whole number up to {}", kCountMax));
+  }
+  return std::optional(static_cast<uint32_t>(value->get<uint64_t>()));
+}
+
+Result<uint32_t> HfConfig::RequireCount(Names names) const {
+  BANTAM_ASSIGN(const auto count, Count(names));
+  if (!count) return Error(Code::kCorrupt, fmt::format("{} is missing", *names.begin()));
+  return *count;
+}
+
+Result<std::optional<double>> HfConfig::NumberOf(const Json& object, Names names) {
+  const auto [name, value] = FirstOf(object, names);
+  if (value == nullptr) return std::optional<double>();
+  if (!value->is_number() || !std::isfinite(value->get<double>())) return WrongKind(name, *value, "a number");
+  return std::optional(value->get<double>());
+}
+
+Result<std::optional<bool>> HfConfig::Flag(Names names) const {
+  const auto [name, value] = FirstOf(root_, names);
+  if (value == nullptr) return std::optional<bool>();
+  if (!value->is_boolean()) return WrongKind(name, *value, "true or false");
+  return std::optional(value->get<bool>());
+}
+
+Result<std::optional<std::string>> HfConfig::Text(Names names) const {
+  const auto [name, value] = FirstOf(root_, names);
+  if (value == nullptr) return std::optional<std::string>();
+  if (!value->is_string()) return WrongKind(name, *value, "a string");
+  return std::optional(value->get<std::string>());
+}
+
+}  // namespace bantam

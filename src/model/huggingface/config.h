@@ -1,0 +1,40 @@
+// config.json of a Hugging Face folder. Families give one thing several names; a value of null counts as none.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+
+namespace bantam {
+
+class HfConfig {
+ public:
+  // Members of text_config, where there is one, stand in front of those around it. Corrupt for what is no JSON object.
+  static Result<HfConfig> Parse(std::string_view text);
+
+  using Names = std::initializer_list<const char*>;
+  // The first of these members that is there. Corrupt for another kind of value; counts are at most 2^31.
+  Result<std::optional<uint32_t>> Count(Names names) const { return CountOf(root_, names); }
+  Result<uint32_t> RequireCount(Names names) const;
+  Result<std::optional<double>> Number(Names names) const { return NumberOf(root_, names); }
+  Result<std::optional<bool>> Flag(Names names) const;
+  Result<std::optional<std::string>> Text(Names names) const;
+  // Members of an object within.
+  static Result<std::optional<uint32_t>> CountOf(const Json& object, Names names);
+  static Result<std::optional<double>> NumberOf(const Json& object, Names names);
+
+  // Null where there is none.
+  const Json& Member(const char* name) const { return JsonMember(root_, name); }
+
+ private:
+  explicit HfConfig(Json root) : root_(std::move(root)) {}
+  Json root_;
+};
+
+}  // namespace bantam

@@ -1,0 +1,192 @@
+#include "model/huggingface/describe.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "model/config.h"
+
+namespace bantam {
+namespace {
+
+struct CountRule {
+  HfConfig::Names published;
+  const char* key;
+};
+
+// Members that are there under one of their names become keys.
+Status CopyCounts(const HfConfig& config, Description* description) {
+  const CountRule rules[] = {
+      {{"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "moe_num_primary_experts"}, "expert_count"},
+      {{"num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_num_active_primary_experts"}, "expert_used_count"},
+      {{"moe_intermediate_size", "moe_ffn_hidden_size"}, "expert_feed_forward_length"},
+      {{"shared_expert_intermediate_size", "shared_intermediate_size"}, "expert_shared_feed_forward_length"},
+      {{"n_group"}, "expert_group_count"},
+      {{"head_dim"}, "attention.key_length"},
+      {{"head_dim"}, "attention.value_length"},
+  };
+  for (const CountRule& rule : rules) {
+    BANTAM_ASSIGN(const auto count, config.Count(rule.published));
+    if (count) description->Count(rule.key, *count);
+  }
+  return Ok();
+}
+
+Status CheckActivation(const HfFamily& family, const HfConfig& config) {
+  BANTAM_ASSIGN(const auto activation,
+                config.Text({"hidden_activation", "hidden_act", "activation_function", "hidden_activation_function"}));
+  if (!activation) return Ok();
+  const std::string list = fmt::format(",{},", family.activations);
+  if (list.find(fmt::format(",{},", *activation)) != std::string::npos) return Ok();
+  return Error(Code::kUnsupported,
+               fmt::format("activation {}: models of type {} are run with {}", *activation, family.model_type, family.activations));
+}
+
+Status DescribeShape(const HfFamily& family, const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "n_embd", "d_model", "n_embed"}));
+  BANTAM_ASSIGN(const HfHeads heads, ReadHeads(config));
+  BANTAM_ASSIGN(const auto context, config.Count({"max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
+                                                  "model_max_length"}));
+  BANTAM_ASSIGN(auto feed_forward, config.Count({"intermediate_size", "n_inner", "ffn_hidden_size"}));
+  if (!feed_forward && family.feed_forward_widths != 0) feed_forward = width <= kWidthMax ? family.feed_forward_widths * width : 0;
+  description->Count("block_count", layers);
+  description->Count("embedding_length", width);
+  description->Count("attention.head_count", heads.heads);
+  description->Count("attention.head_count_kv", heads.kv_heads);
+  if (context) description->Count("context_length", *context);
+  if (feed_forward) description->Count("feed_forward_length", *feed_forward);
+  BANTAM_ASSIGN(const auto epsilon, config.Number({"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"}));
+  if (epsilon) description->Number("attention.layer_norm_rms_epsilon", *epsilon);
+  if (epsilon) description->Number("attention.layer_norm_epsilon", *epsilon);
+  return CopyCounts(config, description);
+}
+
+Result<std::vector<float>> ReadFactors(const Json& scaling, const char* name) {
+  const Json& list = JsonMember(scaling, name);
+  std::vector<float> factors;
+  if (!list.is_array() || list.empty() || list.size() > kHeadDimMax) {
+    return Error(Code::kCorrupt, fmt::format("rope_scaling.{}: expected a list of 1 to {} numbers", name, kHeadDimMax));
+  }
+  for (const Json& entry : list) {
+    if (!entry.is_number()) return Error(Code::kCorrupt, fmt::format("rope_scaling.{}: expected a list of numbers", name));
+    factors.push_back(entry.get<float>());
+  }
+  return factors;
+}
+
+// LongRoPE: two tables, and a factor for the angles' cosines and sines where the context was stretched (Ding et al., 2024).
+Status DescribeLongRope(const HfConfig& config, const Json& scaling, Description* description, RopeTables* tables) {
+  BANTAM_ASSIGN(tables->short_factors, ReadFactors(scaling, "short_factor"));
+  BANTAM_ASSIGN(tables->long_factors, ReadFactors(scaling, "long_factor"));
+  BANTAM_ASSIGN(const uint32_t context, config.RequireCount({"max_position_embeddings"}));
+  BANTAM_ASSIGN(auto original, HfConfig::CountOf(scaling, {"original_max_position_embeddings"}));
+  BANTAM_ASSIGN(const auto outer, config.Count({"original_max_position_embeddings"}));
+  if (outer) original = outer;
+  if (!original || *original < 2) return Error(Code::kCorrupt, "original_max_position_embeddings is missing, which rope_scaling needs");
+  const double stretch = static_cast<double>(context) / *original;
+  const double factor = stretch > 1 ? std::sqrt(1 + std::log(stretch) / std::log(*original)) : 1;
+  BANTAM_ASSIGN(const auto own, HfConfig::NumberOf(scaling, {"attention_factor", "long_mscale"}));
+  description->Text("rope.scaling.type", "longrope");
+  description->Count("rope.scaling.original_context_length", *original);
+  description->Number("rope.scaling.attn_factor", own.value_or(factor));
+  return Ok();
+}
+
+Status DescribeYarn(const Json& scaling, double factor, Description* description) {
+  BANTAM_ASSIGN(const auto attention, HfConfig::NumberOf(scaling, {"attention_factor"}));
+  // GGUF's factor multiplies the rule of the paper (Peng et al., 2023), the publisher's stands for it.
+  if (attention) description->Number("rope.scaling.attn_factor", *attention / (factor > 1 ? 0.1 * std::log(factor) + 1 : 1));
+  BANTAM_ASSIGN(const auto fast, HfConfig::NumberOf(scaling, {"beta_fast"}));
+  BANTAM_ASSIGN(const auto slow, HfConfig::NumberOf(scaling, {"beta_slow"}));
+  BANTAM_ASSIGN(const auto multiplier, HfConfig::NumberOf(scaling, {"mscale_all_dim"}));
+  if (fast) description->Number("rope.scaling.yarn_beta_fast", *fast);
+  if (slow) description->Number("rope.scaling.yarn_beta_slow", *slow);
+  if (multiplier) description->Number("rope.scaling.yarn_log_multiplier", *multiplier);
+  return Ok();
+}
+
+// rope_scaling, or rope_parameters, which newer files have for it and which may be one per kind of layer.
+const Json& ScalingOf(const HfConfig& config) {
+  const Json& parameters = config.Member("rope_parameters");
+  if (parameters.is_null()) return config.Member("rope_scaling");
+  const Json& full = JsonMember(parameters, "full_attention");
+  return full.is_null() ? parameters : full;
+}
+
+Status DescribeScaling(const HfConfig& config, const Json& scaling, Description* description, RopeTables* tables) {
+  const std::string type = JsonText(scaling, "rope_type").value_or(JsonText(scaling, "type").value_or("default"));
+  if (type == "default") return Ok();
+  if (type == "su" || type == "longrope") return DescribeLongRope(config, scaling, description, tables);
+  if (type != "linear" && type != "dynamic" && type != "yarn" && type != "llama3") {
+    return Error(Code::kUnsupported, fmt::format("rope_scaling of type {} is not supported", type));
+  }
+  BANTAM_ASSIGN(const auto factor, HfConfig::NumberOf(scaling, {"factor"}));
+  if (!factor) return Error(Code::kCorrupt, "rope_scaling.factor is missing");
+  BANTAM_ASSIGN(const auto original, HfConfig::CountOf(scaling, {"original_max_position_embeddings"}));
+  BANTAM_ASSIGN(const auto low, HfConfig::NumberOf(scaling, {"low_freq_factor"}));
+  BANTAM_ASSIGN(const auto high, HfConfig::NumberOf(scaling, {"high_freq_factor"}));
+  description->Text("rope.scaling.type", type);
+  description->Number("rope.scaling.factor", *factor);
+  if (original) description->Count("rope.scaling.original_context_length", *original);
+  if (low) description->Number("rope.scaling.low_freq_factor", *low);
+  if (high) description->Number("rope.scaling.high_freq_factor", *high);
+  return type == "yarn" ? DescribeYarn(scaling, *factor, description) : Ok();
+}
+
+Status DescribeRope(const HfFamily& family, const HfConfig& config, Description* description, RopeTables* tables) {
+  const Json& scaling = ScalingOf(config);
+  BANTAM_ASSIGN(const HfHeads heads, ReadHeads(config));
+  BANTAM_ASSIGN(auto base, config.Number({"rope_theta", "rotary_emb_base"}));
+  BANTAM_ASSIGN(auto rotated, config.Number({"partial_rotary_factor", "rotary_pct", "rope_pct"}));
+  BANTAM_ASSIGN(const auto new_base, HfConfig::NumberOf(scaling, {"rope_theta"}));
+  BANTAM_ASSIGN(const auto new_rotated, HfConfig::NumberOf(scaling, {"partial_rotary_factor"}));
+  if (new_base) base = new_base;
+  if (new_rotated) rotated = new_rotated;
+  BANTAM_ASSIGN(const auto windowed, HfConfig::NumberOf(JsonMember(config.Member("rope_parameters"), "sliding_attention"), {"rope_theta"}));
+  if (windowed) description->Number("rope.freq_base_swa", *windowed);
+  description->Number("rope.freq_base", base.value_or(family.rope_base));
+  const double fraction = rotated.value_or(family.rotated);
+  if (!(fraction > 0 && fraction <= 1)) {
+    return Error(Code::kCorrupt, fmt::format("partial_rotary_factor {}: expected more than 0 and at most 1", fraction));
+  }
+  description->Count("rope.dimension_count", static_cast<uint32_t>(fraction * heads.head_dim));
+  return DescribeScaling(config, scaling, description, tables);
+}
+
+}  // namespace
+
+Result<HfHeads> ReadHeads(const HfConfig& config) {
+  HfHeads heads;
+  BANTAM_ASSIGN(heads.heads, config.RequireCount({"num_attention_heads", "n_head", "n_heads"}));
+  BANTAM_ASSIGN(const auto kv_heads, config.Count({"num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv", "num_query_groups"}));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "n_embd", "d_model", "n_embed"}));
+  BANTAM_ASSIGN(const auto head_dim, config.Count({"head_dim"}));
+  // Falcon's older models share one, whatever number stands beside it.
+  BANTAM_ASSIGN(const auto single, config.Flag({"multi_query"}));
+  BANTAM_ASSIGN(const auto grouped, config.Flag({"new_decoder_architecture"}));
+  heads.kv_heads = single.value_or(false) && !grouped.value_or(false) ? 1 : kv_heads.value_or(heads.heads);
+  if (heads.heads == 0 || heads.heads > kHeadsMax || heads.kv_heads == 0 || heads.heads % heads.kv_heads != 0) {
+    return Error(Code::kCorrupt, fmt::format("{} heads over {} kv heads: expected 1 to {}, and a whole number of heads per kv head",
+                                             heads.heads, heads.kv_heads, kHeadsMax));
+  }
+  heads.head_dim = head_dim.value_or(width / heads.heads);
+  return heads;
+}
+
+Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder* metadata, RopeTables* tables) {
+  if (!config.Member("quantization_config").is_null()) {
+    const std::string method = JsonText(config.Member("quantization_config"), "quant_method").value_or("an unnamed method");
+    return Error(
+        Code::kUnsupported,
+        fmt::format("weights quantised by {} (quantization_config) are not supported; fetch the model unquantised, or as GGUF", method));
+  }
+  Description description(family.architecture, metadata);
+  metadata->SetText("general.architecture", std::string(family.architecture));
+  BANTAM_TRY(CheckActivation(family, config));
+  BANTAM_TRY(DescribeShape(family, config, &description));
+  BANTAM_TRY(DescribeRope(family, config, &description, tables));
+  return family.describe == nullptr ? Ok() : family.describe(config, &description);
+}
+
+}  // namespace bantam

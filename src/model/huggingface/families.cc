@@ -1,0 +1,468 @@
+#include "model/huggingface/families.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/closest.h"
+#include "model/config.h"
+
+namespace bantam {
+namespace {
+
+using enum Arrangement;
+
+// ---- Names ----
+
+constexpr NameRule kCommonNames[] = {
+    {"embed_tokens", "token_embd"},
+    {"wte", "token_embd"},
+    {"word_embeddings", "token_embd"},
+    {"embed_in", "token_embd"},
+    {"tok_embeddings", "token_embd"},
+    {"wpe", "position_embd"},
+    {"word_embeddings_layernorm", "token_embd_norm"},
+    {"norm", "output_norm", kNorm},
+    {"ln_f", "output_norm"},
+    {"norm_f", "output_norm"},
+    {"final_layer_norm", "output_norm"},
+    {"final_layernorm", "output_norm"},
+    {"lm_head", "output"},
+    {"embed_out", "output"},
+    {"output", "output"},
+    // Attention.
+    {"#.input_layernorm", "attn_norm", kNorm},
+    {"#.attention_norm", "attn_norm"},
+    {"#.ln_1", "attn_norm"},
+    {"#.norm_1", "attn_norm"},
+    {"#.self_attn.q_proj", "attn_q", kQuery},
+    {"#.self_attn.k_proj", "attn_k", kKey},
+    {"#.self_attn.v_proj", "attn_v"},
+    {"#.self_attn.qkv_proj", "attn_qkv"},
+    {"#.self_attn.o_proj", "attn_output"},
+    {"#.self_attn.dense", "attn_output"},
+    {"#.self_attn.q_norm", "attn_q_norm", kNorm},
+    {"#.self_attn.k_norm", "attn_k_norm", kNorm},
+    {"#.self_attn.query_layernorm", "attn_q_norm"},
+    {"#.self_attn.key_layernorm", "attn_k_norm"},
+    {"#.self_attn.q_layernorm.norms.#", "attn_q_norm", kHeadNorms},
+    {"#.self_attn.k_layernorm.norms.#", "attn_k_norm", kHeadNorms},
+    {"#.self_attn.sinks", "attn_sinks.weight"},
+    {"#.self_attn.W_pack", "", kQkvParts},
+    {"#.attention.wqkv", "", kQkvGroups},
+    {"#.attention.wo", "attn_output"},
+    {"#.self_attention.query_key_value", "", kQkvGroups},
+    {"#.self_attention.dense", "attn_output"},
+    {"#.attention.query_key_value", "", kQkvGroups},
+    {"#.attention.dense", "attn_output"},
+    {"#.attn.c_attn", "attn_qkv"},
+    {"#.attn.c_proj", "attn_output"},
+    {"#.attn.Wqkv", "attn_qkv"},
+    {"#.attn.out_proj", "attn_output"},
+    {"#.attn.q_ln", "attn_q_norm"},
+    {"#.attn.k_ln", "attn_k_norm"},
+    // Feed-forward.
+    {"#.post_attention_layernorm", "ffn_norm", kNorm},
+    {"#.ffn_norm", "ffn_norm"},
+    {"#.ln_2", "ffn_norm"},
+    {"#.norm_2", "ffn_norm"},
+    {"#.mlp.gate_proj", "ffn_gate"},
+    {"#.mlp.up_proj", "ffn_up"},
+    {"#.mlp.down_proj", "ffn_down"},
+    {"#.mlp.gate_up_proj", "ffn_up"},
+    {"#.mlp.fc1", "ffn_up"},
+    {"#.mlp.fc2", "ffn_down"},
+    {"#.mlp.c_fc", "ffn_up"},
+    {"#.mlp.c_proj", "ffn_down"},
+    {"#.mlp.dense_h_to_4h", "ffn_up"},
+    {"#.mlp.dense_4h_to_h", "ffn_down"},
+    {"#.ffn.up_proj", "ffn_up"},
+    {"#.ffn.down_proj", "ffn_down"},
+    {"#.feed_forward.w1", "ffn_gate"},
+    {"#.feed_forward.w2", "ffn_down"},
+    {"#.feed_forward.w3", "ffn_up"},
+    // Experts.
+    {"#.mlp.gate", "ffn_gate_inp"},
+    {"#.mlp.router", "ffn_gate_inp"},
+    {"#.mlp.experts.#.gate_proj", "ffn_gate_exps"},
+    {"#.mlp.experts.#.up_proj", "ffn_up_exps"},
+    {"#.mlp.experts.#.down_proj", "ffn_down_exps"},
+    {"#.mlp.experts.#.w1", "ffn_gate_exps"},
+    {"#.mlp.experts.#.w2", "ffn_down_exps"},
+    {"#.mlp.experts.#.w3", "ffn_up_exps"},
+    {"#.mlp.shared_expert.gate_proj", "ffn_gate_shexp"},
+    {"#.mlp.shared_expert.up_proj", "ffn_up_shexp"},
+    {"#.mlp.shared_expert.down_proj", "ffn_down_shexp"},
+    {"#.mlp.shared_experts.gate_proj", "ffn_gate_shexp"},
+    {"#.mlp.shared_experts.up_proj", "ffn_up_shexp"},
+    {"#.mlp.shared_experts.down_proj", "ffn_down_shexp"},
+    {"#.mlp.shared_expert_gate", "ffn_gate_inp_shexp"},
+    {"#.mlp.moe_statics.e_score_correction_bias", "exp_probs_b.bias"},
+    {"#.block_sparse_moe.gate", "ffn_gate_inp"},
+    {"#.block_sparse_moe.primary_router", "ffn_gate_inp"},
+    {"#.block_sparse_moe.router.layer", "ffn_gate_inp"},
+    {"#.block_sparse_moe.experts.#.w1", "ffn_gate_exps"},
+    {"#.block_sparse_moe.experts.#.w2", "ffn_down_exps"},
+    {"#.block_sparse_moe.experts.#.w3", "ffn_up_exps"},
+    {"#.block_sparse_moe.experts.#.gate", "ffn_gate_exps"},
+    {"#.block_sparse_moe.experts.#.up", "ffn_up_exps"},
+    {"#.block_sparse_moe.experts.#.down", "ffn_down_exps"},
+    {"#.block_sparse_moe.input_linear", "_exps", kGateUp},
+    {"#.block_sparse_moe.output_linear", "ffn_down_exps"},
+    {"#.shared_mlp.input_linear", "_shexp", kGateUp},
+    {"#.shared_mlp.output_linear", "ffn_down_shexp"},
+    // Tables that are worked out again.
+    {"#.attn.bias", "", kIgnored},
+    {"#.attn.masked_bias", "", kIgnored},
+    {"#.attention.bias", "", kIgnored},
+    {"#.attention.masked_bias", "", kIgnored},
+    {"#.attention.rotary_emb.inv_freq", "", kIgnored},
+    {"#.attention.rope.freqs", "", kIgnored},
+    {"#.self_attn.rotary_emb.inv_freq", "", kIgnored},
+    {"#.attn.rotary_emb.inv_freq", "", kIgnored},
+};
+
+constexpr NameRule kGpt2Names[] = {
+    {"#.attn.c_attn", "attn_qkv", kByColumns},
+    {"#.attn.c_proj", "attn_output", kByColumns},
+    {"#.mlp.c_fc", "ffn_up", kByColumns},
+    {"#.mlp.c_proj", "ffn_down", kByColumns},
+};
+// Norms behind attention and feed-forward.
+constexpr NameRule kNormsBehind[] = {
+    {"#.post_attention_layernorm", "post_attention_norm", kNorm},
+    {"#.pre_feedforward_layernorm", "ffn_norm", kNorm},
+    {"#.post_feedforward_layernorm", "post_ffw_norm", kNorm},
+};
+constexpr NameRule kFalconNames[] = {
+    {"#.ln_mlp", "attn_norm"},
+    {"#.ln_attn", "attn_norm_2"},
+};
+constexpr NameRule kGptOssNames[] = {
+    {"#.post_attention_layernorm", "post_attention_norm"},       {"#.mlp.experts.gate_up_proj", "_exps", kGateUpPairs},
+    {"#.mlp.experts.gate_up_proj_bias", "_exps", kGateUpBiases}, {"#.mlp.experts.down_proj", "ffn_down_exps.weight", kExpertsByColumns},
+    {"#.mlp.experts.down_proj_bias", "ffn_down_exps.bias"},
+};
+
+// ---- What config.json says beyond the common rules ----
+
+Error NotRun(std::string_view what) { return Error(Code::kUnsupported, fmt::format("{} is not supported", what)); }
+
+Status Factor(const HfConfig& config, const char* name, std::string_view key, Description* description) {
+  BANTAM_ASSIGN(const auto factor, config.Number({name}));
+  if (factor) description->Number(key, *factor);
+  return Ok();
+}
+
+// A window that GGUF files of this family do not name.
+Status OwnWindow(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto window, config.Count({"sliding_window"}));
+  if (window) description->Count("attention.published_window", *window);
+  return Ok();
+}
+
+// Qwen: only where it is switched on, and in the layers from max_window_layers on.
+Status DescribeQwen(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto used, config.Flag({"use_sliding_window"}));
+  if (used.value_or(false)) {
+    BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+    BANTAM_ASSIGN(const auto first, config.Count({"max_window_layers"}));
+    if (layers <= first.value_or(0)) return Ok();
+    description->Count("attention.published_window_first", first.value_or(0));
+    return OwnWindow(config, description);
+  }
+  return Ok();
+}
+
+Status DescribeQwenExperts(const HfConfig& config, Description* description, bool normalized) {
+  BANTAM_TRY(DescribeQwen(config, description));
+  BANTAM_ASSIGN(const auto step, config.Count({"decoder_sparse_step"}));
+  const Json& dense = config.Member("mlp_only_layers");
+  if (step.value_or(1) != 1 || (dense.is_array() && !dense.empty())) return NotRun("a model in which only some layers have experts");
+  BANTAM_ASSIGN(const auto norm, config.Flag({"norm_topk_prob"}));
+  if (norm.value_or(normalized) != normalized) {
+    return NotRun(fmt::format("norm_topk_prob {} in this family", norm.value_or(normalized)));
+  }
+  return Ok();
+}
+Status DescribeQwen2Moe(const HfConfig& config, Description* description) {
+  return DescribeQwenExperts(config, description, /*normalized=*/false);
+}
+Status DescribeQwen3Moe(const HfConfig& config, Description* description) {
+  return DescribeQwenExperts(config, description, /*normalized=*/true);
+}
+
+// Layers with a window as a list of their kinds, or each so many-th without.
+Status Windows(const HfConfig& config, uint32_t pattern, Description* description) {
+  BANTAM_ASSIGN(const auto window, config.Count({"sliding_window", "sliding_window_size"}));
+  if (!window || *window == 0) return Ok();
+  description->Count("attention.sliding_window", *window);
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  if (layers > kLayersMax) return Ok();  // refused where layers are counted
+  std::vector<uint32_t> windowed;
+  const Json& kinds = config.Member("layer_types");
+  const Json& every = config.Member("sliding_window_pattern");
+  if (every.is_number_unsigned()) pattern = static_cast<uint32_t>(std::min<uint64_t>(every.get<uint64_t>(), UINT32_MAX));
+  for (uint32_t i = 0; i < layers; ++i) {
+    if (kinds.is_array() && kinds.size() == layers) {
+      windowed.push_back(kinds[i] == "sliding_attention" ? 1 : 0);
+    } else if (every.is_string() && !every.get_ref<const std::string&>().empty()) {
+      const std::string& letters = every.get_ref<const std::string&>();  // such as LLLG
+      windowed.push_back(letters[i % letters.size()] == 'L' ? 1 : 0);
+    } else {
+      windowed.push_back(pattern != 0 && (i + 1) % pattern == 0 ? 0 : 1);
+    }
+  }
+  description->Counts("attention.sliding_window_pattern", std::move(windowed));
+  return Ok();
+}
+
+Status DescribeGemma2(const HfConfig& config, Description* description) {
+  BANTAM_TRY(Factor(config, "attn_logit_softcapping", "attn_logit_softcapping", description));
+  BANTAM_TRY(Factor(config, "final_logit_softcapping", "final_logit_softcapping", description));
+  return Windows(config, /*pattern=*/2, description);
+}
+
+Status DescribeGemma3(const HfConfig& config, Description* description) {
+  BANTAM_TRY(Factor(config, "final_logit_softcapping", "final_logit_softcapping", description));
+  BANTAM_TRY(Factor(config, "rope_local_base_freq", "rope.freq_base_swa", description));
+  return Windows(config, /*pattern=*/6, description);
+}
+
+Status DescribeCohere2(const HfConfig& config, Description* description) {
+  BANTAM_TRY(Factor(config, "logit_scale", "logit_scale", description));
+  return Windows(config, /*pattern=*/4, description);
+}
+
+Status DescribeOlmo(const HfConfig& config, Description* description) {
+  return Factor(config, "clip_qkv", "attention.clamp_kqv", description);
+}
+Status DescribeOlmo3(const HfConfig& config, Description* description) { return Windows(config, /*pattern=*/4, description); }
+
+Status DescribeGptOss(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto width, config.Count({"intermediate_size"}));
+  if (width) description->Count("expert_feed_forward_length", *width);
+  return Windows(config, /*pattern=*/2, description);
+}
+
+Status DescribeGranite(const HfConfig& config, Description* description) {
+  BANTAM_TRY(Factor(config, "attention_multiplier", "attention.scale", description));
+  BANTAM_TRY(Factor(config, "embedding_multiplier", "embedding_scale", description));
+  BANTAM_TRY(Factor(config, "residual_multiplier", "residual_scale", description));
+  return Factor(config, "logits_scaling", "logit_scale", description);
+}
+
+Status DescribeMiniCpm(const HfConfig& config, Description* description) {
+  BANTAM_TRY(Factor(config, "scale_emb", "embedding_scale", description));
+  BANTAM_ASSIGN(const auto depth, config.Number({"scale_depth"}));
+  BANTAM_ASSIGN(const auto base, config.Number({"dim_model_base"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size"}));
+  if (depth && layers > 0) description->Number("residual_scale", *depth / std::sqrt(layers));
+  if (base && *base > 0) description->Number("logit_scale", width / *base);
+  return Ok();
+}
+
+Status DescribeMpt(const HfConfig& config, Description* description) {
+  const Json& attention = config.Member("attn_config");
+  BANTAM_ASSIGN(const auto clamp, HfConfig::NumberOf(attention, {"clip_qkv"}));
+  BANTAM_ASSIGN(const auto bias, HfConfig::NumberOf(attention, {"alibi_bias_max"}));
+  BANTAM_ASSIGN(const auto kv_heads, HfConfig::CountOf(attention, {"kv_n_heads"}));
+  if (clamp) description->Number("attention.clamp_kqv", *clamp);
+  if (kv_heads) description->Count("attention.head_count_kv", *kv_heads);
+  description->Number("attention.max_alibi_bias", JsonFlag(attention, "alibi", false) ? bias.value_or(8) : 0);
+  BANTAM_ASSIGN(const auto ratio, config.Count({"expansion_ratio"}));
+  if (ratio.value_or(4) != 4) return NotRun(fmt::format("expansion_ratio {}", *ratio));
+  return Ok();
+}
+
+Status DescribeFalcon(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto alibi, config.Flag({"alibi"}));
+  BANTAM_ASSIGN(const auto parallel, config.Flag({"parallel_attn"}));
+  if (alibi.value_or(false)) return NotRun("Falcon with linear biases (alibi)");
+  if (!parallel.value_or(true)) return NotRun("Falcon with one part of a layer after the other (parallel_attn false)");
+  BANTAM_ASSIGN(const auto context, config.Count({"max_position_embeddings"}));
+  description->Count("context_length", context.value_or(2048));
+  return Ok();
+}
+
+Status DescribeBloom(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto context, config.Count({"seq_length"}));
+  description->Count("context_length", context.value_or(2048));
+  return Ok();
+}
+
+Status DescribeNeox(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto parallel, config.Flag({"use_parallel_residual"}));
+  description->Flag("use_parallel_residual", parallel.value_or(true));
+  return Ok();
+}
+
+Status DescribeDeepSeek(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto dense, config.Count({"first_k_dense_replace"}));
+  BANTAM_ASSIGN(const auto shared, config.Count({"n_shared_experts"}));
+  BANTAM_ASSIGN(const auto every, config.Count({"moe_layer_freq"}));
+  BANTAM_ASSIGN(const auto normalized, config.Flag({"norm_topk_prob"}));
+  if (every.value_or(1) != 1) return NotRun(fmt::format("moe_layer_freq {}", *every));
+  if (normalized.value_or(false)) return NotRun("norm_topk_prob true in this family");
+  description->Count("leading_dense_block_count", dense.value_or(0));
+  description->Count("expert_shared_count", shared.value_or(0));
+  return Factor(config, "routed_scaling_factor", "expert_weights_scale", description);
+}
+
+Status DescribeErnieMoe(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto interval, config.Count({"moe_layer_interval"}));
+  BANTAM_ASSIGN(const auto first, config.Count({"moe_layer_start_index"}));
+  BANTAM_ASSIGN(const auto shared, config.Count({"moe_num_shared_experts"}));
+  BANTAM_ASSIGN(const auto width, config.Count({"moe_intermediate_size"}));
+  description->Count("interleave_moe_layer_step", interval.value_or(1));
+  description->Count("leading_dense_block_count", first.value_or(0));
+  const uint64_t shared_width = uint64_t{shared.value_or(0)} * width.value_or(0);
+  description->Count("expert_shared_feed_forward_length", static_cast<uint32_t>(std::min<uint64_t>(shared_width, UINT32_MAX)));
+  return Ok();
+}
+
+Status DescribeHunyuan(const HfConfig& config, Description* description) {
+  const Json& scaling = config.Member("rope_scaling");
+  BANTAM_ASSIGN(const auto alpha, HfConfig::NumberOf(scaling, {"alpha"}));
+  if (alpha) description->Number("rope.scaling.alpha", *alpha);
+  description->Text("rope.scaling.type", "none");
+  return Ok();
+}
+
+Status DescribeSmallThinker(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto softmax, config.Flag({"moe_primary_router_apply_softmax"}));
+  description->Count("expert_gating_func", softmax.value_or(false) ? 1 : 2);
+  BANTAM_ASSIGN(const auto width, config.RequireCount({"moe_ffn_hidden_size"}));
+  description->Count("feed_forward_length", width);
+  const Json& layout = config.Member("sliding_window_layout");
+  const bool windowed = layout.is_array() && std::any_of(layout.begin(), layout.end(), [](const Json& entry) { return entry != 0; });
+  BANTAM_ASSIGN(const auto window, config.Count({"sliding_window_size"}));
+  if (windowed && window) description->Count("attention.sliding_window", *window);
+  return Ok();
+}
+
+// Turning in all layers but each fourth is what the family does.
+Status DescribeSmolLm3(const HfConfig& config, Description*) {
+  const Json& turning = config.Member("no_rope_layers");
+  for (size_t i = 0; turning.is_array() && i < turning.size(); ++i) {
+    if ((turning[i] != 0) != ((i + 1) % 4 != 0))
+      return NotRun(fmt::format("no_rope_layers that say {} of layer {}", DumpJson(turning[i], -1), i));
+  }
+  return Ok();
+}
+
+Status DescribeBaichuan(const HfConfig& config, Description*) {
+  constexpr uint32_t kVocabularyOf2 = 125'696;
+  BANTAM_ASSIGN(const auto vocabulary, config.Count({"vocab_size"}));
+  if (vocabulary == kVocabularyOf2) return NotRun("Baichuan 2 from safetensors (its output matrix is normalised when it is used)");
+  return Ok();
+}
+
+constexpr std::string_view kSilu = "silu,swish";
+constexpr std::string_view kGelus = "gelu,gelu_new,gelu_fast,gelu_pytorch_tanh";
+
+// In the order of model_type.
+constexpr HfFamily kFamilies[] = {
+    {.model_type = "arcee", .architecture = "arcee", .activations = "relu2", .pairs = true},
+    {.model_type = "baichuan", .architecture = "baichuan", .activations = kSilu, .pairs = true, .describe = DescribeBaichuan},
+    {.model_type = "bloom", .architecture = "bloom", .activations = kGelus, .feed_forward_widths = 4, .describe = DescribeBloom},
+    {.model_type = "codeshell", .architecture = "codeshell", .activations = kGelus, .feed_forward_widths = 4},
+    {.model_type = "cohere2", .architecture = "cohere2", .activations = kSilu, .describe = DescribeCohere2},
+    {.model_type = "deepseek", .architecture = "deepseek", .activations = kSilu, .pairs = true, .describe = DescribeDeepSeek},
+    {.model_type = "ernie4_5", .architecture = "ernie4_5", .activations = kSilu, .rope_base = 500000},
+    {.model_type = "ernie4_5_moe", .architecture = "ernie4_5-moe", .activations = kSilu, .rope_base = 500000, .describe = DescribeErnieMoe},
+    {.model_type = "exaone4", .architecture = "exaone4", .activations = kSilu, .names = kNormsBehind, .describe = DescribeOlmo3},
+    {.model_type = "falcon",
+     .architecture = "falcon",
+     .activations = kGelus,
+     .feed_forward_widths = 4,
+     .names = kFalconNames,
+     .describe = DescribeFalcon},
+    {.model_type = "gemma", .architecture = "gemma", .activations = kGelus, .norms_add_one = true},
+    {.model_type = "gemma2",
+     .architecture = "gemma2",
+     .activations = kGelus,
+     .norms_add_one = true,
+     .names = kNormsBehind,
+     .describe = DescribeGemma2},
+    {.model_type = "gemma3",
+     .architecture = "gemma3",
+     .activations = kGelus,
+     .norms_add_one = true,
+     .rope_base = 1'000'000,
+     .names = kNormsBehind,
+     .describe = DescribeGemma3},
+    {.model_type = "gemma3_text",
+     .architecture = "gemma3",
+     .activations = kGelus,
+     .norms_add_one = true,
+     .rope_base = 1'000'000,
+     .names = kNormsBehind,
+     .describe = DescribeGemma3},
+    {.model_type = "gpt2", .architecture = "gpt2", .activations = kGelus, .feed_forward_widths = 4, .names = kGpt2Names},
+    {.model_type = "gpt_neox", .architecture = "gptneox", .activations = kGelus, .rotated = 0.25, .describe = DescribeNeox},
+    {.model_type = "gpt_oss",
+     .architecture = "gpt-oss",
+     .activations = kSilu,
+     .rope_base = 150000,
+     .names = kGptOssNames,
+     .describe = DescribeGptOss},
+    {.model_type = "granite", .architecture = "granite", .activations = kSilu, .pairs = true, .describe = DescribeGranite},
+    {.model_type = "granitemoe", .architecture = "granitemoe", .activations = kSilu, .pairs = true, .describe = DescribeGranite},
+    {.model_type = "granitemoeshared", .architecture = "granitemoe", .activations = kSilu, .pairs = true, .describe = DescribeGranite},
+    {.model_type = "hunyuan_v1_dense", .architecture = "hunyuan-dense", .activations = kSilu, .describe = DescribeHunyuan},
+    {.model_type = "internlm2", .architecture = "internlm2", .activations = kSilu, .pairs = true},
+    {.model_type = "llama", .architecture = "llama", .activations = kSilu, .pairs = true},
+    {.model_type = "minicpm", .architecture = "minicpm", .activations = kSilu, .pairs = true, .describe = DescribeMiniCpm},
+    {.model_type = "mistral", .architecture = "llama", .activations = kSilu, .pairs = true, .describe = OwnWindow},
+    {.model_type = "mixtral", .architecture = "llama", .activations = kSilu, .pairs = true, .describe = OwnWindow},
+    {.model_type = "mpt", .architecture = "mpt", .activations = kGelus, .feed_forward_widths = 4, .describe = DescribeMpt},
+    {.model_type = "nemotron", .architecture = "nemotron", .activations = "relu2", .norms_add_one = true, .rotated = 0.5},
+    {.model_type = "olmo", .architecture = "olmo", .activations = kSilu, .pairs = true, .describe = DescribeOlmo},
+    {.model_type = "olmo2", .architecture = "olmo2", .activations = kSilu, .rope_base = 500000, .names = kNormsBehind},
+    {.model_type = "olmo3",
+     .architecture = "olmo2",
+     .activations = kSilu,
+     .rope_base = 500000,
+     .names = kNormsBehind,
+     .describe = DescribeOlmo3},
+    {.model_type = "orion", .architecture = "orion", .activations = kSilu},
+    {.model_type = "phi", .architecture = "phi2", .activations = kGelus, .rotated = 0.5},
+    {.model_type = "phi3", .architecture = "phi3", .activations = kSilu, .describe = OwnWindow},
+    {.model_type = "phimoe", .architecture = "phimoe", .activations = kSilu, .describe = OwnWindow},
+    {.model_type = "qwen2", .architecture = "qwen2", .activations = kSilu, .describe = DescribeQwen},
+    {.model_type = "qwen2_moe", .architecture = "qwen2moe", .activations = kSilu, .describe = DescribeQwen2Moe},
+    {.model_type = "qwen3", .architecture = "qwen3", .activations = kSilu, .describe = DescribeQwen},
+    {.model_type = "qwen3_moe", .architecture = "qwen3moe", .activations = kSilu, .describe = DescribeQwen3Moe},
+    {.model_type = "smallthinker", .architecture = "smallthinker", .activations = "relu", .describe = DescribeSmallThinker},
+    {.model_type = "smollm3", .architecture = "smollm3", .activations = kSilu, .pairs = true, .describe = DescribeSmolLm3},
+    {.model_type = "stablelm", .architecture = "stablelm", .activations = kSilu, .rotated = 0.25},
+    {.model_type = "starcoder2", .architecture = "starcoder2", .activations = kGelus, .describe = OwnWindow},
+};
+
+const NameRule* Find(std::span<const NameRule> rules, std::string_view published) {
+  const auto rule = std::find_if(rules.begin(), rules.end(), [&](const NameRule& r) { return r.published == published; });
+  return rule == rules.end() ? nullptr : &*rule;
+}
+
+}  // namespace
+
+Result<const HfFamily*> FindHfFamily(const std::string& model_type) {
+  std::vector<std::string_view> known;
+  for (const HfFamily& family : kFamilies) {
+    if (family.model_type == model_type) return &family;
+    known.push_back(family.model_type);
+  }
+  return Error(Code::kUnsupported,
+               fmt::format("model_type {} is not supported; of the {} that are, the closest are {} (docs/families.md has all)", model_type,
+                           known.size(), fmt::join(Closest(model_type, known, /*count=*/3), ", ")));
+}
+
+const NameRule* FindNameRule(const HfFamily& family, std::string_view published) {
+  const NameRule* own = Find(family.names, published);
+  return own != nullptr ? own : Find(kCommonNames, published);
+}
+
+}  // namespace bantam

@@ -1,0 +1,77 @@
+// What the publishers of each family call things: one row per model_type of config.json, which says the architecture in GGUF's words, how
+// the tensors are laid out, and what the common rules (describe.cc, tensors.cc) do not cover.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/metadata_builder.h"
+#include "model/huggingface/config.h"
+
+namespace bantam {
+
+// How a tensor's rows are to be read (RowOrder).
+enum class Arrangement : uint8_t {
+  kAsStored,
+  kQuery,         // paired within heads where the family's GGUF files are (HfFamily::pairs)
+  kKey,           //
+  kNorm,          // 1 is added where the family says so
+  kQkvGroups,     // one tensor: for each kv head its queries, the key, the value
+  kQkvParts,      // one tensor: all queries, all keys, all values
+  kByColumns,     // [in, out] instead of [out, in]
+  kGateUp,        // one tensor: the gate's rows, then those of up
+  kGateUpPairs,   // one tensor by columns: rows of gate and up in turn
+  kGateUpBiases,  // one vector per expert: of gate and up in turn
+  kExpertsByColumns,
+  kHeadNorms,  // a tensor per head, in one
+  kIgnored,
+};
+
+// Names without the layer's prefix, and without ".weight" or ".bias" where a tensor ends so; numbers of experts and heads are "#". Where
+// one tensor becomes several, `gguf` is empty.
+struct NameRule {
+  std::string_view published;
+  std::string_view gguf;
+  Arrangement arrangement = Arrangement::kAsStored;
+};
+
+// Sets "<architecture>.<key>".
+class Description {
+ public:
+  Description(std::string_view architecture, MetadataBuilder* metadata) : architecture_(architecture), metadata_(metadata) {}
+  void Count(std::string_view key, uint32_t value) { metadata_->SetCount(Key(key), value); }
+  void Number(std::string_view key, double value) { metadata_->SetNumber(Key(key), value); }
+  void Flag(std::string_view key, bool value) { metadata_->SetFlag(Key(key), value); }
+  void Text(std::string_view key, std::string value) { metadata_->SetText(Key(key), std::move(value)); }
+  void Counts(std::string_view key, std::vector<uint32_t> values) { metadata_->SetCounts(Key(key), std::move(values)); }
+
+ private:
+  std::string Key(std::string_view key) const { return std::string(architecture_) + "." + std::string(key); }
+  std::string_view architecture_;
+  MetadataBuilder* metadata_;
+};
+
+struct HfFamily {
+  std::string_view model_type;
+  std::string_view architecture;
+  // Names of the activation that the family is run with, as hidden_act and its kin give them.
+  std::string_view activations;
+  bool pairs = false;          // GGUF files have rows of queries and keys in pairs, published ones in halves
+  bool norms_add_one = false;  // to the weights
+  double rotated = 1;          // of a head, where config.json does not say
+  double rope_base = 10000;
+  uint32_t feed_forward_widths = 0;      // of the model's width, where config.json does not say; 0: it must
+  std::span<const NameRule> names = {};  // in front of the common ones
+  // What the common rules do not say.
+  Status (*describe)(const HfConfig& config, Description* description) = nullptr;
+};
+
+// Unsupported names the closest that are known.
+Result<const HfFamily*> FindHfFamily(const std::string& model_type);
+
+// The rule for a tensor of a family, or null. `published` is as in NameRule.
+const NameRule* FindNameRule(const HfFamily& family, std::string_view published);
+
+}  // namespace bantam

@@ -1,0 +1,294 @@
+#include "model/huggingface/folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "formats/assembled_source.h"
+#include "formats/metadata_builder.h"
+#include "formats/safetensors.h"
+#include "model/config.h"
+#include "model/huggingface/describe.h"
+#include "model/huggingface/tensors.h"
+#include "text/sentencepiece_model.h"
+#include "text/tokenizer_json.h"
+
+namespace bantam {
+namespace {
+
+std::string In(const std::string& folder, std::string_view name) { return fmt::format("{}/{}", folder, name); }
+
+// A file of the folder itself: an index cannot lead out of it.
+bool IsPlainName(std::string_view name) {
+  return name.ends_with(".safetensors") && name.find_first_of(std::string_view("/\\\0", 3)) == std::string_view::npos && name[0] != '.';
+}
+
+// What the index says: which file holds which tensor.
+using WeightMap = std::vector<std::pair<std::string, std::string>>;
+
+Result<WeightMap> ReadIndex(FileSystem& files, const std::string& path) {
+  BANTAM_ASSIGN(const std::string text, files.ReadText(path, kHfIndexBytesMax));
+  BANTAM_ASSIGN(const Json json, ParseJson(text));
+  const Json& map = JsonMember(json, "weight_map");
+  if (!map.is_object() || map.empty()) return Error(Code::kCorrupt, "weight_map is missing; fetch the file again");
+  WeightMap weights;
+  for (const auto& [name, file] : map.items()) {
+    if (!file.is_string() || !IsPlainName(file.get_ref<const std::string&>())) {
+      return Error(Code::kCorrupt, fmt::format("weight_map names {} for tensor {}: expected a .safetensors file of the same folder",
+                                               DumpJson(file, -1), name));
+    }
+    weights.emplace_back(name, file.get<std::string>());
+  }
+  return weights;
+}
+
+// The safetensors of a folder: those of the index, model.safetensors, or the only one there is.
+Result<std::vector<std::string>> ShardNames(FileSystem& files, const std::string& folder, WeightMap* weights) {
+  const std::string index = In(folder, "model.safetensors.index.json");
+  if (files.Exists(index)) {
+    BANTAM_ASSIGN(*weights, ReadIndex(files, index).With(index));
+    std::set<std::string> names;
+    for (const auto& [tensor, file] : *weights) names.insert(file);
+    if (names.size() > kHfShardsMax) {
+      return Error(Code::kCorrupt, fmt::format("{}: {} files, expected at most {}", index, names.size(), kHfShardsMax));
+    }
+    return std::vector<std::string>(names.begin(), names.end());
+  }
+  if (files.Exists(In(folder, "model.safetensors"))) return std::vector<std::string>{"model.safetensors"};
+  BANTAM_ASSIGN(auto entries, files.List(folder));
+  const bool pickled = std::any_of(entries.begin(), entries.end(), [](const auto& entry) { return entry.name.ends_with(".bin"); });
+  std::erase_if(entries, [](const FileSystem::Entry& entry) { return !IsPlainName(entry.name); });
+  if (entries.size() == 1) return std::vector<std::string>{entries[0].name};
+  if (!entries.empty()) {
+    return Error(Code::kNotFound, fmt::format("{}: {} safetensors and no model.safetensors.index.json that says which are the model; fetch "
+                                              "it too",
+                                              folder, entries.size()));
+  }
+  return Error(Code::kNotFound, fmt::format("{}: a config.json, but no safetensors{}", folder,
+                                            pickled ? "; weights in .bin files are programs, which this build does not run: fetch the "
+                                                      "model as safetensors or GGUF"
+                                                    : "; fetch the model's weights too"));
+}
+
+struct Shards {
+  std::vector<std::unique_ptr<FileMapping>> mappings;
+  std::vector<HfTensor> tensors;
+  uint64_t size_bytes = 0;
+};
+
+// Each tensor once, and those of the index where it says.
+Status CheckShards(const std::vector<std::string>& names, const WeightMap& weights, const std::vector<HfTensor>& tensors) {
+  std::vector<std::pair<std::string_view, uint32_t>> found;
+  for (const HfTensor& tensor : tensors) found.emplace_back(tensor.tensor.name, tensor.file);
+  std::sort(found.begin(), found.end());
+  for (size_t i = 1; i < found.size(); ++i) {
+    if (found[i].first != found[i - 1].first) continue;
+    return Error(Code::kCorrupt,
+                 fmt::format("tensor {} is in {} and in {}", found[i].first, names[found[i - 1].second], names[found[i].second]));
+  }
+  for (const auto& [tensor, file] : weights) {
+    const auto at = std::lower_bound(found.begin(), found.end(), std::pair<std::string_view, uint32_t>(tensor, 0));
+    if (at != found.end() && at->first == tensor && names[at->second] == file) continue;
+    return Error(Code::kCorrupt, fmt::format("tensor {} is not in {}, where the index says; fetch the files again", tensor, file));
+  }
+  return Ok();
+}
+
+Result<Shards> OpenShards(FileSystem& files, const std::string& folder) {
+  Shards shards;
+  WeightMap weights;
+  BANTAM_ASSIGN(const std::vector<std::string> names, ShardNames(files, folder, &weights));
+  for (uint32_t i = 0; i < names.size(); ++i) {
+    const std::string path = In(folder, names[i]);
+    BANTAM_ASSIGN(auto mapping, files.Map(path));
+    BANTAM_ASSIGN(auto tensors, ReadSafetensors(mapping->bytes()).With(path));
+    shards.size_bytes += mapping->bytes().size();
+    for (SafetensorsTensor& tensor : tensors) shards.tensors.push_back({std::move(tensor), i});
+    shards.mappings.push_back(std::move(mapping));
+  }
+  BANTAM_TRY(CheckShards(names, weights, shards.tensors).With(folder));
+  return shards;
+}
+
+// ---- The tokenizer ----
+
+// Keeps a file mapped as long as the model: only who reads the vocabulary copies it.
+Result<std::span<const std::byte>> Attach(FileSystem& files, const std::string& path, size_t bytes_max, ModelFile* file) {
+  BANTAM_ASSIGN(auto mapping, files.Map(path));
+  const auto bytes = mapping->bytes();
+  if (bytes.size() > bytes_max) {
+    return Error(Code::kExhausted, fmt::format("{}: {} bytes, expected at most {}", path, bytes.size(), bytes_max));
+  }
+  file->attached.push_back(std::move(mapping));
+  return bytes;
+}
+
+// A template, or a list of them by name.
+void TakeTemplates(const Json& member, MetadataBuilder* metadata) {
+  if (member.is_string()) metadata->SetText("tokenizer.chat_template", member.get<std::string>());
+  if (!member.is_array()) return;
+  for (const Json& entry : member) {
+    const auto name = JsonText(entry, "name");
+    const auto text = JsonText(entry, "template");
+    if (name == "default" && text) metadata->SetText("tokenizer.chat_template", *text);
+    if (name == "tool_use" && text) metadata->SetText("tokenizer.chat_template.tool_use", *text);
+  }
+}
+
+Status TakeTemplateFile(FileSystem& files, const std::string& folder, MetadataBuilder* metadata) {
+  const std::string path = In(folder, "chat_template.jinja");
+  if (!files.Exists(path)) return Ok();
+  BANTAM_ASSIGN(std::string text, files.ReadText(path, kHfConfigBytesMax));
+  metadata->SetText("tokenizer.chat_template", std::move(text));
+  return Ok();
+}
+
+// Ids that end an answer: one number or several.
+void TakeEnds(const Json& member, MetadataBuilder* metadata) {
+  std::vector<uint32_t> ids;
+  const auto take = [&](const Json& id) {
+    if (id.is_number_unsigned() && id.get<uint64_t>() < kVocabularyMax && ids.size() < kLayersMax) ids.push_back(id.get<uint32_t>());
+  };
+  if (member.is_array()) {
+    for (const Json& id : member) take(id);
+  } else {
+    take(member);
+  }
+  if (!ids.empty()) metadata->SetCounts("tokenizer.huggingface.eos_token_ids", std::move(ids));
+}
+
+Status TakeTokenizer(FileSystem& files, const std::string& folder, const HfConfig& config, MetadataBuilder* metadata, ModelFile* file) {
+  const std::string json = In(folder, "tokenizer.json");
+  const std::string pieces = In(folder, "tokenizer.model");
+  const std::string settings = In(folder, "tokenizer_config.json");
+  const std::string generation = In(folder, "generation_config.json");
+  if (files.Exists(json)) {
+    BANTAM_ASSIGN(const auto bytes, Attach(files, json, kTokenizerJsonBytesMax, file));
+    metadata->AttachText("tokenizer.huggingface.json", AsText(bytes));
+  } else if (files.Exists(pieces)) {
+    BANTAM_ASSIGN(const auto bytes, Attach(files, pieces, kSentencePieceBytesMax, file));
+    metadata->AttachBytes("tokenizer.sentencepiece.model", bytes);
+  }
+  if (files.Exists(settings)) {
+    BANTAM_ASSIGN(const auto bytes, Attach(files, settings, kTokenizerConfigBytesMax, file));
+    metadata->AttachText("tokenizer.huggingface.config", AsText(bytes));
+    BANTAM_ASSIGN(const Json parsed, ParseJson(std::string(AsText(bytes))).With(settings));
+    TakeTemplates(JsonMember(parsed, "chat_template"), metadata);
+  }
+  BANTAM_TRY(TakeTemplateFile(files, folder, metadata));
+  TakeEnds(config.Member("eos_token_id"), metadata);
+  if (!files.Exists(generation)) return Ok();
+  BANTAM_ASSIGN(const std::string text, files.ReadText(generation, kHfConfigBytesMax));
+  BANTAM_ASSIGN(const Json parsed, ParseJson(text).With(generation));
+  TakeEnds(JsonMember(parsed, "eos_token_id"), metadata);
+  return Ok();
+}
+
+// ---- Tensors ----
+
+// Whether the output matrix is the embeddings'; what config.json says has to agree with what is there.
+Result<bool> ReadTied(const HfConfig& config, const std::vector<HfTensor>& tensors) {
+  BANTAM_ASSIGN(const auto said, config.Flag({"tie_word_embeddings"}));
+  const auto is_output = [](const HfTensor& tensor) {
+    const std::string& name = tensor.tensor.name;
+    return name.ends_with("lm_head.weight") || name == "embed_out.weight" || name == "output.weight";
+  };
+  const bool there = std::any_of(tensors.begin(), tensors.end(), is_output);
+  if (said == false && !there) {
+    return Error(Code::kCorrupt, "tie_word_embeddings is false, but there is no output matrix (lm_head.weight); fetch the files again");
+  }
+  return said.value_or(false) || !there;
+}
+
+Status CheckVocabularySize(const HfConfig& config, const std::vector<AssembledTensor>& tensors) {
+  BANTAM_ASSIGN(const auto said, config.Count({"vocab_size"}));
+  for (const AssembledTensor& tensor : tensors) {
+    if (tensor.name != "token_embd.weight" || !said || tensor.dimensions.back() == *said) continue;
+    return Error(Code::kCorrupt,
+                 fmt::format("vocab_size is {}, but the embeddings have {} rows; fetch the files again", *said, tensor.dimensions.back()));
+  }
+  return Ok();
+}
+
+void AddTable(std::string_view name, std::vector<float> values, std::vector<AssembledTensor>* tensors) {
+  if (values.empty()) return;
+  AssembledTensor made;
+  made.name = name;
+  made.dimensions = {values.size()};
+  made.assembly.rows = values.size();
+  made.assembly.values = std::move(values);
+  tensors->push_back(std::move(made));
+}
+
+Status BuildFile(const MetadataBuilder& metadata, std::vector<AssembledTensor> tensors, Shards shards, ModelFile* file) {
+  std::vector<MetadataBuilder::Tensor> directory;
+  std::vector<Assembly> assemblies;
+  for (AssembledTensor& tensor : tensors) {
+    TensorInfo info = {};
+    info.dtype = tensor.assembly.read_dtype();
+    info.n_dimensions = static_cast<uint32_t>(tensor.dimensions.size());
+    for (size_t d = 0; d < kTensorDimensionsMax; ++d) info.dimensions[d] = d < tensor.dimensions.size() ? tensor.dimensions[d] : 1;
+    info.size_bytes = tensor.assembly.size_bytes();
+    assemblies.push_back(std::move(tensor.assembly));
+    directory.push_back({std::move(tensor.name), info});
+  }
+  auto source = std::make_unique<AssembledSource>(std::move(shards.mappings), std::move(assemblies));
+  for (size_t i = 0; i < directory.size(); ++i) directory[i].info.offset_bytes = source->offset_bytes(i);
+  file->source = std::move(source);
+  return metadata.Build(directory, file);
+}
+
+Result<HfConfig> ReadHfConfig(FileSystem& files, const std::string& path) {
+  BANTAM_ASSIGN(const std::string text, files.ReadText(path, kHfConfigBytesMax));
+  return HfConfig::Parse(text).With(path);
+}
+
+struct Described {
+  MetadataBuilder metadata;
+  RopeTables tables;
+  HfLayout layout;
+};
+
+Result<Described> DescribeFolder(const HfConfig& config, const std::vector<HfTensor>& tensors) {
+  Described described;
+  BANTAM_ASSIGN(const auto model_type, config.Text({"model_type"}));
+  if (!model_type) return Error(Code::kCorrupt, "model_type is missing");
+  BANTAM_ASSIGN(described.layout.family, FindHfFamily(*model_type));
+  BANTAM_TRY(Describe(*described.layout.family, config, &described.metadata, &described.tables));
+  BANTAM_ASSIGN(described.layout.heads, ReadHeads(config));
+  BANTAM_ASSIGN(described.layout.layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
+  BANTAM_ASSIGN(described.layout.tied, ReadTied(config, tensors));
+  return described;
+}
+
+}  // namespace
+
+bool IsHuggingFaceFolder(FileSystem& files, const std::string& path) { return files.Exists(In(path, "config.json")); }
+
+Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) {
+  ModelFile file;
+  file.path = folder;
+  while (file.path.size() > 1 && file.path.back() == '/') file.path.pop_back();
+  const std::string config_path = In(file.path, "config.json");
+  BANTAM_ASSIGN(const HfConfig config, ReadHfConfig(files, config_path));
+  BANTAM_ASSIGN(Shards shards, OpenShards(files, file.path));
+  BANTAM_ASSIGN(Described described, DescribeFolder(config, shards.tensors).With(config_path));
+  described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
+  BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
+  BANTAM_TRY(CheckVocabularySize(config, tensors).With(config_path));
+  AddTable("rope_factors_short.weight", std::move(described.tables.short_factors), &tensors);
+  AddTable("rope_factors_long.weight", std::move(described.tables.long_factors), &tensors);
+  BANTAM_TRY(TakeTokenizer(files, file.path, config, &described.metadata, &file));
+  file.format = fmt::format("Hugging Face folder, {} of safetensors",
+                            shards.mappings.size() == 1 ? std::string("1 file") : fmt::format("{} files", shards.mappings.size()));
+  file.size_bytes = shards.size_bytes;
+  BANTAM_TRY(BuildFile(described.metadata, std::move(tensors), std::move(shards), &file).With(file.path));
+  return file;
+}
+
+}  // namespace bantam

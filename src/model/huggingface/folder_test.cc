@@ -1,0 +1,318 @@
+#include "model/huggingface/folder.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "formats/metadata_builder.h"
+#include "kernels/kernels.h"
+#include "model/open.h"
+#include "model/vocabulary.h"
+#include "testing/checkpoint.h"
+#include "testing/model_runner.h"
+#include "testing/paths.h"
+
+namespace bantam {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::StoredTensors;
+
+std::vector<std::string> Descriptions() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(testing::DataPath("huggingface"))) {
+    if (entry.path().extension() == ".json") names.push_back(entry.path().stem());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Json Describe(const std::string& name) { return testing::ReadDescription(testing::DataPath("huggingface/" + name + ".json")); }
+
+std::vector<float> FloatsOf(ModelFile& file, const TensorInfo& tensor) {
+  std::vector<float> values(tensor.elements());
+  const auto bytes = file.source->View(tensor.offset_bytes, tensor.size_bytes);
+  EXPECT_TRUE(bytes.ok()) << tensor.name;
+  if (bytes.ok()) Unpack(tensor.dtype, reinterpret_cast<const uint8_t*>(bytes->data()), values.size(), values.data());
+  return values;
+}
+
+std::string Digest(const std::vector<float>& values) { return fmt::format("{:016x}", Fingerprint(std::as_bytes(std::span(values)))); }
+
+// The converter writes query, key and value as one where the publisher has them so; here they are three.
+std::vector<std::string> PartsOf(const ModelFile& file, const std::string& name) {
+  if (file.directory.Find(name) != nullptr) return {name};
+  const size_t at = name.find("attn_qkv");
+  if (at == std::string::npos) return {};
+  std::vector<std::string> parts;
+  for (const char* part : {"attn_q", "attn_k", "attn_v"}) parts.push_back(name.substr(0, at) + part + name.substr(at + 8));
+  return parts;
+}
+
+class Published : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    description_ = Describe(GetParam());
+    testing::WriteCheckpoint(folder_.Path("model"), description_["config"], testing::ValuesOf(description_));
+  }
+  testing::TemporaryFolder folder_;
+  Json description_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+};
+
+TEST_P(Published, TensorsAreThoseOfTheConverter) {
+  Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+  ASSERT_TRUE(file.ok()) << file.error().message();
+  size_t used = 0;
+  for (const auto& [name, converted] : description_["converted"].items()) {
+    if (name == "rope_freqs.weight") continue;  // Llama 3's rule worked out; here it is metadata
+    std::vector<float> values;
+    uint64_t rows = 0;
+    const std::vector<std::string> parts = PartsOf(*file, name);
+    for (const std::string& part : parts) {
+      const TensorInfo* tensor = file->directory.Find(part);
+      ASSERT_NE(tensor, nullptr) << part;
+      const std::vector<float> more = FloatsOf(*file, *tensor);
+      values.insert(values.end(), more.begin(), more.end());
+      rows += tensor->dimensions[tensor->n_dimensions - 1];
+      ++used;
+    }
+    ASSERT_FALSE(parts.empty()) << name;
+    EXPECT_EQ(Digest(values), converted["digest"].get<std::string>()) << name;
+    EXPECT_EQ(rows, converted["shape"].back().get<uint64_t>()) << name;
+  }
+  EXPECT_EQ(used, file->directory.tensors().size());
+}
+
+// What the converter's metadata makes of the same weights.
+TEST_P(Published, LogitsAreThoseOfTheConvertersMetadata) {
+  if (description_["converted"].contains("rope_freqs.weight")) GTEST_SKIP() << "the converter has a table where this has the rule";
+  Result<ModelFile> ours = OpenModel(*files_, folder_.Path("model"));
+  Result<ModelFile> theirs = OpenModel(*files_, folder_.Path("model"));
+  ASSERT_TRUE(ours.ok() && theirs.ok());
+  MetadataBuilder builder;
+  for (const auto& [key, value] : description_["metadata"].items()) {
+    if (value.is_boolean()) builder.SetFlag(key, value.get<bool>());
+    if (value.is_number_unsigned()) builder.SetCount(key, value.get<uint32_t>());
+    if (value.is_number_float()) builder.SetNumber(key, value.get<double>());
+    if (value.is_string()) builder.SetText(key, value.get<std::string>());
+    if (!value.is_array()) continue;
+    std::vector<uint32_t> counts;
+    for (const Json& entry : value) counts.push_back(entry.is_boolean() ? entry.get<bool>() : entry.get<uint32_t>());
+    builder.SetCounts(key, counts);
+  }
+  std::vector<MetadataBuilder::Tensor> tensors;
+  for (const TensorInfo& tensor : theirs->directory.tensors()) tensors.push_back({std::string(tensor.name), tensor});
+  ASSERT_TRUE(builder.Build(tensors, &*theirs).ok());
+  testing::RunSetup setup;
+  setup.kernels = *ChooseKernels("ref");
+  const std::vector<uint32_t> tokens = {1, 5, 9, 39, 0, 7, 7, 21, 3, 2, 17, 30};
+  auto one = testing::ModelRunner::Make(std::move(*ours), setup, tokens.size());
+  auto other = testing::ModelRunner::Make(std::move(*theirs), setup, tokens.size());
+  ASSERT_TRUE(one.ok()) << one.error().message();
+  ASSERT_TRUE(other.ok()) << other.error().message();
+  EXPECT_EQ((*one)->Logits(tokens), (*other)->Logits(tokens));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Published, ::testing::ValuesIn(Descriptions()), [](const auto& test) {
+  std::string name = test.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+// A llama checkpoint to damage.
+class Folder : public ::testing::Test {
+ protected:
+  std::string Path(std::string_view name) const { return folder_.Path("model/" + std::string(name)); }
+  void Write() { testing::WriteCheckpoint(folder_.Path("model"), config_, tensors_); }
+  // The checkpoint in two files and their index, which `change` may turn into a lie.
+  void WriteShards(const std::function<void(Json&)>& change = nullptr) {
+    Write();
+    std::filesystem::remove(Path("model.safetensors"));
+    StoredTensors halves[2];
+    Json map = Json::object();
+    for (const auto& [name, tensor] : tensors_) {
+      const size_t half = name.find("layers.1.") == std::string::npos ? 0 : 1;
+      halves[half][name] = tensor;
+      map[name] = fmt::format("model-0000{}-of-00002.safetensors", half + 1);
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      testing::WriteText(Path(fmt::format("model-0000{}-of-00002.safetensors", i + 1)), testing::SafetensorsFile(halves[i]));
+    }
+    if (change) change(map);
+    testing::WriteText(Path("model.safetensors.index.json"), Json({{"weight_map", map}}).dump());
+  }
+  std::string Error() {
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    if (!file.ok()) return file.error().message();
+    const Result<ModelOutline> outline = OutlineModel(*file, **ChooseKernels("ref"));
+    return outline.ok() ? "" : outline.error().message();
+  }
+
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  Json description_ = Describe("llama");
+  Json config_ = description_["config"];
+  StoredTensors tensors_ = testing::ValuesOf(description_);
+};
+
+TEST_F(Folder, ShardsAreOneModel) {
+  Write();
+  Result<ModelFile> whole = OpenModel(*files_, folder_.Path("model"));
+  ASSERT_TRUE(whole.ok()) << whole.error().message();
+  WriteShards();
+  Result<ModelFile> shards = OpenModel(*files_, folder_.Path("model") + "/");
+  ASSERT_TRUE(shards.ok()) << shards.error().message();
+  EXPECT_THAT(shards->format, HasSubstr("2 files"));
+  ASSERT_EQ(shards->directory.tensors().size(), whole->directory.tensors().size());
+  for (const TensorInfo& tensor : whole->directory.tensors()) {
+    const TensorInfo* same = shards->directory.Find(tensor.name);
+    ASSERT_NE(same, nullptr) << tensor.name;
+    EXPECT_EQ(FloatsOf(*shards, *same), FloatsOf(*whole, tensor)) << tensor.name;
+  }
+}
+
+TEST_F(Folder, AnIndexThatLies) {
+  WriteShards([](Json& map) { map["lm_head.weight"] = "model-00002-of-00002.safetensors"; });
+  EXPECT_THAT(Error(), HasSubstr("tensor lm_head.weight is not in model-00002-of-00002.safetensors, where the index says"));
+  WriteShards([](Json& map) { map["extra"] = "model-00001-of-00002.safetensors"; });
+  EXPECT_THAT(Error(), HasSubstr("tensor extra is not in"));
+  for (const char* name : {"../model.safetensors", "/etc/x.safetensors", "sub/x.safetensors", ".hidden.safetensors", "passwd", ""}) {
+    WriteShards([&](Json& map) { map["lm_head.weight"] = name; });
+    EXPECT_THAT(Error(), HasSubstr("expected a .safetensors file of the same folder")) << name;
+  }
+  WriteShards([](Json& map) { map["lm_head.weight"] = "model-00009-of-00002.safetensors"; });
+  EXPECT_THAT(Error(), HasSubstr("model-00009-of-00002.safetensors"));
+  testing::WriteText(Path("model.safetensors.index.json"), "{}");
+  EXPECT_THAT(Error(), HasSubstr("weight_map is missing"));
+}
+
+TEST_F(Folder, WhatIsMissing) {
+  Write();
+  std::filesystem::remove(Path("model.safetensors"));
+  EXPECT_THAT(Error(), HasSubstr("no safetensors; fetch the model's weights too"));
+  testing::WriteText(Path("pytorch_model.bin"), "x");
+  EXPECT_THAT(Error(), HasSubstr("weights in .bin files are programs"));
+  std::filesystem::remove(Path("config.json"));
+  EXPECT_THAT(Error(), HasSubstr("a folder without config.json"));
+  const auto alone = OpenModel(*files_, Path("x.safetensors"));
+  ASSERT_FALSE(alone.ok());
+  EXPECT_THAT(alone.error().message(), HasSubstr("name the folder that holds both"));
+}
+
+TEST_F(Folder, WhatContradicts) {
+  const auto with = [&](const char* member, Json value) {
+    config_ = description_["config"];
+    config_[member] = std::move(value);
+    Write();
+    return Error();
+  };
+  EXPECT_THAT(with("model_type", "qwen9"),
+              HasSubstr("model_type qwen9 is not supported; of the 43 that are, the closest are qwen2, qwen3"));
+  EXPECT_THAT(with("model_type", 3), HasSubstr("model_type: 3, expected a string"));
+  EXPECT_THAT(with("hidden_act", "mish"), HasSubstr("activation mish: models of type llama are run with silu"));
+  EXPECT_THAT(with("num_attention_heads", -4), HasSubstr("num_attention_heads: -4, expected a whole number"));
+  EXPECT_THAT(with("num_attention_heads", 5), HasSubstr("5 heads over 2 kv heads"));
+  EXPECT_THAT(with("num_key_value_heads", 4), HasSubstr("tensor model.layers.0.self_attn.k_proj.weight: shape [16, 32], expected 32 rows"));
+  EXPECT_THAT(with("hidden_size", nullptr), HasSubstr("hidden_size is missing"));
+  EXPECT_THAT(with("intermediate_size", 44), HasSubstr("blk.0.ffn_gate.weight: shape [32, 48, 1], expected [32, 44, 1]"));
+  EXPECT_THAT(with("num_hidden_layers", 3), HasSubstr("blk.2."));
+  EXPECT_THAT(with("num_hidden_layers", 4'000'000), HasSubstr("block_count"));
+  EXPECT_THAT(with("vocab_size", 41), HasSubstr("vocab_size is 41, but the embeddings have 40 rows"));
+  EXPECT_THAT(with("quantization_config", {{"quant_method", "gptq"}}), HasSubstr("weights quantised by gptq"));
+  EXPECT_THAT(with("rope_scaling", {{"type", "spiral"}}), HasSubstr("rope_scaling of type spiral"));
+  config_ = description_["config"];
+  tensors_.erase("lm_head.weight");
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("tie_word_embeddings is false, but there is no output matrix"));
+  config_["tie_word_embeddings"] = true;
+  Write();
+  EXPECT_EQ(Error(), "");
+  tensors_["model.layers.0.self_attn.magic.weight"] = {"F32", {1}, "abcd"};
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("tensor model.layers.0.self_attn.magic.weight: models of type llama have none of that name"));
+  tensors_.erase("model.layers.0.self_attn.magic.weight");
+  tensors_["model.norm.weight"] = {"F8_E4M3", {32}, std::string(32, 'x')};
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("tensor model.norm.weight: elements of type F8_E4M3, expected F32, F16 or BF16"));
+  testing::WriteText(Path("config.json"), "[1]");
+  EXPECT_THAT(Error(), HasSubstr("config.json: no JSON object"));
+}
+
+TEST_F(Folder, ExpertsAreCounted) {
+  description_ = Describe("mixtral");
+  config_ = description_["config"];
+  tensors_ = testing::ValuesOf(description_);
+  tensors_.erase("model.layers.1.block_sparse_moe.experts.2.w1.weight");
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("tensor blk.1.ffn_gate_exps.weight: number 2 of 4 is missing"));
+  tensors_["model.layers.1.block_sparse_moe.experts.4000000000.w1.weight"] = {"F16", {1, 1}, "xx"};
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("number 4000000000, expected less than 1024"));
+}
+
+// Layers with a window see as far as config.json says, though GGUF files of the family name none.
+TEST_F(Folder, MistralsWindow) {
+  for (const auto& [name, windows] :
+       std::map<std::string, std::vector<size_t>>{{"mistral", {16, 16}}, {"mixtral", {0, 0}}, {"phi3", {24, 24}}}) {
+    description_ = Describe(name);
+    testing::WriteCheckpoint(folder_.Path(name), description_["config"], testing::ValuesOf(description_));
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path(name));
+    ASSERT_TRUE(file.ok()) << file.error().message();
+    const auto outline = OutlineModel(*file, **ChooseKernels("ref"));
+    ASSERT_TRUE(outline.ok()) << outline.error().message();
+    ASSERT_EQ(outline->program.kv_layers.size(), windows.size());
+    for (size_t i = 0; i < windows.size(); ++i) EXPECT_EQ(outline->program.kv_layers[i].window, windows[i]) << name;
+  }
+}
+
+TEST_F(Folder, RandomDamageNeverCrashes) {
+  Write();
+  const std::string weights = testing::SafetensorsFile(tensors_);
+  const std::string config = config_.dump();
+  uint64_t state = 1;
+  const auto next = [&state](uint64_t n) {
+    state = state * 6364136223846793005 + 1442695040888963407;
+    return (state >> 33) % n;
+  };
+  for (int round = 0; round < 300; ++round) {
+    std::string file = weights.substr(0, 4096);
+    std::string text = config;
+    for (int i = 0; i < 3; ++i) {
+      file[next(1u << 31) % file.size()] = static_cast<char>(next(1u << 31));
+      text[next(1u << 31) % text.size()] = static_cast<char>(next(1u << 31));
+    }
+    testing::WriteText(Path("model.safetensors"), file + weights.substr(4096));
+    testing::WriteText(Path("config.json"), round % 2 == 0 ? config : text);
+    Error();
+  }
+}
+
+TEST(FolderOfTests, MiniMindSpeaks) {
+  const std::string folder = testing::SharedPath("models/minimind2-small");
+  SKIP_WITHOUT(folder);
+  const auto files = MakeFileSystem();
+  Result<ModelFile> file = OpenModel(*files, folder);
+  ASSERT_TRUE(file.ok()) << file.error().message();
+  const auto tokenizer = ReadVocabulary(*file);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message();
+  EXPECT_EQ(tokenizer->size(), 6400u);
+  const auto chat = ReadChatTemplate(*file, /*tools=*/false);
+  ASSERT_TRUE(chat.ok()) << chat.error().message();
+  const std::vector<ChatMessage> messages = {{"user", "hi"}};
+  const auto prompt = chat->Render(messages, std::tm{});
+  ASSERT_TRUE(prompt.ok()) << prompt.error().message();
+  std::string text;
+  for (const PromptPiece& piece : *prompt) text += piece.text;
+  EXPECT_EQ(text, "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,360 @@
+#include "model/huggingface/tensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <optional>
+#include <string_view>
+
+#include "model/config.h"
+
+namespace bantam {
+namespace {
+
+// What stands in front of the decoder's own names.
+constexpr std::string_view kPrefixes[] = {
+    "model.language_model.", "language_model.model.", "language_model.", "model.", "transformer.", "gpt_neox.", "ernie."};
+// Parts of models that see and hear, and blocks that predict further tokens: the text model runs without them.
+constexpr std::string_view kOtherParts[] = {"vision_tower.",
+                                            "vision_model.",
+                                            "multi_modal_projector.",
+                                            "model.vision_tower.",
+                                            "visual.",
+                                            "model.visual.",
+                                            "audio_tower.",
+                                            "model.multi_modal_projector.",
+                                            "mtp.",
+                                            "model.mtp_block.",
+                                            "model.mtp_emb_norm.",
+                                            "model.mtp_hidden_norm.",
+                                            "model.mtp_linear_proj."};
+
+// A published name taken apart: "model.layers.3.mlp.experts.7.up_proj.weight" is rule "#.mlp.experts.#.up_proj" with suffix ".weight".
+struct Name {
+  std::string rule;
+  std::string suffix;  // ".weight", ".bias" or nothing
+  std::optional<uint32_t> layer;
+  uint32_t inner = 0;  // number of an expert or a head
+};
+
+std::optional<uint32_t> ReadNumber(std::string_view text) {
+  uint32_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+Name TakeApart(std::string_view text) {
+  for (const std::string_view prefix : kPrefixes) {
+    if (!text.starts_with(prefix)) continue;
+    text.remove_prefix(prefix.size());
+    break;
+  }
+  Name name;
+  for (const std::string_view suffix : {".weight", ".bias"}) {
+    // Tables of GPT-2 and its kin, whose whole name ends so.
+    if (!text.ends_with(suffix) || text.ends_with(".attn.bias") || text.ends_with(".attention.bias")) continue;
+    name.suffix = suffix;
+    text.remove_suffix(suffix.size());
+    break;
+  }
+  for (const std::string_view list : {"layers.", "h.", "blocks."}) {
+    if (!text.starts_with(list)) continue;
+    const size_t dot = text.find('.', list.size());
+    name.layer = ReadNumber(text.substr(list.size(), dot - list.size()));
+    if (!name.layer || dot == std::string_view::npos) break;
+    text.remove_prefix(dot + 1);
+    name.rule = "#.";
+    break;
+  }
+  while (!text.empty()) {
+    const size_t dot = std::min(text.find('.'), text.size());
+    const std::string_view part = text.substr(0, dot);
+    const auto number = ReadNumber(part);
+    if (number) name.inner = *number;
+    name.rule += number ? "#" : std::string(part);
+    if (dot < text.size()) name.rule += '.';
+    text.remove_prefix(std::min(dot + 1, text.size()));
+  }
+  return name;
+}
+
+std::string ShapeText(const SafetensorsTensor& tensor) { return fmt::format("[{}]", fmt::join(tensor.shape, ", ")); }
+
+Error WrongShape(const SafetensorsTensor& tensor, std::string_view expected) {
+  return Error(Code::kCorrupt, fmt::format("tensor {}: shape {}, expected {}", tensor.name, ShapeText(tensor), expected));
+}
+
+Result<DType> ElementType(const SafetensorsTensor& tensor) {
+  switch (tensor.type) {
+    case SafetensorsType::kF32:
+      return DType::kF32;
+    case SafetensorsType::kF16:
+      return DType::kF16;
+    case SafetensorsType::kBF16:
+      return DType::kBF16;
+    default:
+      return Error(Code::kUnsupported,
+                   fmt::format("tensor {}: elements of type {}, expected F32, F16 or BF16", tensor.name, SafetensorsTypeName(tensor.type)));
+  }
+}
+
+class Mapper {
+ public:
+  explicit Mapper(const HfLayout& layout) : layout_(layout) {}
+
+  Status Add(const HfTensor& from) {
+    const std::string& published = from.tensor.name;
+    for (const std::string_view part : kOtherParts) {
+      if (published.starts_with(part)) return Ok();
+    }
+    const Name name = TakeApart(published);
+    const NameRule* rule = FindNameRule(*layout_.family, name.rule);
+    if (rule == nullptr) {
+      return Error(Code::kUnsupported,
+                   fmt::format("tensor {}: models of type {} have none of that name in this build", published, layout_.family->model_type));
+    }
+    if (rule->arrangement == Arrangement::kIgnored) return Ok();
+    if (layout_.tied && rule->gguf == "output") return Ok();
+    if (name.layer && *name.layer >= layout_.layers) return Ok();  // blocks that predict further tokens
+    BANTAM_ASSIGN(Assembly assembly, Whole(from));
+    const std::string prefix = name.layer ? fmt::format("blk.{}.", *name.layer) : std::string();
+    return Arrange(from.tensor, name, *rule, {prefix, std::move(assembly)});
+  }
+
+  Result<std::vector<AssembledTensor>> Finish() {
+    for (const AssembledTensor& tensor : made_) {
+      const auto missing = std::find_if(tensor.assembly.pieces.begin(), tensor.assembly.pieces.end(),
+                                        [](const Assembly::Piece& piece) { return piece.file == kNoFile; });
+      if (missing == tensor.assembly.pieces.end()) continue;
+      return Error(Code::kCorrupt, fmt::format("tensor {}: number {} of {} is missing; fetch the files again", tensor.name,
+                                               missing - tensor.assembly.pieces.begin(), tensor.assembly.pieces.size()));
+    }
+    return std::move(made_);
+  }
+
+ private:
+  static constexpr uint32_t kNoFile = UINT32_MAX;
+
+  struct Source {
+    std::string prefix;
+    Assembly assembly;
+  };
+
+  // The tensor as it is stored, as matrices of rows.
+  static Result<Assembly> Whole(const HfTensor& from) {
+    Assembly assembly;
+    BANTAM_ASSIGN(assembly.dtype, ElementType(from.tensor));
+    const std::vector<uint64_t>& shape = from.tensor.shape;
+    if (shape.empty() || shape.size() > 3 || from.tensor.size_bytes == 0) return WrongShape(from.tensor, "1 to 3 dimensions, and elements");
+    // A vector's elements are rows of one column, so that they can be put in order like a matrix's rows.
+    assembly.columns = shape.size() == 1 ? 1 : shape.back();
+    assembly.rows = shape.size() == 1 ? shape[0] : shape[shape.size() - 2];
+    assembly.matrices = shape.size() == 3 ? shape[0] : 1;
+    assembly.stored_rows = assembly.rows;
+    assembly.pieces.push_back({from.file, from.tensor.offset_bytes});
+    return assembly;
+  }
+
+  void Emit(std::string name, const SafetensorsTensor& tensor, Assembly assembly) {
+    AssembledTensor made;
+    made.name = std::move(name);
+    if (tensor.shape.size() == 1) {
+      made.dimensions = {assembly.rows};
+    } else {
+      made.dimensions = {assembly.columns, assembly.rows};
+      if (tensor.shape.size() == 3 || assembly.pieces.size() > 1) made.dimensions.push_back(assembly.matrices);
+    }
+    made.assembly = std::move(assembly);
+    made_.push_back(std::move(made));
+  }
+
+  Status Arrange(const SafetensorsTensor& tensor, const Name& name, const NameRule& rule, Source source) {
+    Assembly& assembly = source.assembly;
+    const std::string target = fmt::format("{}{}{}", source.prefix, rule.gguf, name.suffix);
+    switch (rule.arrangement) {
+      case Arrangement::kQuery:
+      case Arrangement::kKey:
+        BANTAM_TRY(Pair(tensor, rule.arrangement == Arrangement::kQuery ? layout_.heads.heads : layout_.heads.kv_heads, &assembly));
+        break;
+      case Arrangement::kNorm:
+        assembly.added = layout_.family->norms_add_one && name.suffix == ".weight" ? 1.0f : 0.0f;
+        break;
+      case Arrangement::kQkvGroups:
+        return QkvGroups(tensor, name, source);
+      case Arrangement::kQkvParts:
+        return QkvParts(tensor, name, source);
+      case Arrangement::kByColumns:
+        // Biases are vectors like any other.
+        if (tensor.shape.size() == 2) TurnColumns(&assembly);
+        break;
+      case Arrangement::kExpertsByColumns:
+        if (tensor.shape.size() != 3) return WrongShape(tensor, "3 dimensions");
+        TurnColumns(&assembly);
+        break;
+      case Arrangement::kGateUp:
+        return GateUp(tensor, rule, source, {assembly.rows / 2, /*apart=*/false});
+      case Arrangement::kGateUpPairs:
+        if (tensor.shape.size() != 3) return WrongShape(tensor, "3 dimensions");
+        TurnColumns(&assembly);
+        return GateUp(tensor, rule, source, {1, /*apart=*/true});
+      case Arrangement::kGateUpBiases:
+        return GateUpBiases(tensor, rule, source);
+      case Arrangement::kHeadNorms:
+      case Arrangement::kAsStored:
+      case Arrangement::kIgnored:
+        break;
+    }
+    // Numbers within: one of several that become one tensor.
+    const bool one_of_many = rule.published.find('#', 2) != std::string_view::npos;
+    if (one_of_many) return Stack(tensor, name.inner, target, std::move(source));
+    Emit(target, tensor, std::move(assembly));
+    return Ok();
+  }
+
+  static void TurnColumns(Assembly* assembly) {
+    std::swap(assembly->rows, assembly->columns);
+    assembly->stored_rows = assembly->rows;
+    assembly->by_columns = true;
+  }
+
+  // Rows of heads are stored in halves; GGUF files of some families have them in pairs.
+  Status Pair(const SafetensorsTensor& tensor, uint64_t heads, Assembly* assembly) const {
+    const uint64_t head = layout_.heads.head_dim;
+    if (assembly->rows != heads * head) return WrongShape(tensor, fmt::format("{} rows ({} heads of {})", heads * head, heads, head));
+    if (!layout_.family->pairs) return Ok();
+    if (head % 2 != 0) return WrongShape(tensor, "heads of an even number of rows");
+    assembly->order.head = head;
+    return Ok();
+  }
+
+  // Query, key and value from one tensor, each in runs of `take` rows that stand `stride` apart.
+  struct Part {
+    const char* name;
+    uint64_t heads;
+    RowOrder order;
+    bool turns;
+  };
+  void EmitParts(const SafetensorsTensor& tensor, const Name& name, const Source& source, std::initializer_list<Part> parts) {
+    for (const Part& part : parts) {
+      Assembly assembly = source.assembly;
+      assembly.rows = part.heads * layout_.heads.head_dim;
+      assembly.order = part.order;
+      if (part.turns && layout_.family->pairs) assembly.order.head = layout_.heads.head_dim;
+      Emit(source.prefix + part.name + name.suffix, tensor, std::move(assembly));
+    }
+  }
+
+  Status QkvGroups(const SafetensorsTensor& tensor, const Name& name, const Source& source) {
+    const auto [heads, kv_heads, head_dim] = layout_.heads;
+    const uint64_t dim = head_dim;
+    const uint64_t queries = heads / kv_heads;
+    const uint64_t group = (queries + 2) * dim;
+    if (source.assembly.rows != kv_heads * group) {
+      return WrongShape(tensor,
+                        fmt::format("{} rows ({} kv heads, each with {} queries, of {})", kv_heads * group, kv_heads, queries, dim));
+    }
+    EmitParts(tensor, name, source,
+              {{"attn_q", heads, {0, queries * dim, group}, true},
+               {"attn_k", kv_heads, {queries * dim, dim, group}, true},
+               {"attn_v", kv_heads, {(queries + 1) * dim, dim, group}, false}});
+    return Ok();
+  }
+
+  Status QkvParts(const SafetensorsTensor& tensor, const Name& name, const Source& source) {
+    const auto [heads, kv_heads, head_dim] = layout_.heads;
+    const uint64_t dim = head_dim;
+    const uint64_t rows = (heads + uint64_t{2} * kv_heads) * dim;
+    if (source.assembly.rows != rows) return WrongShape(tensor, fmt::format("{} rows", rows));
+    EmitParts(tensor, name, source,
+              {{"attn_q", heads, {.first = 0}, true},
+               {"attn_k", kv_heads, {.first = heads * dim}, true},
+               {"attn_v", kv_heads, {.first = (heads + kv_heads) * dim}, false}});
+    return Ok();
+  }
+
+  // Gate and up from one tensor: runs of `take` rows, half of them each's.
+  struct Halves {
+    uint64_t take;
+    bool apart;  // runs follow each other in turn
+  };
+  Status GateUp(const SafetensorsTensor& tensor, const NameRule& rule, const Source& source, Halves halves) {
+    const uint64_t rows = source.assembly.rows;
+    if (rows % 2 != 0) return WrongShape(tensor, "an even number of rows");
+    for (const bool up : {false, true}) {
+      Assembly assembly = source.assembly;
+      assembly.rows = rows / 2;
+      assembly.order.first = up ? halves.take : 0;
+      if (halves.apart) assembly.order.take = halves.take;
+      if (halves.apart) assembly.order.stride = 2 * halves.take;
+      Emit(fmt::format("{}{}{}.weight", source.prefix, up ? "ffn_up" : "ffn_gate", rule.gguf), tensor, std::move(assembly));
+    }
+    return Ok();
+  }
+
+  // [experts, 2 * width], of which every second is the gate's: as vectors of one column, like the rows they belong to.
+  Status GateUpBiases(const SafetensorsTensor& tensor, const NameRule& rule, const Source& source) {
+    const uint64_t width = source.assembly.columns / 2;
+    const uint64_t experts = source.assembly.rows;
+    if (tensor.shape.size() != 2 || source.assembly.columns % 2 != 0) return WrongShape(tensor, "2 dimensions, the last an even number");
+    for (const bool up : {false, true}) {
+      AssembledTensor made;
+      made.name = fmt::format("{}{}{}.bias", source.prefix, up ? "ffn_up" : "ffn_gate", rule.gguf);
+      made.dimensions = {width, experts};
+      made.assembly = source.assembly;
+      made.assembly.columns = 1;
+      made.assembly.rows = width * experts;
+      made.assembly.stored_rows = 2 * width * experts;
+      made.assembly.order = {up ? uint64_t{1} : 0, 1, 2};
+      made_.push_back(std::move(made));
+    }
+    return Ok();
+  }
+
+  // One expert's matrix, or one head's norm, into the tensor of all.
+  Status Stack(const SafetensorsTensor& tensor, uint32_t number, const std::string& target, Source source) {
+    if (number >= kExpertsMax)
+      return Error(Code::kCorrupt, fmt::format("tensor {}: number {}, expected less than {}", tensor.name, number, kExpertsMax));
+    const auto [at, is_new] = stacks_.try_emplace(target, made_.size());
+    if (is_new) {
+      made_.push_back({target, {}, source.assembly});
+      made_.back().assembly.pieces.clear();
+      made_.back().assembly.matrices = 0;
+    }
+    AssembledTensor& stack = made_[at->second];
+    const Assembly& one = source.assembly;
+    if (one.rows != stack.assembly.rows || one.columns != stack.assembly.columns || one.dtype != stack.assembly.dtype) {
+      return WrongShape(tensor, fmt::format("that of the others that make {}", target));
+    }
+    std::vector<Assembly::Piece>& pieces = stack.assembly.pieces;
+    if (number >= pieces.size()) pieces.resize(number + 1, {kNoFile, 0});
+    if (pieces[number].file != kNoFile) return Error(Code::kCorrupt, fmt::format("tensor {} occurs twice", tensor.name));
+    pieces[number] = one.pieces[0];
+    stack.assembly.matrices = pieces.size();
+    // Vectors become the rows of a matrix.
+    if (tensor.shape.size() == 1) {
+      stack.dimensions = {one.rows, pieces.size()};
+    } else {
+      stack.dimensions = {one.columns, one.rows, pieces.size()};
+    }
+    return Ok();
+  }
+
+  const HfLayout& layout_;
+  std::vector<AssembledTensor> made_;
+  std::map<std::string, size_t> stacks_;  // by target, places in made_
+};
+
+}  // namespace
+
+Result<std::vector<AssembledTensor>> MapTensors(const std::vector<HfTensor>& tensors, const HfLayout& layout) {
+  Mapper mapper(layout);
+  for (const HfTensor& tensor : tensors) {
+    BANTAM_TRY(mapper.Add(tensor));
+  }
+  return mapper.Finish();
+}
+
+}  // namespace bantam

@@ -1,0 +1,37 @@
+// From the tensors of a Hugging Face folder to those that a GGUF file of the family has.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/assembled_source.h"
+#include "formats/safetensors.h"
+#include "model/huggingface/describe.h"
+#include "model/huggingface/families.h"
+
+namespace bantam {
+
+struct HfTensor {
+  SafetensorsTensor tensor;
+  uint32_t file = 0;
+};
+
+struct HfLayout {
+  const HfFamily* family = nullptr;
+  HfHeads heads;
+  uint32_t layers = 0;
+  bool tied = false;  // the output matrix is the embeddings'; what stands in its place is not read
+};
+
+struct AssembledTensor {
+  std::string name;
+  std::vector<uint64_t> dimensions;  // fastest first
+  Assembly assembly;
+};
+
+// Errors: Corrupt (shapes that do not fit the heads, an expert that is missing), Unsupported (a tensor that the family does not have,
+// elements that are no F32, F16 or BF16); they name the tensor.
+Result<std::vector<AssembledTensor>> MapTensors(const std::vector<HfTensor>& tensors, const HfLayout& layout);
+
+}  // namespace bantam

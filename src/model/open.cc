@@ -1,0 +1,21 @@
+#include "model/open.h"
+
+#include <fmt/format.h>
+
+#include "formats/gguf.h"
+#include "model/huggingface/folder.h"
+
+namespace bantam {
+
+Result<ModelFile> OpenModel(FileSystem& files, const std::string& path) {
+  if (IsHuggingFaceFolder(files, path)) return OpenHuggingFace(files, path);
+  if (path.ends_with(".safetensors")) {
+    return Error(Code::kUnsupported, fmt::format("{}: weights without their config.json; name the folder that holds both", path));
+  }
+  if (files.List(path).ok()) {
+    return Error(Code::kNotFound, fmt::format("{}: a folder without config.json; name a .gguf file, or the folder of a model", path));
+  }
+  return OpenGguf(files, path);
+}
+
+}  // namespace bantam

@@ -1,0 +1,15 @@
+// From a path to a model file, whatever its format.
+#pragma once
+
+#include <string>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "formats/model_file.h"
+
+namespace bantam {
+
+// A GGUF file, or a Hugging Face folder. Errors: those of the format's reader; a folder without config.json says what was looked for.
+Result<ModelFile> OpenModel(FileSystem& files, const std::string& path);
+
+}  // namespace bantam
