@@ -59,12 +59,14 @@ Status RunTwoTokens(ModelFile& file, size_t choice) {
   BANTAM_ASSIGN(const auto model, LoadModel(std::move(outline), file, {budget, pool}, nullptr));
   const KvLayout layout(options.kv_type, model->program.kv_layers);
   const PerKvPart<size_t> blocks = KvBlocks(model->program, options);
-  BANTAM_ASSIGN(KvCache cache, KvCache::Make(layout, blocks, budget));
+  BANTAM_ASSIGN(KvCache cache, KvCache::Make(layout, blocks, {model->program.state_floats, /*sequences=*/1}, budget));
   KvSequence sequence(options.context, blocks[KvPart::kWindowed], WindowMax(model->program));
   BANTAM_TRY(sequence.Extend(cache, 2));
   BANTAM_ASSIGN(const auto executor, Executor::Make({model->program, model->weights, kernels, options}, {budget, pool}));
   const uint32_t last = static_cast<uint32_t>(model->program.vocabulary - 1);
-  const StepRow rows[2] = {{0, 0, sequence.tables()}, {last, 1, sequence.tables()}};
+  const float* state = sequence.state(cache);
+  float* next_state = sequence.next_state(cache);
+  const StepRow rows[2] = {{0, 0, sequence.tables(), state, next_state}, {last, 1, sequence.tables(), state, next_state}};
   const uint32_t outputs[1] = {1};
   executor->Run({rows, outputs, cache.base()});
   return Ok();

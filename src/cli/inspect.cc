@@ -155,6 +155,7 @@ Json PlanJson(const MemoryPlan& plan, const ModelOutline& outline) {
           {"threads", plan.options.threads},
           {"weights_bytes", plan.weights_bytes},
           {"kv_bytes", plan.kv_bytes},
+          {"state_bytes", plan.state_bytes},
           {"activations_bytes", plan.activations_bytes},
           {"vocabulary_bytes", plan.vocabulary_bytes},
           {"header_bytes", plan.header_bytes},

@@ -16,7 +16,8 @@ Session::Session(const Model& model, const MemoryPlan& plan)
 
 Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryPlan& plan, const Resources& resources) {
   std::unique_ptr<Session> session(new Session(model, plan));
-  BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, KvBlocks(model.program, plan.options), resources.budget));
+  BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, KvBlocks(model.program, plan.options),
+                                               {model.program.state_floats, /*sequences=*/1}, resources.budget));
   BANTAM_ASSIGN(session->executor_, Executor::Make({model.program, model.weights, *model.kernels, plan.options}, resources));
   session->tokens_.reserve(plan.options.context);
   session->rows_.reserve(plan.options.step_tokens);
@@ -44,13 +45,15 @@ Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs, cons
   rows_.clear();
   output_rows_.clear();
   for (size_t i = 0; i < tokens.size(); ++i) {
-    rows_.push_back({tokens[i], static_cast<uint32_t>(begin + i), sequence_.tables()});
+    rows_.push_back(
+        {tokens[i], static_cast<uint32_t>(begin + i), sequence_.tables(), sequence_.state(cache_), sequence_.next_state(cache_)});
     if (all_outputs || i + 1 == tokens.size()) output_rows_.push_back(static_cast<uint32_t>(i));
   }
   if (!executor_->Run({rows_, output_rows_, cache_.base(), cancelled ? &cancelled : nullptr, profile_})) {
     return Error(Code::kCancelled, "reading the prompt was interrupted");
   }
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  sequence_.Commit(tokens_.size());
   last_output_ = output_rows_.size() - 1;
   return Ok();
 }

@@ -44,7 +44,7 @@ class Session {
   Status AppendForLogits(std::span<const uint32_t> tokens, const LogitsSink& sink, const Cancelled& cancelled = nullptr);
 
   // Forgets tokens from `length` on, and returns how many are kept: 0 when layers with a sliding window have already overwritten what
-  // the next token would see. The logits are then stale until the next Append.
+  // the next token would see, or recurrent ones have gone on for more than one step. The logits are then stale until the next Append.
   size_t Truncate(size_t length);
 
   // After the last token appended: [vocabulary].

@@ -97,6 +97,48 @@ TEST_F(SessionTest, GoesBackAsFarAsTheWindowAllows) {
   EXPECT_EQ(Logits(), expected);
 }
 
+// Recurrent layers have no past but their state: the last step can be taken back, and no more.
+TEST_F(SessionTest, RecurrentLayersGoBackOneStep) {
+  Load({.layers = 3, .hybrid = true, .matrices = DType::kQ8_0}, /*context=*/256);
+  const std::vector<uint32_t> tokens = Tokens(100);
+  ASSERT_TRUE(session_->Append(std::span(tokens).first(40)).ok());
+  ASSERT_TRUE(session_->Append(std::span(tokens).subspan(40, 1)).ok());
+  const std::vector<float> expected = Logits();
+  ASSERT_TRUE(session_->Append(std::span(tokens).subspan(60, 1)).ok());
+  EXPECT_NE(Logits(), expected);
+  EXPECT_EQ(session_->Truncate(42), 42u) << "nothing to forget";
+  EXPECT_EQ(session_->Truncate(41), 41u);
+  EXPECT_EQ(session_->Truncate(41), 41u);
+  ASSERT_TRUE(session_->Append(std::span(tokens).subspan(70, 1)).ok());
+  EXPECT_EQ(session_->Truncate(41), 41u);
+  EXPECT_EQ(session_->Truncate(40), 0u) << "two steps back";
+  ASSERT_TRUE(session_->Append(std::span(tokens).first(41)).ok());
+  EXPECT_EQ(Logits(), expected);
+}
+
+// Nor do a step's tokens, threads, or a step that was left halfway, in any form of weights.
+TEST_F(SessionTest, RecurrentLayersGiveTheSameBitsHoweverTextIsCut) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_K, DType::kIQ2_XXS}) {
+    const std::vector<uint32_t> tokens = Tokens(50);
+    Load({.layers = 4, .hybrid = true, .matrices = dtype}, 100, /*step_tokens=*/20);
+    ASSERT_TRUE(session_->Append(tokens).ok());
+    const std::vector<float> expected = Logits();
+    session_->Truncate(0);
+    for (const uint32_t token : tokens) ASSERT_TRUE(session_->Append(std::span(&token, 1)).ok());
+    EXPECT_EQ(Logits(), expected) << Info(dtype).name;
+    for (int polls = 1; polls < 90; polls += 11) {
+      session_->Truncate(0);
+      int left = polls;
+      const Status stopped = session_->Append(tokens, [&](std::string_view, uint64_t, uint64_t) { return --left > 0; });
+      ASSERT_TRUE(stopped.ok() || stopped.error().code() == Code::kCancelled);
+      if (session_->tokens().size() < tokens.size()) {
+        ASSERT_TRUE(session_->Append(std::span(tokens).subspan(session_->tokens().size())).ok());
+      }
+      EXPECT_EQ(Logits(), expected) << Info(dtype).name << ", stopped after " << polls;
+    }
+  }
+}
+
 TEST_F(SessionTest, HoldsExactlyThePlannedBytes) {
   for (const DType dtype : {DType::kF32, DType::kQ4_K}) {
     session_.reset();

@@ -18,9 +18,20 @@ inline constexpr uint32_t kHeadsMax = 1024;
 inline constexpr uint32_t kHeadDimMax = 1024;
 inline constexpr uint32_t kWidthMax = 1 << 17;
 inline constexpr uint32_t kExpertsMax = 1024;
+inline constexpr uint32_t kStateSizeMax = 4096;
+inline constexpr uint32_t kTapsMax = 64;
 inline constexpr uint32_t kContextLengthMax = 1 << 24;
 
+// What mixes tokens.
+enum class Mixer : uint8_t {
+  kAttention,
+  kStateSpace,
+  kAttentionAndStateSpace,  // side by side
+  kShortConvolution,
+};
+
 enum class FeedForward : uint8_t {
+  kAbsent,
   kGated,    // activation(gate x) * (up x)
   kPlain,    // activation(up x)
   kExperts,  // gated experts, some of them chosen for each token
@@ -33,7 +44,20 @@ enum class QueryKeyNorm : uint8_t {
   kRows,   // all heads together
 };
 
+// Selective state spaces (program/recurrence.h), and the convolution in front of them.
+struct StateSpace {
+  size_t width = 0;  // heads times what each has
+  size_t heads = 0;
+  size_t groups = 1;  // of heads that share what goes into the state and comes out
+  size_t state_size = 0;
+  size_t taps = 0;
+  // The first kind (Mamba): a head per column, its steps made of so many numbers; 0: the second.
+  size_t step_rank = 0;
+  bool norms = false;  // of what a layer of the first kind makes its steps and states of
+};
+
 struct LayerPlan {
+  Mixer mixer = Mixer::kAttention;
   size_t heads = 0;
   size_t kv_heads = 0;
   size_t head_dim = 0;
@@ -64,6 +88,7 @@ struct Config {
   bool parallel = false;      // both read what the layer was given, and not the feed-forward what attention made of it
   float residual_scale = 1;
   std::string feed_forward_norm = "ffn_norm";  // in the file
+  std::string output_norm = "output_norm";     // in the file
 
   // Attention.
   float attention_scale = 0;
@@ -75,6 +100,10 @@ struct Config {
   bool norms_behind_rope = false;  // queries and keys are normalised after they are turned
   bool sinks = false;
   std::vector<RopeSpec> ropes;  // the first is that of layers that see everything
+
+  // Recurrent layers.
+  StateSpace state_space;
+  size_t short_taps = 0;  // of short convolutions
 
   // Feed-forward.
   Activation activation = Activation::kSilu;

@@ -7,7 +7,7 @@
 
 namespace bantam {
 
-Result<KvCache> KvCache::Make(const KvLayout& layout, const PerKvPart<size_t>& blocks, MemoryBudget& budget) {
+Result<KvCache> KvCache::Make(const KvLayout& layout, const PerKvPart<size_t>& blocks, const StateSizes& states, MemoryBudget& budget) {
   KvCache cache;
   for (const KvPart part : kAllKvParts) {
     const size_t n = blocks[part];
@@ -18,7 +18,21 @@ Result<KvCache> KvCache::Make(const KvLayout& layout, const PerKvPart<size_t>& b
     cache.free_[part].reserve(n);
     for (size_t block = n; block > 0; --block) cache.free_[part].push_back(static_cast<uint32_t>(block - 1));
   }
+  if (states.floats == 0) return cache;
+  const uint64_t bytes = StateBytes(states.floats);
+  BANTAM_ASSIGN(cache.state_arena_, Arena::Make(budget, states.sequences * bytes, "recurrent states"));
+  cache.states_ = cache.state_arena_.TakeArray<float>(states.sequences * bytes / sizeof(float));
+  cache.state_floats_ = bytes / 2 / sizeof(float);
+  cache.free_states_.reserve(states.sequences);
+  for (size_t pair = states.sequences; pair > 0; --pair) cache.free_states_.push_back(static_cast<uint32_t>(pair - 1));
   return cache;
+}
+
+Result<uint32_t> KvCache::TakeStates() {
+  if (free_states_.empty()) return Error(Code::kExhausted, "all states of recurrent layers are in use; end another sequence first");
+  const uint32_t pair = free_states_.back();
+  free_states_.pop_back();
+  return pair;
 }
 
 Result<uint32_t> KvCache::Take(KvPart part) {
@@ -53,8 +67,18 @@ Status KvSequence::Extend(KvCache& cache, size_t length) {
     }
     windowed.push_back(block);
   }
+  if (cache.recurrent() && !recurrent_) {
+    BANTAM_ASSIGN(states_, cache.TakeStates());
+    recurrent_ = true;
+  }
   written_ = std::max(written_, length);
   return Ok();
+}
+
+void KvSequence::Commit(size_t length) {
+  current_ = 1 - current_;
+  previous_ = committed_;
+  committed_ = length;
 }
 
 size_t KvSequence::Truncate(KvCache& cache, size_t length) {
@@ -62,6 +86,17 @@ size_t KvSequence::Truncate(KvCache& cache, size_t length) {
     // The next token sees `window - 1` tokens before it; the newest block overwrote the one a ring before it.
     const size_t first_seen = length > window_ - 1 ? length - (window_ - 1) : 0;
     if (first_seen / kKvBlockTokens + ring_ <= (written_ - 1) / kKvBlockTokens) length = 0;
+  }
+  if (recurrent_ && length != committed_) {
+    if (length != previous_) length = 0;
+    current_ = 1 - current_;
+    committed_ = length;
+    previous_ = 0;
+  }
+  if (recurrent_ && length == 0) {
+    cache.GiveStates(states_);
+    recurrent_ = false;
+    committed_ = previous_ = 0;
   }
   for (const KvPart part : kAllKvParts) {
     auto& blocks = blocks_[part];

@@ -1,4 +1,4 @@
-// The KV blocks of a model, who holds which, and one sequence's share of them.
+// The KV blocks of a model and the states of its recurrent layers, who holds which, and one sequence's share of them.
 #pragma once
 
 #include <cstddef>
@@ -12,12 +12,24 @@
 
 namespace bantam {
 
+// States of recurrent layers: two for each sequence, of Program::state_floats each.
+struct StateSizes {
+  size_t floats = 0;
+  size_t sequences = 0;
+};
+
 class KvCache {
  public:
-  // Exhausted when the budget cannot hold the blocks.
-  static Result<KvCache> Make(const KvLayout& layout, const PerKvPart<size_t>& blocks, MemoryBudget& budget);
+  // Exhausted when the budget cannot hold the blocks and states.
+  static Result<KvCache> Make(const KvLayout& layout, const PerKvPart<size_t>& blocks, const StateSizes& states, MemoryBudget& budget);
 
   const PerKvPart<uint8_t*>& base() const { return base_; }
+
+  bool recurrent() const { return state_floats_ > 0; }
+  // A pair of states, and the place of one of the two.
+  Result<uint32_t> TakeStates();
+  void GiveStates(uint32_t pair) { free_states_.push_back(pair); }
+  float* State(uint32_t pair, size_t which) const { return states_ + (2 * pair + which) * state_floats_; }
 
   // Allocates nothing: the lists of free blocks were sized at the start. Exhausted when none is free.
   Result<uint32_t> Take(KvPart part);
@@ -27,10 +39,14 @@ class KvCache {
   PerKvPart<Arena> arena_;
   PerKvPart<uint8_t*> base_;
   PerKvPart<std::vector<uint32_t>> free_;
+  Arena state_arena_;
+  float* states_ = nullptr;
+  size_t state_floats_ = 0;  // of one, in whole cache lines
+  std::vector<uint32_t> free_states_;
 };
 
 // The blocks of one sequence. Those of windowed layers are a ring: block b takes the place of block b - ring, whose tokens no query
-// sees any more.
+// sees any more. A step of recurrent layers reads one state and writes the other, so that one that is cancelled has changed nothing.
 class KvSequence {
  public:
   // `ring` is KvBlocks(...)[KvPart::kWindowed], `window` the widest; 0 when no layer has one.
@@ -39,17 +55,28 @@ class KvSequence {
   // Makes tokens [length(), length) writable. Allocates nothing. Exhausted when the cache has no block left.
   Status Extend(KvCache& cache, size_t length);
 
+  // A step that ended at `length` tokens is done.
+  void Commit(size_t length);
+
   // Gives back what only tokens from `length` on need. Returns the length that is kept: 0 instead of `length` when the ring no longer
-  // holds what the next token would see.
+  // holds what the next token would see, or when recurrent layers have a state only for another length (they go back one step).
   size_t Truncate(KvCache& cache, size_t length);
 
   KvTables tables() const;
+  // What the next step reads and writes; null without recurrent layers.
+  const float* state(const KvCache& cache) const { return recurrent_ ? cache.State(states_, current_) : nullptr; }
+  float* next_state(const KvCache& cache) const { return recurrent_ ? cache.State(states_, 1 - current_) : nullptr; }
 
  private:
   size_t ring_;
   size_t window_;
   size_t written_ = 0;  // the longest that the sequence was since it was last empty
   PerKvPart<std::vector<uint32_t>> blocks_;
+  bool recurrent_ = false;  // a pair of states is held
+  uint32_t states_ = 0;
+  size_t current_ = 0;    // of the pair
+  size_t committed_ = 0;  // the length of the current state
+  size_t previous_ = 0;   // and of the other; 0: none
 };
 
 }  // namespace bantam

@@ -20,7 +20,7 @@ PerKvPart<size_t> Blocks(size_t full, size_t windowed) {
 TEST(KvCache, HandsOutEveryBlockOnce) {
   const KvLayout layout(KvType::kF16, {{2, 32}});
   MemoryBudget budget(uint64_t{1} << 20);
-  KvCache cache = KvCache::Make(layout, Blocks(3, 0), budget).value();
+  KvCache cache = KvCache::Make(layout, Blocks(3, 0), {}, budget).value();
   EXPECT_EQ(budget.used_bytes(), 3 * layout.block_bytes(KvPart::kFull));
   std::set<uint32_t> blocks;
   for (int i = 0; i < 3; ++i) blocks.insert(*cache.Take(KvPart::kFull));
@@ -33,7 +33,7 @@ TEST(KvCache, HandsOutEveryBlockOnce) {
 class RingTest : public ::testing::Test {
  protected:
   // A window of 20 tokens in a ring of 3 blocks: steps of up to 13 tokens.
-  RingTest() : cache_(KvCache::Make(KvLayout(KvType::kF32, {{1, 8, 0}, {1, 8, 20}}), Blocks(10, 3), budget_).value()) {}
+  RingTest() : cache_(KvCache::Make(KvLayout(KvType::kF32, {{1, 8, 0}, {1, 8, 20}}), Blocks(10, 3), {}, budget_).value()) {}
   MemoryBudget budget_{uint64_t{1} << 20};
   KvCache cache_;
   KvSequence sequence_{160, 3, 20};
@@ -76,6 +76,30 @@ TEST_F(RingTest, TruncateKeepsOnlyWhatIsStillThere) {
     }
   }
   EXPECT_GT(dropped, 10u);
+}
+
+TEST(KvSequenceStates, TurnAboutAndGoBackOnce) {
+  MemoryBudget budget(uint64_t{1} << 20);
+  KvCache cache = KvCache::Make(KvLayout(KvType::kF16, {}), Blocks(0, 0), {/*floats=*/10, /*sequences=*/2}, budget).value();
+  EXPECT_EQ(budget.used_bytes(), 4 * 64u);
+  KvSequence one(64, 0, 0);
+  KvSequence other(64, 0, 0);
+  KvSequence third(64, 0, 0);
+  ASSERT_TRUE(one.Extend(cache, 5).ok());
+  ASSERT_TRUE(other.Extend(cache, 5).ok());
+  EXPECT_EQ(third.Extend(cache, 1).error().code(), Code::kExhausted);
+  const std::set<const float*> places = {one.state(cache), one.next_state(cache), other.state(cache), other.next_state(cache)};
+  EXPECT_EQ(places.size(), 4u);
+  const float* first = one.next_state(cache);
+  one.Commit(5);
+  EXPECT_EQ(one.state(cache), first) << "what the step wrote is what the next one reads";
+  ASSERT_TRUE(one.Extend(cache, 6).ok());
+  one.Commit(6);
+  EXPECT_NE(one.state(cache), first);
+  EXPECT_EQ(one.Truncate(cache, 5), 5u);
+  EXPECT_EQ(one.state(cache), first);
+  EXPECT_EQ(one.Truncate(cache, 4), 0u);
+  ASSERT_TRUE(third.Extend(cache, 1).ok()) << "an empty sequence holds no states";
 }
 
 }  // namespace

@@ -87,6 +87,9 @@ class Builder {
   // [width] for each of `count`, as one vector.
   Result<WeightId> OptionalVectors(const std::string& name, size_t width, size_t count) {
     if (!Has(name)) return kNone;
+    return Vectors(name, width, count);
+  }
+  Result<WeightId> Vectors(const std::string& name, size_t width, size_t count) {
     BANTAM_ASSIGN(const TensorInfo* tensor, Tensor(name, {width, count}));
     program_.weights.push_back({name, tensor->dtype, WeightStorage::kVector, width * count});
     return static_cast<WeightId>(program_.weights.size() - 1);
@@ -141,7 +144,9 @@ class Builder {
   Status Norm(const std::string& prefix, BufferId in, BufferId out, size_t groups = 1) {
     NormOp op = {.in = in, .out = out, .epsilon = config_.norm_epsilon, .kind = config_.norm, .groups = groups};
     if (config_.norm_weights) {
-      BANTAM_ASSIGN(op.weight, NormVector(prefix + ".weight", Width(in), groups));
+      // Falcon H1 leaves the ending of one name away.
+      const bool ends = Has(prefix + ".weight") || !Has(prefix);
+      BANTAM_ASSIGN(op.weight, NormVector(ends ? prefix + ".weight" : prefix, Width(in), groups));
       if (Has(prefix + ".bias")) {
         BANTAM_ASSIGN(op.bias, NormVector(prefix + ".bias", Width(in), groups));
       }
@@ -190,18 +195,35 @@ class Builder {
     if (config_.early_router && layer.feed_forward == FeedForward::kExperts) {
       BANTAM_TRY(Router(prefix, stream_, &inputs.router));
     }
-    BANTAM_TRY(Attention(prefix, static_cast<uint32_t>(index), layer, inputs.attention));
-    if (!config_.parallel && config_.norms_before) {
+    BANTAM_TRY(Mix(prefix, layer, inputs.attention));
+    if (!config_.parallel && config_.norms_before && layer.feed_forward != FeedForward::kAbsent) {
       inputs.feed_forward = Buffer("normed", config_.width);
       BANTAM_TRY(Norm(prefix + config_.feed_forward_norm, stream_, inputs.feed_forward));
     }
     switch (layer.feed_forward) {
+      case FeedForward::kAbsent:
+        return Ok();
       case FeedForward::kGated:
         return Dense(prefix, layer, inputs.feed_forward);
       case FeedForward::kPlain:
         return Plain(prefix, layer, inputs.feed_forward);
       case FeedForward::kExperts:
         return Experts(prefix, layer, inputs);
+    }
+    return Ok();
+  }
+
+  Status Mix(const std::string& prefix, const LayerPlan& layer, BufferId in) {
+    switch (layer.mixer) {
+      case Mixer::kAttention:
+        return Attention(prefix, layer, in);
+      case Mixer::kStateSpace:
+        return StateSpaceLayer(prefix, in);
+      case Mixer::kAttentionAndStateSpace:
+        BANTAM_TRY(Attention(prefix, layer, in));
+        return StateSpaceLayer(prefix, in);
+      case Mixer::kShortConvolution:
+        return ShortConvolution(prefix, in);
     }
     return Ok();
   }
@@ -272,7 +294,121 @@ class Builder {
     return slopes;
   }
 
-  Status Attention(const std::string& prefix, uint32_t index, const LayerPlan& layer, BufferId in) {
+  // ---- Recurrent layers ----
+
+  // Takes a part of the sequence's state.
+  size_t TakeState(size_t floats) {
+    const size_t at = program_.state_floats;
+    program_.state_floats += floats;
+    return at;
+  }
+
+  Status Convolution(const std::string& prefix, size_t taps, BufferId in, BufferId out, bool silu) {
+    const size_t columns = Width(in);
+    ConvolveOp op = {.in = in, .out = out, .weight = kNone, .taps = taps, .silu = silu};
+    BANTAM_ASSIGN(op.weight, Vectors(prefix + ".weight", taps, columns));
+    BANTAM_ASSIGN(op.bias, OptionalVector(prefix + ".bias", columns));
+    op.state = TakeState((taps - 1) * columns);
+    program_.ops.push_back(op);
+    return Ok();
+  }
+
+  // Products of `in` with rows of one tensor that follow each other, into buffers.
+  Status Split(const std::string& prefix, BufferId in, std::initializer_list<BufferId> outs, Scaling scaling) {
+    size_t all = 0;
+    for (const BufferId out : outs) all += Width(out);
+    size_t begin = 0;
+    for (const BufferId out : outs) {
+      BANTAM_TRY(MatMulRows({prefix, in, out, scaling}, {begin, begin + Width(out)}, all));
+      begin += Width(out);
+    }
+    return Ok();
+  }
+
+  Status StateSpaceLayer(const std::string& prefix, BufferId in) {
+    const StateSpace& space = config_.state_space;
+    const BufferId gate = Buffer("ssm_gate", space.width);
+    const BufferId scanned = Buffer("ssm_scanned", space.width);
+    const BufferId gated = Buffer("ssm_gated", space.width);
+    const BufferId branch = Buffer("branch", config_.width);
+    ScanOp scan = {.out = scanned,
+                   .heads = space.heads,
+                   .head_dim = space.width / space.heads,
+                   .groups = space.groups,
+                   .state_size = space.state_size};
+    BANTAM_TRY(space.step_rank == 0 ? PrepareScan(prefix, in, gate, &scan) : PrepareScanOfColumns(prefix, in, gate, &scan));
+    BANTAM_ASSIGN(scan.dt_bias, Vector(prefix + "ssm_dt.bias", space.heads));
+    BANTAM_ASSIGN(scan.decay, Vectors(prefix + "ssm_a", space.step_rank == 0 ? 1 : space.state_size, space.heads));
+    BANTAM_ASSIGN(scan.skip, Skip(prefix + "ssm_d"));
+    scan.state = TakeState(space.width * space.state_size);
+    program_.ops.push_back(scan);
+    program_.ops.push_back(ActivateOp{gate, scanned, gated, Activation::kSilu});
+    if (Has(prefix + "ssm_norm.weight")) {
+      BANTAM_TRY(Norm(prefix + "ssm_norm", gated, gated, space.groups));
+    }
+    BANTAM_TRY(MatMul({prefix + "ssm_out", gated, branch}));
+    return AddBranch(prefix + "post_attention_norm", branch);
+  }
+
+  // The second kind: one product makes the gate, what goes through the convolution, and the steps.
+  Status PrepareScan(const std::string& prefix, BufferId in, BufferId gate, ScanOp* scan) {
+    const StateSpace& space = config_.state_space;
+    const size_t shared = space.groups * space.state_size;
+    const BufferId mixed = Buffer("ssm_mixed", space.width + 2 * shared);
+    const BufferId convolved = Buffer("ssm_convolved", space.width + 2 * shared);
+    scan->dt = Buffer("ssm_steps", space.heads);
+    BANTAM_TRY(Split(prefix + "ssm_in", in, {gate, mixed, scan->dt}, Scaling::kProduct));
+    BANTAM_TRY(Convolution(prefix + "ssm_conv1d", space.taps, mixed, convolved, /*silu=*/true));
+    scan->x = {convolved, 0};
+    scan->b = {convolved, space.width};
+    scan->c = {convolved, space.width + shared};
+    return Ok();
+  }
+
+  // The first kind: steps and what the state takes are made of what the convolution gave.
+  Status PrepareScanOfColumns(const std::string& prefix, BufferId in, BufferId gate, ScanOp* scan) {
+    const StateSpace& space = config_.state_space;
+    const BufferId mixed = Buffer("ssm_mixed", space.width);
+    const BufferId convolved = Buffer("ssm_convolved", space.width);
+    const BufferId low = Buffer("ssm_step_ranks", space.step_rank);
+    const BufferId b = Buffer("ssm_b", space.state_size);
+    const BufferId c = Buffer("ssm_c", space.state_size);
+    scan->dt = Buffer("ssm_steps", space.heads);
+    BANTAM_TRY(Split(prefix + "ssm_in", in, {mixed, gate}, Scaling::kProduct));
+    BANTAM_TRY(Convolution(prefix + "ssm_conv1d", space.taps, mixed, convolved, /*silu=*/true));
+    BANTAM_TRY(Split(prefix + "ssm_x", convolved, {low, b, c}, Scaling::kNothing));
+    for (const BufferId buffer : {low, b, c}) {
+      if (space.norms) program_.ops.push_back(NormOp{.in = buffer, .out = buffer, .epsilon = config_.norm_epsilon});
+    }
+    BANTAM_TRY(MatMul({prefix + "ssm_dt", low, scan->dt, Scaling::kNothing, /*biased=*/false}));
+    scan->x = {convolved, 0};
+    scan->b = {b, 0};
+    scan->c = {c, 0};
+    return Ok();
+  }
+
+  // A number per head, which files of the second kind have as [1, heads].
+  Result<WeightId> Skip(const std::string& name) {
+    return config_.state_space.step_rank == 0 ? Vectors(name, 1, config_.state_space.heads) : Vector(name, config_.state_space.heads);
+  }
+
+  // Two gates around a short convolution (LFM2).
+  Status ShortConvolution(const std::string& prefix, BufferId in) {
+    const BufferId before = Buffer("conv_before", config_.width);
+    const BufferId behind = Buffer("conv_behind", config_.width);
+    const BufferId value = Buffer("conv_value", config_.width);
+    const BufferId convolved = Buffer("convolved", config_.width);
+    const BufferId branch = Buffer("branch", config_.width);
+    BANTAM_TRY(Split(prefix + "shortconv.in_proj", in, {before, behind, value}, Scaling::kNothing));
+    program_.ops.push_back(MultiplyOp{before, value, value});
+    BANTAM_TRY(Convolution(prefix + "shortconv.conv", config_.short_taps, value, convolved, /*silu=*/false));
+    program_.ops.push_back(MultiplyOp{behind, convolved, convolved});
+    BANTAM_TRY(MatMul({prefix + "shortconv.out_proj", convolved, branch, Scaling::kNothing}));
+    return AddBranch(prefix + "post_attention_norm", branch);
+  }
+
+  Status Attention(const std::string& prefix, const LayerPlan& layer, BufferId in) {
+    const auto index = static_cast<uint32_t>(program_.kv_layers.size());
     const BufferId query = Buffer("query", layer.heads * layer.head_dim);
     const BufferId key = Buffer("key", layer.kv_heads * layer.head_dim);
     const BufferId value = Buffer("value", layer.kv_heads * layer.head_dim);
@@ -393,7 +529,7 @@ class Builder {
     const BufferId normed = Buffer("output_normed", config_.width, Rows::kOutputs);
     const BufferId logits = program_.logits = Buffer("logits", program_.vocabulary, Rows::kOutputs);
     program_.ops.push_back(GatherOutputsOp{stream_, last});
-    BANTAM_TRY(Norm("output_norm", last, normed));
+    BANTAM_TRY(Norm(config_.output_norm, last, normed));
     if (tied_) {
       BANTAM_ASSIGN(const WeightId bias, OptionalVector("output.bias", program_.vocabulary));
       program_.ops.push_back(MatMulOp{normed, {{.weight = embedding_, .bias = bias, .out = logits}}});

@@ -75,12 +75,14 @@ TEST_P(Families, MatchTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(All, Families,
                          ::testing::Values("arcee-dense", "baichuan-dense", "bloom-dense", "codeshell-dense", "cohere2-dense",
-                                           "deepseek-moe", "ernie4_5-moe", "exaone4-dense", "falcon-dense", "gemma-dense", "gemma2-dense",
-                                           "gemma3-dense", "gpt-oss-moe", "gpt2-dense", "gptneox-dense", "granite-dense", "granite-moe",
-                                           "hunyuan-dense-dense", "internlm2-dense", "llama-moe", "minicpm-dense", "minicpm-moe",
-                                           "mistral3-dense", "mpt-dense", "nemotron-dense", "olmo-dense", "olmo2-dense", "orion-dense",
-                                           "phi2-dense", "phi3-dense", "phimoe-moe", "qwen2-dense", "qwen2moe-moe", "qwen3-dense",
-                                           "qwen3moe-moe", "smallthinker-moe", "smollm3-dense", "stablelm-dense", "starcoder2-dense"),
+                                           "deepseek-moe", "ernie4_5-moe", "exaone4-dense", "falcon-dense", "falcon-h1-dense",
+                                           "gemma-dense", "gemma2-dense", "gemma3-dense", "gpt-oss-moe", "gpt2-dense", "gptneox-dense",
+                                           "granite-dense", "granite-moe", "granitehybrid-dense", "hunyuan-dense-dense", "internlm2-dense",
+                                           "lfm2-dense", "lfm2moe-moe", "llama-moe", "mamba-dense", "mamba2-dense", "minicpm-dense",
+                                           "minicpm-moe", "mistral3-dense", "mpt-dense", "nemotron-dense", "olmo-dense", "olmo2-dense",
+                                           "orion-dense", "phi2-dense", "phi3-dense", "phimoe-moe", "qwen2-dense", "qwen2moe-moe",
+                                           "qwen3-dense", "qwen3moe-moe", "smallthinker-moe", "smollm3-dense", "stablelm-dense",
+                                           "starcoder2-dense"),
                          [](const auto& row) {
                            std::string name = row.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -27,6 +27,10 @@ struct StepRow {
   uint32_t token;
   uint32_t position;
   KvTables tables;  // the sequence's KV blocks, for at least position + 1 tokens
+  // Of recurrent layers, Program::state_floats each: what the sequence's last step left (zeros at position 0, whatever stands there), and
+  // where this one leaves the next.
+  const float* state = nullptr;
+  float* next_state = nullptr;
 };
 
 // Asked now and then, on the calling thread, while a step runs: true ends the step early.
@@ -163,6 +167,12 @@ class Executor {
   void Execute(const RouteOp& op, int thread);
   void Execute(const ExpertMatMulOp& op, int thread);
   void Execute(const CombineOp& op, int thread);
+  // Calls work(begin, end) for the step's rows of each sequence.
+  template <typename Work>
+  void ForEachSequence(const Work& work) const;
+  void Execute(const MultiplyOp& op, int thread);
+  void Execute(const ConvolveOp& op, int thread);
+  void Execute(const ScanOp& op, int thread);
   void Execute(const GatherOutputsOp& op, int thread);
   void Execute(const QuantizeOp& op, int thread);
   void Execute(const NormQuantizeOp& op, int thread);

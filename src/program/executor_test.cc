@@ -45,7 +45,7 @@ std::vector<float> Logits(const testing::TinyModel& tiny, Change change, const K
   const auto threads_owner = ThreadPool::Make(options.threads).value();
   ThreadPool& pool = *threads_owner;
   const auto model = LoadModel(std::move(outline), file, {budget, pool}, nullptr).value();
-  KvCache cache = KvCache::Make(KvLayout(options.kv_type, model->program.kv_layers), KvBlocks(model->program, options), budget).value();
+  KvCache cache = KvCache::Make(KvLayout(options.kv_type, model->program.kv_layers), KvBlocks(model->program, options), {}, budget).value();
   KvSequence sequence(kTokens, /*ring=*/0, /*window=*/0);
   EXPECT_TRUE(sequence.Extend(cache, kTokens).ok());
   const auto executor = Executor::Make({model->program, model->weights, kernels, options}, {budget, pool}).value();

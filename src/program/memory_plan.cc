@@ -14,6 +14,8 @@
 
 namespace bantam {
 
+uint64_t StateBytes(size_t state_floats) { return 2 * AlignUp(state_floats * sizeof(float)); }
+
 PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options) {
   PerKvPart<size_t> blocks;
   for (const KvHeads& layer : program.kv_layers) {
@@ -146,6 +148,7 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
   const KvLayout layout(options.kv_type, program.kv_layers);
   const PerKvPart<size_t> blocks = KvBlocks(program, options);
   for (const KvPart part : kAllKvParts) plan.kv_bytes += blocks[part] * layout.block_bytes(part);
+  plan.state_bytes = StateBytes(program.state_floats);
   plan.activations_bytes = ActivationsBytes(program, options);
   plan.vocabulary_bytes = held.vocabulary;
   plan.header_bytes = held.header;
@@ -187,12 +190,14 @@ Error TooLarge(const MemoryPlan& plan, const FitRequest& request) {
   const bool rows = plan.weight_form == WeightForm::kRows;
   return Error(
       Code::kExhausted,
-      fmt::format("the model needs {} (weights{} {}, KV of {} tokens in {} {}, activations {}, vocabulary {}, metadata {}, program {}) "
+      fmt::format("the model needs {} (weights{} {}, KV of {} tokens in {} {}{}, activations {}, vocabulary {}, metadata {}, program {}) "
                   "and the limit is {}; raise --memory, lower --context{} or choose a smaller model",
                   FormatBytes(plan.total_bytes()), rows ? " as in the file" : "", FormatBytes(plan.weights_bytes), plan.options.context,
-                  KvTypeName(plan.options.kv_type), FormatBytes(plan.kv_bytes), FormatBytes(plan.activations_bytes),
-                  FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.header_bytes), FormatBytes(plan.reserve_bytes),
-                  FormatBytes(request.limit_bytes), request.weight_form == WeightForm::kPanels ? ", leave --weights away" : ""));
+                  KvTypeName(plan.options.kv_type), FormatBytes(plan.kv_bytes),
+                  plan.state_bytes == 0 ? "" : fmt::format(", recurrent states {}", FormatBytes(plan.state_bytes)),
+                  FormatBytes(plan.activations_bytes), FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.header_bytes),
+                  FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes),
+                  request.weight_form == WeightForm::kPanels ? ", leave --weights away" : ""));
 }
 
 }  // namespace
@@ -250,6 +255,7 @@ std::string Describe(const MemoryPlan& plan) {
   const bool rows = plan.weight_form == WeightForm::kRows;
   text += line("weights", plan.weights_bytes, rows ? "some as in the file: smaller, and slower" : "panels, ready for the kernels");
   text += line("kv", plan.kv_bytes, fmt::format("{} tokens, {}", plan.options.context, KvTypeName(plan.options.kv_type)));
+  if (plan.state_bytes != 0) text += line("states", plan.state_bytes, "of recurrent layers, two of each");
   text += line(
       "activations", plan.activations_bytes,
       fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));

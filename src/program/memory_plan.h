@@ -47,16 +47,22 @@ struct MemoryPlan {
   WeightForm weight_form = WeightForm::kPanels;
   uint64_t weights_bytes = 0;
   uint64_t kv_bytes = 0;
+  uint64_t state_bytes = 0;        // of recurrent layers, whatever the context
   uint64_t activations_bytes = 0;  // buffers of a step, every thread's scratch, states of segments
   uint64_t vocabulary_bytes = 0;
   uint64_t header_bytes = 0;  // the file's metadata, while it is loaded
   uint64_t reserve_bytes = 0;
 
-  uint64_t total_bytes() const { return weights_bytes + kv_bytes + activations_bytes + vocabulary_bytes + header_bytes + reserve_bytes; }
+  uint64_t total_bytes() const {
+    return weights_bytes + kv_bytes + state_bytes + activations_bytes + vocabulary_bytes + header_bytes + reserve_bytes;
+  }
 };
 
 // Blocks of 16 tokens that hold `context` tokens.
 inline size_t KvBlockCount(size_t context) { return (context + kKvBlockTokens - 1) / kKvBlockTokens; }
+
+// Of the two states that a sequence of recurrent layers has.
+uint64_t StateBytes(size_t state_floats);
 
 // Blocks of each part that one sequence needs: for windowed layers a ring of the widest window, a step, and the block in between.
 PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options);

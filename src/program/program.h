@@ -195,6 +195,45 @@ struct CombineOp {
   BufferId weights;
   BufferId out;
 };
+// out = in * factor.
+struct MultiplyOp {
+  BufferId in;
+  BufferId factor;
+  BufferId out;
+};
+// Columns of a buffer, from one on.
+struct Slice {
+  BufferId buffer = kNone;
+  size_t first = 0;
+};
+// Convolution of every column with weights of its own ([columns][taps]), and the rows before the step from the sequence's state
+// (recurrence.h): taps - 1 rows, `state` floats from its start.
+struct ConvolveOp {
+  BufferId in;
+  BufferId out;
+  WeightId weight;
+  WeightId bias = kNone;
+  size_t taps = 0;
+  bool silu = false;
+  size_t state = 0;
+};
+// A selective state space (recurrence.h). Heads share b and c in groups. Weights are vectors: of each head, but decay, which may be of each
+// element of its state.
+struct ScanOp {
+  Slice x = {};         // [heads][head_dim]
+  Slice b = {};         // [groups][state_size]
+  Slice c = {};         // [groups][state_size]
+  BufferId dt = kNone;  // [heads]
+  BufferId out = kNone;
+  WeightId dt_bias = kNone;
+  WeightId decay = kNone;
+  WeightId skip = kNone;
+  size_t heads = 0;
+  size_t head_dim = 0;
+  size_t groups = 1;
+  size_t state_size = 0;
+  size_t state = 0;  // [heads][head_dim][state_size], floats from the start of the sequence's state
+};
 // out = the rows of `in` whose logits are wanted.
 struct GatherOutputsOp {
   BufferId in;
@@ -221,9 +260,9 @@ struct GatedMatMulOp {
   Activation activation = Activation::kSilu;
 };
 
-using Op =
-    std::variant<EmbedOp, EmbedPositionsOp, NormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, ActivateOp, AddOp, PointwiseOp,
-                 GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, GatherOutputsOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
+using Op = std::variant<EmbedOp, EmbedPositionsOp, NormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, ActivateOp, AddOp,
+                        PointwiseOp, GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, MultiplyOp, ConvolveOp, ScanOp, GatherOutputsOp,
+                        QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
 
 struct Program {
   std::vector<BufferSpec> buffers;
@@ -236,6 +275,7 @@ struct Program {
   size_t context_max = 0;    // positions the model was trained for
   size_t context_limit = 0;  // positions it has embeddings for; 0: any
   size_t experts_used = 1;   // slots per token
+  size_t state_floats = 0;   // of a sequence, in recurrent layers
 
   size_t RowWidthBytes(BufferId buffer) const;
 };

@@ -28,7 +28,8 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(ModelFile file, const Run
   const Program& program = runner->model_->program;
   PerKvPart<size_t> blocks = KvBlocks(program, options);
   if (!setup.ring) blocks[KvPart::kWindowed] = KvBlockCount(tokens_max);
-  BANTAM_ASSIGN(runner->cache_, KvCache::Make(KvLayout(setup.kv_type, program.kv_layers), blocks, runner->budget_));
+  BANTAM_ASSIGN(runner->cache_, KvCache::Make(KvLayout(setup.kv_type, program.kv_layers), blocks, {program.state_floats, /*sequences=*/1},
+                                              runner->budget_));
   runner->sequence_ = std::make_unique<KvSequence>(tokens_max, blocks[KvPart::kWindowed], WindowMax(program));
   BANTAM_ASSIGN(runner->executor_, Executor::Make({runner->model_->program, runner->model_->weights, *setup.kernels, options},
                                                   {runner->budget_, runner->pool_}));
@@ -44,10 +45,12 @@ std::vector<float> ModelRunner::Logits(std::span<const uint32_t> tokens) {
     std::vector<uint32_t> outputs;
     CHECK(sequence_->Extend(cache_, done + n).ok());
     for (size_t i = 0; i < n; ++i) {
-      rows.push_back({tokens[done + i], static_cast<uint32_t>(done + i), sequence_->tables()});
+      rows.push_back({tokens[done + i], static_cast<uint32_t>(done + i), sequence_->tables(), sequence_->state(cache_),
+                      sequence_->next_state(cache_)});
       outputs.push_back(static_cast<uint32_t>(i));
     }
     executor_->Run({rows, outputs, cache_.base()});
+    sequence_->Commit(done + n);
     logits.insert(logits.end(), executor_->logits(), executor_->logits() + n * model_->program.vocabulary);
     done += n;
   }

@@ -80,6 +80,23 @@ std::string SplitHalves(const std::string& rows, size_t row_bytes, size_t head_d
   return split;
 }
 
+constexpr uint32_t kTinyGroups = 2;
+constexpr uint32_t kTinyState = 32;
+constexpr uint32_t kTinyTaps = 4;
+
+// The state spaces' keys, and heads that only every second layer has.
+void AddHybridKeys(GgufBuilder& builder, const TinyModel& model) {
+  std::vector<int32_t> heads, kv_heads;
+  for (uint32_t layer = 0; layer < model.layers; ++layer) {
+    heads.push_back(layer % 2 == 0 ? 0 : static_cast<int32_t>(model.heads));
+    kv_heads.push_back(layer % 2 == 0 ? 0 : static_cast<int32_t>(model.kv_heads));
+  }
+  builder.I32s("granitehybrid.attention.head_count", heads).I32s("granitehybrid.attention.head_count_kv", kv_heads);
+  builder.U32("granitehybrid.ssm.inner_size", 2 * model.width).U32("granitehybrid.ssm.time_step_rank", model.heads);
+  builder.U32("granitehybrid.ssm.state_size", kTinyState).U32("granitehybrid.ssm.conv_kernel", kTinyTaps);
+  builder.U32("granitehybrid.ssm.group_count", kTinyGroups);
+}
+
 }  // namespace
 
 std::string RandomBlocks(DType dtype, size_t elements, size_t columns, Rng& rng) {
@@ -127,23 +144,33 @@ void AddTinyVocabulary(GgufBuilder& builder, uint32_t size) {
 GgufBuilder BuildTinyModel(const TinyModel& model) {
   Rng rng(model.seed);
   GgufBuilder builder;
-  builder.Text("general.architecture", "llama").U32("llama.block_count", model.layers).U32("llama.embedding_length", model.width);
-  builder.U32("llama.context_length", model.context).U32("llama.feed_forward_length", model.feed_forward);
-  builder.U32("llama.attention.head_count", model.heads).U32("llama.attention.head_count_kv", model.kv_heads);
-  builder.F32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-  builder.U32("llama.expert_count", model.experts).U32("llama.expert_used_count", model.experts_used);
+  const std::string family = model.hybrid ? "granitehybrid." : "llama.";
+  builder.Text("general.architecture", family.substr(0, family.size() - 1));
+  builder.U32(family + "block_count", model.layers).U32(family + "embedding_length", model.width);
+  builder.U32(family + "context_length", model.context).U32(family + "feed_forward_length", model.feed_forward);
+  if (model.hybrid) {
+    AddHybridKeys(builder, model);
+  } else {
+    builder.U32("llama.attention.head_count", model.heads).U32("llama.attention.head_count_kv", model.kv_heads);
+  }
+  builder.F32(family + "attention.layer_norm_rms_epsilon", 1e-5f);
+  builder.U32(family + "expert_count", model.experts).U32(family + "expert_used_count", model.experts_used);
   AddTinyVocabulary(builder, model.vocabulary);
 
-  const auto vector = [&](const std::string& name, uint64_t width, float around) {
+  // Numbers around one, at most half of `spread` away.
+  const auto vectors = [&](const std::string& name, const std::vector<uint64_t>& dimensions, float around, float spread) {
     std::string bytes;
-    for (uint64_t i = 0; i < width; ++i) {
-      const float value = around + 0.1f * static_cast<float>(rng.Uniform() - 0.5);
+    uint64_t elements = 1;
+    for (const uint64_t dimension : dimensions) elements *= dimension;
+    for (uint64_t i = 0; i < elements; ++i) {
+      const float value = around + spread * static_cast<float>(rng.Uniform() - 0.5);
       char raw[4];
       std::memcpy(raw, &value, 4);
       bytes.append(raw, 4);
     }
-    builder.Add({name, {width}, 0, bytes});
+    builder.Add({name, dimensions, 0, bytes});
   };
+  const auto vector = [&](const std::string& name, uint64_t width, float around) { vectors(name, {width}, around, 0.1f); };
   const auto matrix = [&](const std::string& prefix, uint64_t columns, uint64_t rows, uint64_t matrices) {
     std::vector<uint64_t> dimensions = {columns, rows};
     if (matrices > 1) dimensions.push_back(matrices);
@@ -159,10 +186,23 @@ GgufBuilder BuildTinyModel(const TinyModel& model) {
   for (uint32_t layer = 0; layer < model.layers; ++layer) {
     const std::string prefix = fmt::format("blk.{}.", layer);
     vector(prefix + "attn_norm.weight", model.width, 1);
-    matrix(prefix + "attn_q", model.width, model.width, 1);
-    matrix(prefix + "attn_k", model.width, kv_width, 1);
-    matrix(prefix + "attn_v", model.width, kv_width, 1);
-    matrix(prefix + "attn_output", model.width, model.width, 1);
+    if (model.hybrid && layer % 2 == 0) {
+      const uint64_t inner = 2 * model.width;
+      const uint64_t mixed = inner + 2 * kTinyGroups * kTinyState;
+      matrix(prefix + "ssm_in", model.width, inner + mixed + model.heads, 1);
+      matrix(prefix + "ssm_out", inner, model.width, 1);
+      vectors(prefix + "ssm_conv1d.weight", {kTinyTaps, mixed}, 0, 1);
+      vectors(prefix + "ssm_conv1d.bias", {mixed}, 0, 1);
+      vectors(prefix + "ssm_dt.bias", {model.heads}, 0, 4);
+      vectors(prefix + "ssm_a", {1, model.heads}, -1, 1);
+      vectors(prefix + "ssm_d", {1, model.heads}, 1, 1);
+      vectors(prefix + "ssm_norm.weight", {inner / kTinyGroups, kTinyGroups}, 1, 1);
+    } else {
+      matrix(prefix + "attn_q", model.width, model.width, 1);
+      matrix(prefix + "attn_k", model.width, kv_width, 1);
+      matrix(prefix + "attn_v", model.width, kv_width, 1);
+      matrix(prefix + "attn_output", model.width, model.width, 1);
+    }
     vector(prefix + "ffn_norm.weight", model.width, 1);
     if (model.experts == 0) {
       matrix(prefix + "ffn_gate", model.width, model.feed_forward, 1);

@@ -1,4 +1,4 @@
-// Small random models of the llama family, written as GGUF.
+// Small random models of the llama and granitehybrid families, written as GGUF.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@ struct TinyModel {
   bool biases = false;
   bool halves = false;  // rows of F32 queries and keys in the order that the half-split rotary layout wants
   bool joined = false;  // query, key and value in one tensor
+  bool hybrid = false;  // state spaces for attention in every second layer, the first among them (granitehybrid)
   DType matrices = DType::kF32;
   uint64_t seed = 1;
 };

@@ -15,8 +15,7 @@ Result<Config> ReadSmallThinkerConfig(ModelFile& file, const FamilyMetadata& met
   }
   BANTAM_TRY(ReadWindowRope(metadata, &config));
   BANTAM_TRY(ReadExperts(metadata, {}, &config));
-  BANTAM_ASSIGN(const uint32_t gating, metadata.Require("expert_gating_func", {1, 3}));
-  config.gating = gating == 1 ? Gating::kSoftmax : gating == 2 ? Gating::kSigmoid : Gating::kSoftmaxOfChosen;
+  BANTAM_ASSIGN(config.gating, ReadGating(metadata));
   config.activation = Activation::kRelu;
   config.early_router = true;
   return config;

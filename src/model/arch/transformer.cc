@@ -11,15 +11,26 @@
 namespace bantam {
 namespace {
 
-Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32_t count, uint32_t width) {
-  BANTAM_ASSIGN(const auto heads, metadata.PerLayer("attention.head_count", {1, kHeadsMax}, count, {}));
-  BANTAM_ASSIGN(const auto kv_heads, metadata.PerLayer("attention.head_count_kv", {1, kHeadsMax}, count, heads));
+Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32_t count, uint32_t width, Mixer without_heads) {
+  const uint32_t least = without_heads == Mixer::kAttention ? 1 : 0;
+  BANTAM_ASSIGN(const auto heads, metadata.PerLayer("attention.head_count", {least, kHeadsMax}, count, {}));
+  BANTAM_ASSIGN(const auto kv_heads, metadata.PerLayer("attention.head_count_kv", {least, kHeadsMax}, count, heads));
   BANTAM_ASSIGN(const auto feed_forward, metadata.PerLayer("feed_forward_length", {1, kWidthMax}, count, {}));
-  BANTAM_ASSIGN(const uint32_t head_dim, metadata.Read("attention.key_length", {1, kHeadDimMax}, width / heads[0]));
-  BANTAM_ASSIGN(const uint32_t value_dim, metadata.Read("attention.value_length", {1, kHeadDimMax}, width / heads[0]));
+  const uint32_t most = std::max<uint32_t>(1, *std::max_element(heads.begin(), heads.end()));
+  BANTAM_ASSIGN(const uint32_t head_dim, metadata.Read("attention.key_length", {1, kHeadDimMax}, width / most));
+  BANTAM_ASSIGN(const uint32_t value_dim, metadata.Read("attention.value_length", {1, kHeadDimMax}, width / most));
   std::vector<LayerPlan> layers;
   for (uint32_t i = 0; i < count; ++i) {
-    if (kv_heads[i] > heads[i] || heads[i] % kv_heads[i] != 0 || head_dim == 0 || head_dim > kHeadDimMax || head_dim != value_dim) {
+    if (kv_heads[i] == 0 && without_heads != Mixer::kAttention) {
+      LayerPlan layer;
+      layer.mixer = without_heads;
+      layer.head_dim = head_dim;
+      layer.feed_forward_width = feed_forward[i];
+      layers.push_back(layer);
+      continue;
+    }
+    if (kv_heads[i] == 0 || kv_heads[i] > heads[i] || heads[i] % kv_heads[i] != 0 || head_dim == 0 || head_dim > kHeadDimMax ||
+        head_dim != value_dim) {
       return Error(Code::kCorrupt,
                    fmt::format("layer {}: {} heads over {} kv heads, keys of {} and values of {} elements: expected a whole "
                                "number of heads per kv head, and keys and values of one size from 1 to {}",
@@ -61,7 +72,7 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
   const bool rms = traits.norm == NormKind::kRms;
   BANTAM_ASSIGN(const double epsilon, metadata.ReadNumber(rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5));
-  BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width));
+  BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width, traits.without_heads));
   config.width = width;
   config.norm = traits.norm;
   config.norm_epsilon = static_cast<float>(epsilon);
@@ -82,6 +93,29 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
     if (i >= first) layer.window = window;
   }
   return config;
+}
+
+Result<StateSpace> ReadStateSpace(const FamilyMetadata& metadata, bool columns) {
+  StateSpace space;
+  BANTAM_ASSIGN(const uint32_t width, metadata.Require("ssm.inner_size", {1, kWidthMax}));
+  BANTAM_ASSIGN(const uint32_t rank, metadata.Require("ssm.time_step_rank", {1, kWidthMax}));
+  BANTAM_ASSIGN(space.state_size, metadata.Require("ssm.state_size", {1, kStateSizeMax}));
+  BANTAM_ASSIGN(space.taps, metadata.Require("ssm.conv_kernel", {2, kTapsMax}));
+  space.width = width;
+  space.heads = columns ? width : rank;
+  if (columns) {
+    space.step_rank = rank;
+    BANTAM_ASSIGN(space.norms, metadata.ReadBool("ssm.dt_b_c_rms", false));
+    return space;
+  }
+  BANTAM_ASSIGN(space.groups, metadata.Require("ssm.group_count", {1, kHeadsMax}));
+  if (width % rank != 0 || rank % space.groups != 0 || width % space.groups != 0) {
+    return Error(Code::kCorrupt,
+                 fmt::format("a state space of {} columns, {} heads and {} groups: expected whole numbers of columns per head "
+                             "and of heads per group; convert the model again",
+                             width, rank, space.groups));
+  }
+  return space;
 }
 
 Status ReadWindows(const FamilyMetadata& metadata, const WindowDefaults& defaults, Config* config) {
@@ -155,6 +189,12 @@ Status ReadExperts(const FamilyMetadata& metadata, const ExpertDefaults& default
     layer.feed_forward_width = own != 0 ? own : std::max<size_t>(1, layer.feed_forward_width / used);
   }
   return Ok();
+}
+
+Result<Gating> ReadGating(const FamilyMetadata& metadata) {
+  constexpr Gating kGatings[] = {Gating::kSoftmax, Gating::kSigmoid, Gating::kSoftmaxOfChosen};
+  BANTAM_ASSIGN(const uint32_t gating, metadata.Require("expert_gating_func", {1, 3}));
+  return kGatings[gating - 1];
 }
 
 Result<bool> HasExperts(const FamilyMetadata& metadata) {

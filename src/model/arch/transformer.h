@@ -15,10 +15,14 @@ struct TransformerTraits {
   FeedForward feed_forward = FeedForward::kGated;
   bool rope = true;
   RopeLayout layout = RopeLayout::kHalves;
+  Mixer without_heads = Mixer::kAttention;  // of layers that have 0 kv heads; attention: none may
 };
 
 // Layers of one kind; heads and widths may differ from layer to layer where the file has a list of them.
 Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, const TransformerTraits& traits);
+
+// The state space that <family>.ssm.* describes. `columns`: the first kind, a head per column.
+Result<StateSpace> ReadStateSpace(const FamilyMetadata& metadata, bool columns);
 
 // Which layers see a window.
 struct WindowDefaults {
@@ -51,6 +55,9 @@ struct ExpertDefaults {
 Result<bool> HasExperts(const FamilyMetadata& metadata);
 // Makes every layer one of experts, but those in front.
 Status ReadExperts(const FamilyMetadata& metadata, const ExpertDefaults& defaults, Config* config);
+
+// expert_gating_func, which has to be there.
+Result<Gating> ReadGating(const FamilyMetadata& metadata);
 
 // A number that 0 or nothing leaves at `fallback`.
 Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, float fallback);

@@ -1,0 +1,28 @@
+// Mamba and Mamba 2: state spaces and nothing else. FalconMamba is the first with norms of what makes steps and states.
+#include "model/arch/transformer.h"
+
+namespace bantam {
+namespace {
+
+Result<Config> ReadStateSpaces(const FamilyMetadata& metadata, bool columns) {
+  Config config;
+  BANTAM_ASSIGN(const uint32_t layers, metadata.Require("block_count", {1, kLayersMax}));
+  BANTAM_ASSIGN(config.width, metadata.Require("embedding_length", {1, kWidthMax}));
+  BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
+  BANTAM_ASSIGN(const double epsilon, metadata.ReadNumber("attention.layer_norm_rms_epsilon", 1e-5));
+  BANTAM_ASSIGN(config.state_space, ReadStateSpace(metadata, columns));
+  config.norm_epsilon = static_cast<float>(epsilon);
+  LayerPlan layer;
+  layer.mixer = Mixer::kStateSpace;
+  layer.feed_forward = FeedForward::kAbsent;
+  layer.rope = kNone;
+  config.layers.assign(layers, layer);
+  return config;
+}
+
+}  // namespace
+
+Result<Config> ReadMambaConfig(ModelFile&, const FamilyMetadata& metadata) { return ReadStateSpaces(metadata, /*columns=*/true); }
+Result<Config> ReadMamba2Config(ModelFile&, const FamilyMetadata& metadata) { return ReadStateSpaces(metadata, /*columns=*/false); }
+
+}  // namespace bantam
