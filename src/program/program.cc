@@ -48,14 +48,14 @@ const char* OpName(const Op& op) {
 
 OpBuffers BuffersOf(const Op& op) {
   return std::visit(Overloaded{
+                        [](const auto& o) {
+                          return OpBuffers{{o.in}, {o.out}};
+                        },
                         [](const EmbedOp& o) {
                           return OpBuffers{{}, {o.out}};
                         },
                         [](const EmbedPositionsOp& o) {
                           return OpBuffers{{o.out}, {o.out}};
-                        },
-                        [](const NormOp& o) {
-                          return OpBuffers{{o.in}, {o.out}};
                         },
                         [](const RopeAnglesOp& o) {
                           return OpBuffers{{}, {o.out}};
@@ -65,9 +65,6 @@ OpBuffers BuffersOf(const Op& op) {
                         },
                         [](const KvAppendOp& o) {
                           return OpBuffers{{o.keys, o.values}, {}};
-                        },
-                        [](const AttendOp& o) {
-                          return OpBuffers{{o.in}, {o.out}};
                         },
                         [](const MatMulOp& o) {
                           OpBuffers buffers{{o.in}, {}};
@@ -103,23 +100,11 @@ OpBuffers BuffersOf(const Op& op) {
                         [](const MultiplyOp& o) {
                           return OpBuffers{{o.in, o.factor}, {o.out}};
                         },
-                        [](const ConvolveOp& o) {
-                          return OpBuffers{{o.in}, {o.out}};
-                        },
                         [](const ScanOp& o) {
                           return OpBuffers{{o.x.buffer, o.b.buffer, o.c.buffer, o.dt}, {o.out}};
                         },
-                        [](const GatherOutputsOp& o) {
-                          return OpBuffers{{o.in}, {o.out}};
-                        },
-                        [](const QuantizeOp& o) {
-                          return OpBuffers{{o.in}, {o.out}};
-                        },
                         [](const NormQuantizeOp& o) {
                           return OpBuffers{{o.norm.in}, {o.norm.out}};
-                        },
-                        [](const GatedMatMulOp& o) {
-                          return OpBuffers{{o.in}, {o.out}};
                         },
                     },
                     op);
