@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/bytes.h"
@@ -17,7 +18,7 @@ constexpr uint64_t kAlignment = 64;
 // Whether a range of what is read is a range of what is stored.
 bool IsStoredSo(const Assembly& tensor) {
   const RowOrder& order = tensor.order;
-  return tensor.values.empty() && tensor.added == 0 && !tensor.by_columns && order.head == 0 &&
+  return tensor.values.empty() && tensor.change == Change::kNothing && !tensor.by_columns && order.head == 0 &&
          (order.take == 0 || order.take == order.stride);
 }
 
@@ -69,7 +70,7 @@ void AssembledSource::Gather(const Assembly& tensor, uint64_t begin, std::span<s
   const size_t stored_bytes = RowBytes(tensor.dtype, 1);
   const size_t read_bytes = RowBytes(tensor.read_dtype(), 1);
   // Rows that are only moved go whole; the first and the last may be parts.
-  const bool whole = tensor.added == 0 && !tensor.by_columns;
+  const bool whole = tensor.change == Change::kNothing && !tensor.by_columns;
   for (uint64_t done = 0; done < out.size();) {
     const uint64_t byte = begin + done;
     const uint64_t element = byte / read_bytes;
@@ -82,10 +83,11 @@ void AssembledSource::Gather(const Assembly& tensor, uint64_t begin, std::span<s
     const uint64_t within = byte % read_bytes;
     uint64_t size = (whole ? (tensor.columns - column) * read_bytes : read_bytes) - within;
     size = std::min<uint64_t>(size, out.size() - done);
-    if (tensor.added == 0) {
+    if (tensor.change == Change::kNothing) {
       std::memcpy(out.data() + done, from + within, size);
     } else {
-      const float value = LoadElement(tensor.dtype, from) + tensor.added;
+      const float stored = LoadElement(tensor.dtype, from);
+      const float value = tensor.change == Change::kAddOne ? stored + 1 : -std::exp(stored);
       std::memcpy(out.data() + done, reinterpret_cast<const std::byte*>(&value) + within, size);
     }
     done += size;

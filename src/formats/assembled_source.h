@@ -24,6 +24,13 @@ struct RowOrder {
   uint64_t Stored(uint64_t row) const;
 };
 
+// Of every element; what is read is F32 then.
+enum class Change : uint8_t {
+  kNothing,
+  kAddOne,
+  kMinusExp,  // -exp(x)
+};
+
 struct Assembly {
   // Stored elements: F32, F16 or BF16.
   DType dtype = DType::kF32;
@@ -35,8 +42,7 @@ struct Assembly {
   uint64_t stored_rows = 1;
   bool by_columns = false;
   RowOrder order;
-  // To every element; then what is read is F32.
-  float added = 0;
+  Change change = Change::kNothing;
   struct Piece {
     uint32_t file = 0;
     uint64_t offset_bytes = 0;
@@ -44,7 +50,7 @@ struct Assembly {
   std::vector<Piece> pieces;  // one per matrix, or one for all
   std::vector<float> values;  // instead of pieces, F32
 
-  DType read_dtype() const { return added != 0 ? DType::kF32 : dtype; }
+  DType read_dtype() const { return change != Change::kNothing ? DType::kF32 : dtype; }
   uint64_t size_bytes() const { return RowBytes(read_dtype(), columns * rows * matrices); }
 };
 

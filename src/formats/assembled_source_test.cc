@@ -102,7 +102,7 @@ TEST_F(AssembledSourceTest, ColumnsAndAddition) {
   turned.pieces = {{0, 0}};
   Assembly added;
   added.rows = added.stored_rows = 4;
-  added.added = 1;
+  added.change = Change::kAddOne;
   added.pieces = {{0, 0}};
   Assembly table;
   table.rows = 2;

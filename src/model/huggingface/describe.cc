@@ -45,15 +45,15 @@ Status CheckActivation(const HfFamily& family, const HfConfig& config) {
 Status DescribeShape(const HfFamily& family, const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
   BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "n_embd", "d_model", "n_embed"}));
-  BANTAM_ASSIGN(const HfHeads heads, ReadHeads(config));
+  BANTAM_ASSIGN(const HfHeads heads, family.attention ? ReadHeads(config) : HfHeads{});
   BANTAM_ASSIGN(const auto context, config.Count({"max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
                                                   "model_max_length"}));
   BANTAM_ASSIGN(auto feed_forward, config.Count({"intermediate_size", "n_inner", "ffn_hidden_size"}));
   if (!feed_forward && family.feed_forward_widths != 0) feed_forward = width <= kWidthMax ? family.feed_forward_widths * width : 0;
   description->Count("block_count", layers);
   description->Count("embedding_length", width);
-  description->Count("attention.head_count", heads.heads);
-  description->Count("attention.head_count_kv", heads.kv_heads);
+  if (family.attention) description->Count("attention.head_count", heads.heads);
+  if (family.attention) description->Count("attention.head_count_kv", heads.kv_heads);
   if (context) description->Count("context_length", *context);
   if (feed_forward) description->Count("feed_forward_length", *feed_forward);
   BANTAM_ASSIGN(const auto epsilon, config.Number({"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"}));
@@ -185,7 +185,9 @@ Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder*
   metadata->SetText("general.architecture", std::string(family.architecture));
   BANTAM_TRY(CheckActivation(family, config));
   BANTAM_TRY(DescribeShape(family, config, &description));
-  BANTAM_TRY(DescribeRope(family, config, &description, tables));
+  if (family.attention) {
+    BANTAM_TRY(DescribeRope(family, config, &description, tables));
+  }
   return family.describe == nullptr ? Ok() : family.describe(config, &description);
 }
 

@@ -9,6 +9,7 @@
 
 namespace bantam {
 
+// Nothing in models without attention.
 struct HfHeads {
   uint32_t heads = 0;
   uint32_t kv_heads = 0;

@@ -139,6 +139,33 @@ constexpr NameRule kFalconNames[] = {
     {"#.ln_mlp", "attn_norm"},
     {"#.ln_attn", "attn_norm_2"},
 };
+constexpr NameRule kLfm2Names[] = {
+    {"embedding_norm", "token_embd_norm"},
+    {"#.operator_norm", "attn_norm"},
+    {"#.self_attn.out_proj", "attn_output"},
+    {"#.self_attn.q_layernorm", "attn_q_norm"},
+    {"#.self_attn.k_layernorm", "attn_k_norm"},
+    {"#.conv.in_proj", "shortconv.in_proj"},
+    {"#.conv.conv", "shortconv.conv", kTaps},
+    {"#.conv.out_proj", "shortconv.out_proj"},
+    {"#.feed_forward.gate", "ffn_gate_inp"},
+    {"#.feed_forward.expert_bias", "exp_probs_b.bias"},
+    {"#.feed_forward.experts.#.w1", "ffn_gate_exps"},
+    {"#.feed_forward.experts.#.w2", "ffn_down_exps"},
+    {"#.feed_forward.experts.#.w3", "ffn_up_exps"},
+};
+constexpr NameRule kMambaNames[] = {
+    {"embeddings", "token_embd"},
+    {"embedding", "token_embd"},
+    {"#.norm", "attn_norm"},
+    {"#.mixer.in_proj", "ssm_in"},
+    {"#.mixer.conv1d", "ssm_conv1d", kTaps},
+    {"#.mixer.x_proj", "ssm_x"},
+    {"#.mixer.dt_proj", "ssm_dt"},
+    {"#.mixer.A_log", "ssm_a", kMinusExp},
+    {"#.mixer.D", "ssm_d"},
+    {"#.mixer.out_proj", "ssm_out"},
+};
 constexpr NameRule kGptOssNames[] = {
     {"#.post_attention_layernorm", "post_attention_norm"},       {"#.mlp.experts.gate_up_proj", "_exps", kGateUpPairs},
     {"#.mlp.experts.gate_up_proj_bias", "_exps", kGateUpBiases}, {"#.mlp.experts.down_proj", "ffn_down_exps.weight", kExpertsByColumns},
@@ -343,6 +370,75 @@ Status DescribeSmallThinker(const HfConfig& config, Description* description) {
   return Ok();
 }
 
+// Layers of convolutions have no kv heads.
+Status DescribeLfm2Layers(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto taps, config.RequireCount({"conv_L_cache"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  BANTAM_ASSIGN(const uint32_t kv_heads, config.RequireCount({"num_key_value_heads"}));
+  const Json& kinds = config.Member("layer_types");
+  const Json& attending = config.Member("full_attn_idxs");
+  if (!(kinds.is_array() && kinds.size() == layers) && !attending.is_array()) {
+    return Error(Code::kCorrupt, fmt::format("layer_types: expected the kinds of {} layers", layers));
+  }
+  std::vector<uint32_t> heads;
+  for (uint32_t i = 0; i < std::min(layers, kLayersMax); ++i) {
+    const bool listed = kinds.is_array() && kinds.size() == layers;
+    const bool attends = listed ? kinds[i] == "full_attention" : std::find(attending.begin(), attending.end(), i) != attending.end();
+    heads.push_back(attends ? kv_heads : 0);
+  }
+  description->Counts("attention.head_count_kv", std::move(heads));
+  description->Count("shortconv.l_cache", taps);
+  return Ok();
+}
+
+// The width of the feed-forward as the publisher's code works it out.
+Status DescribeLfm2(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto old_width, config.Count({"block_ff_dim"}));
+  BANTAM_ASSIGN(const auto new_width, config.Count({"intermediate_size"}));
+  BANTAM_ASSIGN(const auto adjusted, config.Flag({"block_auto_adjust_ff_dim"}));
+  BANTAM_ASSIGN(const auto factor, config.Number({"block_ffn_dim_multiplier"}));
+  BANTAM_ASSIGN(const auto multiple, config.Count({"block_multiple_of"}));
+  if (!old_width && !new_width) return Error(Code::kCorrupt, "intermediate_size is missing");
+  double width = old_width ? *old_width : *new_width;
+  if (adjusted.value_or(true)) {
+    const double step = std::max<uint32_t>(1, multiple.value_or(256));
+    width = std::floor(factor.value_or(1) * std::floor(2 * width / 3));
+    width = step * std::ceil(width / step);
+  }
+  if (!(width >= 1 && width <= kWidthMax)) return Error(Code::kCorrupt, fmt::format("a feed-forward of {} elements", width));
+  description->Count("feed_forward_length", static_cast<uint32_t>(width));
+  return DescribeLfm2Layers(config, description);
+}
+
+Status DescribeLfm2Moe(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto dense, config.Count({"num_dense_layers"}));
+  BANTAM_ASSIGN(const auto normalized, config.Flag({"norm_topk_prob"}));
+  if (!normalized.value_or(true)) return NotRun("norm_topk_prob false in this family");
+  description->Count("leading_dense_block_count", dense.value_or(0));
+  description->Count("expert_gating_func", 2);
+  BANTAM_TRY(Factor(config, "routed_scaling_factor", "expert_weights_scale", description));
+  return DescribeLfm2Layers(config, description);
+}
+
+Status DescribeMamba(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "d_model"}));
+  BANTAM_ASSIGN(const auto inner, config.Count({"intermediate_size", "d_inner"}));
+  BANTAM_ASSIGN(const auto taps, config.Count({"conv_kernel", "d_conv"}));
+  BANTAM_ASSIGN(const auto state, config.Count({"state_size", "d_state"}));
+  std::optional<uint32_t> rank;
+  if (config.Member("time_step_rank").is_number()) {
+    BANTAM_ASSIGN(rank, config.Count({"time_step_rank"}));
+  }
+  BANTAM_ASSIGN(const auto kind, config.Text({"model_type"}));
+  description->Count("context_length", 1 << 20);
+  description->Count("ssm.inner_size", inner.value_or(width <= kWidthMax ? 2 * width : 0));
+  description->Count("ssm.conv_kernel", taps.value_or(4));
+  description->Count("ssm.state_size", state.value_or(16));
+  description->Count("ssm.time_step_rank", rank.value_or(width / 16 + (width % 16 == 0 ? 0 : 1)));
+  description->Flag("ssm.dt_b_c_rms", kind == "falcon_mamba");
+  return Ok();
+}
+
 // Turning in all layers but each fourth is what the family does.
 Status DescribeSmolLm3(const HfConfig& config, Description*) {
   const Json& turning = config.Member("no_rope_layers");
@@ -380,6 +476,12 @@ constexpr HfFamily kFamilies[] = {
      .feed_forward_widths = 4,
      .names = kFalconNames,
      .describe = DescribeFalcon},
+    {.model_type = "falcon_mamba",
+     .architecture = "mamba",
+     .activations = kSilu,
+     .attention = false,
+     .names = kMambaNames,
+     .describe = DescribeMamba},
     {.model_type = "gemma", .architecture = "gemma", .activations = kGelus, .norms_add_one = true},
     {.model_type = "gemma2",
      .architecture = "gemma2",
@@ -414,7 +516,25 @@ constexpr HfFamily kFamilies[] = {
     {.model_type = "granitemoeshared", .architecture = "granitemoe", .activations = kSilu, .pairs = true, .describe = DescribeGranite},
     {.model_type = "hunyuan_v1_dense", .architecture = "hunyuan-dense", .activations = kSilu, .describe = DescribeHunyuan},
     {.model_type = "internlm2", .architecture = "internlm2", .activations = kSilu, .pairs = true},
+    {.model_type = "lfm2",
+     .architecture = "lfm2",
+     .activations = kSilu,
+     .rope_base = 1000000,
+     .names = kLfm2Names,
+     .describe = DescribeLfm2},
+    {.model_type = "lfm2_moe",
+     .architecture = "lfm2moe",
+     .activations = kSilu,
+     .rope_base = 1000000,
+     .names = kLfm2Names,
+     .describe = DescribeLfm2Moe},
     {.model_type = "llama", .architecture = "llama", .activations = kSilu, .pairs = true},
+    {.model_type = "mamba",
+     .architecture = "mamba",
+     .activations = kSilu,
+     .attention = false,
+     .names = kMambaNames,
+     .describe = DescribeMamba},
     {.model_type = "minicpm", .architecture = "minicpm", .activations = kSilu, .pairs = true, .describe = DescribeMiniCpm},
     {.model_type = "mistral", .architecture = "llama", .activations = kSilu, .pairs = true, .describe = OwnWindow},
     {.model_type = "mixtral", .architecture = "llama", .activations = kSilu, .pairs = true, .describe = OwnWindow},

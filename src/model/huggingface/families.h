@@ -26,6 +26,8 @@ enum class Arrangement : uint8_t {
   kGateUpBiases,  // one vector per expert: of gate and up in turn
   kExpertsByColumns,
   kHeadNorms,  // a tensor per head, in one
+  kTaps,       // [columns, 1, taps] of a convolution
+  kMinusExp,   // -exp of what is stored
   kIgnored,
 };
 
@@ -60,6 +62,7 @@ struct HfFamily {
   std::string_view activations;
   bool pairs = false;          // GGUF files have rows of queries and keys in pairs, published ones in halves
   bool norms_add_one = false;  // to the weights
+  bool attention = true;       // some layers have heads
   double rotated = 1;          // of a head, where config.json does not say
   double rope_base = 10000;
   uint32_t feed_forward_widths = 0;      // of the model's width, where config.json does not say; 0: it must

@@ -260,7 +260,7 @@ Result<Described> DescribeFolder(const HfConfig& config, const std::vector<HfTen
   if (!model_type) return Error(Code::kCorrupt, "model_type is missing");
   BANTAM_ASSIGN(described.layout.family, FindHfFamily(*model_type));
   BANTAM_TRY(Describe(*described.layout.family, config, &described.metadata, &described.tables));
-  BANTAM_ASSIGN(described.layout.heads, ReadHeads(config));
+  BANTAM_ASSIGN(described.layout.heads, described.layout.family->attention ? ReadHeads(config) : HfHeads{});
   BANTAM_ASSIGN(described.layout.layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
   BANTAM_ASSIGN(described.layout.tied, ReadTied(config, tensors));
   return described;

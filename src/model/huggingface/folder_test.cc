@@ -215,7 +215,7 @@ TEST_F(Folder, WhatContradicts) {
     return Error();
   };
   EXPECT_THAT(with("model_type", "qwen9"),
-              HasSubstr("model_type qwen9 is not supported; of the 43 that are, the closest are qwen2, qwen3"));
+              HasSubstr("model_type qwen9 is not supported; of the 47 that are, the closest are qwen2, qwen3"));
   EXPECT_THAT(with("model_type", 3), HasSubstr("model_type: 3, expected a string"));
   EXPECT_THAT(with("hidden_act", "mish"), HasSubstr("activation mish: models of type llama are run with silu"));
   EXPECT_THAT(with("num_attention_heads", -4), HasSubstr("num_attention_heads: -4, expected a whole number"));

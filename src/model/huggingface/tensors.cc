@@ -15,7 +15,7 @@ namespace {
 
 // What stands in front of the decoder's own names.
 constexpr std::string_view kPrefixes[] = {
-    "model.language_model.", "language_model.model.", "language_model.", "model.", "transformer.", "gpt_neox.", "ernie."};
+    "model.language_model.", "language_model.model.", "language_model.", "model.", "transformer.", "gpt_neox.", "ernie.", "backbone."};
 // Parts of models that see and hear, and blocks that predict further tokens: the text model runs without them.
 constexpr std::string_view kOtherParts[] = {"vision_tower.",
                                             "vision_model.",
@@ -180,8 +180,13 @@ class Mapper {
         BANTAM_TRY(Pair(tensor, rule.arrangement == Arrangement::kQuery ? layout_.heads.heads : layout_.heads.kv_heads, &assembly));
         break;
       case Arrangement::kNorm:
-        assembly.added = layout_.family->norms_add_one && name.suffix == ".weight" ? 1.0f : 0.0f;
+        if (layout_.family->norms_add_one && name.suffix == ".weight") assembly.change = Change::kAddOne;
         break;
+      case Arrangement::kMinusExp:
+        assembly.change = Change::kMinusExp;
+        break;
+      case Arrangement::kTaps:
+        return Taps(tensor, target, std::move(source));
       case Arrangement::kQkvGroups:
         return QkvGroups(tensor, name, source);
       case Arrangement::kQkvParts:
@@ -211,6 +216,20 @@ class Mapper {
     const bool one_of_many = rule.published.find('#', 2) != std::string_view::npos;
     if (one_of_many) return Stack(tensor, name.inner, target, std::move(source));
     Emit(target, tensor, std::move(assembly));
+    return Ok();
+  }
+
+  // [columns, 1, taps], or a bias.
+  Status Taps(const SafetensorsTensor& tensor, const std::string& target, Source source) {
+    if (tensor.shape.size() == 1) {
+      Emit(target, tensor, std::move(source.assembly));
+      return Ok();
+    }
+    if (tensor.shape.size() != 3 || tensor.shape[1] != 1) return WrongShape(tensor, "[columns, 1, taps]");
+    Assembly& assembly = source.assembly;
+    assembly.rows = assembly.stored_rows = tensor.shape[0];
+    assembly.matrices = 1;
+    made_.push_back({target, {assembly.columns, assembly.rows}, std::move(assembly)});
     return Ok();
   }
 

@@ -241,6 +241,33 @@ def families():
                               intermediate_size=None, hidden_act=None),
                          tensors({**norms2(), **attn(), **lin(P + "block_sparse_moe.primary_router", E, D),
                                   **experts(P + "block_sparse_moe.experts.", ("gate", "up", "down"), ff=16)}, OUTER), "BF16")
+    lfm = {**norm(P + "operator_norm"), **norm(P + "ffn_norm")}
+    mixers = {**attn(o="out_proj"), **norm(P + "self_attn.q_layernorm", HD), **norm(P + "self_attn.k_layernorm", HD)}
+    conv = {**lin(P + "conv.in_proj", 3 * D, D), P + "conv.conv.weight": [D, 1, 3], **lin(P + "conv.out_proj", D, D)}
+    ff = {**lin(P + "feed_forward.w1", FF, D), **lin(P + "feed_forward.w3", FF, D), **lin(P + "feed_forward.w2", D, FF)}
+    moe = {**lin(P + "feed_forward.gate", E, D), P + "feed_forward.expert_bias": [E],
+           **experts(P + "feed_forward.experts.", ("w1", "w3", "w2"), ff=16)}
+
+    def of_layer(i, t):
+        return {k.replace("{}", str(i)): v for k, v in t.items()}
+    lfm_outer = {"model.embed_tokens.weight": [V, D], "model.embedding_norm.weight": [D]}
+    lfm_config = dict(norm_eps=1e-5, rms_norm_eps=None, conv_L_cache=3, layer_types=["conv", "full_attention"], rope_theta=1000000.0,
+                      tie_word_embeddings=True, hidden_act=None)
+    f["lfm2"] = (base("Lfm2ForCausalLM", "lfm2", block_ff_dim=72, block_auto_adjust_ff_dim=True, block_ffn_dim_multiplier=1.0, block_multiple_of=16,
+                      **lfm_config), {**lfm_outer, **of_layer(0, {**lfm, **conv, **ff}), **of_layer(1, {**lfm, **mixers, **ff})}, "BF16")
+    f["lfm2_moe"] = (base("Lfm2MoeForCausalLM", "lfm2_moe", num_experts=E, num_experts_per_tok=2, moe_intermediate_size=16, num_dense_layers=1,
+                          norm_topk_prob=True, **lfm_config),
+                     {**lfm_outer, **of_layer(0, {**lfm, **conv, **ff}), **of_layer(1, {**lfm, **mixers, **moe})}, "BF16")
+    B = "backbone.layers.{}."
+    mamba = {**norm(B + "norm"), **lin(B + "mixer.in_proj", 4 * D, D), B + "mixer.conv1d.weight": [2 * D, 1, 4], B + "mixer.conv1d.bias": [2 * D],
+             **lin(B + "mixer.x_proj", 2 + 32, 2 * D), **lin(B + "mixer.dt_proj", 2 * D, 2, True), B + "mixer.A_log": [2 * D, 16],
+             B + "mixer.D": [2 * D], **lin(B + "mixer.out_proj", D, 2 * D)}
+    mamba_config = dict(hidden_size=D, num_hidden_layers=L, intermediate_size=2 * D, state_size=16, conv_kernel=4, time_step_rank=2, vocab_size=V,
+                        layer_norm_epsilon=1e-5, hidden_act="silu")
+    mamba_outer = {"backbone.embeddings.weight": [V, D], "backbone.norm_f.weight": [D]}
+    f["mamba"] = (dict(architectures=["MambaForCausalLM"], model_type="mamba", **mamba_config), tensors(mamba, mamba_outer), "F32")
+    f["falcon_mamba"] = (dict(architectures=["FalconMambaForCausalLM"], model_type="falcon_mamba", tie_word_embeddings=False, **mamba_config),
+                         tensors(mamba, {**mamba_outer, "lm_head.weight": [V, D]}), "BF16")
     f["orion"] = (base("OrionForCausalLM", "orion"), tensors({**norms2(True), **attn(), **mlp()}, LN), "BF16")
     f["codeshell"] = (dict(architectures=["CodeShellForCausalLM"], model_type="codeshell", n_embd=D, n_layer=L, n_head=H, num_query_groups=KV,
                            n_positions=C, vocab_size=V, layer_norm_epsilon=1e-5, activation_function="gelu_pytorch_tanh"),
