@@ -125,6 +125,53 @@ inline constexpr size_t kSegmentTokens = 512;
 inline constexpr size_t AttentionStateFloats(size_t head_dim) { return head_dim + 2; }
 using AttentionFunction = void (*)(const Attention& attention, size_t segment, float* states);
 
+// Depthwise causal convolution of columns [begin, end): out[t][c] = sum over k of weight[c][k] * in[t - taps + 1 + k][c] (+ bias[c]),
+// through SiLU where wanted. Rows before the first are `before` [taps - 1][columns], or zeros where that is null; `after` gets the last
+// taps - 1 rows. Neither the bounds nor how rows are cut change a bit.
+inline constexpr size_t kTapsMax = 64;
+struct Convolution {
+  const float* in;  // [rows][columns]
+  float* out;       // [rows][columns]
+  size_t rows;
+  size_t columns;
+  size_t taps;          // 2..kTapsMax
+  const float* weight;  // [columns][taps]
+  const float* bias;    // or null
+  bool silu;
+  const float* before;
+  float* after;
+  size_t begin;
+  size_t end;
+};
+using ConvolveFunction = void (*)(const Convolution& convolution);
+
+// One head of a selective state space: for each of at most kScanRows rows
+//   state[i][n] = decay * state[i][n] + step * x[i] * b[n], out[i] = sum over n of state[i][n] * c[n] + skip * x[i].
+// With one decay for the whole state: Dao and Gu, "Transformers are SSMs", 2024; with exp(step * rates[n]) for each of its elements: Gu and
+// Dao, "Mamba: linear-time sequence modeling with selective state spaces", 2023. How rows are cut changes no bit.
+inline constexpr size_t kScanRows = 16;
+struct StateScan {
+  struct Rows {
+    const float* data;
+    size_t stride;  // floats from a row to the next
+  };
+  Rows x;               // [head_dim]
+  Rows b;               // [state_size]
+  Rows c;               // [state_size]
+  const float* steps;   // one per row
+  const float* decays;  // one per row, or null: rates
+  const float* rates;   // [state_size]
+  float* out;           // [head_dim]
+  size_t out_stride;
+  size_t rows;
+  size_t head_dim;
+  size_t state_size;
+  float skip;
+  const float* before;  // [head_dim][state_size], or null: zeros
+  float* after;         // may be `before`
+};
+using ScanFunction = void (*)(const StateScan& scan);
+
 // A checksum of `bytes` bytes, read as fast as the set can: measures the memory, not the arithmetic.
 using ReadFunction = uint64_t (*)(const uint8_t* data, size_t bytes);
 
@@ -145,6 +192,8 @@ struct KernelSet {
   RmsNormFunction rms_norm;
   ActivateFunction activate[kActivations];  // in the order of Activation
   AttentionFunction attention[kKvTypes];
+  ConvolveFunction convolve;
+  ScanFunction scan;
   ReadFunction read;
   Peak int8_peak;
   Peak float_peak;

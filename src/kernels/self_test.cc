@@ -185,6 +185,46 @@ Status TestVectors(const KernelSet& set, Rng& rng) {
   return Ok();
 }
 
+// Convolutions and state spaces, through a state.
+Status TestRecurrence(const KernelSet& set, Rng& rng) {
+  constexpr size_t kSteps = 3, kWidth = 37, kTaps = 4;
+  const std::vector<float> in = RandomFloats(rng, kSteps * kWidth);
+  const std::vector<float> weight = RandomFloats(rng, kWidth * kTaps);
+  const std::vector<float> before = RandomFloats(rng, kWidth * kWidth);
+  std::vector<float> got(kSteps * kWidth), expected(kSteps * kWidth), after(kWidth * kWidth);
+  for (const bool silu : {false, true}) {
+    kernels::Convolution convolution = {in.data(),     got.data(), kSteps,        kWidth,       kTaps, weight.data(),
+                                        before.data(), silu,       before.data(), after.data(), 0,     kWidth};
+    set.convolve(convolution);
+    convolution.out = expected.data();
+    kReference.convolve(convolution);
+    BANTAM_TRY(Compare(set, "convolve", got, expected, /*magnitude=*/4));
+  }
+  const float steps[kSteps] = {0.5f, 1, 0.25f};
+  const std::vector<float> rates(kWidth, -0.5f);
+  for (const float* decays : {static_cast<const float*>(nullptr), steps}) {
+    kernels::StateScan scan = {{in.data(), kWidth},
+                               {weight.data(), kWidth},
+                               {in.data(), kWidth},
+                               steps,
+                               decays,
+                               rates.data(),
+                               got.data(),
+                               kWidth,
+                               kSteps,
+                               kWidth,
+                               kWidth,
+                               1,
+                               before.data(),
+                               after.data()};
+    set.scan(scan);
+    scan.out = expected.data();
+    kReference.scan(scan);
+    BANTAM_TRY(Compare(set, "scan", got, expected, /*magnitude=*/16));
+  }
+  return Ok();
+}
+
 struct AttentionShape {
   size_t head_dim;
   size_t group;
@@ -254,6 +294,7 @@ Status SelfTest(const KernelSet& set) {
   BANTAM_TRY(TestQuantize(set, rng));
   BANTAM_TRY(TestToBf16(set, rng));
   BANTAM_TRY(TestVectors(set, rng));
+  BANTAM_TRY(TestRecurrence(set, rng));
   for (size_t kv_type = 0; kv_type < kernels::kKvTypes; ++kv_type) {
     BANTAM_TRY(TestAttention(set, kv_type, {.head_dim = 40, .group = 5, .tokens = 3, .window = 24, .n_context = 27}, rng));
     BANTAM_TRY(TestAttention(

@@ -19,7 +19,6 @@ inline constexpr uint32_t kHeadDimMax = 1024;
 inline constexpr uint32_t kWidthMax = 1 << 17;
 inline constexpr uint32_t kExpertsMax = 1024;
 inline constexpr uint32_t kStateSizeMax = 4096;
-inline constexpr uint32_t kTapsMax = 64;
 inline constexpr uint32_t kContextLengthMax = 1 << 24;
 
 // What mixes tokens.
@@ -44,7 +43,7 @@ enum class QueryKeyNorm : uint8_t {
   kRows,   // all heads together
 };
 
-// Selective state spaces (program/recurrence.h), and the convolution in front of them.
+// Selective state spaces (kernels::StateScan), and the convolution in front of them.
 struct StateSpace {
   size_t width = 0;  // heads times what each has
   size_t heads = 0;

@@ -71,6 +71,8 @@ Status KvSequence::Extend(KvCache& cache, size_t length) {
     BANTAM_ASSIGN(states_, cache.TakeStates());
     recurrent_ = true;
   }
+  // The step that comes writes over the older state, even if it is cancelled.
+  previous_ = 0;
   written_ = std::max(written_, length);
   return Ok();
 }

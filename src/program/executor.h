@@ -170,6 +170,8 @@ class Executor {
   // Calls work(begin, end) for the step's rows of each sequence.
   template <typename Work>
   void ForEachSequence(const Work& work) const;
+  // Rows [begin, end) of one sequence.
+  void ScanHead(const ScanOp& op, size_t head, size_t begin, size_t end) const;
   void Execute(const MultiplyOp& op, int thread);
   void Execute(const ConvolveOp& op, int thread);
   void Execute(const ScanOp& op, int thread);

@@ -1,9 +1,18 @@
 // The executor's operations on a sequence's state.
+#include <algorithm>
+#include <cmath>
+
 #include "base/check.h"
 #include "program/executor.h"
-#include "program/recurrence.h"
 
 namespace bantam {
+namespace {
+
+// Beyond this the logarithm is the number itself.
+constexpr float kSoftplusLinear = 20.0f;
+float Softplus(float x) { return x > kSoftplusLinear ? x : std::log1p(std::exp(x)); }
+
+}  // namespace
 
 template <typename Work>
 void Executor::ForEachSequence(const Work& work) const {
@@ -27,47 +36,60 @@ void Executor::Execute(const ConvolveOp& op, int thread) {
   const auto [first, last] = Share(columns, thread, pool_.size());
   ForEachSequence([&, first = first, last = last](size_t begin, size_t end) {
     const StepRow& row = step_->rows[begin];
-    Convolve({.in = FloatRow(op.in, begin),
-              .out = FloatRow(op.out, begin),
-              .rows = end - begin,
-              .columns = columns,
-              .taps = op.taps,
-              .weight = weights_.Vector(op.weight),
-              .bias = op.bias == kNone ? nullptr : weights_.Vector(op.bias),
-              .silu = op.silu,
-              .before = row.position == 0 ? nullptr : row.state + op.state,
-              .after = row.next_state + op.state},
-             first, last);
+    kernels_.convolve({.in = FloatRow(op.in, begin),
+                       .out = FloatRow(op.out, begin),
+                       .rows = end - begin,
+                       .columns = columns,
+                       .taps = op.taps,
+                       .weight = weights_.Vector(op.weight),
+                       .bias = op.bias == kNone ? nullptr : weights_.Vector(op.bias),
+                       .silu = op.silu,
+                       .before = row.position == 0 ? nullptr : row.state + op.state,
+                       .after = row.next_state + op.state,
+                       .begin = first,
+                       .end = last});
   });
+}
+
+void Executor::ScanHead(const ScanOp& op, size_t head, size_t begin, size_t end) const {
+  const StepRow& row = step_->rows[begin];
+  const size_t group = head / (op.heads / op.groups);
+  const size_t state = op.state + head * op.head_dim * op.state_size;
+  const size_t decays = program_.weights[op.decay].columns / op.heads;
+  const float* rates = weights_.Vector(op.decay) + head * decays;
+  const auto rows_of = [&](const Slice& slice, size_t offset, size_t t) {
+    return kernels::StateScan::Rows{FloatRow(slice.buffer, t) + slice.first + offset, program_.buffers[slice.buffer].width};
+  };
+  for (size_t t = begin; t < end; t += kernels::kScanRows) {
+    const size_t rows = std::min(kernels::kScanRows, end - t);
+    float steps[kernels::kScanRows];
+    float factors[kernels::kScanRows];
+    for (size_t r = 0; r < rows; ++r) {
+      steps[r] = Softplus(FloatRow(op.dt, t + r)[head] + weights_.Vector(op.dt_bias)[head]);
+      factors[r] = decays == 1 ? std::exp(steps[r] * rates[0]) : 0;
+    }
+    const float* before = t > begin ? row.next_state + state : row.position == 0 ? nullptr : row.state + state;
+    kernels_.scan({.x = rows_of(op.x, head * op.head_dim, t),
+                   .b = rows_of(op.b, group * op.state_size, t),
+                   .c = rows_of(op.c, group * op.state_size, t),
+                   .steps = steps,
+                   .decays = decays == 1 ? factors : nullptr,
+                   .rates = rates,
+                   .out = FloatRow(op.out, t) + head * op.head_dim,
+                   .out_stride = program_.buffers[op.out].width,
+                   .rows = rows,
+                   .head_dim = op.head_dim,
+                   .state_size = op.state_size,
+                   .skip = weights_.Vector(op.skip)[head],
+                   .before = before,
+                   .after = row.next_state + state});
+  }
 }
 
 void Executor::Execute(const ScanOp& op, int thread) {
   const auto [first, last] = Share(op.heads, thread, pool_.size());
-  const size_t decays = program_.weights[op.decay].columns / op.heads;
-  const size_t head_state = op.head_dim * op.state_size;
   ForEachSequence([&, first = first, last = last](size_t begin, size_t end) {
-    const StepRow& row = step_->rows[begin];
-    const auto operand = [&](const Slice& slice, size_t offset) {
-      return Scan::Operand{FloatRow(slice.buffer, begin) + slice.first + offset, program_.buffers[slice.buffer].width};
-    };
-    for (size_t head = first; head < last; ++head) {
-      const size_t group = head / (op.heads / op.groups);
-      const size_t state = op.state + head * head_state;
-      ScanHead({.x = operand(op.x, head * op.head_dim),
-                .b = operand(op.b, group * op.state_size),
-                .c = operand(op.c, group * op.state_size),
-                .dt = operand({op.dt}, head),
-                .out = FloatRow(op.out, begin) + head * op.head_dim,
-                .out_stride = program_.buffers[op.out].width,
-                .rows = end - begin,
-                .head_dim = op.head_dim,
-                .decay = {weights_.Vector(op.decay) + head * decays, decays},
-                .state_size = op.state_size,
-                .dt_bias = weights_.Vector(op.dt_bias)[head],
-                .skip = weights_.Vector(op.skip)[head],
-                .before = row.position == 0 ? nullptr : row.state + state,
-                .after = row.next_state + state});
-    }
+    for (size_t head = first; head < last; ++head) ScanHead(op, head, begin, end);
   });
 }
 

@@ -207,7 +207,7 @@ struct Slice {
   size_t first = 0;
 };
 // Convolution of every column with weights of its own ([columns][taps]), and the rows before the step from the sequence's state
-// (recurrence.h): taps - 1 rows, `state` floats from its start.
+// (kernels::Convolution): taps - 1 rows, `state` floats from its start.
 struct ConvolveOp {
   BufferId in;
   BufferId out;
@@ -217,7 +217,7 @@ struct ConvolveOp {
   bool silu = false;
   size_t state = 0;
 };
-// A selective state space (recurrence.h). Heads share b and c in groups. Weights are vectors: of each head, but decay, which may be of each
+// A selective state space (kernels::StateScan). Heads share b and c in groups. Weights are vectors: of each head, but decay, which may be of each
 // element of its state.
 struct ScanOp {
   Slice x = {};         // [heads][head_dim]

@@ -9,6 +9,7 @@
 
 #include "kernels/activation_impl.h"
 #include "kernels/attention_impl.h"
+#include "kernels/recurrence_impl.h"
 #include "kernels/tiles_impl.h"
 
 namespace bantam::kernels {
@@ -607,6 +608,8 @@ constexpr KernelSet MakeSet(const char* name) {
       .activate = {Activate<Vector8, Activation::kSilu>, Activate<Vector8, Activation::kGelu>, Activate<Vector8, Activation::kRelu>,
                    Activate<Vector8, Activation::kReluSquared>, Activate<Vector8, Activation::kClampedSilu>},
       .attention = {Attend<Vector8, F32Kv>, Attend<Vector8, F16Kv>, Attend<Vector8, Int8Kv>},
+      .convolve = Convolve<Vector8>,
+      .scan = Scan<Vector8>,
       .read = Read,
       .int8_peak = {Bytes::RunPeak, Bytes::kPeakMultiplies},
       .float_peak = {RunFloatPeak, kPeakChains * 8},

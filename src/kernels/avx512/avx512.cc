@@ -6,6 +6,7 @@
 
 #include "kernels/activation_impl.h"
 #include "kernels/attention_impl.h"
+#include "kernels/recurrence_impl.h"
 #include "kernels/tiles_impl.h"
 
 namespace bantam::kernels {
@@ -677,6 +678,8 @@ const KernelSet kAvx512 = {
     .activate = {Activate<Vector16, Activation::kSilu>, Activate<Vector16, Activation::kGelu>, Activate<Vector16, Activation::kRelu>,
                  Activate<Vector16, Activation::kReluSquared>, Activate<Vector16, Activation::kClampedSilu>},
     .attention = {Attend<Vector16, F32Kv>, Attend<Vector16, F16Kv>, Attend<Vector16, Int8Kv>},
+    .convolve = Convolve<Vector16>,
+    .scan = Scan<Vector16>,
     .read = Read,
     .int8_peak = {RunInt8Peak, kPeakChains * 64},
     .float_peak = {RunFloatPeak, kPeakChains * 16},

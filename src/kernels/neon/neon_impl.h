@@ -11,6 +11,7 @@
 #include "kernels/activation_impl.h"
 #include "kernels/attention_impl.h"
 #include "kernels/kernel_types.h"
+#include "kernels/recurrence_impl.h"
 #include "kernels/tiles_impl.h"
 
 namespace bantam::kernels {
@@ -608,6 +609,8 @@ constexpr KernelSet MakeSet(const char* name) {
       .activate = {Activate<Vector4, Activation::kSilu>, Activate<Vector4, Activation::kGelu>, Activate<Vector4, Activation::kRelu>,
                    Activate<Vector4, Activation::kReluSquared>, Activate<Vector4, Activation::kClampedSilu>},
       .attention = {Attend<Vector4, F32Kv>, Attend<Vector4, F16Kv>, Attend<Vector4, Int8Kv>},
+      .convolve = Convolve<Vector4>,
+      .scan = Scan<Vector4>,
       .read = Read,
       .int8_peak = {RunInt8Peak<Dot>, kPeakChains * 64},
       .float_peak = {RunFloatPeak, kPeakChains * 4},

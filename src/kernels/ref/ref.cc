@@ -178,6 +178,40 @@ uint64_t Read(const uint8_t* data, size_t bytes) {
   return sum;
 }
 
+void Convolve(const Convolution& c) {
+  const auto seen = [&](size_t t, size_t column) {
+    if (t >= c.taps - 1) return c.in[(t - (c.taps - 1)) * c.columns + column];
+    return c.before == nullptr ? 0.0f : c.before[t * c.columns + column];
+  };
+  for (size_t t = 0; t < c.rows; ++t) {
+    for (size_t column = c.begin; column < c.end; ++column) {
+      float sum = c.bias == nullptr ? 0.0f : c.bias[column];
+      for (size_t k = 0; k < c.taps; ++k) sum += c.weight[column * c.taps + k] * seen(t + k, column);
+      c.out[t * c.columns + column] = c.silu ? sum / (1.0f + std::exp(-sum)) : sum;
+    }
+  }
+  for (size_t k = 0; k + 1 < c.taps; ++k) {
+    for (size_t column = c.begin; column < c.end; ++column) c.after[k * c.columns + column] = seen(c.rows + k, column);
+  }
+}
+
+void Scan(const StateScan& s) {
+  for (size_t t = 0; t < s.rows; ++t) {
+    const float* from = t > 0 ? s.after : s.before;
+    for (size_t i = 0; i < s.head_dim; ++i) {
+      const float x = s.x.data[t * s.x.stride + i];
+      float sum = 0;
+      for (size_t n = 0; n < s.state_size; ++n) {
+        const size_t at = i * s.state_size + n;
+        const float decay = s.decays == nullptr ? std::exp(s.steps[t] * s.rates[n]) : s.decays[t];
+        s.after[at] = (from == nullptr ? 0 : from[at] * decay) + s.b.data[t * s.b.stride + n] * (s.steps[t] * x);
+        sum += s.after[at] * s.c.data[t * s.c.stride + n];
+      }
+      s.out[t * s.out_stride + i] = sum + s.skip * x;
+    }
+  }
+}
+
 constexpr size_t kPeakWidth = 256;
 
 // As wide as the compiler makes it. The factors change with each round, or the sums would be known beforehand.
@@ -215,6 +249,8 @@ const KernelSet kReference = {
     .activate = {Activate<Activation::kSilu>, Activate<Activation::kGelu>, Activate<Activation::kRelu>, Activate<Activation::kReluSquared>,
                  Activate<Activation::kClampedSilu>},
     .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
+    .convolve = Convolve,
+    .scan = Scan,
     .read = Read,
     .int8_peak = {RunPeak<int8_t, uint32_t>, kPeakWidth},
     .float_peak = {RunPeak<float, float>, kPeakWidth},

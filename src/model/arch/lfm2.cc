@@ -6,7 +6,7 @@ namespace {
 
 Result<Config> ReadLfm2(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.without_heads = Mixer::kShortConvolution}));
-  BANTAM_ASSIGN(config.short_taps, metadata.Require("shortconv.l_cache", {2, kTapsMax}));
+  BANTAM_ASSIGN(config.short_taps, metadata.Require("shortconv.l_cache", {2, kernels::kTapsMax}));
   config.query_key_norm = QueryKeyNorm::kHeads;
   config.attention_output_bias = false;
   config.output_norm = "token_embd_norm";

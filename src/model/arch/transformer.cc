@@ -100,7 +100,7 @@ Result<StateSpace> ReadStateSpace(const FamilyMetadata& metadata, bool columns) 
   BANTAM_ASSIGN(const uint32_t width, metadata.Require("ssm.inner_size", {1, kWidthMax}));
   BANTAM_ASSIGN(const uint32_t rank, metadata.Require("ssm.time_step_rank", {1, kWidthMax}));
   BANTAM_ASSIGN(space.state_size, metadata.Require("ssm.state_size", {1, kStateSizeMax}));
-  BANTAM_ASSIGN(space.taps, metadata.Require("ssm.conv_kernel", {2, kTapsMax}));
+  BANTAM_ASSIGN(space.taps, metadata.Require("ssm.conv_kernel", {2, kernels::kTapsMax}));
   space.width = width;
   space.heads = columns ? width : rank;
   if (columns) {
