@@ -15,16 +15,26 @@ std::string Place(std::string_view text, size_t at) {
 
 // The library builds trees of any depth, and those who walk them recurse; it also looks at all members of an object for each that
 // is added. Both are bounded first; a listener's lists may have any number of members.
-Status CheckShape(std::string_view text, bool count_members) {
+Error TooMany(size_t values_max) {
+  return Error(Code::kExhausted,
+               fmt::format("JSON of more than {} values, or {} members of one object; this is not a file of the kind expected", values_max,
+                           kJsonMembersMax));
+}
+
+Status CheckShape(std::string_view text, bool count_members, size_t values_max) {
   size_t members[kJsonDepthMax + 1] = {};
   size_t depth = 0;
+  size_t values = 0;  // at most: each but the first of a container stands behind a comma
   bool in_string = false;
   for (size_t at = 0; at < text.size(); ++at) {
     const char c = text[at];
     if (in_string) {
       if (c == '\\') ++at;
       in_string = c != '"';
-    } else if (c == '"') {
+      continue;
+    }
+    if ((c == ',' || c == '[' || c == '{') && ++values > values_max) return TooMany(values_max);
+    if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
       if (++depth > kJsonDepthMax) {
@@ -189,8 +199,14 @@ std::string DumpJson(const Json& value, int indent) {
   return value.dump(indent, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
 }
 
-Result<Json> ParseJson(std::string_view text) {
-  BANTAM_TRY(CheckShape(text, /*count_members=*/true));
+std::string ShortJson(const Json& value) {
+  constexpr size_t kShown = 100;
+  const std::string text = DumpJson(value, /*indent=*/-1);
+  return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
+}
+
+Result<Json> ParseJson(std::string_view text, size_t values_max) {
+  BANTAM_TRY(CheckShape(text, /*count_members=*/true, values_max));
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
   return Invalid(text);
@@ -213,15 +229,11 @@ bool JsonFlag(const Json& object, const char* name, bool fallback) {
 }
 
 Result<Json> ParseJson(std::string_view text, JsonListener* listener) {
-  BANTAM_TRY(CheckShape(text, /*count_members=*/false));
+  BANTAM_TRY(CheckShape(text, /*count_members=*/false, /*values_max=*/text.size()));
   Json root;
   Streamer streamer(listener, &root);
   if (Json::sax_parse(text, &streamer)) return root;
-  if (streamer.too_many()) {
-    return Error(Code::kExhausted,
-                 fmt::format("JSON of more than {} values, or {} members of one object; this is not a file of the kind expected",
-                             kJsonNodesMax, kJsonMembersMax));
-  }
+  if (streamer.too_many()) return TooMany(kJsonNodesMax);
   return Invalid(text);
 }
 

@@ -17,11 +17,16 @@ using Json = nlohmann::ordered_json;
 // `indent` < 0 prints one line.
 std::string DumpJson(const Json& value, int indent);
 
+// The beginning of the same, for error messages.
+std::string ShortJson(const Json& value);
+
 // One JSON value (RFC 8259, UTF-8) and white space around it. Errors: Corrupt, with line and column; also past kJsonDepthMax containers
-// within containers, and for an object of more than kJsonMembersMax members (whose order is kept in a list, which is searched).
+// within containers, and for an object of more than kJsonMembersMax members (whose order is kept in a list, which is searched); Exhausted
+// for more than `values_max` values.
 inline constexpr size_t kJsonDepthMax = 100;
 inline constexpr size_t kJsonMembersMax = 20'000;
-Result<Json> ParseJson(std::string_view text);
+inline constexpr size_t kJsonNodesMax = 1'000'000;
+Result<Json> ParseJson(std::string_view text, size_t values_max = kJsonNodesMax);
 
 // A member of `object` where it is one and has it: null, nothing and `fallback` otherwise, and for another kind of value.
 const Json& JsonMember(const Json& object, const char* name);
@@ -44,7 +49,6 @@ class JsonListener {
 
 // ParseJson, but containers that `listener` wants are empty in the result. Other errors: Exhausted for more than kJsonNodesMax
 // values outside of them.
-inline constexpr size_t kJsonNodesMax = 1'000'000;
 Result<Json> ParseJson(std::string_view text, JsonListener* listener);
 
 }  // namespace bantam

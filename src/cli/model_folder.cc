@@ -35,7 +35,10 @@ Result<std::string> FindDemoModel(FileSystem& files) {
 
 Result<std::string> FindModel(FileSystem& files, const std::string& name) {
   if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; give the path of a .gguf file or of a Hugging Face folder");
-  if (name.find('/') != std::string::npos || files.Exists(name)) return name;
+  if (name.find('/') != std::string::npos || files.Exists(name)) {
+    // Files that are kept beside a folder are named after it.
+    return name.size() > 1 && name.ends_with('/') ? name.substr(0, name.find_last_not_of('/') + 1) : name;
+  }
   const std::string folder = ModelFolder();
   for (const std::string& path : {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name)}) {
     if (files.Exists(path)) return path;

@@ -116,6 +116,22 @@ TEST_F(SessionTest, RecurrentLayersGoBackOneStep) {
   EXPECT_EQ(Logits(), expected);
 }
 
+// A step that was left has written over the older state: what it held is gone.
+TEST_F(SessionTest, RecurrentLayersDoNotGoBackBehindAStepThatWasLeft) {
+  Load({.layers = 2, .hybrid = true}, /*context=*/256, /*step_tokens=*/16);
+  const std::vector<uint32_t> tokens = Tokens(100);
+  ASSERT_TRUE(session_->Append(std::span(tokens).first(10)).ok());
+  // One step is done, the next is left in its middle.
+  int polls = 0;
+  const Status stopped = session_->Append(std::span(tokens).subspan(10, 32), [&](std::string_view, uint64_t done, uint64_t) {
+    polls += done == 16 ? 1 : 0;
+    return polls < 6;
+  });
+  ASSERT_EQ(stopped.error().code(), Code::kCancelled);
+  ASSERT_EQ(session_->tokens().size(), 26u);
+  EXPECT_EQ(session_->Truncate(10), 0u);
+}
+
 // Nor do a step's tokens, threads, or a step that was left halfway, in any form of weights.
 TEST_F(SessionTest, RecurrentLayersGiveTheSameBitsHoweverTextIsCut) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_K, DType::kIQ2_XXS}) {

@@ -64,9 +64,6 @@ Status MetadataBuilder::Build(const std::vector<Tensor>& tensors, ModelFile* fil
     } else if (const auto* text = std::get_if<std::string>(&entry.value)) {
       made.value = block.Add(*text);
       made.stored = ValueType::kString;
-    } else if (const auto* attached = std::get_if<std::string_view>(&entry.value)) {
-      made.value = *attached;
-      made.stored = ValueType::kString;
     } else if (const auto* bytes = std::get_if<std::span<const std::byte>>(&entry.value)) {
       made.value = MetadataArray{ValueType::kU8, bytes->size(), *bytes};
     } else if (const auto* counts = std::get_if<std::vector<uint32_t>>(&entry.value)) {

@@ -21,8 +21,7 @@ class MetadataBuilder {
   void SetFlag(std::string_view key, bool value) { Set(key, value); }
   void SetText(std::string_view key, std::string value) { Set(key, std::move(value)); }
   void SetCounts(std::string_view key, std::vector<uint32_t> values) { Set(key, std::move(values)); }
-  // Bytes that the caller keeps as long as the model file: a text, or an array of numbers of one byte each.
-  void AttachText(std::string_view key, std::string_view text) { Set(key, text); }
+  // An array of numbers of one byte each, which the caller keeps as long as the model file.
   void AttachBytes(std::string_view key, std::span<const std::byte> bytes) { Set(key, bytes); }
 
   struct Tensor {
@@ -34,7 +33,7 @@ class MetadataBuilder {
   Status Build(const std::vector<Tensor>& tensors, ModelFile* file) const;
 
  private:
-  using Value = std::variant<uint32_t, double, bool, std::string, std::vector<uint32_t>, std::string_view, std::span<const std::byte>>;
+  using Value = std::variant<uint32_t, double, bool, std::string, std::vector<uint32_t>, std::span<const std::byte>>;
   struct Entry {
     std::string key;
     Value value;

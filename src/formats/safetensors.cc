@@ -13,6 +13,9 @@
 namespace bantam {
 namespace {
 
+// A tensor is an object of three members, two of them lists.
+constexpr size_t kValuesMax = kJsonMembersMax * (5 + kSafetensorsDimensionsMax);
+
 struct TypeInfo {
   std::string_view name;
   size_t bytes;
@@ -90,8 +93,7 @@ Result<SafetensorsTensor> ReadEntry(const std::string& name, const Json& entry, 
         Code::kCorrupt,
         fmt::format("tensor {}: shape {} of {} at bytes {}: expected at most {} dimensions, and as many bytes as they have elements, "
                     "within the file's {} bytes of data; fetch the file again",
-                    name, DumpJson(JsonMember(entry, "shape"), -1), *type_name, DumpJson(offsets, -1), kSafetensorsDimensionsMax,
-                    data_bytes));
+                    name, ShortJson(JsonMember(entry, "shape")), *type_name, ShortJson(offsets), kSafetensorsDimensionsMax, data_bytes));
   }
   tensor.offset_bytes = *begin;
   tensor.size_bytes = *end - *begin;
@@ -128,7 +130,7 @@ Result<std::vector<SafetensorsTensor>> ReadSafetensors(std::span<const std::byte
   }
   BANTAM_ASSIGN(const auto header, reader.Take(header_bytes, "the header"));
   const std::string text(AsText(header));  // a copy, which nobody else can write to
-  BANTAM_ASSIGN(const Json json, ParseJson(text).With("the header"));
+  BANTAM_ASSIGN(const Json json, ParseJson(text, kValuesMax).With("the header"));
   if (!json.is_object()) return Error(Code::kCorrupt, "the header is no JSON object; fetch the file again");
   if (MembersOfRoot(text) != json.size()) return Error(Code::kCorrupt, "the header names a tensor twice; fetch the file again");
   const uint64_t data_bytes = reader.remaining();

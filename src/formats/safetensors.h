@@ -24,7 +24,7 @@ struct SafetensorsTensor {
   uint64_t size_bytes;
 };
 
-inline constexpr uint64_t kSafetensorsHeaderMax = uint64_t{64} << 20;
+inline constexpr uint64_t kSafetensorsHeaderMax = uint64_t{16} << 20;
 inline constexpr size_t kSafetensorsDimensionsMax = 8;
 
 // The tensors of a file, in the order of their bytes. Errors: Corrupt (a header that passes the file or is no JSON object, names twice,

@@ -98,7 +98,10 @@ TEST(KvSequenceStates, TurnAboutAndGoBackOnce) {
   EXPECT_NE(one.state(cache), first);
   EXPECT_EQ(one.Truncate(cache, 5), 5u);
   EXPECT_EQ(one.state(cache), first);
-  EXPECT_EQ(one.Truncate(cache, 4), 0u);
+  one.Commit(6);
+  ASSERT_TRUE(one.Extend(cache, 7).ok()) << "a step begins, and writes over the older state";
+  EXPECT_EQ(one.Truncate(cache, 6), 6u);
+  EXPECT_EQ(one.Truncate(cache, 5), 0u);
   ASSERT_TRUE(third.Extend(cache, 1).ok()) << "an empty sequence holds no states";
 }
 

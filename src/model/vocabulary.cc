@@ -238,11 +238,62 @@ Result<TokenizerSpec> ReadSpec(const Metadata& metadata, std::string_view model)
   return spec;
 }
 
+// The text of a special token: a string, or an object that has it as its content.
+std::string SpecialText(const Json& settings, const char* name) {
+  return JsonText(settings, name).value_or(JsonText(JsonMember(settings, name), "content").value_or(""));
+}
+
+// What tokenizer_config.json says of a SentencePiece model's tokens. Tokens that it adds or renames are only in tokenizer.json as a
+// tokenizer needs them.
+Status ApplySettings(const std::string& text, TokenizerSpec* spec) {
+  BANTAM_ASSIGN(const Json settings, ParseJson(text));
+  std::vector<uint32_t> by_text(spec->size());
+  for (uint32_t id = 0; id < by_text.size(); ++id) by_text[id] = id;
+  std::sort(by_text.begin(), by_text.end(), [&](uint32_t a, uint32_t b) { return spec->Text(a) < spec->Text(b); });
+  const auto find = [&](const std::string& wanted) {
+    const auto at = std::lower_bound(by_text.begin(), by_text.end(), wanted,
+                                     [&](uint32_t id, const std::string& text_of) { return spec->Text(id) < text_of; });
+    return at != by_text.end() && !wanted.empty() && spec->Text(*at) == wanted ? std::optional(*at) : std::nullopt;
+  };
+  const Json& added = JsonMember(settings, "added_tokens_decoder");
+  for (const auto& [id, token] : added.items()) {
+    const std::string content = JsonText(token, "content").value_or("");
+    if (find(content)) continue;
+    return Error(Code::kUnsupported,
+                 fmt::format("token {} is {}, which tokenizer.model does not have; fetch the model's tokenizer.json too", id, content));
+  }
+  if (const auto bos = find(SpecialText(settings, "bos_token"))) spec->bos = bos;
+  if (const auto eos = find(SpecialText(settings, "eos_token"))) spec->eos = eos;
+  // The publisher's code for such models puts one in front unless it is told not to.
+  if (spec->prefix.empty() && spec->bos && JsonFlag(settings, "add_bos_token", true)) spec->prefix.push_back(*spec->bos);
+  if (spec->suffix.empty() && spec->eos && JsonFlag(settings, "add_eos_token", false)) spec->suffix.push_back(*spec->eos);
+  FindTurnEnds(spec);
+  return Ok();
+}
+
+// Added tokens past the embeddings' rows, such as those of images, mean nothing to the model.
+void DropUnembedded(size_t rows, TokenizerSpec* spec) {
+  size_t kept = spec->size();
+  const auto added = [&](size_t id) { return spec->types[id] == TokenType::kControl || spec->types[id] == TokenType::kUserDefined; };
+  while (kept > rows && added(kept - 1)) --kept;
+  if (kept == spec->size()) return;
+  const auto gone = [&](uint32_t id) { return id >= kept; };
+  spec->text_ends.resize(kept);
+  spec->texts.resize(kept == 0 ? 0 : spec->text_ends.back());
+  spec->types.resize(kept);
+  if (!spec->scores.empty()) spec->scores.resize(kept);
+  std::erase_if(spec->added, [&](const AddedToken& token) { return gone(token.token); });
+  for (std::vector<uint32_t>* ids : {&spec->end_of_turn, &spec->prefix, &spec->suffix}) std::erase_if(*ids, gone);
+  for (std::optional<uint32_t>* id : {&spec->bos, &spec->eos, &spec->unknown, &spec->pad}) {
+    if (*id && gone(**id)) id->reset();
+  }
+}
+
 // What a Hugging Face folder has beside its weights: a tokenizer.json, or a SentencePiece model. The files are mapped, and others may write
 // to them: they are read from a copy.
 Result<TokenizerSpec> ReadPublishedSpec(const Metadata& metadata) {
-  BANTAM_ASSIGN(const auto json, metadata.Text("tokenizer.huggingface.json"));
-  BANTAM_ASSIGN(const auto settings, metadata.Text("tokenizer.huggingface.config"));
+  BANTAM_ASSIGN(const auto json, metadata.Bytes("tokenizer.huggingface.json", kTokenizerJsonBytesMax));
+  BANTAM_ASSIGN(const auto settings, metadata.Bytes("tokenizer.huggingface.config", kTokenizerConfigBytesMax));
   BANTAM_ASSIGN(const auto pieces, metadata.Bytes("tokenizer.sentencepiece.model", kSentencePieceBytesMax));
   if (json) {
     const std::string text(*json);
@@ -250,13 +301,18 @@ Result<TokenizerSpec> ReadPublishedSpec(const Metadata& metadata) {
   }
   if (pieces) {
     const std::string bytes(*pieces);
-    return ReadSentencePieceModel(bytes).With("tokenizer.model");
+    BANTAM_ASSIGN(TokenizerSpec spec, ReadSentencePieceModel(bytes).With("tokenizer.model"));
+    BANTAM_TRY(ApplySettings(std::string(settings.value_or("{}")), &spec).With("tokenizer_config.json"));
+    return spec;
   }
   return Error(Code::kNotFound, "no vocabulary (tokenizer.ggml.model in a GGUF file, tokenizer.json or tokenizer.model in a folder)");
 }
 
-Result<TokenizerSpec> ReadPublished(const Metadata& metadata) {
+Result<TokenizerSpec> ReadPublished(const ModelFile& file) {
+  const Metadata& metadata = file.metadata;
   BANTAM_ASSIGN(TokenizerSpec spec, ReadPublishedSpec(metadata));
+  const TensorInfo* embeddings = file.directory.Find("token_embd.weight");
+  if (embeddings != nullptr) DropUnembedded(static_cast<size_t>(embeddings->rows()), &spec);
   BANTAM_ASSIGN(const auto ends, metadata.Numbers("tokenizer.huggingface.eos_token_ids", kVocabularyMax));
   for (const double end : ends.value_or(std::vector<double>())) {
     const auto id = static_cast<uint32_t>(end);
@@ -266,13 +322,8 @@ Result<TokenizerSpec> ReadPublished(const Metadata& metadata) {
   return spec;
 }
 
-// The text of a special token: a string, or an object that has it as its content.
-std::string SpecialText(const Json& settings, const char* name) {
-  return JsonText(settings, name).value_or(JsonText(JsonMember(settings, name), "content").value_or(""));
-}
-
 Result<TemplateTokens> ReadTemplateTokens(const Metadata& metadata) {
-  BANTAM_ASSIGN(const auto settings, metadata.Text("tokenizer.huggingface.config"));
+  BANTAM_ASSIGN(const auto settings, metadata.Bytes("tokenizer.huggingface.config", kTokenizerConfigBytesMax));
   if (settings) {
     BANTAM_ASSIGN(const Json json, ParseJson(std::string(*settings)).With("tokenizer_config.json"));
     return TemplateTokens{SpecialText(json, "bos_token"), SpecialText(json, "eos_token"), SpecialText(json, "unk_token"),
@@ -292,7 +343,7 @@ Result<TemplateTokens> ReadTemplateTokens(const Metadata& metadata) {
 
 Result<Tokenizer> ReadVocabulary(const ModelFile& file) {
   BANTAM_ASSIGN(const auto model, file.metadata.Text("tokenizer.ggml.model"));
-  Result<TokenizerSpec> spec = model ? ReadSpec(file.metadata, *model) : ReadPublished(file.metadata);
+  Result<TokenizerSpec> spec = model ? ReadSpec(file.metadata, *model) : ReadPublished(file);
   if (!spec.ok()) return std::move(spec).error().With(file.path);
   return Tokenizer::Make(std::move(spec).value()).With(file.path);
 }

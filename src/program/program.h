@@ -217,8 +217,8 @@ struct ConvolveOp {
   bool silu = false;
   size_t state = 0;
 };
-// A selective state space (kernels::StateScan). Heads share b and c in groups. Weights are vectors: of each head, but decay, which may be of each
-// element of its state.
+// A selective state space (kernels::StateScan). Heads share b and c in groups. Weights are vectors: of each head, but decay, which may
+// be of each element of its state.
 struct ScanOp {
   Slice x = {};         // [heads][head_dim]
   Slice b = {};         // [groups][state_size]

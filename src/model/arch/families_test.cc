@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <string>
 
 #include "formats/gguf.h"
@@ -13,6 +14,13 @@ namespace bantam {
 namespace {
 
 using testing::GgufBuilder;
+
+const std::map<std::string, uint32_t> kStateSpaceKeys = {
+    {"ssm.inner_size", 512}, {"ssm.time_step_rank", 8}, {"ssm.state_size", 16}, {"ssm.conv_kernel", 4}, {"ssm.group_count", 2}};
+
+void AddStateSpace(const std::string& prefix, GgufBuilder* builder) {
+  for (const auto& [key, value] : kStateSpaceKeys) builder->U32(prefix + key, value);
+}
 
 class FamiliesTest : public ::testing::Test {
  protected:
@@ -214,9 +222,47 @@ TEST_F(FamiliesTest, EveryNameIsRead) {
     builder.U32(prefix + "expert_count", 8).U32(prefix + "expert_used_count", 2).U32(prefix + "expert_feed_forward_length", 64);
     builder.U32(prefix + "expert_shared_count", 1).U32(prefix + "interleave_moe_layer_step", 1).U32(prefix + "expert_gating_func", 1);
     builder.Bool(prefix + "use_parallel_residual", true).U32(prefix + "attention.sliding_window", 64);
+    AddStateSpace(prefix, &builder);
+    builder.U32(prefix + "shortconv.l_cache", 3);
     const auto config = Read(builder);
     ASSERT_TRUE(config.ok()) << config.error().message();
     EXPECT_EQ(config->architecture, name);
+  }
+}
+
+// Layers without kv heads are recurrent, in families that have such; elsewhere they are an error.
+TEST_F(FamiliesTest, LayersWithoutHeads) {
+  const auto mixers = [&](const std::string& name) {
+    GgufBuilder builder;
+    builder.Text("general.architecture", name).U32(name + ".block_count", 4).U32(name + ".embedding_length", 256);
+    builder.U32(name + ".context_length", 8192).U32(name + ".feed_forward_length", 512).U32(name + ".shortconv.l_cache", 3);
+    builder.I32s(name + ".attention.head_count", {0, 8, 0, 8}).I32s(name + ".attention.head_count_kv", {0, 2, 0, 2});
+    AddStateSpace(name + ".", &builder);
+    const auto config = Read(builder);
+    std::string text;
+    for (const LayerPlan& layer : config.ok() ? config->layers : std::vector<LayerPlan>()) text += "asbc"[static_cast<size_t>(layer.mixer)];
+    EXPECT_TRUE(!config.ok() || config->layers[0].head_dim == 32);
+    return text;
+  };
+  EXPECT_EQ(mixers("granitehybrid"), "sasa");
+  EXPECT_EQ(mixers("lfm2"), "caca");
+  EXPECT_EQ(mixers("llama"), "");
+  EXPECT_EQ(mixers("mamba2"), "ssss");
+}
+
+TEST_F(FamiliesTest, StateSpacesThatDoNotDivide) {
+  for (const auto& [key, value] : std::map<std::string, uint32_t>{{"ssm.time_step_rank", 7},
+                                                                  {"ssm.group_count", 3},
+                                                                  {"ssm.group_count", 0},
+                                                                  {"ssm.state_size", 0},
+                                                                  {"ssm.conv_kernel", 1},
+                                                                  {"ssm.conv_kernel", 65},
+                                                                  {"ssm.inner_size", 1u << 30}}) {
+    GgufBuilder builder = Of("mamba2");
+    for (const auto& [name, number] : kStateSpaceKeys) builder.U32("mamba2." + name, name == key ? value : number);
+    const auto config = Read(builder);
+    ASSERT_FALSE(config.ok()) << key;
+    EXPECT_EQ(config.error().code(), Code::kCorrupt) << key;
   }
 }
 

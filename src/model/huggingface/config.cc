@@ -11,7 +11,7 @@ namespace {
 constexpr uint64_t kCountMax = uint64_t{1} << 31;
 
 Error WrongKind(const char* name, const Json& value, std::string_view expected) {
-  return Error(Code::kCorrupt, fmt::format("{}: {}, expected {}", name, DumpJson(value, -1).substr(0, 100), expected));
+  return Error(Code::kCorrupt, fmt::format("{}: {}, expected {}", name, ShortJson(value), expected));
 }
 
 std::pair<const char*, const Json*> FirstOf(const Json& object, HfConfig::Names names) {
@@ -32,6 +32,22 @@ Result<HfConfig> HfConfig::Parse(std::string_view text) {
     for (const auto& [name, value] : inner.items()) root[name] = value;
   }
   return HfConfig(std::move(root));
+}
+
+const Json& HfConfig::RopeScaling() const {
+  const Json& parameters = Member("rope_parameters");
+  if (parameters.is_null()) return Member("rope_scaling");
+  const Json& full = JsonMember(parameters, "full_attention");
+  return full.is_null() ? parameters : full;
+}
+
+Status HfConfig::AddDefaults(std::string_view json) {
+  if (json.empty()) return Ok();
+  BANTAM_ASSIGN(const Json defaults, ParseJson(json));
+  for (const auto& [name, value] : defaults.items()) {
+    if (!root_.contains(name)) root_[name] = value;
+  }
+  return Ok();
 }
 
 Result<std::optional<uint32_t>> HfConfig::CountOf(const Json& object, Names names) {

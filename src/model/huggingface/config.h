@@ -18,6 +18,9 @@ class HfConfig {
   // Members of text_config, where there is one, stand in front of those around it. Corrupt for what is no JSON object.
   static Result<HfConfig> Parse(std::string_view text);
 
+  // What the publisher's code takes for members that are not there at all; one that is null stays so.
+  Status AddDefaults(std::string_view json);
+
   using Names = std::initializer_list<const char*>;
   // The first of these members that is there. Corrupt for another kind of value; counts are at most 2^31.
   Result<std::optional<uint32_t>> Count(Names names) const { return CountOf(root_, names); }
@@ -28,6 +31,9 @@ class HfConfig {
   // Members of an object within.
   static Result<std::optional<uint32_t>> CountOf(const Json& object, Names names);
   static Result<std::optional<double>> NumberOf(const Json& object, Names names);
+
+  // rope_scaling, or rope_parameters, which newer files have for it and which may be one per kind of layer; null where there is neither.
+  const Json& RopeScaling() const;
 
   // Null where there is none.
   const Json& Member(const char* name) const { return JsonMember(root_, name); }

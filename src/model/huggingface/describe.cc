@@ -47,7 +47,8 @@ Status DescribeShape(const HfFamily& family, const HfConfig& config, Description
   BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "n_embd", "d_model", "n_embed"}));
   BANTAM_ASSIGN(const HfHeads heads, family.attention ? ReadHeads(config) : HfHeads{});
   BANTAM_ASSIGN(const auto context, config.Count({"max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
-                                                  "model_max_length"}));
+                                                  "model_max_length", "seq_length"}));
+  if (!context && family.attention) return Error(Code::kCorrupt, "max_position_embeddings is missing");
   BANTAM_ASSIGN(auto feed_forward, config.Count({"intermediate_size", "n_inner", "ffn_hidden_size"}));
   if (!feed_forward && family.feed_forward_widths != 0) feed_forward = width <= kWidthMax ? family.feed_forward_widths * width : 0;
   description->Count("block_count", layers);
@@ -57,8 +58,9 @@ Status DescribeShape(const HfFamily& family, const HfConfig& config, Description
   if (context) description->Count("context_length", *context);
   if (feed_forward) description->Count("feed_forward_length", *feed_forward);
   BANTAM_ASSIGN(const auto epsilon, config.Number({"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"}));
-  if (epsilon) description->Number("attention.layer_norm_rms_epsilon", *epsilon);
-  if (epsilon) description->Number("attention.layer_norm_epsilon", *epsilon);
+  if (!epsilon) return Error(Code::kCorrupt, "rms_norm_eps (of LayerNorm layer_norm_eps) is missing");
+  description->Number("attention.layer_norm_rms_epsilon", *epsilon);
+  description->Number("attention.layer_norm_epsilon", *epsilon);
   return CopyCounts(config, description);
 }
 
@@ -99,19 +101,14 @@ Status DescribeYarn(const Json& scaling, double factor, Description* description
   if (attention) description->Number("rope.scaling.attn_factor", *attention / (factor > 1 ? 0.1 * std::log(factor) + 1 : 1));
   BANTAM_ASSIGN(const auto fast, HfConfig::NumberOf(scaling, {"beta_fast"}));
   BANTAM_ASSIGN(const auto slow, HfConfig::NumberOf(scaling, {"beta_slow"}));
-  BANTAM_ASSIGN(const auto multiplier, HfConfig::NumberOf(scaling, {"mscale_all_dim"}));
   if (fast) description->Number("rope.scaling.yarn_beta_fast", *fast);
   if (slow) description->Number("rope.scaling.yarn_beta_slow", *slow);
-  if (multiplier) description->Number("rope.scaling.yarn_log_multiplier", *multiplier);
+  BANTAM_ASSIGN(const auto scale, HfConfig::NumberOf(scaling, {"mscale"}));
+  BANTAM_ASSIGN(const auto all, HfConfig::NumberOf(scaling, {"mscale_all_dim"}));
+  if (attention || !scale || !all || *scale == 0 || *all == 0 || factor <= 1) return Ok();
+  const auto correction = [&](double m) { return 0.1 * m * std::log(factor) + 1; };
+  description->Number("rope.scaling.attn_factor", correction(*scale) / correction(*all) / correction(1));
   return Ok();
-}
-
-// rope_scaling, or rope_parameters, which newer files have for it and which may be one per kind of layer.
-const Json& ScalingOf(const HfConfig& config) {
-  const Json& parameters = config.Member("rope_parameters");
-  if (parameters.is_null()) return config.Member("rope_scaling");
-  const Json& full = JsonMember(parameters, "full_attention");
-  return full.is_null() ? parameters : full;
 }
 
 Status DescribeScaling(const HfConfig& config, const Json& scaling, Description* description, RopeTables* tables) {
@@ -134,8 +131,8 @@ Status DescribeScaling(const HfConfig& config, const Json& scaling, Description*
   return type == "yarn" ? DescribeYarn(scaling, *factor, description) : Ok();
 }
 
-Status DescribeRope(const HfFamily& family, const HfConfig& config, Description* description, RopeTables* tables) {
-  const Json& scaling = ScalingOf(config);
+Status DescribeRope(const HfConfig& config, Description* description, RopeTables* tables) {
+  const Json& scaling = config.RopeScaling();
   BANTAM_ASSIGN(const HfHeads heads, ReadHeads(config));
   BANTAM_ASSIGN(auto base, config.Number({"rope_theta", "rotary_emb_base"}));
   BANTAM_ASSIGN(auto rotated, config.Number({"partial_rotary_factor", "rotary_pct", "rope_pct"}));
@@ -145,8 +142,8 @@ Status DescribeRope(const HfFamily& family, const HfConfig& config, Description*
   if (new_rotated) rotated = new_rotated;
   BANTAM_ASSIGN(const auto windowed, HfConfig::NumberOf(JsonMember(config.Member("rope_parameters"), "sliding_attention"), {"rope_theta"}));
   if (windowed) description->Number("rope.freq_base_swa", *windowed);
-  description->Number("rope.freq_base", base.value_or(family.rope_base));
-  const double fraction = rotated.value_or(family.rotated);
+  description->Number("rope.freq_base", base.value_or(10000));
+  const double fraction = rotated.value_or(1);
   if (!(fraction > 0 && fraction <= 1)) {
     return Error(Code::kCorrupt, fmt::format("partial_rotary_factor {}: expected more than 0 and at most 1", fraction));
   }
@@ -186,7 +183,7 @@ Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder*
   BANTAM_TRY(CheckActivation(family, config));
   BANTAM_TRY(DescribeShape(family, config, &description));
   if (family.attention) {
-    BANTAM_TRY(DescribeRope(family, config, &description, tables));
+    BANTAM_TRY(DescribeRope(config, &description, tables));
   }
   return family.describe == nullptr ? Ok() : family.describe(config, &description);
 }

@@ -192,14 +192,16 @@ Status OwnWindow(const HfConfig& config, Description* description) {
 // Qwen: only where it is switched on, and in the layers from max_window_layers on.
 Status DescribeQwen(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto used, config.Flag({"use_sliding_window"}));
-  if (used.value_or(false)) {
-    BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
-    BANTAM_ASSIGN(const auto first, config.Count({"max_window_layers"}));
-    if (layers <= first.value_or(0)) return Ok();
-    description->Count("attention.published_window_first", first.value_or(0));
-    return OwnWindow(config, description);
+  if (!used.value_or(false)) return Ok();
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  BANTAM_ASSIGN(const uint32_t first, config.RequireCount({"max_window_layers"}));
+  const Json& kinds = config.Member("layer_types");
+  for (size_t i = 0; kinds.is_array() && i < kinds.size(); ++i) {
+    if ((kinds[i] == "sliding_attention") != (i >= first)) return NotRun("layer_types other than what max_window_layers says");
   }
-  return Ok();
+  if (first >= layers) return Ok();
+  description->Count("attention.published_window_first", first);
+  return OwnWindow(config, description);
 }
 
 Status DescribeQwenExperts(const HfConfig& config, Description* description, bool normalized) {
@@ -245,13 +247,32 @@ Status Windows(const HfConfig& config, uint32_t pattern, Description* descriptio
   return Ok();
 }
 
+// Scores are scaled by the width of a head, but in the 27B models, which the family knows by their number of layers.
+Status CheckGemmaScale(const HfConfig& config, uint32_t layers_of_27b) {
+  BANTAM_ASSIGN(const auto scalar, config.Number({"query_pre_attn_scalar"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size"}));
+  BANTAM_ASSIGN(const uint32_t heads, config.RequireCount({"num_attention_heads"}));
+  BANTAM_ASSIGN(const uint32_t head_dim, config.RequireCount({"head_dim"}));
+  const uint32_t expected = layers == layers_of_27b && heads > 0 ? width / heads : head_dim;
+  if (scalar.value_or(expected) != expected) return NotRun(fmt::format("query_pre_attn_scalar {} where {} is usual", *scalar, expected));
+  return Ok();
+}
+
 Status DescribeGemma2(const HfConfig& config, Description* description) {
-  BANTAM_TRY(Factor(config, "attn_logit_softcapping", "attn_logit_softcapping", description));
-  BANTAM_TRY(Factor(config, "final_logit_softcapping", "final_logit_softcapping", description));
+  BANTAM_TRY(CheckGemmaScale(config, /*layers_of_27b=*/46));
+  for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    BANTAM_ASSIGN(const auto value, config.Number({cap}));
+    if (value.value_or(0) == 0) return NotRun(fmt::format("{} null in this family", cap));
+    description->Number(cap, *value);
+  }
   return Windows(config, /*pattern=*/2, description);
 }
 
 Status DescribeGemma3(const HfConfig& config, Description* description) {
+  BANTAM_TRY(CheckGemmaScale(config, /*layers_of_27b=*/62));
+  BANTAM_ASSIGN(const auto both_ways, config.Flag({"use_bidirectional_attention"}));
+  if (both_ways.value_or(false)) return NotRun("attention to later tokens (use_bidirectional_attention)");
   BANTAM_TRY(Factor(config, "final_logit_softcapping", "final_logit_softcapping", description));
   BANTAM_TRY(Factor(config, "rope_local_base_freq", "rope.freq_base_swa", description));
   return Windows(config, /*pattern=*/6, description);
@@ -266,6 +287,22 @@ Status DescribeOlmo(const HfConfig& config, Description* description) {
   return Factor(config, "clip_qkv", "attention.clamp_kqv", description);
 }
 Status DescribeOlmo3(const HfConfig& config, Description* description) { return Windows(config, /*pattern=*/4, description); }
+
+// The family has windows in models of 64 layers alone.
+Status DescribeExaone4(const HfConfig& config, Description* description) {
+  constexpr uint32_t kLayersOf32B = 64;
+  BANTAM_ASSIGN(const auto window, config.Count({"sliding_window"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  if (window.value_or(0) != 0 && layers != kLayersOf32B) return NotRun(fmt::format("a window in a model of {} layers", layers));
+  return Windows(config, /*pattern=*/4, description);
+}
+
+Status DescribeGpt2(const HfConfig& config, Description*) {
+  BANTAM_ASSIGN(const auto by_layer, config.Flag({"scale_attn_by_inverse_layer_idx"}));
+  BANTAM_ASSIGN(const auto scaled, config.Flag({"scale_attn_weights"}));
+  if (by_layer.value_or(false) || !scaled.value_or(true)) return NotRun("scores that are scaled by the layer, or not at all,");
+  return Ok();
+}
 
 Status DescribeGptOss(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto width, config.Count({"intermediate_size"}));
@@ -296,27 +333,23 @@ Status DescribeMpt(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto clamp, HfConfig::NumberOf(attention, {"clip_qkv"}));
   BANTAM_ASSIGN(const auto bias, HfConfig::NumberOf(attention, {"alibi_bias_max"}));
   BANTAM_ASSIGN(const auto kv_heads, HfConfig::CountOf(attention, {"kv_n_heads"}));
+  const bool alibi = JsonFlag(attention, "alibi", true);
+  if (JsonFlag(attention, "rope", false)) return NotRun("attn_config.rope");
+  if (!JsonMember(attention, "softmax_scale").is_null()) return NotRun("attn_config.softmax_scale");
+  if (!config.Member("logit_scale").is_null()) return NotRun("logit_scale in this family");
   if (clamp) description->Number("attention.clamp_kqv", *clamp);
   if (kv_heads) description->Count("attention.head_count_kv", *kv_heads);
-  description->Number("attention.max_alibi_bias", JsonFlag(attention, "alibi", false) ? bias.value_or(8) : 0);
+  description->Number("attention.max_alibi_bias", alibi ? bias.value_or(8) : 0);
   BANTAM_ASSIGN(const auto ratio, config.Count({"expansion_ratio"}));
   if (ratio.value_or(4) != 4) return NotRun(fmt::format("expansion_ratio {}", *ratio));
   return Ok();
 }
 
-Status DescribeFalcon(const HfConfig& config, Description* description) {
+Status DescribeFalcon(const HfConfig& config, Description*) {
   BANTAM_ASSIGN(const auto alibi, config.Flag({"alibi"}));
   BANTAM_ASSIGN(const auto parallel, config.Flag({"parallel_attn"}));
   if (alibi.value_or(false)) return NotRun("Falcon with linear biases (alibi)");
   if (!parallel.value_or(true)) return NotRun("Falcon with one part of a layer after the other (parallel_attn false)");
-  BANTAM_ASSIGN(const auto context, config.Count({"max_position_embeddings"}));
-  description->Count("context_length", context.value_or(2048));
-  return Ok();
-}
-
-Status DescribeBloom(const HfConfig& config, Description* description) {
-  BANTAM_ASSIGN(const auto context, config.Count({"seq_length"}));
-  description->Count("context_length", context.value_or(2048));
   return Ok();
 }
 
@@ -343,6 +376,9 @@ Status DescribeErnieMoe(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto first, config.Count({"moe_layer_start_index"}));
   BANTAM_ASSIGN(const auto shared, config.Count({"moe_num_shared_experts"}));
   BANTAM_ASSIGN(const auto width, config.Count({"moe_intermediate_size"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  const Json& last = config.Member("moe_layer_end_index");
+  if (!last.is_null() && last != -1 && last != layers - 1) return NotRun(fmt::format("moe_layer_end_index {}", ShortJson(last)));
   description->Count("interleave_moe_layer_step", interval.value_or(1));
   description->Count("leading_dense_block_count", first.value_or(0));
   const uint64_t shared_width = uint64_t{shared.value_or(0)} * width.value_or(0);
@@ -351,9 +387,10 @@ Status DescribeErnieMoe(const HfConfig& config, Description* description) {
 }
 
 Status DescribeHunyuan(const HfConfig& config, Description* description) {
-  const Json& scaling = config.Member("rope_scaling");
-  BANTAM_ASSIGN(const auto alpha, HfConfig::NumberOf(scaling, {"alpha"}));
-  if (alpha) description->Number("rope.scaling.alpha", *alpha);
+  BANTAM_ASSIGN(const auto alpha, HfConfig::NumberOf(config.RopeScaling(), {"alpha"}));
+  if (!alpha) return Ok();
+  // The base takes the factor in, at every length.
+  description->Number("rope.scaling.alpha", *alpha);
   description->Text("rope.scaling.type", "none");
   return Ok();
 }
@@ -366,7 +403,9 @@ Status DescribeSmallThinker(const HfConfig& config, Description* description) {
   const Json& layout = config.Member("sliding_window_layout");
   const bool windowed = layout.is_array() && std::any_of(layout.begin(), layout.end(), [](const Json& entry) { return entry != 0; });
   BANTAM_ASSIGN(const auto window, config.Count({"sliding_window_size"}));
-  if (windowed && window) description->Count("attention.sliding_window", *window);
+  constexpr uint32_t kWindow = 4096;  // what the family takes whatever the number
+  if (windowed && window.value_or(kWindow) != kWindow) return NotRun(fmt::format("sliding_window_size {}", *window));
+  if (windowed) description->Count("attention.sliding_window", kWindow);
   return Ok();
 }
 
@@ -441,10 +480,16 @@ Status DescribeMamba(const HfConfig& config, Description* description) {
 
 // Turning in all layers but each fourth is what the family does.
 Status DescribeSmolLm3(const HfConfig& config, Description*) {
+  BANTAM_ASSIGN(const auto windowed, config.Flag({"use_sliding_window"}));
+  if (windowed.value_or(false)) return NotRun("use_sliding_window in this family");
+  const Json& every = config.Member("no_rope_layer_interval");
+  if (config.Member("no_rope_layers").is_null() && !every.is_null() && every != 4) {
+    return NotRun(fmt::format("no_rope_layer_interval {}", ShortJson(every)));
+  }
   const Json& turning = config.Member("no_rope_layers");
   for (size_t i = 0; turning.is_array() && i < turning.size(); ++i) {
     if ((turning[i] != 0) != ((i + 1) % 4 != 0))
-      return NotRun(fmt::format("no_rope_layers that say {} of layer {}", DumpJson(turning[i], -1), i));
+      return NotRun(fmt::format("no_rope_layers that say {} of layer {}", ShortJson(turning[i]), i));
   }
   return Ok();
 }
@@ -456,6 +501,12 @@ Status DescribeBaichuan(const HfConfig& config, Description*) {
   return Ok();
 }
 
+// Published config.json files of Gemma 3 leave out what is as in the 4B model's code.
+constexpr std::string_view kGemma3Defaults =
+    R"({"hidden_size":2304,"intermediate_size":9216,"num_hidden_layers":26,"num_attention_heads":8,"num_key_value_heads":4,"head_dim":256,)"
+    R"("max_position_embeddings":131072,"rms_norm_eps":1e-6,"sliding_window":4096,"rope_theta":1000000,"rope_local_base_freq":10000,)"
+    R"("query_pre_attn_scalar":256})";
+
 constexpr std::string_view kSilu = "silu,swish";
 constexpr std::string_view kGelus = "gelu,gelu_new,gelu_fast,gelu_pytorch_tanh";
 
@@ -463,69 +514,101 @@ constexpr std::string_view kGelus = "gelu,gelu_new,gelu_fast,gelu_pytorch_tanh";
 constexpr HfFamily kFamilies[] = {
     {.model_type = "arcee", .architecture = "arcee", .activations = "relu2", .pairs = true},
     {.model_type = "baichuan", .architecture = "baichuan", .activations = kSilu, .pairs = true, .describe = DescribeBaichuan},
-    {.model_type = "bloom", .architecture = "bloom", .activations = kGelus, .feed_forward_widths = 4, .describe = DescribeBloom},
+    {.model_type = "bloom", .architecture = "bloom", .activations = kGelus, .feed_forward_widths = 4, .defaults = R"({"seq_length":2048})"},
     {.model_type = "codeshell", .architecture = "codeshell", .activations = kGelus, .feed_forward_widths = 4},
     {.model_type = "cohere2", .architecture = "cohere2", .activations = kSilu, .describe = DescribeCohere2},
     {.model_type = "deepseek", .architecture = "deepseek", .activations = kSilu, .pairs = true, .describe = DescribeDeepSeek},
-    {.model_type = "ernie4_5", .architecture = "ernie4_5", .activations = kSilu, .rope_base = 500000},
-    {.model_type = "ernie4_5_moe", .architecture = "ernie4_5-moe", .activations = kSilu, .rope_base = 500000, .describe = DescribeErnieMoe},
-    {.model_type = "exaone4", .architecture = "exaone4", .activations = kSilu, .names = kNormsBehind, .describe = DescribeOlmo3},
+    {.model_type = "ernie4_5", .architecture = "ernie4_5", .activations = kSilu, .defaults = R"({"rope_theta":500000})"},
+    {.model_type = "ernie4_5_moe",
+     .architecture = "ernie4_5-moe",
+     .activations = kSilu,
+     .defaults = R"({"rope_theta":500000})",
+     .describe = DescribeErnieMoe},
+    {.model_type = "exaone4", .architecture = "exaone4", .activations = kSilu, .names = kNormsBehind, .describe = DescribeExaone4},
     {.model_type = "falcon",
      .architecture = "falcon",
      .activations = kGelus,
      .feed_forward_widths = 4,
+     .defaults = R"({"max_position_embeddings":2048,"multi_query":true})",
      .names = kFalconNames,
      .describe = DescribeFalcon},
     {.model_type = "falcon_mamba",
      .architecture = "mamba",
      .activations = kSilu,
      .attention = false,
+     .defaults = R"({"layer_norm_epsilon":1e-5})",
      .names = kMambaNames,
      .describe = DescribeMamba},
-    {.model_type = "gemma", .architecture = "gemma", .activations = kGelus, .norms_add_one = true},
+    {.model_type = "gemma", .architecture = "gemma", .activations = kGelus, .norms_add_one = true, .defaults = R"({"head_dim":256})"},
     {.model_type = "gemma2",
      .architecture = "gemma2",
      .activations = kGelus,
      .norms_add_one = true,
+     .defaults =
+         R"({"head_dim":256,"query_pre_attn_scalar":256,"sliding_window":4096,"attn_logit_softcapping":50,"final_logit_softcapping":30})",
      .names = kNormsBehind,
      .describe = DescribeGemma2},
     {.model_type = "gemma3",
      .architecture = "gemma3",
      .activations = kGelus,
      .norms_add_one = true,
-     .rope_base = 1'000'000,
+     .defaults = kGemma3Defaults,
      .names = kNormsBehind,
      .describe = DescribeGemma3},
     {.model_type = "gemma3_text",
      .architecture = "gemma3",
      .activations = kGelus,
      .norms_add_one = true,
-     .rope_base = 1'000'000,
+     .defaults = kGemma3Defaults,
      .names = kNormsBehind,
      .describe = DescribeGemma3},
-    {.model_type = "gpt2", .architecture = "gpt2", .activations = kGelus, .feed_forward_widths = 4, .names = kGpt2Names},
-    {.model_type = "gpt_neox", .architecture = "gptneox", .activations = kGelus, .rotated = 0.25, .describe = DescribeNeox},
+    {.model_type = "gpt2",
+     .architecture = "gpt2",
+     .activations = kGelus,
+     .feed_forward_widths = 4,
+     .names = kGpt2Names,
+     .describe = DescribeGpt2},
+    {.model_type = "gpt_neox",
+     .architecture = "gptneox",
+     .activations = kGelus,
+     .defaults = R"({"rotary_pct":0.25})",
+     .describe = DescribeNeox},
     {.model_type = "gpt_oss",
      .architecture = "gpt-oss",
      .activations = kSilu,
-     .rope_base = 150000,
+     .defaults = R"({"rope_theta":150000,"sliding_window":128})",
      .names = kGptOssNames,
      .describe = DescribeGptOss},
-    {.model_type = "granite", .architecture = "granite", .activations = kSilu, .pairs = true, .describe = DescribeGranite},
-    {.model_type = "granitemoe", .architecture = "granitemoe", .activations = kSilu, .pairs = true, .describe = DescribeGranite},
-    {.model_type = "granitemoeshared", .architecture = "granitemoe", .activations = kSilu, .pairs = true, .describe = DescribeGranite},
+    {.model_type = "granite",
+     .architecture = "granite",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"attention_multiplier":1})",
+     .describe = DescribeGranite},
+    {.model_type = "granitemoe",
+     .architecture = "granitemoe",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"attention_multiplier":1})",
+     .describe = DescribeGranite},
+    {.model_type = "granitemoeshared",
+     .architecture = "granitemoe",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"attention_multiplier":1})",
+     .describe = DescribeGranite},
     {.model_type = "hunyuan_v1_dense", .architecture = "hunyuan-dense", .activations = kSilu, .describe = DescribeHunyuan},
     {.model_type = "internlm2", .architecture = "internlm2", .activations = kSilu, .pairs = true},
     {.model_type = "lfm2",
      .architecture = "lfm2",
      .activations = kSilu,
-     .rope_base = 1000000,
+     .defaults = R"({"rope_theta":1000000})",
      .names = kLfm2Names,
      .describe = DescribeLfm2},
     {.model_type = "lfm2_moe",
      .architecture = "lfm2moe",
      .activations = kSilu,
-     .rope_base = 1000000,
+     .defaults = R"({"rope_theta":1000000})",
      .names = kLfm2Names,
      .describe = DescribeLfm2Moe},
     {.model_type = "llama", .architecture = "llama", .activations = kSilu, .pairs = true},
@@ -533,32 +616,82 @@ constexpr HfFamily kFamilies[] = {
      .architecture = "mamba",
      .activations = kSilu,
      .attention = false,
+     .defaults = R"({"layer_norm_epsilon":1e-5})",
      .names = kMambaNames,
      .describe = DescribeMamba},
-    {.model_type = "minicpm", .architecture = "minicpm", .activations = kSilu, .pairs = true, .describe = DescribeMiniCpm},
-    {.model_type = "mistral", .architecture = "llama", .activations = kSilu, .pairs = true, .describe = OwnWindow},
-    {.model_type = "mixtral", .architecture = "llama", .activations = kSilu, .pairs = true, .describe = OwnWindow},
-    {.model_type = "mpt", .architecture = "mpt", .activations = kGelus, .feed_forward_widths = 4, .describe = DescribeMpt},
-    {.model_type = "nemotron", .architecture = "nemotron", .activations = "relu2", .norms_add_one = true, .rotated = 0.5},
-    {.model_type = "olmo", .architecture = "olmo", .activations = kSilu, .pairs = true, .describe = DescribeOlmo},
-    {.model_type = "olmo2", .architecture = "olmo2", .activations = kSilu, .rope_base = 500000, .names = kNormsBehind},
-    {.model_type = "olmo3",
-     .architecture = "olmo2",
+    {.model_type = "minicpm",
+     .architecture = "minicpm",
      .activations = kSilu,
-     .rope_base = 500000,
-     .names = kNormsBehind,
-     .describe = DescribeOlmo3},
+     .pairs = true,
+     .defaults = R"({"scale_emb":1,"scale_depth":1,"dim_model_base":1})",
+     .describe = DescribeMiniCpm},
+    {.model_type = "mistral",
+     .architecture = "llama",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"sliding_window":4096})",
+     .describe = OwnWindow},
+    {.model_type = "mixtral",
+     .architecture = "llama",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"rope_theta":1000000})",
+     .describe = OwnWindow},
+    {.model_type = "mpt",
+     .architecture = "mpt",
+     .activations = kGelus,
+     .feed_forward_widths = 4,
+     .defaults = R"({"layer_norm_epsilon":1e-5})",
+     .describe = DescribeMpt},
+    {.model_type = "nemotron",
+     .architecture = "nemotron",
+     .activations = "relu2",
+     .norms_add_one = true,
+     .defaults = R"({"partial_rotary_factor":0.5})"},
+    {.model_type = "olmo",
+     .architecture = "olmo",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"layer_norm_eps":1e-5})",
+     .describe = DescribeOlmo},
+    {.model_type = "olmo2", .architecture = "olmo2", .activations = kSilu, .names = kNormsBehind},
+    {.model_type = "olmo3", .architecture = "olmo2", .activations = kSilu, .names = kNormsBehind, .describe = DescribeOlmo3},
     {.model_type = "orion", .architecture = "orion", .activations = kSilu},
-    {.model_type = "phi", .architecture = "phi2", .activations = kGelus, .rotated = 0.5},
+    {.model_type = "phi", .architecture = "phi2", .activations = kGelus, .defaults = R"({"partial_rotary_factor":0.5})"},
     {.model_type = "phi3", .architecture = "phi3", .activations = kSilu, .describe = OwnWindow},
-    {.model_type = "phimoe", .architecture = "phimoe", .activations = kSilu, .describe = OwnWindow},
-    {.model_type = "qwen2", .architecture = "qwen2", .activations = kSilu, .describe = DescribeQwen},
-    {.model_type = "qwen2_moe", .architecture = "qwen2moe", .activations = kSilu, .describe = DescribeQwen2Moe},
-    {.model_type = "qwen3", .architecture = "qwen3", .activations = kSilu, .describe = DescribeQwen},
-    {.model_type = "qwen3_moe", .architecture = "qwen3moe", .activations = kSilu, .describe = DescribeQwen3Moe},
+    {.model_type = "phimoe",
+     .architecture = "phimoe",
+     .activations = kSilu,
+     .defaults = R"({"rope_theta":1000000})",
+     .describe = OwnWindow},
+    {.model_type = "qwen2",
+     .architecture = "qwen2",
+     .activations = kSilu,
+     .defaults = R"({"max_window_layers":28,"sliding_window":4096})",
+     .describe = DescribeQwen},
+    {.model_type = "qwen2_moe",
+     .architecture = "qwen2moe",
+     .activations = kSilu,
+     .defaults = R"({"max_window_layers":28,"sliding_window":4096,"norm_topk_prob":false})",
+     .describe = DescribeQwen2Moe},
+    {.model_type = "qwen3",
+     .architecture = "qwen3",
+     .activations = kSilu,
+     .defaults = R"({"max_window_layers":28,"sliding_window":4096})",
+     .describe = DescribeQwen},
+    {.model_type = "qwen3_moe",
+     .architecture = "qwen3moe",
+     .activations = kSilu,
+     .defaults = R"({"max_window_layers":28,"sliding_window":4096,"norm_topk_prob":false})",
+     .describe = DescribeQwen3Moe},
     {.model_type = "smallthinker", .architecture = "smallthinker", .activations = "relu", .describe = DescribeSmallThinker},
-    {.model_type = "smollm3", .architecture = "smollm3", .activations = kSilu, .pairs = true, .describe = DescribeSmolLm3},
-    {.model_type = "stablelm", .architecture = "stablelm", .activations = kSilu, .rotated = 0.25},
+    {.model_type = "smollm3",
+     .architecture = "smollm3",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"rope_theta":2000000})",
+     .describe = DescribeSmolLm3},
+    {.model_type = "stablelm", .architecture = "stablelm", .activations = kSilu, .defaults = R"({"partial_rotary_factor":0.25})"},
     {.model_type = "starcoder2", .architecture = "starcoder2", .activations = kGelus, .describe = OwnWindow},
 };
 

@@ -60,12 +60,12 @@ struct HfFamily {
   std::string_view architecture;
   // Names of the activation that the family is run with, as hidden_act and its kin give them.
   std::string_view activations;
-  bool pairs = false;          // GGUF files have rows of queries and keys in pairs, published ones in halves
-  bool norms_add_one = false;  // to the weights
-  bool attention = true;       // some layers have heads
-  double rotated = 1;          // of a head, where config.json does not say
-  double rope_base = 10000;
-  uint32_t feed_forward_widths = 0;      // of the model's width, where config.json does not say; 0: it must
+  bool pairs = false;                // GGUF files have rows of queries and keys in pairs, published ones in halves
+  bool norms_add_one = false;        // to the weights
+  bool attention = true;             // some layers have heads
+  uint32_t feed_forward_widths = 0;  // of the model's width, where config.json does not say; 0: it must
+  // What its publisher's code takes for members that config.json leaves out, as JSON; others have to be there, or have no say.
+  std::string_view defaults = {};
   std::span<const NameRule> names = {};  // in front of the common ones
   // What the common rules do not say.
   Status (*describe)(const HfConfig& config, Description* description) = nullptr;

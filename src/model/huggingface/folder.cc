@@ -40,7 +40,7 @@ Result<WeightMap> ReadIndex(FileSystem& files, const std::string& path) {
   for (const auto& [name, file] : map.items()) {
     if (!file.is_string() || !IsPlainName(file.get_ref<const std::string&>())) {
       return Error(Code::kCorrupt, fmt::format("weight_map names {} for tensor {}: expected a .safetensors file of the same folder",
-                                               DumpJson(file, -1), name));
+                                               ShortJson(file), name));
     }
     weights.emplace_back(name, file.get<std::string>());
   }
@@ -169,14 +169,14 @@ Status TakeTokenizer(FileSystem& files, const std::string& folder, const HfConfi
   const std::string generation = In(folder, "generation_config.json");
   if (files.Exists(json)) {
     BANTAM_ASSIGN(const auto bytes, Attach(files, json, kTokenizerJsonBytesMax, file));
-    metadata->AttachText("tokenizer.huggingface.json", AsText(bytes));
+    metadata->AttachBytes("tokenizer.huggingface.json", bytes);
   } else if (files.Exists(pieces)) {
     BANTAM_ASSIGN(const auto bytes, Attach(files, pieces, kSentencePieceBytesMax, file));
     metadata->AttachBytes("tokenizer.sentencepiece.model", bytes);
   }
   if (files.Exists(settings)) {
     BANTAM_ASSIGN(const auto bytes, Attach(files, settings, kTokenizerConfigBytesMax, file));
-    metadata->AttachText("tokenizer.huggingface.config", AsText(bytes));
+    metadata->AttachBytes("tokenizer.huggingface.config", bytes);
     BANTAM_ASSIGN(const Json parsed, ParseJson(std::string(AsText(bytes))).With(settings));
     TakeTemplates(JsonMember(parsed, "chat_template"), metadata);
   }
@@ -243,9 +243,17 @@ Status BuildFile(const MetadataBuilder& metadata, std::vector<AssembledTensor> t
   return metadata.Build(directory, file);
 }
 
-Result<HfConfig> ReadHfConfig(FileSystem& files, const std::string& path) {
-  BANTAM_ASSIGN(const std::string text, files.ReadText(path, kHfConfigBytesMax));
-  return HfConfig::Parse(text).With(path);
+struct ConfigOfFamily {
+  HfConfig config;
+  const HfFamily* family;
+};
+Result<ConfigOfFamily> ParseConfig(const std::string& text) {
+  BANTAM_ASSIGN(HfConfig config, HfConfig::Parse(text));
+  BANTAM_ASSIGN(const auto model_type, config.Text({"model_type"}));
+  if (!model_type) return Error(Code::kCorrupt, "model_type is missing");
+  BANTAM_ASSIGN(const HfFamily* family, FindHfFamily(*model_type));
+  BANTAM_TRY(config.AddDefaults(family->defaults));
+  return ConfigOfFamily{std::move(config), family};
 }
 
 struct Described {
@@ -254,13 +262,12 @@ struct Described {
   HfLayout layout;
 };
 
-Result<Described> DescribeFolder(const HfConfig& config, const std::vector<HfTensor>& tensors) {
+Result<Described> DescribeFolder(const ConfigOfFamily& of, const std::vector<HfTensor>& tensors) {
+  const HfConfig& config = of.config;
   Described described;
-  BANTAM_ASSIGN(const auto model_type, config.Text({"model_type"}));
-  if (!model_type) return Error(Code::kCorrupt, "model_type is missing");
-  BANTAM_ASSIGN(described.layout.family, FindHfFamily(*model_type));
-  BANTAM_TRY(Describe(*described.layout.family, config, &described.metadata, &described.tables));
-  BANTAM_ASSIGN(described.layout.heads, described.layout.family->attention ? ReadHeads(config) : HfHeads{});
+  described.layout.family = of.family;
+  BANTAM_TRY(Describe(*of.family, config, &described.metadata, &described.tables));
+  BANTAM_ASSIGN(described.layout.heads, of.family->attention ? ReadHeads(config) : HfHeads{});
   BANTAM_ASSIGN(described.layout.layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
   BANTAM_ASSIGN(described.layout.tied, ReadTied(config, tensors));
   return described;
@@ -275,15 +282,16 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   file.path = folder;
   while (file.path.size() > 1 && file.path.back() == '/') file.path.pop_back();
   const std::string config_path = In(file.path, "config.json");
-  BANTAM_ASSIGN(const HfConfig config, ReadHfConfig(files, config_path));
+  BANTAM_ASSIGN(const std::string text, files.ReadText(config_path, kHfConfigBytesMax));
+  BANTAM_ASSIGN(const ConfigOfFamily of, ParseConfig(text).With(config_path));
   BANTAM_ASSIGN(Shards shards, OpenShards(files, file.path));
-  BANTAM_ASSIGN(Described described, DescribeFolder(config, shards.tensors).With(config_path));
+  BANTAM_ASSIGN(Described described, DescribeFolder(of, shards.tensors).With(config_path));
   described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
-  BANTAM_TRY(CheckVocabularySize(config, tensors).With(config_path));
+  BANTAM_TRY(CheckVocabularySize(of.config, tensors).With(config_path));
   AddTable("rope_factors_short.weight", std::move(described.tables.short_factors), &tensors);
   AddTable("rope_factors_long.weight", std::move(described.tables.long_factors), &tensors);
-  BANTAM_TRY(TakeTokenizer(files, file.path, config, &described.metadata, &file));
+  BANTAM_TRY(TakeTokenizer(files, file.path, of.config, &described.metadata, &file));
   file.format = fmt::format("Hugging Face folder, {} of safetensors",
                             shards.mappings.size() == 1 ? std::string("1 file") : fmt::format("{} files", shards.mappings.size()));
   file.size_bytes = shards.size_bytes;

@@ -246,6 +246,106 @@ TEST_F(Folder, WhatContradicts) {
   EXPECT_THAT(Error(), HasSubstr("config.json: no JSON object"));
 }
 
+// What the publisher's code takes for what config.json leaves out; null is no absence.
+TEST_F(Folder, DefaultsAreThePublishers) {
+  const auto windows = [&](const std::function<void(Json&)>& change) {
+    Json config = description_["config"];
+    change(config);
+    testing::WriteCheckpoint(folder_.Path("model"), config, tensors_);
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    EXPECT_TRUE(file.ok());
+    return OutlineModel(*file, **ChooseKernels("ref"))->program.kv_layers[0].window;
+  };
+  description_ = Describe("mistral");
+  tensors_ = testing::ValuesOf(description_);
+  EXPECT_EQ(windows([](Json& config) { config.erase("sliding_window"); }), 4096u);
+  EXPECT_EQ(windows([](Json& config) { config["sliding_window"] = nullptr; }), 0u);
+  description_ = Describe("qwen2");
+  tensors_ = testing::ValuesOf(description_);
+  EXPECT_EQ(windows([](Json& config) { config["max_window_layers"] = 0; }), 0u) << "not switched on";
+  EXPECT_EQ(windows([](Json& config) { config["use_sliding_window"] = true; }), 0u) << "from layer 2 on, of 2";
+  EXPECT_EQ(windows([](Json& config) { config["use_sliding_window"] = true, config["max_window_layers"] = 0; }), 64u);
+  const auto refusal = [&](const std::string& name, const std::function<void(Json&)>& change) {
+    description_ = Describe(name);
+    config_ = description_["config"];
+    tensors_ = testing::ValuesOf(description_);
+    change(config_);
+    Write();
+    return Error();
+  };
+  EXPECT_THAT(refusal("llama", [](Json& config) { config.erase("rms_norm_eps"); }), HasSubstr("config.json: rms_norm_eps (of LayerNorm"));
+  EXPECT_THAT(refusal("llama", [](Json& config) { config.erase("max_position_embeddings"); }),
+              HasSubstr("max_position_embeddings is missing"));
+  EXPECT_THAT(refusal("gemma3_text", [](Json& config) { config["use_bidirectional_attention"] = true; }),
+              HasSubstr("attention to later tokens"));
+  EXPECT_THAT(refusal("gemma2", [](Json& config) { config["query_pre_attn_scalar"] = 64; }), HasSubstr("query_pre_attn_scalar 64"));
+  EXPECT_THAT(refusal("gemma2", [](Json& config) { config["attn_logit_softcapping"] = nullptr; }),
+              HasSubstr("attn_logit_softcapping null"));
+  EXPECT_THAT(refusal("mpt", [](Json& config) { config["attn_config"] = {{"rope", true}}; }), HasSubstr("attn_config.rope"));
+  EXPECT_EQ(refusal("mpt", [](Json& config) { config.erase("attn_config"); }), "");
+}
+
+// Both spellings of the same scaling.
+TEST_F(Folder, ScalingByEitherName) {
+  description_ = Describe("hunyuan_v1_dense");
+  tensors_ = testing::ValuesOf(description_);
+  config_ = description_["config"];
+  double bases[2];
+  for (const size_t spelling : {0, 1}) {
+    config_.erase("rope_scaling");
+    config_[spelling == 0 ? "rope_scaling" : "rope_parameters"] = {
+        {"rope_type", "dynamic"}, {"alpha", 1000.0}, {"factor", 1.0}, {"rope_theta", 10000.0}};
+    Write();
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    ASSERT_TRUE(file.ok()) << file.error().message();
+    bases[spelling] = OutlineModel(*file, **ChooseKernels("ref"))->program.ropes[0].base;
+  }
+  EXPECT_EQ(bases[0], bases[1]);
+  EXPECT_GT(bases[0], 1e7);
+}
+
+TEST_F(Folder, ABombOfBrackets) {
+  std::string header = "{\"__metadata__\":[";
+  for (int i = 0; i < 400'000; ++i) header += "[],";
+  header += "[]]}";
+  const uint64_t size = header.size();
+  Write();
+  testing::WriteText(Path("model.safetensors"), std::string(reinterpret_cast<const char*>(&size), sizeof(size)) + header);
+  EXPECT_THAT(Error(), HasSubstr("JSON of more than"));
+}
+
+// Tokens of a tokenizer.json that the embeddings have no rows for.
+TEST_F(Folder, TokensPastTheEmbeddings) {
+  const auto write = [&](size_t words) {
+    Json vocabulary = Json::object();
+    for (size_t i = 0; i < words; ++i) vocabulary[fmt::format("w{}", i)] = i;
+    const Json added = {{{"id", words},
+                         {"content", "<image>"},
+                         {"special", true},
+                         {"single_word", false},
+                         {"lstrip", false},
+                         {"rstrip", false},
+                         {"normalized", false}}};
+    const Json json = {{"version", "1.0"},
+                       {"added_tokens", added},
+                       {"normalizer", nullptr},
+                       {"pre_tokenizer", nullptr},
+                       {"post_processor", nullptr},
+                       {"decoder", nullptr},
+                       {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", Json::array()}}}};
+    testing::WriteText(Path("tokenizer.json"), json.dump());
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    EXPECT_TRUE(file.ok());
+    const auto tokenizer = ReadVocabulary(*file);
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.error().message();
+    return tokenizer->size();
+  };
+  Write();
+  EXPECT_EQ(write(39), 40u);
+  EXPECT_EQ(write(40), 40u) << "of the picture's token nothing is kept";
+  EXPECT_EQ(write(41), 41u) << "words stay, and the model refuses them";
+}
+
 TEST_F(Folder, ExpertsAreCounted) {
   description_ = Describe("mixtral");
   config_ = description_["config"];

@@ -135,10 +135,10 @@ def families():
                                                           **experts(P + "mlp.experts.", ff=16)}, OUTER), "BF16")
     f["gemma"] = (base("GemmaForCausalLM", "gemma", head_dim=HD, hidden_act="gelu_pytorch_tanh", tie_word_embeddings=None), tensors(LLAMA, TIED), "BF16")
     f["gemma2"] = (base("Gemma2ForCausalLM", "gemma2", head_dim=HD, hidden_activation="gelu_pytorch_tanh", hidden_act="gelu_pytorch_tanh",
-                        attn_logit_softcapping=50.0, final_logit_softcapping=30.0, sliding_window=16, tie_word_embeddings=None),
+                        query_pre_attn_scalar=HD, attn_logit_softcapping=50.0, final_logit_softcapping=30.0, sliding_window=16, tie_word_embeddings=None),
                    tensors(GEMMA2, TIED), "BF16")
     f["gemma3_text"] = (base("Gemma3ForCausalLM", "gemma3_text", head_dim=HD, hidden_activation="gelu_pytorch_tanh", hidden_act=None,
-                             sliding_window=16, sliding_window_pattern=6, rope_theta=1000000.0, rope_local_base_freq=10000.0,
+                             query_pre_attn_scalar=HD, sliding_window=16, sliding_window_pattern=6, rope_theta=1000000.0, rope_local_base_freq=10000.0,
                              tie_word_embeddings=None), tensors({**GEMMA2, **QK}, TIED), "BF16")
     f["phi"] = (base("PhiForCausalLM", "phi", hidden_act="gelu_new", num_key_value_heads=H, intermediate_size=4 * D, layer_norm_eps=1e-5, rms_norm_eps=None,
                      partial_rotary_factor=0.5, qk_layernorm=False),
