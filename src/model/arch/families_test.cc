@@ -241,7 +241,7 @@ TEST_F(FamiliesTest, LayersWithoutHeads) {
     const auto config = Read(builder);
     std::string text;
     for (const LayerPlan& layer : config.ok() ? config->layers : std::vector<LayerPlan>()) text += "asbc"[static_cast<size_t>(layer.mixer)];
-    EXPECT_TRUE(!config.ok() || config->layers[0].head_dim == 32);
+    EXPECT_TRUE(!config.ok() || name == "mamba2" || config->layers[0].head_dim == 32);
     return text;
   };
   EXPECT_EQ(mixers("granitehybrid"), "sasa");
