@@ -98,6 +98,7 @@ struct Config {
   QueryKeyNorm query_key_norm = QueryKeyNorm::kNowhere;
   bool norms_behind_rope = false;  // queries and keys are normalised after they are turned
   bool sinks = false;
+  bool inner_norms = false;  // of what the last product of attention and of the feed-forward reads
   std::vector<RopeSpec> ropes;  // the first is that of layers that see everything
 
   // Recurrent layers.

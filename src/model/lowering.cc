@@ -432,6 +432,9 @@ class Builder {
       BANTAM_ASSIGN(attend.sinks, Vector(prefix + "attn_sinks.weight", layer.heads));
     }
     program_.ops.push_back(std::move(attend));
+    if (config_.inner_norms) {
+      BANTAM_TRY(Norm(prefix + "attn_sub_norm", mixed, mixed));
+    }
     BANTAM_TRY(MatMul({prefix + "attn_output", mixed, branch, Scaling::kProduct, config_.attention_output_bias}));
     return AddBranch(prefix + "post_attention_norm", branch);
   }
@@ -454,6 +457,9 @@ class Builder {
       BANTAM_TRY(MatMul({prefix + "ffn_up" + suffix, in, up, OfFeedForward()}));
     }
     program_.ops.push_back(ActivateOp{gate, up, hidden, config_.activation});
+    if (config_.inner_norms) {
+      BANTAM_TRY(Norm(prefix + "ffn_sub_norm" + suffix, hidden, hidden));
+    }
     return MatMul({prefix + "ffn_down" + suffix, hidden, branch, OfFeedForward()});
   }
 

@@ -19,6 +19,7 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"arcee", ReadArceeConfig},
     {"baichuan", ReadBaichuanConfig},
+    {"bitnet", ReadBitNetConfig},
     {"bloom", ReadBloomConfig},
     {"codeshell", ReadCodeShellConfig},
     {"cohere2", ReadCohere2Config},

@@ -45,6 +45,7 @@ class FamilyMetadata {
 // One per family, in arch/<family>.cc.
 Result<Config> ReadArceeConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadBaichuanConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadBitNetConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadBloomConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadCodeShellConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadCohere2Config(ModelFile& file, const FamilyMetadata& metadata);
