@@ -172,6 +172,27 @@ struct StateScan {
 };
 using ScanFunction = void (*)(const StateScan& scan);
 
+// One head of a gated delta rule (Yang, Kautz and Hatamizadeh, "Gated delta networks", 2025): for each of at most kScanRows rows
+//   state[i] = decay * state[i];  state[i] += beta * (v[i] - state[i] . k) * k;  out[i] = state[i] . q
+// with k and q multiplied by numbers of their own. How rows are cut changes no bit.
+struct DeltaScan {
+  StateScan::Rows q;      // [key_dim]
+  StateScan::Rows k;      // [key_dim]
+  StateScan::Rows v;      // [value_dim]
+  const float* q_scales;  // one per row, as the next three
+  const float* k_scales;
+  const float* betas;
+  const float* decays;
+  float* out;  // [value_dim]
+  size_t out_stride;
+  size_t rows;
+  size_t value_dim;
+  size_t key_dim;
+  const float* before;  // [value_dim][key_dim], or null: zeros
+  float* after;         // may be `before`
+};
+using DeltaFunction = void (*)(const DeltaScan& scan);
+
 // A checksum of `bytes` bytes, read as fast as the set can: measures the memory, not the arithmetic.
 using ReadFunction = uint64_t (*)(const uint8_t* data, size_t bytes);
 
@@ -194,6 +215,7 @@ struct KernelSet {
   AttentionFunction attention[kKvTypes];
   ConvolveFunction convolve;
   ScanFunction scan;
+  DeltaFunction delta;
   ReadFunction read;
   Peak int8_peak;
   Peak float_peak;

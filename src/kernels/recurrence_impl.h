@@ -114,5 +114,43 @@ void Scan(const StateScan& s) {
   }
 }
 
+// What a vector register does not fill goes through scalars, in every row alike.
+template <typename V>
+float Dot(const float* a, const float* b, size_t n) {
+  auto sums = V::Zero();
+  size_t i = 0;
+  for (; i + V::kLanes <= n; i += V::kLanes) sums = V::MultiplyAdd(V::Load(a + i), V::Load(b + i), sums);
+  float sum = V::Total(sums);
+  for (; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// y = y * decay + x * factor.
+template <typename V>
+void ScaleAndAdd(float* y, float decay, const float* x, float factor, size_t n) {
+  size_t i = 0;
+  for (; i + V::kLanes <= n; i += V::kLanes) {
+    V::Store(y + i, V::MultiplyAdd(V::Load(x + i), V::Set(factor), V::Multiply(V::Load(y + i), V::Set(decay))));
+  }
+  for (; i < n; ++i) y[i] = y[i] * decay + x[i] * factor;
+}
+
+template <typename V>
+void Delta(const DeltaScan& s) {
+  for (size_t i = 0; i < s.value_dim; ++i) {
+    float* row = s.after + i * s.key_dim;
+    if (s.before != s.after) {
+      for (size_t n = 0; n < s.key_dim; ++n) row[n] = s.before == nullptr ? 0 : s.before[i * s.key_dim + n];
+    }
+    for (size_t t = 0; t < s.rows; ++t) {
+      const float* k = s.k.data + t * s.k.stride;
+      const float known = s.decays[t] * s.k_scales[t] * Dot<V>(row, k, s.key_dim);
+      const float correction = s.betas[t] * (s.v.data[t * s.v.stride + i] - known);
+      ScaleAndAdd<V>(row, s.decays[t], k, correction * s.k_scales[t], s.key_dim);
+      s.out[t * s.out_stride + i] = s.q_scales[t] * Dot<V>(row, s.q.data + t * s.q.stride, s.key_dim);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace bantam::kernels

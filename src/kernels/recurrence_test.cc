@@ -132,6 +132,67 @@ TEST_P(Recurrence, ScansFollowTheRecurrence) {
   }
 }
 
+TEST_P(Recurrence, DeltaRulesFollowTheirRule) {
+  constexpr size_t kRows = 16, kStride = 300, kValues = 5;
+  for (const size_t keys : {16, 37, 128}) {
+    Rng rng(3);
+    const auto q = Random(kRows * kStride, rng);
+    const auto k = Random(kRows * kStride, rng);
+    const auto v = Random(kRows * kStride, rng);
+    const auto q_scales = Random(kRows, rng, 0.2, 0.1);
+    const auto k_scales = Random(kRows, rng, 0.2, 0.1);
+    const auto betas = Random(kRows, rng, 0.5, 1);
+    const auto decays = Random(kRows, rng, 0.8, 0.4);
+    std::vector<float> out(kRows * kValues), after(kValues * keys);
+    const kernels::DeltaScan scan = {.q = {q.data(), kStride},
+                                     .k = {k.data(), kStride},
+                                     .v = {v.data(), kStride},
+                                     .q_scales = q_scales.data(),
+                                     .k_scales = k_scales.data(),
+                                     .betas = betas.data(),
+                                     .decays = decays.data(),
+                                     .out = out.data(),
+                                     .out_stride = kValues,
+                                     .rows = kRows,
+                                     .value_dim = kValues,
+                                     .key_dim = keys,
+                                     .before = nullptr,
+                                     .after = after.data()};
+    GetParam()->delta(scan);
+    std::vector<double> state(kValues * keys);
+    for (size_t t = 0; t < kRows; ++t) {
+      for (size_t i = 0; i < kValues; ++i) {
+        double known = 0, sum = 0;
+        for (size_t n = 0; n < keys; ++n) {
+          state[i * keys + n] *= static_cast<double>(decays[t]);
+          known += state[i * keys + n] * static_cast<double>(k[t * kStride + n]) * static_cast<double>(k_scales[t]);
+        }
+        const double change = static_cast<double>(betas[t]) * (static_cast<double>(v[t * kStride + i]) - known);
+        for (size_t n = 0; n < keys; ++n) {
+          state[i * keys + n] += change * static_cast<double>(k[t * kStride + n]) * static_cast<double>(k_scales[t]);
+          sum += state[i * keys + n] * static_cast<double>(q[t * kStride + n]) * static_cast<double>(q_scales[t]);
+        }
+        EXPECT_NEAR(static_cast<double>(out[t * kValues + i]), sum, 1e-4 * (1 + std::fabs(sum))) << keys;
+      }
+    }
+    std::vector<float> pieces(out.size()), states[2] = {std::vector<float>(after.size()), std::vector<float>(after.size())};
+    size_t current = 0;
+    for (size_t begin = 0, rows = 1; begin < kRows; begin += rows, rows = std::min<size_t>(rows + 1, kRows - begin)) {
+      kernels::DeltaScan part = scan;
+      for (StateScan::Rows* operand : {&part.q, &part.k, &part.v}) operand->data += begin * kStride;
+      for (const float** list : {&part.q_scales, &part.k_scales, &part.betas, &part.decays}) *list += begin;
+      part.out = pieces.data() + begin * kValues;
+      part.rows = rows;
+      part.before = begin == 0 ? nullptr : states[current].data();
+      if (begin % 2 == 0) current = 1 - current;  // in place at times
+      part.after = states[current].data();
+      GetParam()->delta(part);
+    }
+    EXPECT_EQ(pieces, out) << keys;
+    EXPECT_EQ(states[current], after) << keys;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Sets, Recurrence, ::testing::ValuesIn(RunnableKernels()), [](const auto& test) {
   std::string name = test.param->name;
   for (char& c : name) c = c == '-' ? '_' : c;

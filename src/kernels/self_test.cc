@@ -222,6 +222,24 @@ Status TestRecurrence(const KernelSet& set, Rng& rng) {
     kReference.scan(scan);
     BANTAM_TRY(Compare(set, "scan", got, expected, /*magnitude=*/16));
   }
+  kernels::DeltaScan delta = {{in.data(), kWidth},
+                              {weight.data(), kWidth},
+                              {in.data(), kWidth},
+                              steps,
+                              steps,
+                              steps,
+                              steps,
+                              got.data(),
+                              kWidth,
+                              kSteps,
+                              kWidth,
+                              kWidth,
+                              before.data(),
+                              after.data()};
+  set.delta(delta);
+  delta.out = expected.data();
+  kReference.delta(delta);
+  BANTAM_TRY(Compare(set, "delta", got, expected, /*magnitude=*/16));
   return Ok();
 }
 

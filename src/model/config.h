@@ -27,6 +27,7 @@ enum class Mixer : uint8_t {
   kStateSpace,
   kAttentionAndStateSpace,  // side by side
   kShortConvolution,
+  kDeltaRule,
 };
 
 enum class FeedForward : uint8_t {
@@ -98,7 +99,8 @@ struct Config {
   QueryKeyNorm query_key_norm = QueryKeyNorm::kNowhere;
   bool norms_behind_rope = false;  // queries and keys are normalised after they are turned
   bool sinks = false;
-  bool inner_norms = false;  // of what the last product of attention and of the feed-forward reads
+  bool output_gates = false;    // half of what the query's product gives, head by head, gates what attention gives
+  bool inner_norms = false;     // of what the last product of attention and of the feed-forward reads
   std::vector<RopeSpec> ropes;  // the first is that of layers that see everything
 
   // Recurrent layers.

@@ -125,6 +125,18 @@ class Builder {
     return Ok();
   }
 
+  // The gate's rows of every expert, then its rows of up.
+  Status ExpertGateAndUp(const std::string& prefix, BufferId in, BufferId ids, const std::array<BufferId, 2>& out) {
+    const size_t rows = Width(out[0]);
+    for (size_t i = 0; i < out.size(); ++i) {
+      const Range part = {i * rows, (i + 1) * rows};
+      BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(in), 2 * rows, config_.experts}, part));
+      program_.weights[weight].stride = 2 * rows;
+      program_.ops.push_back(ExpertMatMulOp{in, ids, out[i], weight});
+    }
+    return Ok();
+  }
+
   Status ExpertMatMul(const std::string& prefix, BufferId in, BufferId ids, BufferId out) {
     const Shape shape = {Width(in), Width(out), config_.experts};
     BANTAM_ASSIGN(const WeightId weight, Matrix(prefix + ".weight", shape));
@@ -224,6 +236,8 @@ class Builder {
         return StateSpaceLayer(prefix, in);
       case Mixer::kShortConvolution:
         return ShortConvolution(prefix, in);
+      case Mixer::kDeltaRule:
+        return DeltaRule(prefix, in);
     }
     return Ok();
   }
@@ -271,6 +285,18 @@ class Builder {
       BANTAM_ASSIGN(std::get<MatMulOp>(program_.ops.back()).parts[0].bias, OptionalVector(own + ".bias", Width(out[i])));
     }
     for (const BufferId buffer : out) ChangeEach(buffer, Pointwise::kClamp, config_.qkv_clamp, 0);
+    return Ok();
+  }
+
+  // The query's product gives each head's query and gate.
+  Status GatedProjections(const std::string& prefix, const LayerPlan& layer, BufferId in, const std::array<BufferId, 4>& out) {
+    const auto& [query, key, value, gate] = out;
+    const BufferId both = Buffer("query_and_gate", 2 * Width(query));
+    BANTAM_TRY(MatMul({prefix + "attn_q", in, both}));
+    BANTAM_TRY(MatMul({prefix + "attn_k", in, key}));
+    BANTAM_TRY(MatMul({prefix + "attn_v", in, value}));
+    program_.ops.push_back(SelectOp{both, query, 0, layer.head_dim, 2 * layer.head_dim});
+    program_.ops.push_back(SelectOp{both, gate, layer.head_dim, layer.head_dim, 2 * layer.head_dim});
     return Ok();
   }
 
@@ -392,6 +418,40 @@ class Builder {
     return config_.state_space.step_rank == 0 ? Vectors(name, 1, config_.state_space.heads) : Vector(name, config_.state_space.heads);
   }
 
+  // Linear attention by a gated delta rule (Qwen 3.5).
+  Status DeltaRule(const std::string& prefix, BufferId in) {
+    const StateSpace& space = config_.state_space;
+    const size_t head_dim = space.state_size;
+    const size_t keys = space.groups * head_dim;
+    const BufferId mixed = Buffer("delta_mixed", 2 * keys + space.width);
+    const BufferId convolved = Buffer("delta_convolved", 2 * keys + space.width);
+    const BufferId gate = Buffer("delta_gate", space.width);
+    const BufferId branch = Buffer("branch", config_.width);
+    DeltaOp delta = {.q = {convolved, 0},
+                     .k = {convolved, keys},
+                     .v = {convolved, 2 * keys},
+                     .alpha = Buffer("delta_alpha", space.heads),
+                     .beta = Buffer("delta_beta", space.heads),
+                     .out = Buffer("delta_out", space.width),
+                     .heads = space.heads,
+                     .key_heads = space.groups,
+                     .head_dim = head_dim,
+                     .epsilon = config_.norm_epsilon};
+    BANTAM_TRY(MatMul({prefix + "attn_qkv", in, mixed}));
+    BANTAM_TRY(MatMul({prefix + "attn_gate", in, gate}));
+    BANTAM_TRY(MatMul({prefix + "ssm_alpha", in, delta.alpha}));
+    BANTAM_TRY(MatMul({prefix + "ssm_beta", in, delta.beta}));
+    BANTAM_TRY(Convolution(prefix + "ssm_conv1d", space.taps, mixed, convolved, /*silu=*/true));
+    BANTAM_ASSIGN(delta.dt_bias, Vector(prefix + "ssm_dt.bias", space.heads));
+    BANTAM_ASSIGN(delta.decay, Vector(prefix + "ssm_a", space.heads));
+    delta.state = TakeState(space.width * head_dim);
+    program_.ops.push_back(delta);
+    BANTAM_TRY(Norm(prefix + "ssm_norm", delta.out, delta.out, space.heads));
+    program_.ops.push_back(ActivateOp{gate, delta.out, delta.out, Activation::kSilu});
+    BANTAM_TRY(MatMul({prefix + "ssm_out", delta.out, branch}));
+    return AddBranch(prefix + "post_attention_norm", branch);
+  }
+
   // Two gates around a short convolution (LFM2).
   Status ShortConvolution(const std::string& prefix, BufferId in) {
     const BufferId before = Buffer("conv_before", config_.width);
@@ -415,7 +475,12 @@ class Builder {
     const BufferId mixed = Buffer("mixed", layer.heads * layer.head_dim);
     const BufferId branch = Buffer("branch", config_.width);
     program_.kv_layers.push_back({layer.kv_heads, layer.head_dim, layer.window});
-    BANTAM_TRY(Projections(prefix, in, {query, key, value}));
+    const BufferId gate = config_.output_gates ? Buffer("attention_gate", Width(query)) : kNone;
+    if (config_.output_gates) {
+      BANTAM_TRY(GatedProjections(prefix, layer, in, {query, key, value, gate}));
+    } else {
+      BANTAM_TRY(Projections(prefix, in, {query, key, value}));
+    }
     if (!config_.norms_behind_rope) {
       BANTAM_TRY(NormHeads(prefix, layer, query, key));
     }
@@ -432,6 +497,7 @@ class Builder {
       BANTAM_ASSIGN(attend.sinks, Vector(prefix + "attn_sinks.weight", layer.heads));
     }
     program_.ops.push_back(std::move(attend));
+    if (config_.output_gates) program_.ops.push_back(MultiplyOp{mixed, gate, mixed, /*sigmoid=*/true});
     if (config_.inner_norms) {
       BANTAM_TRY(Norm(prefix + "attn_sub_norm", mixed, mixed));
     }
@@ -506,8 +572,12 @@ class Builder {
     }
     BANTAM_ASSIGN(route.selection_bias, OptionalVector(prefix + "exp_probs_b.bias", config_.experts));
     program_.ops.push_back(route);
-    BANTAM_TRY(ExpertMatMul(prefix + "ffn_gate_exps", in, ids, gate));
-    BANTAM_TRY(ExpertMatMul(prefix + "ffn_up_exps", in, ids, up));
+    if (Has(prefix + "ffn_gate_up_exps.weight")) {
+      BANTAM_TRY(ExpertGateAndUp(prefix + "ffn_gate_up_exps", in, ids, {gate, up}));
+    } else {
+      BANTAM_TRY(ExpertMatMul(prefix + "ffn_gate_exps", in, ids, gate));
+      BANTAM_TRY(ExpertMatMul(prefix + "ffn_up_exps", in, ids, up));
+    }
     program_.ops.push_back(ActivateOp{gate, up, hidden, config_.activation});
     BANTAM_TRY(ExpertMatMul(prefix + "ffn_down_exps", hidden, ids, down));
     program_.ops.push_back(CombineOp{down, weights, branch});

@@ -63,6 +63,14 @@ TEST(Reference, LlamaDense) {
   CheckExact(DataPath("archs/llama-dense.gguf"), DataPath("archs/llama-dense.logits"), &error);
 }
 
+TEST(Reference, SmallOnes) {
+  for (const char* name : {"archs/bitnet", "archs/qwen35"}) {
+    double error = 0;
+    CheckExact(DataPath(std::string(name) + ".gguf"), DataPath(std::string(name) + ".logits"), &error);
+    std::printf("%s: %.1e\n", name, error);  // docs/families.md
+  }
+}
+
 class Families : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Families, MatchTheReference) {

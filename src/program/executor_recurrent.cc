@@ -11,6 +11,14 @@ namespace {
 // Beyond this the logarithm is the number itself.
 constexpr float kSoftplusLinear = 20.0f;
 float Softplus(float x) { return x > kSoftplusLinear ? x : std::log1p(std::exp(x)); }
+float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+
+// 1 over the length of a vector, in doubles: sums of squares of any order of magnitude.
+float InverseLength(const float* x, size_t n, float epsilon) {
+  double squares = static_cast<double>(epsilon);
+  for (size_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return static_cast<float>(1 / std::sqrt(squares));
+}
 
 }  // namespace
 
@@ -28,7 +36,20 @@ void Executor::ForEachSequence(const Work& work) const {
 void Executor::Execute(const MultiplyOp& op, int thread) {
   const size_t width = program_.buffers[op.out].width;
   const auto [begin, end] = RowShare(op.out, thread);
-  for (size_t i = begin * width; i < end * width; ++i) Floats(op.out)[i] = Floats(op.in)[i] * Floats(op.factor)[i];
+  for (size_t i = begin * width; i < end * width; ++i) {
+    const float factor = Floats(op.factor)[i];
+    Floats(op.out)[i] = Floats(op.in)[i] * (op.sigmoid ? Sigmoid(factor) : factor);
+  }
+}
+
+void Executor::Execute(const SelectOp& op, int thread) {
+  const size_t width = program_.buffers[op.out].width;
+  const auto [begin, end] = RowShare(op.out, thread);
+  for (size_t t = begin; t < end; ++t) {
+    for (size_t run = 0; run * op.take < width; ++run) {
+      std::copy_n(FloatRow(op.in, t) + op.first + run * op.stride, op.take, FloatRow(op.out, t) + run * op.take);
+    }
+  }
 }
 
 void Executor::Execute(const ConvolveOp& op, int thread) {
@@ -90,6 +111,52 @@ void Executor::Execute(const ScanOp& op, int thread) {
   const auto [first, last] = Share(op.heads, thread, pool_.size());
   ForEachSequence([&, first = first, last = last](size_t begin, size_t end) {
     for (size_t head = first; head < last; ++head) ScanHead(op, head, begin, end);
+  });
+}
+
+void Executor::DeltaHead(const DeltaOp& op, size_t head, size_t begin, size_t end) const {
+  const StepRow& row = step_->rows[begin];
+  const size_t dim = op.head_dim;
+  const size_t key_head = head % op.key_heads;
+  const size_t state = op.state + head * dim * dim;
+  const float root = 1.0f / std::sqrt(static_cast<float>(dim));
+  const auto rows_of = [&](const Slice& slice, size_t index, size_t t) {
+    return kernels::StateScan::Rows{FloatRow(slice.buffer, t) + slice.first + index * dim, program_.buffers[slice.buffer].width};
+  };
+  for (size_t t = begin; t < end; t += kernels::kScanRows) {
+    const size_t rows = std::min(kernels::kScanRows, end - t);
+    const auto q = rows_of(op.q, key_head, t);
+    const auto k = rows_of(op.k, key_head, t);
+    float q_scales[kernels::kScanRows], k_scales[kernels::kScanRows], betas[kernels::kScanRows], decays[kernels::kScanRows];
+    for (size_t r = 0; r < rows; ++r) {
+      q_scales[r] = root * InverseLength(q.data + r * q.stride, dim, op.epsilon);
+      k_scales[r] = InverseLength(k.data + r * k.stride, dim, op.epsilon);
+      betas[r] = Sigmoid(FloatRow(op.beta, t + r)[head]);
+      const float step = Softplus(FloatRow(op.alpha, t + r)[head] + weights_.Vector(op.dt_bias)[head]);
+      decays[r] = std::exp(step * weights_.Vector(op.decay)[head]);
+    }
+    const float* before = t > begin ? row.next_state + state : row.position == 0 ? nullptr : row.state + state;
+    kernels_.delta({.q = q,
+                    .k = k,
+                    .v = rows_of(op.v, head, t),
+                    .q_scales = q_scales,
+                    .k_scales = k_scales,
+                    .betas = betas,
+                    .decays = decays,
+                    .out = FloatRow(op.out, t) + head * dim,
+                    .out_stride = program_.buffers[op.out].width,
+                    .rows = rows,
+                    .value_dim = dim,
+                    .key_dim = dim,
+                    .before = before,
+                    .after = row.next_state + state});
+  }
+}
+
+void Executor::Execute(const DeltaOp& op, int thread) {
+  const auto [first, last] = Share(op.heads, thread, pool_.size());
+  ForEachSequence([&, first = first, last = last](size_t begin, size_t end) {
+    for (size_t head = first; head < last; ++head) DeltaHead(op, head, begin, end);
   });
 }
 

@@ -59,6 +59,7 @@ struct WeightSpec {
   size_t rows = 1;
   size_t matrices = 1;  // experts
   size_t first = 0;     // row of the tensor that is row 0, or element of a vector: files put several matrices into one tensor
+  size_t stride = 0;    // rows of the tensor from one matrix to the next; 0: rows
 };
 
 // ---- The plain form ----
@@ -195,11 +196,20 @@ struct CombineOp {
   BufferId weights;
   BufferId out;
 };
-// out = in * factor.
+// out = in * factor, or in / (1 + exp(-factor)).
 struct MultiplyOp {
   BufferId in;
   BufferId factor;
   BufferId out;
+  bool sigmoid = false;
+};
+// Columns of `in`: runs of `take`, `stride` apart, from `first` on.
+struct SelectOp {
+  BufferId in;
+  BufferId out;
+  size_t first;
+  size_t take;
+  size_t stride;
 };
 // Columns of a buffer, from one on.
 struct Slice {
@@ -234,6 +244,23 @@ struct ScanOp {
   size_t state_size = 0;
   size_t state = 0;  // [heads][head_dim][state_size], floats from the start of the sequence's state
 };
+// A gated delta rule (kernels::DeltaScan) whose keys and queries have unit length, queries over the root of it: decay = exp(a *
+// softplus(alpha + dt_bias)), beta = 1 / (1 + exp(-beta)). Head h has the keys of key head h modulo their number.
+struct DeltaOp {
+  Slice q = {};            // [key_heads][head_dim]
+  Slice k = {};            // [key_heads][head_dim]
+  Slice v = {};            // [heads][head_dim]
+  BufferId alpha = kNone;  // [heads]
+  BufferId beta = kNone;   // [heads]
+  BufferId out = kNone;
+  WeightId dt_bias = kNone;  // a number per head, as the next
+  WeightId decay = kNone;
+  size_t heads = 0;
+  size_t key_heads = 0;
+  size_t head_dim = 0;
+  float epsilon = 0;  // in the length of keys and queries
+  size_t state = 0;   // [heads][head_dim][head_dim], floats from the start of the sequence's state
+};
 // out = the rows of `in` whose logits are wanted.
 struct GatherOutputsOp {
   BufferId in;
@@ -261,8 +288,8 @@ struct GatedMatMulOp {
 };
 
 using Op = std::variant<EmbedOp, EmbedPositionsOp, NormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, ActivateOp, AddOp,
-                        PointwiseOp, GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, MultiplyOp, ConvolveOp, ScanOp, GatherOutputsOp,
-                        QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
+                        PointwiseOp, GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, MultiplyOp, SelectOp, ConvolveOp, ScanOp, DeltaOp,
+                        GatherOutputsOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
 
 struct Program {
   std::vector<BufferSpec> buffers;

@@ -19,6 +19,13 @@ class TensorCursor {
   TensorCursor(const TensorCursor&) = delete;
   TensorCursor& operator=(const TensorCursor&) = delete;
 
+  // Nobody asks for what comes next.
+  void Skip(uint64_t size) {
+    source_.Release(offset_ - size_, size_);
+    offset_ += size;
+    size_ = 0;
+  }
+
   Result<const uint8_t*> Next(uint64_t size) {
     source_.Release(offset_ - size_, size_);
     BANTAM_ASSIGN(const auto bytes, source_.View(offset_, size));
@@ -64,6 +71,7 @@ Status PackMatrices(const WeightSpec& spec, TensorCursor& cursor, uint8_t* targe
       PackPanels(spec, {rows, count}, target, pool);
       target += PanelCount(count) * panel_bytes;
     }
+    if (spec.stride > spec.rows) cursor.Skip((spec.stride - spec.rows) * row_bytes);
   }
   return Ok();
 }
@@ -73,6 +81,16 @@ Status CopyRows(uint64_t size, TensorCursor& cursor, uint8_t* target) {
     const uint64_t count = std::min(size - done, kReleaseBytes);
     BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(count));
     std::memcpy(target + done, bytes, count);
+  }
+  return Ok();
+}
+
+Status CopyMatrices(const WeightSpec& spec, TensorCursor& cursor, uint8_t* target) {
+  const uint64_t row_bytes = RowBytes(spec.dtype, spec.columns);
+  if (spec.stride <= spec.rows) return CopyRows(spec.matrices * spec.rows * row_bytes, cursor, target);
+  for (size_t matrix = 0; matrix < spec.matrices; ++matrix) {
+    BANTAM_TRY(CopyRows(spec.rows * row_bytes, cursor, target + matrix * spec.rows * row_bytes));
+    cursor.Skip((spec.stride - spec.rows) * row_bytes);
   }
   return Ok();
 }
@@ -104,7 +122,7 @@ Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Res
   uint64_t done = 0;
   for (const WeightSpec& spec : program.weights) {
     const TensorInfo* tensor = file.directory.Find(spec.name);
-    const size_t elements = spec.columns * spec.rows * spec.matrices;
+    const size_t elements = spec.columns * (spec.rows + (spec.matrices - 1) * std::max(spec.stride, spec.rows));
     const size_t skipped = spec.storage == WeightStorage::kVector ? spec.first : spec.first * spec.columns;
     CHECK(tensor != nullptr && tensor->dtype == spec.dtype && skipped % Info(spec.dtype).block_elements == 0);
     CHECK(tensor->elements() >= elements && skipped <= tensor->elements() - elements);
@@ -126,7 +144,7 @@ Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Res
       }
       case WeightStorage::kRows:
         entry.panel_bytes = RowBytes(spec.dtype, spec.columns);
-        BANTAM_TRY(CopyRows(WeightBytes(spec), cursor, target));
+        BANTAM_TRY(CopyMatrices(spec, cursor, target));
         break;
     }
     weights.entries_.push_back(entry);

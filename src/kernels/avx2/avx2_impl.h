@@ -610,6 +610,7 @@ constexpr KernelSet MakeSet(const char* name) {
       .attention = {Attend<Vector8, F32Kv>, Attend<Vector8, F16Kv>, Attend<Vector8, Int8Kv>},
       .convolve = Convolve<Vector8>,
       .scan = Scan<Vector8>,
+      .delta = Delta<Vector8>,
       .read = Read,
       .int8_peak = {Bytes::RunPeak, Bytes::kPeakMultiplies},
       .float_peak = {RunFloatPeak, kPeakChains * 8},

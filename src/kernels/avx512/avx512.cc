@@ -680,6 +680,7 @@ const KernelSet kAvx512 = {
     .attention = {Attend<Vector16, F32Kv>, Attend<Vector16, F16Kv>, Attend<Vector16, Int8Kv>},
     .convolve = Convolve<Vector16>,
     .scan = Scan<Vector16>,
+    .delta = Delta<Vector16>,
     .read = Read,
     .int8_peak = {RunInt8Peak, kPeakChains * 64},
     .float_peak = {RunFloatPeak, kPeakChains * 16},

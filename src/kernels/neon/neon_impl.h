@@ -611,6 +611,7 @@ constexpr KernelSet MakeSet(const char* name) {
       .attention = {Attend<Vector4, F32Kv>, Attend<Vector4, F16Kv>, Attend<Vector4, Int8Kv>},
       .convolve = Convolve<Vector4>,
       .scan = Scan<Vector4>,
+      .delta = Delta<Vector4>,
       .read = Read,
       .int8_peak = {RunInt8Peak<Dot>, kPeakChains * 64},
       .float_peak = {RunFloatPeak, kPeakChains * 4},

@@ -212,6 +212,29 @@ void Scan(const StateScan& s) {
   }
 }
 
+void Delta(const DeltaScan& s) {
+  for (size_t t = 0; t < s.rows; ++t) {
+    const float* from = t > 0 ? s.after : s.before;
+    const float* k = s.k.data + t * s.k.stride;
+    const float* q = s.q.data + t * s.q.stride;
+    for (size_t i = 0; i < s.value_dim; ++i) {
+      float* row = s.after + i * s.key_dim;
+      float known = 0;
+      for (size_t n = 0; n < s.key_dim; ++n) {
+        row[n] = from == nullptr ? 0 : s.decays[t] * from[i * s.key_dim + n];
+        known += row[n] * (s.k_scales[t] * k[n]);
+      }
+      const float correction = s.betas[t] * (s.v.data[t * s.v.stride + i] - known);
+      float sum = 0;
+      for (size_t n = 0; n < s.key_dim; ++n) {
+        row[n] += correction * (s.k_scales[t] * k[n]);
+        sum += row[n] * (s.q_scales[t] * q[n]);
+      }
+      s.out[t * s.out_stride + i] = sum;
+    }
+  }
+}
+
 constexpr size_t kPeakWidth = 256;
 
 // As wide as the compiler makes it. The factors change with each round, or the sums would be known beforehand.
@@ -251,6 +274,7 @@ const KernelSet kReference = {
     .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
     .convolve = Convolve,
     .scan = Scan,
+    .delta = Delta,
     .read = Read,
     .int8_peak = {RunPeak<int8_t, uint32_t>, kPeakWidth},
     .float_peak = {RunPeak<float, float>, kPeakWidth},

@@ -16,7 +16,7 @@ namespace {
 using testing::GgufBuilder;
 
 const std::map<std::string, uint32_t> kStateSpaceKeys = {
-    {"ssm.inner_size", 512}, {"ssm.time_step_rank", 8}, {"ssm.state_size", 16}, {"ssm.conv_kernel", 4}, {"ssm.group_count", 2}};
+    {"ssm.inner_size", 128}, {"ssm.time_step_rank", 8}, {"ssm.state_size", 16}, {"ssm.conv_kernel", 4}, {"ssm.group_count", 2}};
 
 void AddStateSpace(const std::string& prefix, GgufBuilder* builder) {
   for (const auto& [key, value] : kStateSpaceKeys) builder->U32(prefix + key, value);
@@ -240,7 +240,8 @@ TEST_F(FamiliesTest, LayersWithoutHeads) {
     AddStateSpace(name + ".", &builder);
     const auto config = Read(builder);
     std::string text;
-    for (const LayerPlan& layer : config.ok() ? config->layers : std::vector<LayerPlan>()) text += "asbc"[static_cast<size_t>(layer.mixer)];
+    for (const LayerPlan& layer : config.ok() ? config->layers : std::vector<LayerPlan>())
+      text += "asbcd"[static_cast<size_t>(layer.mixer)];
     EXPECT_TRUE(!config.ok() || name == "mamba2" || config->layers[0].head_dim == 32);
     return text;
   };
@@ -248,6 +249,15 @@ TEST_F(FamiliesTest, LayersWithoutHeads) {
   EXPECT_EQ(mixers("lfm2"), "caca");
   EXPECT_EQ(mixers("llama"), "");
   EXPECT_EQ(mixers("mamba2"), "ssss");
+  GgufBuilder qwen = Of("qwen35", 9);
+  qwen.U32("qwen35.attention.key_length", 64).U32("qwen35.attention.value_length", 64);
+  for (const auto& [key, value] : kStateSpaceKeys) qwen.U32("qwen35." + key, key == "ssm.state_size" ? 16 : value);
+  const auto mixer_of = [&](size_t layer) { return Read(qwen)->layers[layer].mixer; };
+  EXPECT_EQ(mixer_of(0), Mixer::kDeltaRule);
+  EXPECT_EQ(mixer_of(3), Mixer::kAttention) << "each fourth";
+  qwen.U32("qwen35.full_attention_interval", 2);
+  EXPECT_EQ(mixer_of(1), Mixer::kAttention);
+  EXPECT_EQ(mixer_of(8), Mixer::kDeltaRule);
 }
 
 TEST_F(FamiliesTest, StateSpacesThatDoNotDivide) {

@@ -58,6 +58,8 @@ constexpr Family kFamilies[] = {
     {"qwen2", ReadQwen2Config},
     {"qwen2moe", ReadQwen2MoeConfig},
     {"qwen3", ReadQwen3Config},
+    {"qwen35", ReadQwen35Config},
+    {"qwen35moe", ReadQwen35MoeConfig},
     {"qwen3moe", ReadQwen3MoeConfig},
     {"smallthinker", ReadSmallThinkerConfig},
     {"smollm3", ReadSmolLm3Config},

@@ -84,6 +84,8 @@ Result<Config> ReadQwen2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadQwen2MoeConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadQwen3Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadQwen3MoeConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadQwen35Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadQwen35MoeConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadSmallThinkerConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadSmolLm3Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadStableLmConfig(ModelFile& file, const FamilyMetadata& metadata);
