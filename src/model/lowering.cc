@@ -128,11 +128,16 @@ class Builder {
   // The gate's rows of every expert, then its rows of up.
   Status ExpertGateAndUp(const std::string& prefix, BufferId in, BufferId ids, const std::array<BufferId, 2>& out) {
     const size_t rows = Width(out[0]);
+    const std::string name = prefix + "ffn_gate_up_exps";
+    if (Has(name + ".bias")) return Error(Code::kUnsupported, fmt::format("tensor {}.bias: of gate and up in one", name));
     for (size_t i = 0; i < out.size(); ++i) {
       const Range part = {i * rows, (i + 1) * rows};
-      BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(in), 2 * rows, config_.experts}, part));
+      BANTAM_ASSIGN(const WeightId weight, Part(name + ".weight", WeightStorage::kPanels, {Width(in), 2 * rows, config_.experts}, part));
       program_.weights[weight].stride = 2 * rows;
-      program_.ops.push_back(ExpertMatMulOp{in, ids, out[i], weight});
+      // The scales of both stand under the name of up.
+      const bool scaled = config_.feed_forward_scales || program_.weights[weight].dtype == DType::kNVFP4;
+      BANTAM_ASSIGN(const WeightId scale, scaled ? OptionalVector(prefix + "ffn_up_exps.scale", config_.experts) : kNone);
+      program_.ops.push_back(ExpertMatMulOp{in, ids, out[i], weight, scale});
     }
     return Ok();
   }
@@ -573,7 +578,7 @@ class Builder {
     BANTAM_ASSIGN(route.selection_bias, OptionalVector(prefix + "exp_probs_b.bias", config_.experts));
     program_.ops.push_back(route);
     if (Has(prefix + "ffn_gate_up_exps.weight")) {
-      BANTAM_TRY(ExpertGateAndUp(prefix + "ffn_gate_up_exps", in, ids, {gate, up}));
+      BANTAM_TRY(ExpertGateAndUp(prefix, in, ids, {gate, up}));
     } else {
       BANTAM_TRY(ExpertMatMul(prefix + "ffn_gate_exps", in, ids, gate));
       BANTAM_TRY(ExpertMatMul(prefix + "ffn_up_exps", in, ids, up));

@@ -274,7 +274,11 @@ Status ApplySettings(const std::string& text, TokenizerSpec* spec) {
 // Added tokens past the embeddings' rows, such as those of images, mean nothing to the model.
 void DropUnembedded(size_t rows, TokenizerSpec* spec) {
   size_t kept = spec->size();
-  const auto added = [&](size_t id) { return spec->types[id] == TokenType::kControl || spec->types[id] == TokenType::kUserDefined; };
+  const auto added = [&](size_t id) {
+    const TokenType type = spec->types[id];
+    const bool hole = type == TokenType::kUnused && spec->Text(static_cast<uint32_t>(id)).empty();
+    return hole || type == TokenType::kControl || type == TokenType::kUserDefined;
+  };
   while (kept > rows && added(kept - 1)) --kept;
   if (kept == spec->size()) return;
   const auto gone = [&](uint32_t id) { return id >= kept; };
@@ -283,6 +287,7 @@ void DropUnembedded(size_t rows, TokenizerSpec* spec) {
   spec->types.resize(kept);
   if (!spec->scores.empty()) spec->scores.resize(kept);
   std::erase_if(spec->added, [&](const AddedToken& token) { return gone(token.token); });
+  std::erase_if(spec->merges, [&](const Merge& merge) { return gone(merge.left) || gone(merge.right) || gone(merge.joined); });
   for (std::vector<uint32_t>* ids : {&spec->end_of_turn, &spec->prefix, &spec->suffix}) std::erase_if(*ids, gone);
   for (std::optional<uint32_t>* id : {&spec->bos, &spec->eos, &spec->unknown, &spec->pad}) {
     if (*id && gone(**id)) id->reset();
@@ -315,9 +320,10 @@ Result<TokenizerSpec> ReadPublished(const ModelFile& file) {
   if (embeddings != nullptr) DropUnembedded(static_cast<size_t>(embeddings->rows()), &spec);
   BANTAM_ASSIGN(const auto ends, metadata.Numbers("tokenizer.huggingface.eos_token_ids", kVocabularyMax));
   for (const double end : ends.value_or(std::vector<double>())) {
+    if (!(end >= 0 && end < static_cast<double>(spec.size()))) continue;
     const auto id = static_cast<uint32_t>(end);
     const bool known = std::find(spec.end_of_turn.begin(), spec.end_of_turn.end(), id) != spec.end_of_turn.end();
-    if (id < spec.size() && !known) spec.end_of_turn.push_back(id);
+    if (!known) spec.end_of_turn.push_back(id);
   }
   return spec;
 }

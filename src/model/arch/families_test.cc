@@ -220,7 +220,10 @@ TEST_F(FamiliesTest, EveryNameIsRead) {
     GgufBuilder builder = Of(std::string(name));
     const std::string prefix = std::string(name) + ".";
     builder.U32(prefix + "expert_count", 8).U32(prefix + "expert_used_count", 2).U32(prefix + "expert_feed_forward_length", 64);
-    builder.U32(prefix + "expert_shared_count", 1).U32(prefix + "interleave_moe_layer_step", 1).U32(prefix + "expert_gating_func", 1);
+    builder.U32(prefix + "expert_shared_feed_forward_length", 64)
+        .U32(prefix + "expert_shared_count", 1)
+        .U32(prefix + "interleave_moe_layer_step", 1)
+        .U32(prefix + "expert_gating_func", 1);
     builder.Bool(prefix + "use_parallel_residual", true).U32(prefix + "attention.sliding_window", 64);
     AddStateSpace(prefix, &builder);
     builder.U32(prefix + "shortconv.l_cache", 3);
@@ -228,6 +231,21 @@ TEST_F(FamiliesTest, EveryNameIsRead) {
     ASSERT_TRUE(config.ok()) << config.error().message();
     EXPECT_EQ(config->architecture, name);
   }
+}
+
+// Files of models whose every layer has experts need not say how wide a layer without is.
+TEST_F(FamiliesTest, ExpertsAlone) {
+  GgufBuilder builder;
+  builder.Text("general.architecture", "qwen35moe").U32("qwen35moe.block_count", 4).U32("qwen35moe.embedding_length", 256);
+  builder.U32("qwen35moe.context_length", 8192).U32("qwen35moe.attention.head_count", 8);
+  builder.U32("qwen35moe.expert_count", 8).U32("qwen35moe.expert_used_count", 2).U32("qwen35moe.expert_feed_forward_length", 64);
+  AddStateSpace("qwen35moe.", &builder);
+  EXPECT_NE(Read(builder).error().message().find("expert_shared_feed_forward_length"), std::string::npos);
+  builder.U32("qwen35moe.expert_shared_feed_forward_length", 96);
+  const auto config = Read(builder);
+  ASSERT_TRUE(config.ok()) << config.error().message();
+  EXPECT_EQ(config->layers[0].feed_forward_width, 64u);
+  EXPECT_EQ(config->shared_width, 96u);
 }
 
 // Layers without kv heads are recurrent, in families that have such; elsewhere they are an error.

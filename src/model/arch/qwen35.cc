@@ -8,17 +8,14 @@ namespace {
 
 // By a list, or each so many-th attends.
 Result<std::vector<uint32_t>> ReadRecurrent(const FamilyMetadata& metadata, uint32_t layers) {
-  BANTAM_ASSIGN(std::vector<uint32_t> recurrent, metadata.List("attention.recurrent_layers", {0, 1}, layers));
-  if (!recurrent.empty()) return recurrent;
+  std::vector<uint32_t> by_interval;
   BANTAM_ASSIGN(const uint32_t interval, metadata.Read("full_attention_interval", {1, kLayersMax}, 4));
-  for (uint32_t i = 0; i < layers; ++i) recurrent.push_back((i + 1) % interval != 0 ? 1 : 0);
-  return recurrent;
+  for (uint32_t i = 0; i < layers; ++i) by_interval.push_back((i + 1) % interval != 0 ? 1 : 0);
+  return metadata.PerLayer("attention.recurrent_layers", {0, 1}, layers, by_interval);
 }
 
-}  // namespace
-
-Result<Config> ReadQwen35Config(ModelFile& file, const FamilyMetadata& metadata) {
-  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
+Result<Config> ReadQwen35(ModelFile& file, const FamilyMetadata& metadata, bool experts) {
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.experts_only = experts}));
   BANTAM_ASSIGN(config.state_space, ReadStateSpace(metadata, /*columns=*/false));
   const StateSpace& space = config.state_space;
   if (space.heads * space.state_size != space.width) {
@@ -37,11 +34,15 @@ Result<Config> ReadQwen35Config(ModelFile& file, const FamilyMetadata& metadata)
   return config;
 }
 
+}  // namespace
+
+Result<Config> ReadQwen35Config(ModelFile& file, const FamilyMetadata& metadata) { return ReadQwen35(file, metadata, /*experts=*/false); }
+
 Result<Config> ReadQwen35MoeConfig(ModelFile& file, const FamilyMetadata& metadata) {
-  BANTAM_ASSIGN(Config config, ReadQwen35Config(file, metadata));
+  BANTAM_ASSIGN(Config config, ReadQwen35(file, metadata, /*experts=*/true));
   BANTAM_TRY(ReadExperts(metadata, {}, &config));
-  BANTAM_ASSIGN(config.shared_width, metadata.Read("expert_shared_feed_forward_length", {0, kWidthMax}, 0));
-  config.shared_gate = config.shared_width > 0;
+  BANTAM_ASSIGN(config.shared_width, metadata.Require("expert_shared_feed_forward_length", {1, kWidthMax}));
+  config.shared_gate = true;
   return config;
 }
 

@@ -11,11 +11,14 @@
 namespace bantam {
 namespace {
 
-Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32_t count, uint32_t width, Mixer without_heads) {
+Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32_t count, uint32_t width, const TransformerTraits& traits) {
+  const Mixer without_heads = traits.without_heads;
   const uint32_t least = without_heads == Mixer::kAttention ? 1 : 0;
+  const std::vector<uint32_t> no_feed_forward(traits.experts_only ? count : 0);
   BANTAM_ASSIGN(const auto heads, metadata.PerLayer("attention.head_count", {least, kHeadsMax}, count, {}));
   BANTAM_ASSIGN(const auto kv_heads, metadata.PerLayer("attention.head_count_kv", {least, kHeadsMax}, count, heads));
-  BANTAM_ASSIGN(const auto feed_forward, metadata.PerLayer("feed_forward_length", {1, kWidthMax}, count, {}));
+  BANTAM_ASSIGN(const auto feed_forward,
+                metadata.PerLayer("feed_forward_length", {traits.experts_only ? 0u : 1u, kWidthMax}, count, no_feed_forward));
   const uint32_t most = std::max<uint32_t>(1, *std::max_element(heads.begin(), heads.end()));
   BANTAM_ASSIGN(const uint32_t head_dim, metadata.Read("attention.key_length", {1, kHeadDimMax}, width / most));
   BANTAM_ASSIGN(const uint32_t value_dim, metadata.Read("attention.value_length", {1, kHeadDimMax}, width / most));
@@ -72,7 +75,7 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
   const bool rms = traits.norm == NormKind::kRms;
   BANTAM_ASSIGN(const double epsilon, metadata.ReadNumber(rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5));
-  BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width, traits.without_heads));
+  BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width, traits));
   config.width = width;
   config.norm = traits.norm;
   config.norm_epsilon = static_cast<float>(epsilon);

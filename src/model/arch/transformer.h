@@ -15,6 +15,7 @@ struct TransformerTraits {
   FeedForward feed_forward = FeedForward::kGated;
   bool rope = true;
   RopeLayout layout = RopeLayout::kHalves;
+  bool experts_only = false;                // files may leave feed_forward_length out
   Mixer without_heads = Mixer::kAttention;  // of layers that have 0 kv heads; attention: none may
 };
 

@@ -274,7 +274,10 @@ Status DescribeGemma3(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto both_ways, config.Flag({"use_bidirectional_attention"}));
   if (both_ways.value_or(false)) return NotRun("attention to later tokens (use_bidirectional_attention)");
   BANTAM_TRY(Factor(config, "final_logit_softcapping", "final_logit_softcapping", description));
-  BANTAM_TRY(Factor(config, "rope_local_base_freq", "rope.freq_base_swa", description));
+  const Json& windowed = JsonMember(config.Member("rope_parameters"), "sliding_attention");
+  BANTAM_ASSIGN(const auto new_base, HfConfig::NumberOf(windowed, {"rope_theta"}));
+  BANTAM_ASSIGN(const auto base, config.Number({"rope_local_base_freq"}));
+  description->Number("rope.freq_base_swa", new_base.value_or(base.value_or(10000)));
   return Windows(config, /*pattern=*/6, description);
 }
 
@@ -416,7 +419,8 @@ Status DescribeLfm2Layers(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t kv_heads, config.RequireCount({"num_key_value_heads"}));
   const Json& kinds = config.Member("layer_types");
   const Json& attending = config.Member("full_attn_idxs");
-  if (!(kinds.is_array() && kinds.size() == layers) && !attending.is_array()) {
+  const bool listed_at_all = (kinds.is_array() && kinds.size() == layers) || (attending.is_array() && attending.size() <= kLayersMax);
+  if (!listed_at_all) {
     return Error(Code::kCorrupt, fmt::format("layer_types: expected the kinds of {} layers", layers));
   }
   std::vector<uint32_t> heads;
@@ -504,7 +508,7 @@ Status DescribeBaichuan(const HfConfig& config, Description*) {
 // Published config.json files of Gemma 3 leave out what is as in the 4B model's code.
 constexpr std::string_view kGemma3Defaults =
     R"({"hidden_size":2304,"intermediate_size":9216,"num_hidden_layers":26,"num_attention_heads":8,"num_key_value_heads":4,"head_dim":256,)"
-    R"("max_position_embeddings":131072,"rms_norm_eps":1e-6,"sliding_window":4096,"rope_theta":1000000,"rope_local_base_freq":10000,)"
+    R"("max_position_embeddings":131072,"rms_norm_eps":1e-6,"sliding_window":4096,"rope_theta":1000000,)"
     R"("query_pre_attn_scalar":256})";
 
 constexpr std::string_view kSilu = "silu,swish";

@@ -285,6 +285,25 @@ TEST_F(Folder, DefaultsAreThePublishers) {
   EXPECT_EQ(refusal("mpt", [](Json& config) { config.erase("attn_config"); }), "");
 }
 
+TEST_F(Folder, WindowsTurnByABaseOfTheirOwn) {
+  description_ = Describe("gemma3_text");
+  tensors_ = testing::ValuesOf(description_);
+  config_ = description_["config"];
+  const auto base = [&] {
+    Write();
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    EXPECT_TRUE(file.ok());
+    return *file->metadata.Number("gemma3.rope.freq_base_swa").value();
+  };
+  config_["rope_local_base_freq"] = 30000.0;
+  EXPECT_EQ(base(), 30000);
+  config_.erase("rope_local_base_freq");
+  EXPECT_EQ(base(), 10000);
+  config_["rope_parameters"] = {{"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 20000.0}}},
+                                {"full_attention", {{"rope_type", "default"}, {"rope_theta", 1000000.0}}}};
+  EXPECT_EQ(base(), 20000);
+}
+
 // Both spellings of the same scaling.
 TEST_F(Folder, ScalingByEitherName) {
   description_ = Describe("hunyuan_v1_dense");
