@@ -92,8 +92,8 @@ TEST_P(Published, TensorsAreThoseOfTheConverter) {
 }
 
 // What the converter's metadata makes of the same weights.
-TEST_P(Published, LogitsAreThoseOfTheConvertersMetadata) {
-  if (description_["converted"].contains("rope_freqs.weight")) GTEST_SKIP() << "the converter has a table where this has the rule";
+class PublishedMetadata : public Published {};
+TEST_P(PublishedMetadata, LogitsAreThoseOfTheConvertersMetadata) {
   Result<ModelFile> ours = OpenModel(*files_, folder_.Path("model"));
   Result<ModelFile> theirs = OpenModel(*files_, folder_.Path("model"));
   ASSERT_TRUE(ours.ok() && theirs.ok());
@@ -121,11 +121,20 @@ TEST_P(Published, LogitsAreThoseOfTheConvertersMetadata) {
   EXPECT_EQ((*one)->Logits(tokens), (*other)->Logits(tokens));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Published, ::testing::ValuesIn(Descriptions()), [](const auto& test) {
+std::string TestName(const ::testing::TestParamInfo<std::string>& test) {
   std::string name = test.param;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
-});
+}
+INSTANTIATE_TEST_SUITE_P(All, Published, ::testing::ValuesIn(Descriptions()), TestName);
+
+// Where the converter works Llama 3's rule out into a table, its metadata alone say nothing of it.
+std::vector<std::string> WithoutTables() {
+  std::vector<std::string> names = Descriptions();
+  std::erase_if(names, [](const std::string& name) { return Describe(name)["converted"].contains("rope_freqs.weight"); });
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(All, PublishedMetadata, ::testing::ValuesIn(WithoutTables()), TestName);
 
 // A llama checkpoint to damage.
 class Folder : public ::testing::Test {
