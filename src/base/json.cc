@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace bantam {
 namespace {
 
@@ -13,30 +15,39 @@ std::string Place(std::string_view text, size_t at) {
   return fmt::format("line {}, byte {}", 1 + std::count(before.begin(), before.end(), '\n'), before.size() - line_start + 1);
 }
 
-// The library builds trees of any depth, and those who walk them recurse; it also looks at all members of an object for each that
-// is added. Both are bounded first; a listener's lists may have any number of members.
 Error TooMany(size_t values_max) {
   return Error(Code::kExhausted,
                fmt::format("JSON of more than {} values, or {} members of one object; this is not a file of the kind expected", values_max,
                            kJsonMembersMax));
 }
 
-Status CheckShape(std::string_view text, bool count_members, size_t values_max) {
-  size_t members[kJsonDepthMax + 1] = {};
-  size_t depth = 0;
-  size_t values = 0;  // at most: each but the first of a container stands behind a comma
+// Calls visit(place, character) for what stands outside of strings, until it gives an error.
+template <typename Visit>
+Status ForEachOutsideStrings(std::string_view text, const Visit& visit) {
   bool in_string = false;
   for (size_t at = 0; at < text.size(); ++at) {
     const char c = text[at];
     if (in_string) {
       if (c == '\\') ++at;
       in_string = c != '"';
-      continue;
-    }
-    if ((c == ',' || c == '[' || c == '{') && ++values > values_max) return TooMany(values_max);
-    if (c == '"') {
+    } else if (c == '"') {
       in_string = true;
-    } else if (c == '[' || c == '{') {
+    } else {
+      BANTAM_TRY(visit(at, c));
+    }
+  }
+  return Ok();
+}
+
+// The library builds trees of any depth, and those who walk them recurse; it also looks at all members of an object for each that
+// is added. Both are bounded first; a listener's lists may have any number of members.
+Status CheckShape(std::string_view text, bool count_members, size_t values_max) {
+  size_t members[kJsonDepthMax + 1] = {};
+  size_t depth = 0;
+  size_t values = 0;  // at most: each but the first of a container stands behind a comma
+  return ForEachOutsideStrings(text, [&](size_t at, char c) -> Status {
+    if ((c == ',' || c == '[' || c == '{') && ++values > values_max) return TooMany(values_max);
+    if (c == '[' || c == '{') {
       if (++depth > kJsonDepthMax) {
         return Error(Code::kCorrupt, fmt::format("{}: JSON nested deeper than {}", Place(text, at), kJsonDepthMax));
       }
@@ -46,8 +57,8 @@ Status CheckShape(std::string_view text, bool count_members, size_t values_max) 
     } else if (c == ':' && count_members && ++members[depth] > kJsonMembersMax) {
       return Error(Code::kCorrupt, fmt::format("{}: a JSON object of more than {} members", Place(text, at), kJsonMembersMax));
     }
-  }
-  return Ok();
+    return Ok();
+  });
 }
 
 // Follows the library's parser to where it stops.
@@ -210,6 +221,19 @@ Result<Json> ParseJson(std::string_view text, size_t values_max) {
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
   return Invalid(text);
+}
+
+size_t JsonRootMembers(std::string_view text) {
+  size_t members = 0;
+  size_t depth = 0;
+  const Status counted = ForEachOutsideStrings(text, [&](size_t, char c) -> Status {
+    if (c == '{' || c == '[') ++depth;
+    if (c == '}' || c == ']') depth -= depth > 0 ? 1 : 0;
+    if (c == ':' && depth == 1) ++members;
+    return Ok();
+  });
+  CHECK(counted.ok());
+  return members;
 }
 
 const Json& JsonMember(const Json& object, const char* name) {

@@ -28,6 +28,9 @@ inline constexpr size_t kJsonMembersMax = 20'000;
 inline constexpr size_t kJsonNodesMax = 1'000'000;
 Result<Json> ParseJson(std::string_view text, size_t values_max = kJsonNodesMax);
 
+// Members of the outermost object as the text has them, one name twice counted twice. Of text that ParseJson takes.
+size_t JsonRootMembers(std::string_view text);
+
 // A member of `object` where it is one and has it: null, nothing and `fallback` otherwise, and for another kind of value.
 const Json& JsonMember(const Json& object, const char* name);
 std::optional<std::string> JsonText(const Json& object, const char* name);

@@ -57,5 +57,10 @@ TEST(Json, AListenerTakesWhatItWants) {
   EXPECT_EQ(ParseJson(many, &recorder).error().code(), Code::kExhausted);
 }
 
+TEST(Json, RootMembersCountRepeatedNames) {
+  EXPECT_EQ(JsonRootMembers(R"({"a":1,"a":{"b":2,"c":[{"d":3}]},"e:f\\"":"x:y"})"), 3u);
+  EXPECT_EQ(JsonRootMembers("[]"), 0u);
+}
+
 }  // namespace
 }  // namespace bantam

@@ -31,29 +31,6 @@ std::optional<SafetensorsType> TypeFromName(std::string_view name) {
   return std::nullopt;
 }
 
-// Members of the outermost object. A JSON parser keeps one of two that have the same name, and which one differs between parsers.
-size_t MembersOfRoot(std::string_view json) {
-  size_t members = 0;
-  size_t depth = 0;
-  bool in_string = false;
-  for (size_t at = 0; at < json.size(); ++at) {
-    const char c = json[at];
-    if (in_string) {
-      if (c == '\\') ++at;
-      in_string = c != '"';
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if (c == '}' || c == ']') {
-      depth -= depth > 0 ? 1 : 0;
-    } else if (c == ':' && depth == 1) {
-      ++members;
-    }
-  }
-  return members;
-}
-
 std::optional<uint64_t> Whole(const Json& value) {
   if (!value.is_number_unsigned()) return std::nullopt;
   return value.get<uint64_t>();
@@ -132,7 +109,8 @@ Result<std::vector<SafetensorsTensor>> ReadSafetensors(std::span<const std::byte
   const std::string text(AsText(header));  // a copy, which nobody else can write to
   BANTAM_ASSIGN(const Json json, ParseJson(text, kValuesMax).With("the header"));
   if (!json.is_object()) return Error(Code::kCorrupt, "the header is no JSON object; fetch the file again");
-  if (MembersOfRoot(text) != json.size()) return Error(Code::kCorrupt, "the header names a tensor twice; fetch the file again");
+  // A JSON parser keeps one of two members of the same name, and which one differs between parsers.
+  if (JsonRootMembers(text) != json.size()) return Error(Code::kCorrupt, "the header names a tensor twice; fetch the file again");
   const uint64_t data_bytes = reader.remaining();
   std::vector<SafetensorsTensor> tensors;
   for (const auto& [name, entry] : json.items()) {
