@@ -159,9 +159,7 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
 bool KeepRows(Program* program) {
   bool any = false;
   for (WeightSpec& spec : program->weights) {
-    if (spec.storage != WeightStorage::kPanels) continue;
-    const uint64_t blocks = RowBytes(spec.dtype, spec.columns) * kPanelRows;
-    if (5 * PanelBytes(Info(spec.dtype).panel, spec.columns) < 6 * blocks) continue;
+    if (spec.storage != WeightStorage::kPanels || !PanelsAreLarge(spec.dtype)) continue;
     spec.storage = WeightStorage::kRows;
     any = true;
   }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "tensor/block_codes.h"
+#include "tensor/block_encode.h"
 #include "tensor/half.h"
 
 namespace bantam {
@@ -37,16 +38,6 @@ void PutHalf(float value, uint8_t* at) {
   std::memcpy(at, &bits, 2);
 }
 float Rounded(float value) { return F16ToF32(F32ToF16(value)); }
-
-// Element 0..15 to low nibbles, 16..31 to high ones.
-void PutNibbles(const uint8_t* code, uint8_t* bytes) {
-  for (size_t i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>((code[i] & 15) | (code[i + 16] & 15) << 4);
-}
-void PutFifthBits(const uint8_t* code, uint8_t* word_bytes) {
-  uint32_t word = 0;
-  for (size_t i = 0; i < 32; ++i) word |= static_cast<uint32_t>(code[i] >> 4 & 1) << i;
-  std::memcpy(word_bytes, &word, 4);
-}
 
 // The value of the largest magnitude, with its sign.
 float Extreme(const float* x, size_t n) {
@@ -274,13 +265,32 @@ AsymmetricSuper<kSub> SearchAsymmetric(const float* x, const float* w, Asymmetri
   return best;
 }
 
-// The 12 bytes of eight 6-bit scales and minima (Q4_K, Q5_K).
-void PutSixBitPairs(const AsymmetricSuper<32>& super, uint8_t* packed) {
-  for (size_t s = 0; s < 4; ++s) {
-    packed[s] = static_cast<uint8_t>(super.scale[s] | (super.scale[s + 4] >> 4) << 6);
-    packed[s + 4] = static_cast<uint8_t>(super.minimum[s] | (super.minimum[s + 4] >> 4) << 6);
-    packed[s + 8] = static_cast<uint8_t>((super.scale[s + 4] & 15) | (super.minimum[s + 4] & 15) << 4);
+// Blocks of 32 add the minimum instead of subtracting it, and the codes' minimum is subtracted.
+void SetScales(ScaleAndMin s, BlockCodes* codes) {
+  codes->d = F32ToF16(s.d);
+  codes->dmin = F32ToF16(s.m);
+}
+
+// What a search found, as the codes that are stored.
+template <size_t kSub>
+BlockCodes CodesOf(const AsymmetricSuper<kSub>& super) {
+  BlockCodes codes;
+  codes.d = F32ToF16(super.shared.d);
+  codes.dmin = F32ToF16(super.shared.m);
+  for (size_t s = 0; s < super.kSubs; ++s) {
+    codes.sub_scale[s] = static_cast<int8_t>(super.scale[s]);
+    codes.sub_min[s] = super.minimum[s];
   }
+  codes.code = super.code;
+  return codes;
+}
+template <size_t kSub>
+BlockCodes CodesOf(const SymmetricSuper<kSub>& super) {
+  BlockCodes codes;
+  codes.d = F32ToF16(super.d);
+  for (size_t s = 0; s < super.kSubs; ++s) codes.sub_scale[s] = static_cast<int8_t>(super.scale[s]);
+  codes.code = super.level;
+  return codes;
 }
 
 // Five base-3 digits (0..2) as a fraction of 256, rounded up so that truncation gives the digits back.
@@ -305,136 +315,74 @@ float TernaryCodes(const float* x, const float* w, uint8_t* code) {
 
 void PackQ8_0(const float* x, const float*, uint8_t* block) {
   const float d = std::fabs(Extreme(x, 32)) / 127.0f;
-  PutHalf(d, block);
-  for (size_t i = 0; i < 32; ++i) block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[i] * InverseScale(d))));
+  BlockCodes codes;
+  codes.d = F32ToF16(d);
+  for (size_t i = 0; i < 32; ++i) codes.code[i] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[i] * InverseScale(d))));
+  EncodeQ8_0(codes, /*group=*/0, block);
 }
 
 void PackQ4_0(const float* x, const float* w, uint8_t* block) {
-  uint8_t code[32];
-  PutHalf(SymmetricCodes(x, w, /*zero=*/8, code), block);
-  PutNibbles(code, block + 2);
+  BlockCodes codes;
+  codes.d = F32ToF16(SymmetricCodes(x, w, /*zero=*/8, codes.code.data()));
+  EncodeQ4_0(codes, /*group=*/0, block);
 }
 
 void PackQ4_1(const float* x, const float* w, uint8_t* block) {
-  uint8_t code[32];
-  const ScaleAndMin s = AsymmetricCodes(x, w, /*high=*/15, code);
-  PutHalf(s.d, block);
-  PutHalf(-s.m, block + 2);
-  PutNibbles(code, block + 4);
+  BlockCodes codes;
+  SetScales(AsymmetricCodes(x, w, /*high=*/15, codes.code.data()), &codes);
+  EncodeQ4_1(codes, /*group=*/0, block);
 }
 
 void PackQ5_0(const float* x, const float* w, uint8_t* block) {
-  uint8_t code[32];
-  PutHalf(SymmetricCodes(x, w, /*zero=*/16, code), block);
-  PutFifthBits(code, block + 2);
-  PutNibbles(code, block + 6);
+  BlockCodes codes;
+  codes.d = F32ToF16(SymmetricCodes(x, w, /*zero=*/16, codes.code.data()));
+  EncodeQ5_0(codes, /*group=*/0, block);
 }
 
 void PackQ5_1(const float* x, const float* w, uint8_t* block) {
-  uint8_t code[32];
-  const ScaleAndMin s = AsymmetricCodes(x, w, /*high=*/31, code);
-  PutHalf(s.d, block);
-  PutHalf(-s.m, block + 2);
-  PutFifthBits(code, block + 4);
-  PutNibbles(code, block + 8);
+  BlockCodes codes;
+  SetScales(AsymmetricCodes(x, w, /*high=*/31, codes.code.data()), &codes);
+  EncodeQ5_1(codes, /*group=*/0, block);
 }
 
 void PackQ2_K(const float* x, const float* w, uint8_t* block) {
   const Weights<256> weights(w);
-  const auto super = SearchAsymmetric<16>(x, weights.data(), {.code_high = 3, .scale_high = 15});
-  for (size_t s = 0; s < 16; ++s) block[s] = static_cast<uint8_t>(super.scale[s] | super.minimum[s] << 4);
-  for (size_t i = 0; i < 64; ++i) {
-    const uint8_t* code = &super.code[i / 32 * 128 + i % 32];
-    block[16 + i] = static_cast<uint8_t>(code[0] | code[32] << 2 | code[64] << 4 | code[96] << 6);
-  }
-  PutHalf(super.shared.d, block + 80);
-  PutHalf(super.shared.m, block + 82);
+  EncodeQ2_K(CodesOf(SearchAsymmetric<16>(x, weights.data(), {.code_high = 3, .scale_high = 15})), /*group=*/0, block);
 }
 
 void PackQ3_K(const float* x, const float* w, uint8_t* block) {
   const Weights<256> weights(w);
-  const auto super = SearchSymmetric<16>(x, weights.data(), UniformLevels{-4, 3}, {-32, 31});
-  std::memset(block, 0, 110);
-  for (size_t i = 0; i < 256; ++i) {
-    block[i % 32] = static_cast<uint8_t>(block[i % 32] | (super.level[i] >> 2) << (i / 32));
-    uint8_t& pair = block[32 + i / 128 * 32 + i % 32];
-    pair = static_cast<uint8_t>(pair | (super.level[i] & 3) << (i % 128 / 32 * 2));
-  }
-  for (size_t s = 0; s < 16; ++s) {
-    const auto scale = static_cast<unsigned>(super.scale[s] + 32);
-    uint8_t& low = block[96 + s % 8];
-    low = static_cast<uint8_t>(low | (scale & 15u) << (s / 8 * 4));
-    uint8_t& high = block[104 + s % 4];
-    high = static_cast<uint8_t>(high | (scale >> 4) << (s / 4 * 2));
-  }
-  PutHalf(super.d, block + 108);
+  EncodeQ3_K(CodesOf(SearchSymmetric<16>(x, weights.data(), UniformLevels{-4, 3}, {-32, 31})), /*group=*/0, block);
 }
 
 void PackQ4_K(const float* x, const float* w, uint8_t* block) {
   const Weights<256> weights(w);
-  const auto super = SearchAsymmetric<32>(x, weights.data(), {.code_high = 15, .scale_high = 63});
-  PutHalf(super.shared.d, block);
-  PutHalf(super.shared.m, block + 2);
-  PutSixBitPairs(super, block + 4);
-  for (size_t i = 0; i < 128; ++i) {
-    const uint8_t* code = &super.code[i / 32 * 64 + i % 32];
-    block[16 + i] = static_cast<uint8_t>(code[0] | code[32] << 4);
-  }
+  EncodeQ4_K(CodesOf(SearchAsymmetric<32>(x, weights.data(), {.code_high = 15, .scale_high = 63})), /*group=*/0, block);
 }
 
 void PackQ5_K(const float* x, const float* w, uint8_t* block) {
   const Weights<256> weights(w);
-  const auto super = SearchAsymmetric<32>(x, weights.data(), {.code_high = 31, .scale_high = 63});
-  PutHalf(super.shared.d, block);
-  PutHalf(super.shared.m, block + 2);
-  PutSixBitPairs(super, block + 4);
-  std::memset(block + 16, 0, 32);
-  for (size_t i = 0; i < 256; ++i) block[16 + i % 32] = static_cast<uint8_t>(block[16 + i % 32] | (super.code[i] >> 4) << (i / 32));
-  for (size_t i = 0; i < 128; ++i) {
-    const uint8_t* code = &super.code[i / 32 * 64 + i % 32];
-    block[48 + i] = static_cast<uint8_t>((code[0] & 15) | (code[32] & 15) << 4);
-  }
+  EncodeQ5_K(CodesOf(SearchAsymmetric<32>(x, weights.data(), {.code_high = 31, .scale_high = 63})), /*group=*/0, block);
 }
 
 void PackQ6_K(const float* x, const float* w, uint8_t* block) {
   const Weights<256> weights(w);
-  const auto super = SearchSymmetric<16>(x, weights.data(), UniformLevels{-32, 31}, {-128, 127});
-  std::memset(block, 0, 192);
-  for (size_t k = 0; k < 256; ++k) {
-    const size_t half = k / 128;
-    const size_t run = k % 128 / 32;
-    uint8_t& low = block[half * 64 + run % 2 * 32 + k % 32];
-    low = static_cast<uint8_t>(low | (super.level[k] & 15) << (run / 2 * 4));
-    uint8_t& high = block[128 + half * 32 + k % 32];
-    high = static_cast<uint8_t>(high | (super.level[k] >> 4) << (run * 2));
-  }
-  for (size_t s = 0; s < 16; ++s) block[192 + s] = static_cast<uint8_t>(static_cast<int8_t>(super.scale[s]));
-  PutHalf(super.d, block + 208);
+  EncodeQ6_K(CodesOf(SearchSymmetric<16>(x, weights.data(), UniformLevels{-32, 31}, {-128, 127})), /*group=*/0, block);
 }
 
 void PackIQ4_NL(const float* x, const float* w, uint8_t* block) {
   const Weights<32> weights(w);
   const TableLevels levels(kIQ4Table.value);
   const float d = Rounded(SearchScale({x, weights.data(), 32}, levels));
-  uint8_t code[32];
-  for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * InverseScale(d)));
-  PutHalf(d, block);
-  PutNibbles(code, block + 2);
+  BlockCodes codes;
+  codes.d = F32ToF16(d);
+  for (size_t i = 0; i < 32; ++i) codes.code[i] = static_cast<uint8_t>(levels.Nearest(x[i] * InverseScale(d)));
+  EncodeIQ4_NL(codes, /*group=*/0, block);
 }
 
 void PackIQ4_XS(const float* x, const float* w, uint8_t* block) {
   const Weights<256> weights(w);
-  const auto super = SearchSymmetric<32>(x, weights.data(), TableLevels(kIQ4Table.value), {-32, 31});
-  std::memset(block, 0, 8);
-  uint16_t high = 0;
-  for (size_t s = 0; s < 8; ++s) {
-    const auto scale = static_cast<unsigned>(super.scale[s] + 32);
-    block[4 + s / 2] = static_cast<uint8_t>(block[4 + s / 2] | (scale & 15u) << (s % 2 * 4));
-    high = static_cast<uint16_t>(high | (scale >> 4) << (2 * s));
-    PutNibbles(&super.level[32 * s], block + 8 + 16 * s);
-  }
-  PutHalf(super.d, block);
-  std::memcpy(block + 2, &high, 2);
+  EncodeIQ4_XS(CodesOf(SearchSymmetric<32>(x, weights.data(), TableLevels(kIQ4Table.value), {-32, 31})), /*group=*/0, block);
 }
 
 void PackTQ1_0(const float* x, const float* w, uint8_t* block) {
@@ -475,17 +423,17 @@ void PackMXFP4(const float* x, const float* w, uint8_t* block) {
   for (const int step : {0, 1, -1}) {
     const int exponent = std::clamp(plain + step, 0, 254);
     const float d = std::ldexp(1.0f, exponent - 128);
-    uint8_t code[32];
+    BlockCodes codes;
+    codes.d = codes.dmin = F32ToBF16(d);
     double error = 0;  // squares of large values pass the range of floats
     for (size_t i = 0; i < 32; ++i) {
-      code[i] = static_cast<uint8_t>(nearest(x[i] / d));
-      const double difference = static_cast<double>(x[i]) - static_cast<double>(d) * static_cast<double>(kFp4Table.value[code[i]]);
+      codes.code[i] = static_cast<uint8_t>(nearest(x[i] / d));
+      const double difference = static_cast<double>(x[i]) - static_cast<double>(d) * static_cast<double>(kFp4Table.value[codes.code[i]]);
       error += static_cast<double>(weights.data()[i]) * difference * difference;
     }
     if (error < best_error) {
       best_error = error;
-      block[0] = static_cast<uint8_t>(exponent);
-      PutNibbles(code, block + 1);
+      EncodeMXFP4(codes, /*group=*/0, block);
     }
     if (w == nullptr) return;
   }

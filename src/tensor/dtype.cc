@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "tensor/block_codes.h"
+#include "tensor/block_encode.h"
 #include "tensor/block_pack.h"
 #include "tensor/half.h"
 #include "tensor/iq_blocks.h"
@@ -18,34 +19,34 @@ namespace bantam {
 namespace {
 
 constexpr std::array<DTypeInfo, kDTypes> kTable = {{
-    {DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr, nullptr, nullptr},
-    {DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr, nullptr, nullptr},
-    {DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr, nullptr, nullptr},
-    {DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr, PackQ8_0, nullptr},
-    {DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr, PackQ4_0, nullptr},
-    {DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr, PackQ4_K, nullptr},
-    {DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr, PackQ5_K, nullptr},
-    {DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr, PackQ6_K, nullptr},
-    {DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr, PackQ2_K, nullptr},
-    {DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table, nullptr, WriteIQ2_XXS},
-    {DType::kQ4_1, "Q4_1", 3, 32, 20, PanelKind::kQ4M, DecodeQ4_1, nullptr, PackQ4_1, nullptr},
-    {DType::kQ5_0, "Q5_0", 6, 32, 22, PanelKind::kQ5, DecodeQ5_0, nullptr, PackQ5_0, nullptr},
-    {DType::kQ5_1, "Q5_1", 7, 32, 24, PanelKind::kQ5M, DecodeQ5_1, nullptr, PackQ5_1, nullptr},
-    {DType::kQ3_K, "Q3_K", 11, 256, 110, PanelKind::kQ3S, DecodeQ3_K, nullptr, PackQ3_K, nullptr},
-    {DType::kIQ2_XS, "IQ2_XS", 17, 256, 74, PanelKind::kLut4H, DecodeIQ2_XS, &kIQ2Table, nullptr, WriteIQ2_XS},
-    {DType::kIQ2_S, "IQ2_S", 22, 256, 82, PanelKind::kLut4H, DecodeIQ2_S, &kIQ2Table, nullptr, WriteIQ2_S},
-    {DType::kIQ3_XXS, "IQ3_XXS", 18, 256, 98, PanelKind::kLut4, DecodeIQ3_XXS, &kIQ3XXSTable, nullptr, WriteIQ3_XXS},
-    {DType::kIQ3_S, "IQ3_S", 21, 256, 110, PanelKind::kLut4, DecodeIQ3_S, &kIQ3STable, nullptr, WriteIQ3_S},
-    {DType::kIQ1_S, "IQ1_S", 19, 256, 50, PanelKind::kLut4, DecodeIQ1_S, &kIQ1Table, nullptr, WriteIQ1_S},
-    {DType::kIQ1_M, "IQ1_M", 29, 256, 56, PanelKind::kLut4H, DecodeIQ1_M, &kIQ1Table, nullptr, WriteIQ1_M},
-    {DType::kIQ4_NL, "IQ4_NL", 20, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kIQ4Table, PackIQ4_NL, nullptr},
-    {DType::kIQ4_XS, "IQ4_XS", 23, 256, 136, PanelKind::kLut4, DecodeIQ4_XS, &kIQ4Table, PackIQ4_XS, nullptr},
-    {DType::kTQ1_0, "TQ1_0", 34, 256, 54, PanelKind::kQ2, DecodeTQ1_0, nullptr, PackTQ1_0, nullptr},
-    {DType::kTQ2_0, "TQ2_0", 35, 256, 66, PanelKind::kQ2, DecodeTQ2_0, nullptr, PackTQ2_0, nullptr},
-    {DType::kMXFP4, "MXFP4", 39, 32, 17, PanelKind::kFp4, DecodeMXFP4, &kFp4Table, PackMXFP4, nullptr},
-    {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table, nullptr, nullptr},
-    {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr, nullptr, nullptr},
-    {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr, nullptr, nullptr},
+    {DType::kF32, "F32", 0, 1, 4, PanelKind::kF32, nullptr, nullptr, nullptr, nullptr, nullptr},
+    {DType::kF16, "F16", 1, 1, 2, PanelKind::kF16, nullptr, nullptr, nullptr, nullptr, nullptr},
+    {DType::kBF16, "BF16", 30, 1, 2, PanelKind::kBF16, nullptr, nullptr, nullptr, nullptr, nullptr},
+    {DType::kQ8_0, "Q8_0", 8, 32, 34, PanelKind::kQ8, DecodeQ8_0, nullptr, PackQ8_0, nullptr, EncodeQ8_0},
+    {DType::kQ4_0, "Q4_0", 2, 32, 18, PanelKind::kQ4, DecodeQ4_0, nullptr, PackQ4_0, nullptr, EncodeQ4_0},
+    {DType::kQ4_K, "Q4_K", 12, 256, 144, PanelKind::kQ4S, DecodeQ4_K, nullptr, PackQ4_K, nullptr, EncodeQ4_K},
+    {DType::kQ5_K, "Q5_K", 13, 256, 176, PanelKind::kQ5S, DecodeQ5_K, nullptr, PackQ5_K, nullptr, EncodeQ5_K},
+    {DType::kQ6_K, "Q6_K", 14, 256, 210, PanelKind::kQ6S, DecodeQ6_K, nullptr, PackQ6_K, nullptr, EncodeQ6_K},
+    {DType::kQ2_K, "Q2_K", 10, 256, 84, PanelKind::kQ2S, DecodeQ2_K, nullptr, PackQ2_K, nullptr, EncodeQ2_K},
+    {DType::kIQ2_XXS, "IQ2_XXS", 16, 256, 66, PanelKind::kLut4, DecodeIQ2_XXS, &kIQ2Table, nullptr, WriteIQ2_XXS, nullptr},
+    {DType::kQ4_1, "Q4_1", 3, 32, 20, PanelKind::kQ4M, DecodeQ4_1, nullptr, PackQ4_1, nullptr, EncodeQ4_1},
+    {DType::kQ5_0, "Q5_0", 6, 32, 22, PanelKind::kQ5, DecodeQ5_0, nullptr, PackQ5_0, nullptr, EncodeQ5_0},
+    {DType::kQ5_1, "Q5_1", 7, 32, 24, PanelKind::kQ5M, DecodeQ5_1, nullptr, PackQ5_1, nullptr, EncodeQ5_1},
+    {DType::kQ3_K, "Q3_K", 11, 256, 110, PanelKind::kQ3S, DecodeQ3_K, nullptr, PackQ3_K, nullptr, EncodeQ3_K},
+    {DType::kIQ2_XS, "IQ2_XS", 17, 256, 74, PanelKind::kLut4H, DecodeIQ2_XS, &kIQ2Table, nullptr, WriteIQ2_XS, nullptr},
+    {DType::kIQ2_S, "IQ2_S", 22, 256, 82, PanelKind::kLut4H, DecodeIQ2_S, &kIQ2Table, nullptr, WriteIQ2_S, nullptr},
+    {DType::kIQ3_XXS, "IQ3_XXS", 18, 256, 98, PanelKind::kLut4, DecodeIQ3_XXS, &kIQ3XXSTable, nullptr, WriteIQ3_XXS, nullptr},
+    {DType::kIQ3_S, "IQ3_S", 21, 256, 110, PanelKind::kLut4, DecodeIQ3_S, &kIQ3STable, nullptr, WriteIQ3_S, nullptr},
+    {DType::kIQ1_S, "IQ1_S", 19, 256, 50, PanelKind::kLut4, DecodeIQ1_S, &kIQ1Table, nullptr, WriteIQ1_S, nullptr},
+    {DType::kIQ1_M, "IQ1_M", 29, 256, 56, PanelKind::kLut4H, DecodeIQ1_M, &kIQ1Table, nullptr, WriteIQ1_M, nullptr},
+    {DType::kIQ4_NL, "IQ4_NL", 20, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kIQ4Table, PackIQ4_NL, nullptr, EncodeIQ4_NL},
+    {DType::kIQ4_XS, "IQ4_XS", 23, 256, 136, PanelKind::kLut4, DecodeIQ4_XS, &kIQ4Table, PackIQ4_XS, nullptr, EncodeIQ4_XS},
+    {DType::kTQ1_0, "TQ1_0", 34, 256, 54, PanelKind::kQ2, DecodeTQ1_0, nullptr, PackTQ1_0, nullptr, nullptr},
+    {DType::kTQ2_0, "TQ2_0", 35, 256, 66, PanelKind::kQ2, DecodeTQ2_0, nullptr, PackTQ2_0, nullptr, nullptr},
+    {DType::kMXFP4, "MXFP4", 39, 32, 17, PanelKind::kFp4, DecodeMXFP4, &kFp4Table, PackMXFP4, nullptr, EncodeMXFP4},
+    {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table, nullptr, nullptr, EncodeNVFP4},
+    {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr, nullptr, nullptr, nullptr},
+    {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr, nullptr, nullptr, EncodeQ2_0},
 }};
 
 constexpr bool InOrder() {
@@ -99,6 +100,9 @@ void PackFloats(DType dtype, std::span<const float> values, uint8_t* out) {
     }
   }
 }
+
+// Panels of at least a fifth more bytes.
+constexpr bool AreLarge(uint64_t panel_bytes, uint64_t blocks_bytes) { return 5 * panel_bytes >= 6 * blocks_bytes; }
 
 }  // namespace
 
@@ -186,6 +190,29 @@ void PackPanel(DType dtype, const uint8_t* const rows[kPanelRows], size_t column
       info.decode(rows[r] + block, g % groups_per_block, &codes);
       WriteGroupRow(info.panel, codes, r, panel + g * layout.group_bytes);
     }
+  }
+}
+
+bool PanelsAreLarge(DType dtype) {
+  const DTypeInfo& info = Info(dtype);
+  const size_t columns = std::max(info.block_elements, Info(info.panel).group_columns);
+  return AreLarge(PanelBytes(info.panel, columns), kPanelRows * RowBytes(dtype, columns));
+}
+
+void UnpackPanelBlocks(DType dtype, const uint8_t* panel, size_t row, size_t columns, uint8_t* blocks) {
+  const DTypeInfo& info = Info(dtype);
+  const PanelInfo& layout = Info(info.panel);
+  DCHECK(columns % info.block_elements == 0 && columns % layout.group_columns == 0 && row < kPanelRows);
+  if (info.decode == nullptr) {
+    const size_t bytes = info.block_bytes;
+    for (size_t k = 0; k < columns; ++k) std::memcpy(blocks + k * bytes, panel + k * layout.group_bytes + row * bytes, bytes);
+    return;
+  }
+  CHECK(info.encode != nullptr);
+  const size_t groups_per_block = info.block_elements / layout.group_columns;
+  for (size_t g = 0; g < columns / layout.group_columns; ++g) {
+    const BlockCodes codes = ReadGroupRow(info.panel, panel + g * layout.group_bytes, row);
+    info.encode(codes, g % groups_per_block, blocks + g / groups_per_block * info.block_bytes);
   }
 }
 

@@ -60,6 +60,8 @@ struct DTypeInfo {
   void (*pack)(const float* x, const float* w, uint8_t* block);
   // A block of one group to row `row` of a panel's group at once, where that is worth code of its own; else null.
   void (*write)(const uint8_t* block, size_t row, uint8_t* group);
+  // The reverse of decode; null for floats, and for formats whose panels take much more than their blocks.
+  void (*encode)(const BlockCodes& codes, size_t group, uint8_t* block);
 };
 
 const DTypeInfo& Info(DType dtype);
@@ -82,5 +84,13 @@ Status PackRow(DType dtype, std::span<const float> values, std::span<const float
 // Packs 16 rows of `columns` elements into one panel of Info(dtype).panel. Row pointers are null for padding rows, which
 // become zeros. `panel` holds PanelBytes bytes.
 void PackPanel(DType dtype, const uint8_t* const rows[kPanelRows], size_t columns, uint8_t* panel);
+
+// Whether panels take at least a fifth more than the blocks that they are made of: IQ1, IQ2, IQ3, TQ and Q1_0. Of others, blocks can be
+// made of panels again.
+bool PanelsAreLarge(DType dtype);
+
+// Row `row` (0..15) of a panel as RowBytes(dtype, columns) bytes of blocks: those that were packed, but where a format has two spellings of
+// one value. Not where PanelsAreLarge. Any bytes are taken.
+void UnpackPanelBlocks(DType dtype, const uint8_t* panel, size_t row, size_t columns, uint8_t* blocks);
 
 }  // namespace bantam

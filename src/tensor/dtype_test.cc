@@ -288,6 +288,49 @@ TEST_P(EveryDType, PanelsLoseNothing) {
   }
 }
 
+// Panels can stand for the blocks that they were made of.
+TEST_P(EveryDType, PanelsGiveBackTheirBlocks) {
+  const DType dtype = GetParam();
+  const DTypeInfo& info = Info(dtype);
+  EXPECT_EQ(PanelsAreLarge(dtype), info.decode != nullptr && info.encode == nullptr) << info.name;
+  if (PanelsAreLarge(dtype)) return;
+  const size_t columns = 3 * std::max(info.block_elements, Info(info.panel).group_columns);
+  const size_t row_bytes = RowBytes(dtype, columns);
+  Rng rng(11);
+  const std::string blocks = testing::RandomBlocks(dtype, kPanelRows * columns, columns, rng);
+  const uint8_t* rows[kPanelRows];
+  for (size_t r = 0; r < kPanelRows; ++r) rows[r] = Raw(blocks) + r * row_bytes;
+  std::vector<uint8_t> panel(PanelBytes(info.panel, columns));
+  PackPanel(dtype, rows, columns, panel.data());
+  std::vector<uint8_t> got(row_bytes, 0xaa);
+  for (size_t r = 0; r < kPanelRows; ++r) {
+    UnpackPanelBlocks(dtype, panel.data(), r, columns, got.data());
+    ASSERT_EQ(std::memcmp(got.data(), rows[r], row_bytes), 0) << info.name << " row " << r;
+  }
+  // A damaged panel gives some blocks.
+  for (uint8_t& byte : panel) byte = static_cast<uint8_t>(rng.Next());
+  for (size_t r = 0; r < kPanelRows; ++r) UnpackPanelBlocks(dtype, panel.data(), r, columns, got.data());
+}
+
+// Every scale that the small formats know.
+TEST(Blocks, EveryByteOfAScaleComesBack) {
+  for (const DType dtype : {DType::kMXFP4, DType::kNVFP4}) {
+    const DTypeInfo& info = Info(dtype);
+    const size_t columns = info.block_elements;
+    for (unsigned scale = 0; scale < 256; ++scale) {
+      if (dtype == DType::kNVFP4 && scale >= 0x7f) continue;  // a NaN, and signs that the format does not use
+      std::vector<uint8_t> block(info.block_bytes, 0x5a);
+      block[0] = static_cast<uint8_t>(scale);
+      const uint8_t* rows[kPanelRows] = {block.data()};
+      std::vector<uint8_t> panel(PanelBytes(info.panel, columns));
+      PackPanel(dtype, rows, columns, panel.data());
+      std::vector<uint8_t> got(block.size());
+      UnpackPanelBlocks(dtype, panel.data(), /*row=*/0, columns, got.data());
+      EXPECT_EQ(got, block) << info.name << " scale " << scale;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, EveryDType, ::testing::ValuesIn(testing::AllDTypes()), NameOfParam);
 
 }  // namespace

@@ -157,27 +157,6 @@ size_t LowPlaneBytes(const PanelInfo& info) { return kPanelRows * 32 * static_ca
 
 bool HasSecondField(const PanelInfo& info) { return info.has_min || info.bf16_scale; }
 
-BlockCodes ReadGroupRow(const PanelInfo& info, const uint8_t* group, size_t row) {
-  BlockCodes codes;
-  const HeaderOffsets at = Offsets(info);
-  codes.d = LoadUnaligned<uint16_t>(group + 2 * row);
-  if (HasSecondField(info)) codes.dmin = LoadUnaligned<uint16_t>(group + at.dmin + 2 * row);
-  if (info.has_sub_scale) {
-    for (size_t s = 0; s < 256 / info.sub_columns; ++s) {
-      codes.sub_scale[s] = static_cast<int8_t>(group[at.sub_scale + s * kPanelRows + row]);
-      if (info.has_min) codes.sub_min[s] = group[at.sub_min + s * kPanelRows + row];
-    }
-  }
-  const size_t low_bytes = LowPlaneBytes(info);
-  for (size_t k = 0; k < info.group_columns; ++k) {
-    const uint8_t* planes = group + info.data_offset + k / 32 * info.bytes_per_32;
-    unsigned code = GetBits(planes, info.low_bits, row, k % 32);
-    if (info.high_bits != 0) code |= GetBits(planes + low_bytes, info.high_bits, row, k % 32) << info.low_bits;
-    codes.code[k] = static_cast<uint8_t>(code);
-  }
-  return codes;
-}
-
 float LoadFloat(PanelKind kind, const uint8_t* element) {
   if (kind == PanelKind::kF32) return LoadUnaligned<float>(element);
   const uint16_t bits = LoadUnaligned<uint16_t>(element);
@@ -208,6 +187,28 @@ void WriteGroupRow(PanelKind kind, const BlockCodes& codes, size_t row, uint8_t*
   }
 }
 
+BlockCodes ReadGroupRow(PanelKind kind, const uint8_t* group, size_t row) {
+  const PanelInfo& info = Info(kind);
+  BlockCodes codes;
+  const HeaderOffsets at = Offsets(info);
+  codes.d = LoadUnaligned<uint16_t>(group + 2 * row);
+  if (HasSecondField(info)) codes.dmin = LoadUnaligned<uint16_t>(group + at.dmin + 2 * row);
+  if (info.has_sub_scale) {
+    for (size_t s = 0; s < 256 / info.sub_columns; ++s) {
+      codes.sub_scale[s] = static_cast<int8_t>(group[at.sub_scale + s * kPanelRows + row]);
+      if (info.has_min) codes.sub_min[s] = group[at.sub_min + s * kPanelRows + row];
+    }
+  }
+  const size_t low_bytes = LowPlaneBytes(info);
+  for (size_t k = 0; k < info.group_columns; ++k) {
+    const uint8_t* planes = group + info.data_offset + k / 32 * info.bytes_per_32;
+    unsigned code = GetBits(planes, info.low_bits, row, k % 32);
+    if (info.high_bits != 0) code |= GetBits(planes + low_bytes, info.high_bits, row, k % 32) << info.low_bits;
+    codes.code[k] = static_cast<uint8_t>(code);
+  }
+  return codes;
+}
+
 void UnpackCodes(PanelKind kind, const BlockCodes& codes, const PanelTable& table, float* values) {
   const PanelInfo& info = Info(kind);
   const float d = info.bf16_scale ? BF16ToF32(codes.d) : F16ToF32(codes.d);
@@ -234,7 +235,7 @@ void UnpackPanelRow(PanelKind kind, const PanelTable& table, const uint8_t* pane
     return;
   }
   for (size_t k = 0; k < columns; k += info.group_columns, panel += info.group_bytes) {
-    UnpackCodes(kind, ReadGroupRow(info, panel, row), table, values + k);
+    UnpackCodes(kind, ReadGroupRow(kind, panel, row), table, values + k);
   }
 }
 

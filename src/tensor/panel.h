@@ -79,6 +79,9 @@ struct PanelTable {
 // Writes row `row` (0..15) of one group whose bytes for that row are zeros.
 void WriteGroupRow(PanelKind kind, const BlockCodes& codes, size_t row, uint8_t* group);
 
+// And reads it back.
+BlockCodes ReadGroupRow(PanelKind kind, const uint8_t* group, size_t row);
+
 // The float values of one decoded group: `group_columns` of them.
 void UnpackCodes(PanelKind kind, const BlockCodes& codes, const PanelTable& table, float* values);
 
