@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
@@ -22,6 +23,15 @@ T LoadUnaligned(const void* source) {
   T value;
   std::memcpy(&value, source, sizeof(T));
   return value;
+}
+
+// The reverse, at the end of `out`.
+template <typename T>
+void AppendLittleEndian(std::string* out, T value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  char bytes[sizeof(T)];
+  std::memcpy(bytes, &value, sizeof(T));
+  out->append(bytes, sizeof(T));
 }
 
 // a * b and a + b, or false when the result does not fit in 64 bits.

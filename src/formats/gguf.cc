@@ -14,107 +14,6 @@
 namespace bantam {
 namespace {
 
-// As the file numbers them, in the order of ValueType.
-constexpr std::pair<ValueType, uint32_t> kTypeIds[] = {{ValueType::kU8, 0},   {ValueType::kI8, 1},   {ValueType::kU16, 2},
-                                                       {ValueType::kI16, 3},  {ValueType::kU32, 4},  {ValueType::kI32, 5},
-                                                       {ValueType::kF32, 6},  {ValueType::kBool, 7}, {ValueType::kString, 8},
-                                                       {ValueType::kU64, 10}, {ValueType::kI64, 11}, {ValueType::kF64, 12}};
-
-Result<std::string_view> ReadText(ByteReader& reader, std::string_view what) {
-  BANTAM_ASSIGN(const uint64_t size, reader.Read<uint64_t>(what));
-  BANTAM_ASSIGN(const auto bytes, reader.Take(size, what));
-  return AsText(bytes);
-}
-
-Result<std::string_view> ReadName(ByteReader& reader, std::string_view what) {
-  BANTAM_ASSIGN(const std::string_view name, ReadText(reader, what));
-  if (name.empty() || name.size() > kGgufKeyBytesMax) {
-    return Error(Code::kCorrupt, fmt::format("{} of {} bytes before offset {}: expected 1 to {}; the file is damaged", what, name.size(),
-                                             reader.offset(), kGgufKeyBytesMax));
-  }
-  return name;
-}
-
-Result<MetadataArray> ReadArray(ByteReader& reader, std::string_view key) {
-  BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
-  BANTAM_ASSIGN(const uint64_t count, reader.Read<uint64_t>(key));
-  const auto type = GgufType(id);
-  if (!type) {
-    return Error(Code::kCorrupt, fmt::format("metadata key {}: an array of type {}, expected a number, bool or string type", key, id));
-  }
-  if (*type != ValueType::kString) {
-    uint64_t size = 0;
-    if (!CheckedMultiply(count, ElementBytes(*type), &size)) size = UINT64_MAX;  // Take() refuses it with the right message
-    BANTAM_ASSIGN(const auto bytes, reader.Take(size, key));
-    return MetadataArray{*type, count, bytes};
-  }
-  // Strings have to be walked to find the end. Each is at least its 8-byte length, so the walk is bounded by the file.
-  ByteReader walk = reader;
-  for (uint64_t i = 0; i < count; ++i) {
-    BANTAM_TRY(ReadText(walk, key));
-  }
-  BANTAM_ASSIGN(const auto bytes, reader.Take(walk.offset() - reader.offset(), key));
-  return MetadataArray{*type, count, bytes};
-}
-
-template <typename Stored, typename Wide>
-Result<MetadataValue> ReadAs(ByteReader& reader, std::string_view key) {
-  BANTAM_ASSIGN(const Stored value, reader.Read<Stored>(key));
-  return MetadataValue(std::in_place_type<Wide>, static_cast<Wide>(value));
-}
-
-Result<MetadataValue> ReadScalar(ByteReader& reader, std::string_view key, ValueType type) {
-  switch (type) {
-    case ValueType::kU8:
-      return ReadAs<uint8_t, uint64_t>(reader, key);
-    case ValueType::kI8:
-      return ReadAs<int8_t, int64_t>(reader, key);
-    case ValueType::kU16:
-      return ReadAs<uint16_t, uint64_t>(reader, key);
-    case ValueType::kI16:
-      return ReadAs<int16_t, int64_t>(reader, key);
-    case ValueType::kU32:
-      return ReadAs<uint32_t, uint64_t>(reader, key);
-    case ValueType::kI32:
-      return ReadAs<int32_t, int64_t>(reader, key);
-    case ValueType::kF32:
-      return ReadAs<float, double>(reader, key);
-    case ValueType::kU64:
-      return ReadAs<uint64_t, uint64_t>(reader, key);
-    case ValueType::kI64:
-      return ReadAs<int64_t, int64_t>(reader, key);
-    case ValueType::kF64:
-      return ReadAs<double, double>(reader, key);
-    case ValueType::kBool: {
-      BANTAM_ASSIGN(const uint8_t byte, reader.Read<uint8_t>(key));
-      if (byte > 1) return Error(Code::kCorrupt, fmt::format("metadata key {}: a bool of value {}, expected 0 or 1", key, byte));
-      return MetadataValue(byte == 1);
-    }
-    case ValueType::kString: {
-      BANTAM_ASSIGN(const std::string_view text, ReadText(reader, key));
-      return MetadataValue(text);
-    }
-  }
-  return Error(Code::kInternal, "a value type outside the list");
-}
-
-Result<MetadataEntry> ReadEntry(ByteReader& reader) {
-  BANTAM_ASSIGN(const std::string_view key, ReadName(reader, "a metadata key"));
-  BANTAM_ASSIGN(const uint32_t id, reader.Read<uint32_t>(key));
-  if (id == kGgufArray) {
-    BANTAM_ASSIGN(const MetadataArray array, ReadArray(reader, key));
-    return MetadataEntry{key, array};
-  }
-  const auto type = GgufType(id);
-  if (!type) {
-    return Error(Code::kCorrupt, fmt::format("metadata key {}: value type {}, expected 0 to 12; the file is damaged or newer than "
-                                             "GGUF version 3",
-                                             key, id));
-  }
-  BANTAM_ASSIGN(const MetadataValue value, ReadScalar(reader, key, *type));
-  return MetadataEntry{key, value, *type};
-}
-
 struct Header {
   uint32_t version = 0;
   uint64_t n_tensors = 0;
@@ -141,27 +40,9 @@ Result<Header> ReadHeader(ByteReader& reader) {
   return header;
 }
 
-// Elements, block size and the byte count of one tensor, each checked against overflow.
-Status SizeTensor(TensorInfo* tensor) {
-  uint64_t elements = 1;
-  for (uint32_t d = 0; d < tensor->n_dimensions; ++d) {
-    if (tensor->dimensions[d] == 0 || !CheckedMultiply(elements, tensor->dimensions[d], &elements) || elements > kTensorElementsMax) {
-      return Error(Code::kCorrupt,
-                   fmt::format("tensor {}: dimension {} of {} elements makes no possible size", tensor->name, d, tensor->dimensions[d]));
-    }
-  }
-  const DTypeInfo& info = Info(tensor->dtype);
-  if (tensor->columns() % info.block_elements != 0) {
-    return Error(Code::kCorrupt, fmt::format("tensor {}: rows of {} elements, expected a multiple of {} for {}", tensor->name,
-                                             tensor->columns(), info.block_elements, info.name));
-  }
-  tensor->size_bytes = elements / info.block_elements * info.block_bytes;
-  return Ok();
-}
-
 Result<TensorInfo> ReadTensorInfo(ByteReader& reader) {
   TensorInfo tensor{};
-  BANTAM_ASSIGN(tensor.name, ReadName(reader, "a tensor name"));
+  BANTAM_ASSIGN(tensor.name, ReadGgufName(reader, "a tensor name"));
   BANTAM_ASSIGN(tensor.n_dimensions, reader.Read<uint32_t>(tensor.name));
   if (tensor.n_dimensions == 0 || tensor.n_dimensions > kTensorDimensionsMax) {
     return Error(Code::kCorrupt, fmt::format("tensor {}: {} dimensions, expected 1 to {}; the file is damaged", tensor.name,
@@ -229,7 +110,7 @@ Result<Listing> ReadListing(std::span<const std::byte> bytes) {
   Listing listing;
   BANTAM_ASSIGN(listing.header, ReadHeader(reader));
   for (uint64_t i = 0; i < listing.header.n_metadata; ++i) {
-    BANTAM_ASSIGN(const MetadataEntry entry, ReadEntry(reader));
+    BANTAM_ASSIGN(const MetadataEntry entry, ReadGgufPair(reader));
     listing.entries.push_back(entry);
   }
   for (uint64_t i = 0; i < listing.header.n_tensors; ++i) {
@@ -272,15 +153,6 @@ Result<ModelFile> Parse(const std::string& path, std::unique_ptr<FileMapping> ma
 }
 
 }  // namespace
-
-std::optional<ValueType> GgufType(uint32_t id) {
-  for (const auto& [type, type_id] : kTypeIds) {
-    if (type_id == id) return type;
-  }
-  return std::nullopt;
-}
-
-uint32_t GgufTypeId(ValueType type) { return kTypeIds[static_cast<size_t>(type)].second; }
 
 Result<uint64_t> GgufAlignment(const Metadata& metadata) {
   BANTAM_ASSIGN(const auto alignment, metadata.U32("general.alignment"));

@@ -15,73 +15,6 @@ namespace {
 
 constexpr uint32_t kVersion = 3;
 
-template <typename T>
-void Put(std::string* out, T value) {
-  char bytes[sizeof(T)];
-  std::memcpy(bytes, &value, sizeof(T));
-  out->append(bytes, sizeof(T));
-}
-
-void PutText(std::string* out, std::string_view text) {
-  Put<uint64_t>(out, text.size());
-  *out += text;
-}
-
-template <typename Number>
-void PutNumber(std::string* out, ValueType type, Number value) {
-  switch (type) {
-    case ValueType::kU8:
-      return Put(out, static_cast<uint8_t>(value));
-    case ValueType::kI8:
-      return Put(out, static_cast<int8_t>(value));
-    case ValueType::kU16:
-      return Put(out, static_cast<uint16_t>(value));
-    case ValueType::kI16:
-      return Put(out, static_cast<int16_t>(value));
-    case ValueType::kU32:
-      return Put(out, static_cast<uint32_t>(value));
-    case ValueType::kI32:
-      return Put(out, static_cast<int32_t>(value));
-    case ValueType::kF32:
-      return Put(out, static_cast<float>(value));
-    case ValueType::kU64:
-      return Put(out, static_cast<uint64_t>(value));
-    case ValueType::kI64:
-      return Put(out, static_cast<int64_t>(value));
-    case ValueType::kF64:
-      return Put(out, static_cast<double>(value));
-    case ValueType::kBool:
-    case ValueType::kString:
-      break;
-  }
-  CHECK(!"a number is stored as a number");
-}
-
-void PutValue(std::string* out, const MetadataEntry& entry) {
-  const uint32_t stored = GgufTypeId(entry.stored);
-  if (const auto* flag = std::get_if<bool>(&entry.value)) {
-    Put<uint32_t>(out, GgufTypeId(ValueType::kBool));
-    Put<uint8_t>(out, *flag ? 1 : 0);
-  } else if (const auto* text = std::get_if<std::string_view>(&entry.value)) {
-    Put<uint32_t>(out, GgufTypeId(ValueType::kString));
-    PutText(out, *text);
-  } else if (const auto* array = std::get_if<MetadataArray>(&entry.value)) {
-    Put<uint32_t>(out, kGgufArray);
-    Put<uint32_t>(out, GgufTypeId(array->type));
-    Put<uint64_t>(out, array->count);
-    *out += AsText(array->bytes);
-  } else if (const auto* i = std::get_if<int64_t>(&entry.value)) {
-    Put<uint32_t>(out, stored);
-    PutNumber(out, entry.stored, *i);
-  } else if (const auto* u = std::get_if<uint64_t>(&entry.value)) {
-    Put<uint32_t>(out, stored);
-    PutNumber(out, entry.stored, *u);
-  } else if (const auto* d = std::get_if<double>(&entry.value)) {
-    Put<uint32_t>(out, stored);
-    PutNumber(out, entry.stored, *d);
-  }
-}
-
 Status CheckName(std::string_view what, std::string_view name) {
   if (!name.empty() && name.size() <= kGgufKeyBytesMax) return Ok();
   return Error(Code::kInvalidArgument, fmt::format("{} of {} bytes: expected 1 to {}", what, name.size(), kGgufKeyBytesMax));
@@ -153,12 +86,6 @@ std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(s
 
 }  // namespace
 
-std::string EncodeTexts(std::span<const std::string_view> texts) {
-  std::string bytes;
-  for (const std::string_view text : texts) PutText(&bytes, text);
-  return bytes;
-}
-
 Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const std::string& path, std::vector<MetadataEntry> metadata,
                                                      const std::vector<GgufTensor>& tensors) {
   if (metadata.size() > kGgufMetadataMax || tensors.size() > kGgufTensorsMax) {
@@ -166,15 +93,14 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const st
                                                      metadata.size(), tensors.size(), kGgufMetadataMax, kGgufTensorsMax));
   }
   std::string header;
-  Put(&header, kGgufMagic);
-  Put(&header, kVersion);
-  Put<uint64_t>(&header, tensors.size());
-  Put<uint64_t>(&header, metadata.size());
+  AppendLittleEndian(&header, kGgufMagic);
+  AppendLittleEndian(&header, kVersion);
+  AppendLittleEndian<uint64_t>(&header, tensors.size());
+  AppendLittleEndian<uint64_t>(&header, metadata.size());
   for (const MetadataEntry& entry : metadata) {
     BANTAM_TRY(CheckName("a metadata key", entry.key).With(path));
     BANTAM_TRY(CheckFits(entry).With(path));
-    PutText(&header, entry.key);
-    PutValue(&header, entry);
+    PutGgufPair(&header, entry);
   }
   const auto refused = [&](const Error& error) { return Error(Code::kInvalidArgument, fmt::format("{}: {}", path, error.message())); };
   Result<Metadata> checked = Metadata::Make(std::move(metadata));
@@ -188,11 +114,11 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const st
   uint64_t offset = 0;
   for (const GgufTensor& tensor : tensors) {
     BANTAM_ASSIGN(const uint64_t size, SizeOf(tensor).With(path));
-    PutText(&header, tensor.name);
-    Put<uint32_t>(&header, static_cast<uint32_t>(tensor.dimensions.size()));
-    for (const uint64_t dimension : tensor.dimensions) Put<uint64_t>(&header, dimension);
-    Put<uint32_t>(&header, Info(tensor.dtype).gguf_id);
-    Put<uint64_t>(&header, offset);
+    PutGgufText(&header, tensor.name);
+    AppendLittleEndian<uint32_t>(&header, static_cast<uint32_t>(tensor.dimensions.size()));
+    for (const uint64_t dimension : tensor.dimensions) AppendLittleEndian<uint64_t>(&header, dimension);
+    AppendLittleEndian<uint32_t>(&header, Info(tensor.dtype).gguf_id);
+    AppendLittleEndian<uint64_t>(&header, offset);
     TensorInfo info{};
     info.name = tensor.name;
     info.offset_bytes = offset;

@@ -78,6 +78,23 @@ uint64_t ModelFile::held_bytes() const {
          directory.tensors().size() * (sizeof(TensorInfo) + kIndexBytes);
 }
 
+Status SizeTensor(TensorInfo* tensor) {
+  uint64_t elements = 1;
+  for (uint32_t d = 0; d < tensor->n_dimensions; ++d) {
+    if (tensor->dimensions[d] == 0 || !CheckedMultiply(elements, tensor->dimensions[d], &elements) || elements > kTensorElementsMax) {
+      return Error(Code::kCorrupt,
+                   fmt::format("tensor {}: dimension {} of {} elements makes no possible size", tensor->name, d, tensor->dimensions[d]));
+    }
+  }
+  const DTypeInfo& info = Info(tensor->dtype);
+  if (tensor->columns() % info.block_elements != 0) {
+    return Error(Code::kCorrupt, fmt::format("tensor {}: rows of {} elements, expected a multiple of {} for {}", tensor->name,
+                                             tensor->columns(), info.block_elements, info.name));
+  }
+  tensor->size_bytes = elements / info.block_elements * info.block_bytes;
+  return Ok();
+}
+
 size_t ElementBytes(ValueType type) {
   switch (type) {
     case ValueType::kU8:

@@ -80,6 +80,9 @@ struct TensorInfo {
   uint64_t elements() const { return columns() * rows() * matrices(); }
 };
 
+// Fills size_bytes from format and dimensions. Corrupt where they make no possible size.
+Status SizeTensor(TensorInfo* tensor);
+
 // Where tensor bytes come from: a mapped file now, a decrypting reader later.
 class TensorSource {
  public:
