@@ -111,6 +111,20 @@ class SystemWriter final : public FileWriter {
     return Ok();
   }
 
+  Status Overwrite(uint64_t offset, std::span<const std::byte> bytes) override {
+    if (part_.empty()) {
+      return Error(Code::kUnsupported, fmt::format("{}: not a regular file; name one, for its beginning is written last", path_));
+    }
+    while (!bytes.empty()) {
+      const ssize_t put = ::pwrite(descriptor_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) return SystemError(path_, "write it", errno);
+      bytes = bytes.subspan(static_cast<size_t>(put));
+      offset += static_cast<uint64_t>(put);
+    }
+    return Ok();
+  }
+
   Status Commit() override {
     if (part_.empty()) return Ok();
     if (::fsync(descriptor_.get()) != 0) return SystemError(path_, "flush it", errno);

@@ -33,6 +33,8 @@ class FileWriter {
  public:
   virtual ~FileWriter() = default;
   virtual Status Append(std::span<const std::byte> bytes) = 0;
+  // Takes the place of bytes that were appended before. Unsupported where the target is not a regular file.
+  virtual Status Overwrite(uint64_t offset, std::span<const std::byte> bytes) = 0;
   virtual Status Commit() = 0;
 };
 

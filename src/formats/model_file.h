@@ -91,6 +91,16 @@ class TensorSource {
   virtual Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) = 0;
   // The range will not be read again soon.
   virtual void Release(uint64_t offset_bytes, uint64_t size_bytes) = 0;
+
+  // Where a tensor lies as long as the source lives, for those who use it without a copy: blocks, or panels that are ready for the
+  // kernels (each matrix whole panels, 64-byte aligned). Nothing where there is no such place.
+  struct Place {
+    std::span<const std::byte> bytes;
+    bool panels = false;
+  };
+  virtual std::optional<Place> PlaceOf(const TensorInfo&) const { return std::nullopt; }
+  // Reads a part of a place and checks it against what the file says of it, before anybody uses it. Several threads may ask at once.
+  virtual Status Check(std::span<const std::byte>) { return Ok(); }
 };
 
 class TensorDirectory {
@@ -116,6 +126,8 @@ struct ModelFile {
   Metadata metadata;
   TensorDirectory directory;
   std::unique_ptr<TensorSource> source;
+  // The vocabulary ready to use (text/tokenizer_bytes.h), where the format has it so: a part of the header.
+  std::span<const std::byte> tokenizer;
   // Files whose bytes metadata views without a copy, such as a tokenizer that is read once.
   std::vector<std::unique_ptr<FileMapping>> attached;
 

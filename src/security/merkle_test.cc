@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,18 @@ TEST(Merkle, RootsOfCertificateTransparency) {
     leaves.push_back(MerkleLeaf(std::as_bytes(std::span(entry))));
     EXPECT_EQ(HexOf(MerkleRoot(leaves)), roots[i]) << i + 1 << " leaves";
   }
+}
+
+TEST(Merkle, LeavesOfPiecesAreThoseOfChunks) {
+  const std::string bytes = "0123456789abcdefghij";
+  const auto all = std::as_bytes(std::span(bytes));
+  ChunkHasher hasher(/*chunk_bytes=*/8);
+  for (const size_t piece : {1u, 3u, 8u, 20u}) {
+    for (size_t at = 0; at < all.size(); at += piece) hasher.Update(all.subspan(at, std::min(piece, all.size() - at)));
+    const std::vector<Digest> expected = {MerkleLeaf(all.first(8)), MerkleLeaf(all.subspan(8, 8)), MerkleLeaf(all.subspan(16))};
+    EXPECT_EQ(hasher.Finish(), expected) << piece;
+  }
+  EXPECT_TRUE(hasher.Finish().empty());
 }
 
 }  // namespace

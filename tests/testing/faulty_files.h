@@ -37,6 +37,10 @@ class FaultyWriter final : public FileWriter {
     }
     return inner_->Append(bytes);
   }
+  Status Overwrite(uint64_t offset, std::span<const std::byte> bytes) override {
+    BANTAM_TRY(fuse_.Burn("overwrite"));
+    return inner_->Overwrite(offset, bytes);
+  }
   Status Commit() override {
     BANTAM_TRY(fuse_.Burn("commit"));
     return inner_->Commit();
