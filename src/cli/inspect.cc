@@ -1,14 +1,17 @@
 // bantam inspect: what a model file holds, and what running it takes.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/json.h"
 #include "cli/load.h"
 #include "cli/model_folder.h"
+#include "cli/package_text.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "model/open.h"
@@ -164,13 +167,40 @@ Json PlanJson(const MemoryPlan& plan, const ModelOutline& outline) {
           {"decode_read_bytes", DecodeReadBytes(outline.program)}};
 }
 
+// What only packages have.
+Result<std::string> DescribePackage(FileSystem& files, const std::string& path, Json* json) {
+  BANTAM_ASSIGN(const PackageTexts texts, ReadPackageTexts(files, path));
+  *json = PackageJson(texts.manifest);
+  (*json)["licence"] = texts.licence;
+  for (const auto& [name, text] : {std::pair("hints", &texts.hints), std::pair("provenance", &texts.provenance)}) {
+    if (text->empty()) continue;
+    BANTAM_ASSIGN((*json)[name], ParseJson(*text).With(fmt::format("{}: section {}", path, name)));
+  }
+  std::string shown = fmt::format("\npackage\n{}", PackageText(texts.manifest));
+  const Json& sources = JsonMember(JsonMember(JsonMember(*json, "provenance"), "source"), "files");
+  for (const Json& source : sources.is_array() ? sources : Json::array()) {
+    shown += fmt::format("  made of {} (sha256 {})\n", Printable(JsonText(source, "name").value_or("?")),
+                         Printable(JsonText(source, "sha256").value_or("?")));
+  }
+  if (!texts.licence.empty()) {
+    const size_t end = std::min(texts.licence.find('\n'), kShownTextMax);
+    shown += fmt::format("  licence: {} ({} bytes)\n", Printable(texts.licence.substr(0, end)), texts.licence.size());
+  }
+  return shown;
+}
+
 int Inspect(FileSystem& files, const Options& options) {
   const Result<std::string> path = FindModel(files, options.model);
   if (!path.ok()) return Fail(path.error());
   Result<ModelFile> file = OpenModel(files, *path);
   if (!file.ok()) return Fail(file.error());
-  const std::string text = options.json ? std::string() : FileText(*file, options);
+  std::string text = options.json ? std::string() : FileText(*file, options);
   Json json = options.json ? FileJson(*file, options) : Json();
+  if (IsPackage(files, *path)) {
+    const Result<std::string> package = DescribePackage(files, *path, &json["package"]);
+    if (!package.ok()) return Fail(package.error());
+    text += *package;
+  }
 
   const bool vocabulary_only = file->directory.tensors().empty();
   std::optional<Error> problem;
@@ -200,7 +230,7 @@ int Inspect(FileSystem& files, const Options& options) {
 void AddInspectVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("inspect", "metadata, tensors and memory plan of a model file");
-  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_flag("--tensors", options->tensors, "list every tensor");
   verb->add_flag("--json", options->json, "print JSON");
   AddRunOptions(*verb, &options->run);

@@ -57,7 +57,7 @@ Status WriteLogits(FileSystem& files, Options options) {
 void AddLogitsVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("logits", "raw little-endian f32 logits [tokens, vocabulary] of a list of token ids");
-  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option("--tokens", options->tokens, "file of ids separated by white space")->required();
   verb->add_option("--out", options->out, "file for the logits")->required();
   verb->add_option("--chunk", options->chunk, "tokens per step")->capture_default_str();

@@ -90,7 +90,7 @@ void AddPerplexityVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("perplexity",
                                       "how well a model predicts a text: windows of --context tokens (default 512), the second "
                                       "half of each scored, as llama.cpp does");
-  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option("FILE", options->text, "the text")->required();
   verb->add_option("--chunks", options->windows, "windows to measure; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", options->json, "print JSON");

@@ -286,7 +286,7 @@ void AddTuneVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("tune",
                                       "measure in about a minute which kernels, form of weights, threads, prefetch distance and tile are "
                                       "fastest here, and keep that beside the model");
-  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
+  verb->add_option("MODEL", options->model, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option("--memory", options->run.memory, "hard limit for the whole process, such as 512M; auto: what is available")
       ->capture_default_str();
   verb->add_flag("--json", options->json, "print JSON");

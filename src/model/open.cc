@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "formats/gguf.h"
+#include "formats/package.h"
 #include "model/huggingface/folder.h"
 
 namespace bantam {
@@ -13,8 +14,10 @@ Result<ModelFile> OpenModel(FileSystem& files, const std::string& path) {
     return Error(Code::kUnsupported, fmt::format("{}: weights without their config.json; name the folder that holds both", path));
   }
   if (files.List(path).ok()) {
-    return Error(Code::kNotFound, fmt::format("{}: a folder without config.json; name a .gguf file, or the folder of a model", path));
+    return Error(Code::kNotFound,
+                 fmt::format("{}: a folder without config.json; name a .gguf or .bantam file, or the folder of a model", path));
   }
+  if (IsPackage(files, path)) return OpenPackage(files, path);
   return OpenGguf(files, path);
 }
 

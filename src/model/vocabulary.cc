@@ -347,11 +347,18 @@ Result<TemplateTokens> ReadTemplateTokens(const Metadata& metadata) {
 
 }  // namespace
 
+Result<StoredTokenizer> ReadStoredTokenizer(const ModelFile& file) {
+  if (!file.tokenizer.empty()) return DecodeTokenizer(file.tokenizer).With(file.path);
+  StoredTokenizer stored;
+  BANTAM_ASSIGN(const auto model, file.metadata.Text("tokenizer.ggml.model").With(file.path));
+  BANTAM_ASSIGN(stored.spec, (model ? ReadSpec(file.metadata, *model) : ReadPublished(file)).With(file.path));
+  BANTAM_ASSIGN(stored.names, ReadTemplateTokens(file.metadata).With(file.path));
+  return stored;
+}
+
 Result<Tokenizer> ReadVocabulary(const ModelFile& file) {
-  BANTAM_ASSIGN(const auto model, file.metadata.Text("tokenizer.ggml.model"));
-  Result<TokenizerSpec> spec = model ? ReadSpec(file.metadata, *model) : ReadPublished(file);
-  if (!spec.ok()) return std::move(spec).error().With(file.path);
-  return Tokenizer::Make(std::move(spec).value()).With(file.path);
+  BANTAM_ASSIGN(StoredTokenizer stored, ReadStoredTokenizer(file));
+  return Tokenizer::Make(std::move(stored.spec)).With(file.path);
 }
 
 Result<std::string> ReadTemplateSource(const ModelFile& file) {
@@ -364,7 +371,13 @@ Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools) {
   BANTAM_ASSIGN(auto source, metadata.Text("tokenizer.chat_template").With(file.path));
   BANTAM_ASSIGN(const auto with_tools, metadata.Text("tokenizer.chat_template.tool_use").With(file.path));
   if (with_tools && (tools || !source)) source = with_tools;
-  BANTAM_ASSIGN(const TemplateTokens tokens, ReadTemplateTokens(metadata).With(file.path));
+  TemplateTokens tokens;
+  if (file.tokenizer.empty()) {
+    BANTAM_ASSIGN(tokens, ReadTemplateTokens(metadata).With(file.path));
+  } else {
+    BANTAM_ASSIGN(StoredTokenizer stored, DecodeTokenizer(file.tokenizer).With(file.path));
+    tokens = std::move(stored.names);
+  }
   return ChatTemplate::Make(source.value_or(""), tokens).With(file.path);
 }
 

@@ -5,10 +5,15 @@
 #include "formats/model_file.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_bytes.h"
 
 namespace bantam {
 
-// From tokenizer.ggml.* metadata. Errors: NotFound (no vocabulary), Unsupported (another kind of tokenizer), Corrupt.
+// What the file says of its vocabulary and of the names that templates call special tokens by, for those who store it. Errors as below.
+Result<StoredTokenizer> ReadStoredTokenizer(const ModelFile& file);
+
+// From a package's tokenizer, or from tokenizer.ggml.* metadata. Errors: NotFound (no vocabulary), Unsupported (another kind of tokenizer),
+// Corrupt.
 Result<Tokenizer> ReadVocabulary(const ModelFile& file);
 
 // From tokenizer.chat_template, or for requests with `tools` from tokenizer.chat_template.tool_use where the model has it. Whatever kind of

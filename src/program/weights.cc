@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <mutex>
+#include <utility>
 
 namespace bantam {
 namespace {
@@ -40,25 +43,6 @@ class TensorCursor {
   uint64_t size_ = 0;  // of the last one
 };
 
-struct RowRange {
-  const uint8_t* first;
-  size_t count;
-};
-
-// Threads take equal shares of the panels that these rows make.
-void PackPanels(const WeightSpec& spec, RowRange range, uint8_t* target, ThreadPool& pool) {
-  const size_t row_bytes = RowBytes(spec.dtype, spec.columns);
-  const size_t panel_bytes = PanelBytes(Info(spec.dtype).panel, spec.columns);
-  pool.Run([&](int thread) {
-    const auto [begin, end] = Share(PanelCount(range.count), thread, pool.size());
-    for (size_t p = begin; p < end; ++p) {
-      const uint8_t* rows[kPanelRows] = {};
-      for (size_t r = 0; r < kPanelRows && p * kPanelRows + r < range.count; ++r) rows[r] = range.first + (p * kPanelRows + r) * row_bytes;
-      PackPanel(spec.dtype, rows, spec.columns, target + p * panel_bytes);
-    }
-  });
-}
-
 // Rows [16 p, 16 p + 16) of each matrix become panel p.
 Status PackMatrices(const WeightSpec& spec, TensorCursor& cursor, uint8_t* target, ThreadPool& pool) {
   const size_t row_bytes = RowBytes(spec.dtype, spec.columns);
@@ -68,7 +52,7 @@ Status PackMatrices(const WeightSpec& spec, TensorCursor& cursor, uint8_t* targe
     for (size_t row = 0; row < spec.rows; row += rows_at_once) {
       const size_t count = std::min(rows_at_once, spec.rows - row);
       BANTAM_ASSIGN(const uint8_t* rows, cursor.Next(count * row_bytes));
-      PackPanels(spec, {rows, count}, target, pool);
+      PackPanels({spec.dtype, spec.columns, rows, count}, target, pool);
       target += PanelCount(count) * panel_bytes;
     }
     if (spec.stride > spec.rows) cursor.Skip((spec.stride - spec.rows) * row_bytes);
@@ -97,6 +81,28 @@ Status CopyMatrices(const WeightSpec& spec, TensorCursor& cursor, uint8_t* targe
 
 }  // namespace
 
+void PackPanels(const PanelRows& rows, uint8_t* target, ThreadPool& pool) {
+  const size_t row_bytes = RowBytes(rows.dtype, rows.columns);
+  const size_t panel_bytes = PanelBytes(Info(rows.dtype).panel, rows.columns);
+  pool.Run([&](int thread) {
+    const auto [begin, end] = Share(PanelCount(rows.count), thread, pool.size());
+    for (size_t p = begin; p < end; ++p) {
+      const uint8_t* of_panel[kPanelRows] = {};
+      for (size_t r = 0; r < kPanelRows && p * kPanelRows + r < rows.count; ++r)
+        of_panel[r] = rows.first + (p * kPanelRows + r) * row_bytes;
+      PackPanel(rows.dtype, of_panel, rows.columns, target + p * panel_bytes);
+    }
+  });
+}
+
+bool ReadsWholePanels(const WeightSpec& spec, const TensorInfo& tensor) {
+  // Rows of other weights may not share the panels at either end.
+  const bool whole = spec.first % kPanelRows == 0 && (spec.rows % kPanelRows == 0 || spec.first + spec.rows == tensor.rows());
+  const bool in_matrix = spec.first + spec.rows <= tensor.rows() && spec.matrices == tensor.matrices() &&
+                         (spec.matrices == 1 || std::max(spec.stride, spec.rows) == tensor.rows());
+  return whole && in_matrix && tensor.columns() == spec.columns;
+}
+
 uint64_t WeightBytes(const WeightSpec& spec) {
   switch (spec.storage) {
     case WeightStorage::kPanels:
@@ -115,44 +121,132 @@ uint64_t WeightsBytes(const Program& program) {
   return total;
 }
 
-Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Resources& resources, const Progress& progress) {
-  Weights weights;
-  const uint64_t total = WeightsBytes(program);
-  BANTAM_ASSIGN(weights.arena_, Arena::Make(resources.budget, total, "weights"));
+// Where the weight lies in the source, if it lies there as it has to in memory.
+std::optional<Weights::Entry> Weights::Place(const WeightSpec& spec, const TensorInfo& tensor, const TensorSource& source) {
+  if (spec.storage == WeightStorage::kVector) return std::nullopt;
+  const auto place = source.PlaceOf(tensor);
+  if (!place || place->panels != (spec.storage == WeightStorage::kPanels) || tensor.columns() != spec.columns) return std::nullopt;
+  const auto* data = reinterpret_cast<const uint8_t*>(place->bytes.data());
+  const size_t row_bytes = RowBytes(spec.dtype, spec.columns);
+  if (!place->panels) {
+    if (spec.matrices > 1 && spec.stride > spec.rows) return std::nullopt;
+    return Entry{data + spec.first * row_bytes, spec.rows * row_bytes, row_bytes};
+  }
+  if (!ReadsWholePanels(spec, tensor)) return std::nullopt;
+  const PanelKind kind = Info(spec.dtype).panel;
+  const size_t panel_bytes = PanelBytes(kind, spec.columns);
+  return Entry{data + spec.first / kPanelRows * panel_bytes, MatrixBytes(kind, tensor.rows(), spec.columns), panel_bytes};
+}
+
+namespace {
+
+Error Interrupted(const ModelFile& file) { return Error(Code::kCancelled, fmt::format("{}: loading was interrupted", file.path)); }
+
+// Where one weight is used in place: for several matrices, from the first row of the first to the last of the last.
+using Parts = std::vector<std::span<const std::byte>>;
+
+// On all threads. Progress is reported between pieces that take each thread a few milliseconds.
+Status CheckParts(const Parts& parts, ModelFile& file, ThreadPool& pool, const std::function<bool(uint64_t)>& going_on) {
+  constexpr size_t kPieceBytes = size_t{1} << 20;
+  constexpr size_t kPiecesAtOnce = 32;
+  Parts pieces;
   uint64_t done = 0;
-  for (const WeightSpec& spec : program.weights) {
-    const TensorInfo* tensor = file.directory.Find(spec.name);
-    const size_t elements = spec.columns * (spec.rows + (spec.matrices - 1) * std::max(spec.stride, spec.rows));
-    const size_t skipped = spec.storage == WeightStorage::kVector ? spec.first : spec.first * spec.columns;
-    CHECK(tensor != nullptr && tensor->dtype == spec.dtype && skipped % Info(spec.dtype).block_elements == 0);
-    CHECK(tensor->elements() >= elements && skipped <= tensor->elements() - elements);
-    auto* target = reinterpret_cast<uint8_t*>(weights.arena_.Take(WeightBytes(spec)).data());
-    Entry entry = {target, 0, 0};
-    TensorCursor cursor(*file.source, tensor->offset_bytes + RowBytes(spec.dtype, skipped));
-    switch (spec.storage) {
-      case WeightStorage::kPanels: {
-        const PanelKind kind = Info(spec.dtype).panel;
-        entry.matrix_bytes = MatrixBytes(kind, spec.rows, spec.columns);
-        entry.panel_bytes = PanelBytes(kind, spec.columns);
-        BANTAM_TRY(PackMatrices(spec, cursor, target, resources.pool));
-        break;
+  const auto check = [&]() -> Status {
+    std::mutex mutex;
+    std::optional<Error> found;
+    pool.Run([&](int thread) {
+      const auto [begin, end] = Share(pieces.size(), thread, pool.size());
+      for (size_t i = begin; i < end; ++i) {
+        Status status = file.source->Check(pieces[i]);
+        if (status.ok()) continue;
+        const std::lock_guard lock(mutex);
+        if (!found) found = status.error();
+        return;
       }
-      case WeightStorage::kVector: {
-        BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(RowBytes(spec.dtype, spec.columns)));
-        Unpack(spec.dtype, bytes, spec.columns, reinterpret_cast<float*>(target));
-        break;
-      }
-      case WeightStorage::kRows:
-        entry.panel_bytes = RowBytes(spec.dtype, spec.columns);
-        BANTAM_TRY(CopyMatrices(spec, cursor, target));
-        break;
-    }
-    weights.entries_.push_back(entry);
-    done += AlignUp(WeightBytes(spec));
-    if (progress && !progress("loading weights", done, total)) {
-      return Error(Code::kCancelled, fmt::format("{}: loading was interrupted", file.path));
+    });
+    if (found) return std::move(*found).With(file.path);
+    for (const auto& piece : pieces) done += piece.size();
+    pieces.clear();
+    return going_on(done) ? Ok() : Interrupted(file);
+  };
+  for (std::span<const std::byte> part : parts) {
+    while (!part.empty()) {
+      const size_t count = std::min(part.size(), kPieceBytes);
+      pieces.push_back(part.first(count));
+      part = part.subspan(count);
+      if (pieces.size() == kPiecesAtOnce) BANTAM_TRY(check());
     }
   }
+  return pieces.empty() ? Ok() : check();
+}
+
+// A weight's tensor, and where in it the weight begins.
+struct Origin {
+  const TensorInfo* tensor;
+  uint64_t offset_bytes;
+};
+Origin OriginOf(const WeightSpec& spec, const ModelFile& file) {
+  const TensorInfo* tensor = file.directory.Find(spec.name);
+  const size_t elements = spec.columns * (spec.rows + (spec.matrices - 1) * std::max(spec.stride, spec.rows));
+  const size_t skipped = spec.storage == WeightStorage::kVector ? spec.first : spec.first * spec.columns;
+  CHECK(tensor != nullptr && tensor->dtype == spec.dtype && skipped % Info(spec.dtype).block_elements == 0);
+  CHECK(tensor->elements() >= elements && skipped <= tensor->elements() - elements);
+  return {tensor, tensor->offset_bytes + RowBytes(spec.dtype, skipped)};
+}
+
+// Reads the weight to `target`.
+Status CopyWeight(const WeightSpec& spec, TensorCursor& cursor, uint8_t* target, ThreadPool& pool) {
+  switch (spec.storage) {
+    case WeightStorage::kPanels:
+      return PackMatrices(spec, cursor, target, pool);
+    case WeightStorage::kVector: {
+      BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(RowBytes(spec.dtype, spec.columns)));
+      Unpack(spec.dtype, bytes, spec.columns, reinterpret_cast<float*>(target));
+      return Ok();
+    }
+    case WeightStorage::kRows:
+      return CopyMatrices(spec, cursor, target);
+  }
+  return Ok();
+}
+
+}  // namespace
+
+Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Resources& resources, const Progress& progress) {
+  Weights weights;
+  Parts placed;
+  uint64_t mapped = 0;
+  for (const WeightSpec& spec : program.weights) {
+    const std::optional<Entry> entry = Place(spec, *OriginOf(spec, file).tensor, *file.source);
+    weights.entries_.push_back(entry.value_or(Entry()));
+    if (!entry) continue;
+    mapped += AlignUp(WeightBytes(spec));
+    const bool panels = spec.storage == WeightStorage::kPanels;
+    const size_t last = panels ? PanelCount(spec.rows) * entry->panel_bytes : spec.rows * entry->panel_bytes;
+    placed.emplace_back(reinterpret_cast<const std::byte*>(entry->data), (spec.matrices - 1) * entry->matrix_bytes + last);
+  }
+  const uint64_t total = WeightsBytes(program);
+  BANTAM_ASSIGN(weights.mapped_, resources.budget.Reserve(mapped, "weights"));
+  BANTAM_ASSIGN(weights.arena_, Arena::Make(resources.budget, total - mapped, "weights"));
+  BANTAM_TRY(
+      CheckParts(placed, file, resources.pool, [&](uint64_t done) { return !progress || progress("checking weights", done, total); }));
+  uint64_t done = mapped;
+  for (WeightId id = 0; id < program.weights.size(); ++id) {
+    const WeightSpec& spec = program.weights[id];
+    Entry& entry = weights.entries_[id];
+    if (entry.data != nullptr) continue;
+    auto* target = reinterpret_cast<uint8_t*>(weights.arena_.Take(WeightBytes(spec)).data());
+    entry.data = target;
+    const PanelKind kind = Info(spec.dtype).panel;
+    if (spec.storage == WeightStorage::kPanels) entry.matrix_bytes = MatrixBytes(kind, spec.rows, spec.columns);
+    if (spec.storage == WeightStorage::kPanels) entry.panel_bytes = PanelBytes(kind, spec.columns);
+    if (spec.storage == WeightStorage::kRows) entry.panel_bytes = RowBytes(spec.dtype, spec.columns);
+    TensorCursor cursor(*file.source, OriginOf(spec, file).offset_bytes);
+    BANTAM_TRY(CopyWeight(spec, cursor, target, resources.pool));
+    done += AlignUp(WeightBytes(spec));
+    if (progress && !progress("loading weights", done, total)) return Interrupted(file);
+  }
+  if (mapped != 0) weights.source_ = std::move(file.source);
   return weights;
 }
 

@@ -3,6 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/memory_budget.h"
@@ -20,6 +23,18 @@ uint64_t WeightBytes(const WeightSpec& spec);
 // Bytes of all of them, each aligned: what LoadWeights reserves.
 uint64_t WeightsBytes(const Program& program);
 
+// Whether the weight is whole panels of its tensor, were that stored as panels (each matrix whole ones).
+bool ReadsWholePanels(const WeightSpec& spec, const TensorInfo& tensor);
+
+// Rows of blocks, one behind the other, to panels on all threads; the last one is filled up with rows of zeros.
+struct PanelRows {
+  DType dtype;
+  size_t columns;
+  const uint8_t* first;
+  size_t count;
+};
+void PackPanels(const PanelRows& rows, uint8_t* target, ThreadPool& pool);
+
 // What loading and running take from the process.
 struct Resources {
   MemoryBudget& budget;
@@ -29,7 +44,8 @@ struct Resources {
 class Weights {
  public:
   // Reads every tensor the program names, packs matrices into panels on all threads, and gives pages of the file back as
-  // it goes. The lowering has checked names, types and shapes against the file's directory.
+  // it goes. What the source holds ready for the kernels is checked and used where it is: the source goes from `file` to the weights then.
+  // The lowering has checked names, types and shapes against the file's directory.
   // Errors: Exhausted (budget), Cancelled (progress), those of the source.
   static Result<Weights> Load(const Program& program, ModelFile& file, const Resources& resources, const Progress& progress);
 
@@ -42,15 +58,21 @@ class Weights {
   // Rows of all matrices are counted through. Of weights that are stored as rows.
   const uint8_t* Row(WeightId id, size_t row) const { return entries_[id].data + row * entries_[id].panel_bytes; }
 
+  // Those that were copied, without what is used where the source holds it.
   std::span<const std::byte> bytes() const { return arena_.bytes(); }
+  uint64_t mapped_bytes() const { return mapped_.bytes(); }
 
  private:
   struct Entry {
-    uint8_t* data;
-    size_t matrix_bytes;
-    size_t panel_bytes;  // of a panel, or of a row
+    const uint8_t* data = nullptr;
+    size_t matrix_bytes = 0;
+    size_t panel_bytes = 0;  // of a panel, or of a row
   };
+  static std::optional<Entry> Place(const WeightSpec& spec, const TensorInfo& tensor, const TensorSource& source);
+
   Arena arena_;
+  MemoryBudget::Reservation mapped_;
+  std::unique_ptr<TensorSource> source_;  // where it holds weights
   std::vector<Entry> entries_;
 };
 

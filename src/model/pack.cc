@@ -1,0 +1,383 @@
+#include "model/pack.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "base/json.h"
+#include "formats/gguf_writer.h"
+#include "formats/package_layout.h"
+#include "formats/package_writer.h"
+#include "kernels/ref/ref.h"
+#include "model/load.h"
+#include "model/vocabulary.h"
+#include "program/memory_plan.h"
+
+namespace bantam {
+namespace {
+
+constexpr uint64_t kPieceBytes = uint64_t{4} << 20;
+constexpr uint64_t kLicenceBytesMax = uint64_t{1} << 20;
+constexpr int kJsonIndent = 2;
+constexpr std::string_view kTemplateKey = "tokenizer.chat_template";
+// Pairs that only the vocabulary is made of.
+constexpr std::string_view kVocabularyKeys[] = {"tokenizer.ggml.tokens",        "tokenizer.ggml.scores",
+                                                "tokenizer.ggml.token_type",    "tokenizer.ggml.merges",
+                                                "tokenizer.huggingface.json",   "tokenizer.ggml.precompiled_charsmap",
+                                                "tokenizer.huggingface.config", "tokenizer.sentencepiece.model"};
+constexpr std::string_view kLicenceNames[] = {"LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING"};
+
+std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
+
+Error Interrupted(const std::string& path) { return Error(Code::kCancelled, fmt::format("{}: interrupted; nothing was written", path)); }
+
+// Tensors that products read as whole panels, and nothing else reads.
+std::vector<bool> WantedAsPanels(const Program& program, const TensorDirectory& directory) {
+  std::map<std::string_view, bool> wanted;
+  for (const WeightSpec& spec : program.weights) {
+    const TensorInfo* tensor = directory.Find(spec.name);
+    const bool fits = spec.storage == WeightStorage::kPanels && !PanelsAreLarge(spec.dtype) && ReadsWholePanels(spec, *tensor);
+    const auto [at, is_new] = wanted.try_emplace(spec.name, fits);
+    if (!is_new) at->second = at->second && fits;
+  }
+  std::vector<bool> list;
+  for (const TensorInfo& tensor : directory.tensors()) {
+    const auto at = wanted.find(tensor.name);
+    list.push_back(at != wanted.end() && at->second);
+  }
+  return list;
+}
+
+// Rows of a tensor, a few MiB at once, all of one matrix.
+struct Piece {
+  const uint8_t* rows;
+  size_t count;
+};
+template <typename Visit>
+Status ForEachPiece(const TensorInfo& tensor, TensorSource& source, const Visit& visit) {
+  const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
+  const uint64_t at_once = std::max<uint64_t>(1, kPieceBytes / (row_bytes * kPanelRows)) * kPanelRows;
+  for (uint64_t matrix = 0; matrix < tensor.matrices(); ++matrix) {
+    for (uint64_t row = 0; row < tensor.rows(); row += at_once) {
+      const uint64_t count = std::min(at_once, tensor.rows() - row);
+      const uint64_t offset = tensor.offset_bytes + (matrix * tensor.rows() + row) * row_bytes;
+      BANTAM_ASSIGN(const auto bytes, source.View(offset, count * row_bytes));
+      BANTAM_TRY(visit(Piece{reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<size_t>(count)}));
+      source.Release(offset, count * row_bytes);
+    }
+  }
+  return Ok();
+}
+
+// What is told of a format's weights.
+struct FormatSum {
+  size_t tensors = 0;
+  uint64_t weights = 0;
+  uint64_t bytes = 0;  // in the package
+  uint64_t zeros = 0;
+};
+
+class Packer {
+ public:
+  Packer(ModelFile& file, const std::string& out, ThreadPool& pool, const Progress& progress)
+      : file_(file), out_(out), pool_(pool), progress_(progress) {
+    for (const TensorInfo& tensor : file.directory.tensors()) total_ += 2 * tensor.size_bytes;
+  }
+
+  // Which tensors become panels, where all of them stand, and how many zeros they have.
+  Status Survey(const Program& program, PackReport* report) {
+    const std::vector<bool> wanted = WantedAsPanels(program, file_.directory);
+    const auto& tensors = file_.directory.tensors();
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      bool panels = wanted[i];
+      uint64_t zeros = 0;
+      BANTAM_TRY(
+          ForEachPiece(tensors[i], *file_.source, [&](const Piece& piece) { return SurveyPiece(tensors[i], piece, &panels, &zeros); }));
+      if (wanted[i] && !panels) report->spelled_otherwise.emplace_back(tensors[i].name);
+      packed_.push_back({tensors[i], panels, RoundUpTo(weights_bytes_, kPackageTensorAlignment)});
+      const uint64_t bytes = PackedBytes(tensors[i], panels);
+      weights_bytes_ = packed_.back().offset_bytes + bytes;
+      FormatSum& sum = sums_[Info(tensors[i].dtype).name];
+      sum = {sum.tensors + 1, sum.weights + tensors[i].elements(), sum.bytes + bytes, sum.zeros + zeros};
+      report->tensors_in_panels += panels ? 1 : 0;
+    }
+    report->tensors = tensors.size();
+    return Ok();
+  }
+
+  const std::vector<PackedTensor>& packed() const { return packed_; }
+  uint64_t weights_bytes() const { return weights_bytes_; }
+  const std::map<std::string_view, FormatSum>& sums() const { return sums_; }
+
+  Status WriteWeights(PackageWriter& writer) {
+    uint64_t end = 0;
+    for (const PackedTensor& tensor : packed_) {
+      const std::string zeros(tensor.offset_bytes - end, '\0');
+      BANTAM_TRY(writer.Append(Bytes(zeros)));
+      BANTAM_TRY(ForEachPiece(tensor.info, *file_.source, [&](const Piece& piece) { return WritePiece(tensor, piece, writer); }));
+      end = tensor.offset_bytes + PackedBytes(tensor.info, tensor.panels);
+    }
+    return Ok();
+  }
+
+ private:
+  Status Report(uint64_t size_bytes) {
+    done_ += size_bytes;
+    return !progress_ || progress_("packing", done_, total_) ? Ok() : Interrupted(out_);
+  }
+
+  Status SurveyPiece(const TensorInfo& tensor, const Piece& piece, bool* panels, uint64_t* zeros) {
+    const DType dtype = tensor.dtype;
+    const size_t columns = tensor.columns();
+    const size_t row_bytes = RowBytes(dtype, columns);
+    std::atomic<uint64_t> zeros_found = 0;
+    std::atomic<bool> equal = true;
+    const bool try_panels = *panels;
+    pool_.Run([&](int thread) {
+      const auto [begin, end] = Share(PanelCount(piece.count), thread, pool_.size());
+      std::vector<float> values(columns);
+      std::vector<uint8_t> panel(try_panels ? PanelBytes(Info(dtype).panel, columns) : 0);
+      std::vector<uint8_t> row(row_bytes);
+      for (size_t p = begin; p < end; ++p) {
+        const uint8_t* rows[kPanelRows] = {};
+        const size_t count = std::min(kPanelRows, piece.count - p * kPanelRows);
+        uint64_t zeros_here = 0;
+        for (size_t r = 0; r < count; ++r) {
+          rows[r] = piece.rows + (p * kPanelRows + r) * row_bytes;
+          Unpack(dtype, rows[r], columns, values.data());
+          zeros_here += static_cast<uint64_t>(std::count(values.begin(), values.end(), 0.0f));
+        }
+        zeros_found += zeros_here;
+        if (!try_panels) continue;
+        PackPanel(dtype, rows, columns, panel.data());
+        for (size_t r = 0; r < count; ++r) {
+          UnpackPanelBlocks(dtype, panel.data(), r, columns, row.data());
+          if (std::memcmp(row.data(), rows[r], row_bytes) != 0) equal = false;
+        }
+      }
+    });
+    *zeros += zeros_found;
+    *panels = *panels && equal;
+    return Report(piece.count * row_bytes);
+  }
+
+  Status WritePiece(const PackedTensor& tensor, const Piece& piece, PackageWriter& writer) {
+    const DType dtype = tensor.info.dtype;
+    const size_t columns = tensor.info.columns();
+    const size_t row_bytes = RowBytes(dtype, columns);
+    std::span<const std::byte> bytes = std::as_bytes(std::span(piece.rows, piece.count * row_bytes));
+    if (tensor.panels) {
+      panels_.resize(MatrixBytes(Info(dtype).panel, piece.count, columns));
+      PackPanels({dtype, columns, piece.rows, piece.count}, panels_.data(), pool_);
+      bytes = std::as_bytes(std::span(panels_));
+    }
+    BANTAM_TRY(writer.Append(bytes));
+    return Report(piece.count * row_bytes);
+  }
+
+  ModelFile& file_;
+  const std::string& out_;
+  ThreadPool& pool_;
+  const Progress& progress_;
+  std::vector<PackedTensor> packed_;
+  uint64_t weights_bytes_ = 0;
+  std::map<std::string_view, FormatSum> sums_;
+  std::vector<uint8_t> panels_;
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
+// Memory for contexts of powers of two, in the KV types that are usual.
+Json MemoryHints(const Program& program) {
+  constexpr size_t kContextsMax = 32768;
+  Json list = Json::array();
+  const size_t last = std::min(program.context_max, kContextsMax);
+  for (size_t context = 512; context < 2 * last; context *= 2) {
+    for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+      PlanOptions options;
+      options.context = std::min(context, last);
+      options.kv_type = type;
+      options.threads = 2;
+      const MemoryPlan plan = PlanMemory(program, options, {});
+      list.push_back({{"context", options.context},
+                      {"kv_type", KvTypeName(type)},
+                      {"weights_bytes", plan.weights_bytes},
+                      {"kv_bytes", plan.kv_bytes},
+                      {"state_bytes", plan.state_bytes},
+                      {"activations_bytes", plan.activations_bytes}});
+    }
+  }
+  return list;
+}
+
+std::string Hints(const Packer& packer, const Program& program) {
+  Json formats = Json::object();
+  for (const auto& [name, sum] : packer.sums()) {
+    formats[std::string(name)] = {{"tensors", sum.tensors}, {"weights", sum.weights}, {"bytes", sum.bytes}, {"zeros", sum.zeros}};
+  }
+  const Json hints = {{"version", 1}, {"formats", formats}, {"memory_of_2_threads", MemoryHints(program)}};
+  return DumpJson(hints, kJsonIndent);
+}
+
+Result<std::string> Provenance(const ModelFile& file, const PackOptions& options) {
+  Json sources = Json::array();
+  for (const SourceFile& source : options.sources) {
+    sources.push_back({{"name", source.name}, {"bytes", source.size_bytes}, {"sha256", HexOf(source.digest)}});
+  }
+  BANTAM_ASSIGN(const auto name, file.metadata.Text("general.name"));
+  BANTAM_ASSIGN(const auto architecture, file.metadata.Text("general.architecture"));
+  const Json provenance = {{"version", 1},
+                           {"model", {{"name", std::string(name.value_or(""))}, {"architecture", std::string(architecture.value_or(""))}}},
+                           {"source", {{"format", file.format}, {"files", sources}}},
+                           {"tool", {{"name", "bantam"}, {"version", options.tool_version}}},
+                           {"options", {{"source_vocabulary", options.source_vocabulary}}},
+                           {"reports", Json::array()}};
+  return DumpJson(provenance, kJsonIndent);
+}
+
+// All sections in front of the weights, and behind them.
+struct Parts {
+  std::vector<std::pair<SectionPlan, std::string>> before;
+  std::vector<std::pair<SectionPlan, std::string>> behind;
+
+  static void Add(SectionKind kind, bool critical, std::string bytes, std::vector<std::pair<SectionPlan, std::string>>* list) {
+    if (!bytes.empty()) list->push_back({{kind, critical, bytes.size()}, std::move(bytes)});
+  }
+};
+
+void AddPairs(const ModelFile& file, const PackOptions& options, Parts* parts) {
+  std::vector<PlacedPair> config;
+  std::vector<PlacedPair> templates;
+  std::vector<PlacedPair> vocabulary;
+  uint32_t place = 0;
+  for (const MetadataEntry& entry : file.metadata.entries()) {
+    const bool of_vocabulary = std::find(std::begin(kVocabularyKeys), std::end(kVocabularyKeys), entry.key) != std::end(kVocabularyKeys);
+    const bool of_templates = entry.key == kTemplateKey || entry.key.starts_with(std::string(kTemplateKey) + ".");
+    (of_vocabulary ? vocabulary : of_templates ? templates : config).push_back({place++, entry});
+  }
+  Parts::Add(SectionKind::kConfig, /*critical=*/true, EncodePairs(config), &parts->before);
+  if (!templates.empty()) Parts::Add(SectionKind::kTemplates, /*critical=*/true, EncodePairs(templates), &parts->before);
+  if (options.source_vocabulary) Parts::Add(SectionKind::kSourceVocabulary, /*critical=*/false, EncodePairs(vocabulary), &parts->behind);
+}
+
+// Empty where the file has no vocabulary.
+Result<std::string> Vocabulary(const ModelFile& file) {
+  Result<StoredTokenizer> stored = ReadStoredTokenizer(file);
+  if (!stored.ok() && stored.error().code() == Code::kNotFound) return std::string();
+  if (!stored.ok()) return std::move(stored).error();
+  std::string bytes = EncodeTokenizer(*stored);
+  // What nobody could use is not packed.
+  const Result<Tokenizer> made = Tokenizer::Make(std::move(stored->spec));
+  if (!made.ok()) return Error(made.error()).With(file.path);
+  return bytes;
+}
+
+Status WriteParts(const std::vector<std::pair<SectionPlan, std::string>>& parts, PackageWriter& writer) {
+  for (const auto& part : parts) BANTAM_TRY(writer.Append(Bytes(part.second)));
+  return Ok();
+}
+
+}  // namespace
+
+Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const std::string& path, const Progress& progress) {
+  std::vector<std::pair<std::string, std::string>> found;  // path and name
+  const auto listed = files.List(path);
+  if (!listed.ok()) found.emplace_back(path, path.substr(path.rfind('/') + 1));
+  for (const FileSystem::Entry& entry : listed.ok() ? *listed : std::vector<FileSystem::Entry>()) {
+    const std::string_view name = entry.name;
+    const bool matters = name.ends_with(".safetensors") || name.ends_with(".json") || name.ends_with(".model") ||
+                         name.ends_with(".jinja") ||
+                         std::find(std::begin(kLicenceNames), std::end(kLicenceNames), name) != std::end(kLicenceNames);
+    if (matters && entry.size_bytes != 0) found.emplace_back(fmt::format("{}/{}", path, name), entry.name);
+  }
+  std::vector<SourceFile> sources;
+  for (const auto& [file_path, name] : found) {
+    BANTAM_ASSIGN(const auto mapping, files.Map(file_path));
+    const auto bytes = mapping->bytes();
+    Sha256 hash;
+    for (size_t at = 0; at < bytes.size(); at += kPieceBytes) {
+      const size_t count = std::min<size_t>(kPieceBytes, bytes.size() - at);
+      hash.Update(bytes.subspan(at, count));
+      mapping->Release(at, count);
+      if (progress && !progress("reading " + name, at + count, bytes.size())) return Interrupted(path);
+    }
+    sources.push_back({name, bytes.size(), hash.Finish()});
+  }
+  return sources;
+}
+
+Result<std::string> FindLicence(FileSystem& files, const ModelFile& file) {
+  for (const std::string_view name : kLicenceNames) {
+    const std::string path = fmt::format("{}/{}", file.path, name);
+    if (files.Exists(path)) return files.ReadText(path, kLicenceBytesMax);
+  }
+  BANTAM_ASSIGN(const auto licence, file.metadata.Text("general.license").With(file.path));
+  return std::string(licence.value_or(""));
+}
+
+Result<PackReport> PackModel(FileSystem& files, ModelFile& file, const std::string& out, const PackOptions& options, ThreadPool& pool,
+                             const Progress& progress) {
+  if (file.directory.tensors().empty()) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: a vocabulary and no weights; name the file of a model", file.path));
+  }
+  PackReport report;
+  BANTAM_ASSIGN(const ModelOutline outline, OutlineModel(file, kernels::kReference));
+  Parts parts;
+  AddPairs(file, options, &parts);
+  BANTAM_ASSIGN(std::string vocabulary, Vocabulary(file));
+  Parts::Add(SectionKind::kTokenizer, /*critical=*/true, std::move(vocabulary), &parts.before);
+  Packer packer(file, out, pool, progress);
+  BANTAM_TRY(packer.Survey(outline.program, &report));
+  Parts::Add(SectionKind::kTensors, /*critical=*/true, EncodeTensors(packer.packed()), &parts.before);
+  Parts::Add(SectionKind::kHints, /*critical=*/false, Hints(packer, outline.program), &parts.behind);
+  BANTAM_ASSIGN(std::string provenance, Provenance(file, options));
+  Parts::Add(SectionKind::kProvenance, /*critical=*/false, std::move(provenance), &parts.behind);
+  Parts::Add(SectionKind::kLicence, /*critical=*/false, options.licence, &parts.behind);
+
+  std::vector<SectionPlan> plan;
+  for (const auto& part : parts.before) plan.push_back(part.first);
+  plan.push_back({SectionKind::kWeights, /*critical=*/true, packer.weights_bytes()});
+  for (const auto& part : parts.behind) plan.push_back(part.first);
+  BANTAM_ASSIGN(const auto writer, PackageWriter::Make(files, out, plan));
+  BANTAM_TRY(WriteParts(parts.before, *writer));
+  BANTAM_TRY(packer.WriteWeights(*writer));
+  BANTAM_TRY(WriteParts(parts.behind, *writer));
+  BANTAM_ASSIGN(report.manifest, writer->Commit());
+  return report;
+}
+
+Status UnpackModel(FileSystem& files, const std::string& path, const std::string& out, const Progress& progress) {
+  BANTAM_ASSIGN(ModelFile file, OpenPackage(files, path, {.source_vocabulary = true}));
+  const bool has_vocabulary = std::any_of(std::begin(kVocabularyKeys), std::end(kVocabularyKeys),
+                                          [&](std::string_view key) { return file.metadata.Find(key) != nullptr; });
+  if (!file.tokenizer.empty() && !has_vocabulary) {
+    return Error(
+        Code::kNotFound,
+        fmt::format("{}: made without the source's vocabulary, which a GGUF file needs; unpack the package's source instead", path));
+  }
+  uint64_t total = 0;
+  std::vector<GgufTensor> tensors;
+  for (const TensorInfo& tensor : file.directory.tensors()) {
+    tensors.push_back({std::string(tensor.name), tensor.dtype, {tensor.dimensions, tensor.dimensions + tensor.n_dimensions}});
+    total += tensor.size_bytes;
+  }
+  BANTAM_ASSIGN(const auto writer, GgufWriter::Make(files, out, file.metadata.entries(), tensors));
+  uint64_t done = 0;
+  for (const TensorInfo& tensor : file.directory.tensors()) {
+    const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
+    const auto append = [&](const Piece& piece) -> Status {
+      BANTAM_TRY(writer->Append(std::as_bytes(std::span(piece.rows, piece.count * row_bytes))));
+      done += piece.count * row_bytes;
+      return !progress || progress("unpacking", done, total) ? Ok() : Interrupted(out);
+    };
+    BANTAM_TRY(ForEachPiece(tensor, *file.source, append).With(path));
+  }
+  return writer->Commit();
+}
+
+}  // namespace bantam

@@ -1,0 +1,57 @@
+// From a model file of any format to a Bantam package (docs/formats/package.md), and back to GGUF.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/threads.h"
+#include "formats/model_file.h"
+#include "formats/package.h"
+
+namespace bantam {
+
+// A file that a model was read from, as provenance names it.
+struct SourceFile {
+  std::string name;  // without its folder
+  uint64_t size_bytes = 0;
+  Digest digest = {};
+};
+
+// The model's file, or those of its folder that may matter: weights, JSON, vocabulary, template, licence. Errors: those of
+// FileSystem; Cancelled.
+Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const std::string& path, const Progress& progress);
+
+// The licence text that lies in a model's folder, or what the file says its licence is; empty where neither does. Errors: those of
+// FileSystem.
+Result<std::string> FindLicence(FileSystem& files, const ModelFile& file);
+
+struct PackOptions {
+  std::string tool_version;
+  std::vector<SourceFile> sources;
+  std::string licence;            // empty: no such section
+  bool source_vocabulary = true;  // kept for unpack
+};
+
+struct PackReport {
+  PackageManifest manifest;
+  size_t tensors = 0;
+  size_t tensors_in_panels = 0;
+  // Tensors that products read but whose panels do not give back every bit: they stay as they are.
+  std::vector<std::string> spelled_otherwise;
+};
+
+// Errors: those of OutlineModel and of the vocabulary (what cannot be run is not packed), InvalidArgument (no weights), those of
+// FileSystem::Create and writing; Cancelled.
+Result<PackReport> PackModel(FileSystem& files, ModelFile& file, const std::string& out, const PackOptions& options, ThreadPool& pool,
+                             const Progress& progress);
+
+// A package as the GGUF file that it was made of, or would have been: pairs in their order, tensors to the last bit. NotFound where the
+// package was made without the source's vocabulary.
+Status UnpackModel(FileSystem& files, const std::string& path, const std::string& out, const Progress& progress);
+
+}  // namespace bantam
