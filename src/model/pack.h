@@ -32,8 +32,8 @@ Result<std::string> FindLicence(FileSystem& files, const ModelFile& file);
 
 struct PackOptions {
   std::string tool_version;
-  std::vector<SourceFile> sources;
-  std::string licence;            // empty: no such section
+  std::vector<SourceFile> sources = {};
+  std::string licence = {};       // empty: no such section
   bool source_vocabulary = true;  // kept for unpack
 };
 
