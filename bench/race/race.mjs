@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { goalOf, ikOverLlama } from './figures.mjs';
-import { folder, llamaBench, modelFile, root } from './places.mjs';
+import { printFirstToken, raceFirstToken } from './first_token.mjs';
+import { folder, llamaProgram, modelFile, root } from './places.mjs';
 import { nameOf, runBantam, runLlamaBench } from './runners.mjs';
 import { formatTable } from '../../tools/node/table.mjs';
 
@@ -15,6 +16,7 @@ const kUsage = `usage: ./dev race [OPTIONS]
   --models A,B       only these: stories15m, smollm2-135m, qwen2.5-0.5b, tinyllama-1.1b, llama-3.2-3b, demo
   --types A,B        only these formats: f16, bf16, q8_0, q4_0, q4_k_m
   --threads 1,2      only these numbers of threads
+  --first-token      instead: milliseconds from starting a process to its first token, from packages and GGUF files
   --rounds N         medians of this many (default: 3)
   --json FILE        where to write the rows (default: race.json in the cache folder)
 
@@ -103,7 +105,7 @@ function print(rows) {
 async function main() {
   const { values: options } = parseArgs({
     options: { full: { type: 'boolean' }, models: { type: 'string' }, types: { type: 'string' }, threads: { type: 'string' },
-      rounds: { type: 'string', default: '3' }, json: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+      rounds: { type: 'string', default: '3' }, json: { type: 'string' }, 'first-token': { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
   });
   if (options.help) return process.stdout.write(kUsage);
   const rounds = Number(options.rounds);
@@ -111,7 +113,8 @@ async function main() {
   const wanted = entries(options);
   if (wanted.length === 0) throw new Error('no model, format and number of threads is left to measure; ./dev race --help lists them');
   const bantam = join(root, 'build', 'release', 'bantam');
-  const llama = await llamaBench();
+  if (options['first-token']) return printFirstToken(await raceFirstToken(bantam, wanted, rounds));
+  const llama = await llamaProgram('llama-bench');
   const systems = [{ name: 'bantam', run: (file, { threads, tests }) => runBantam(bantam, file, threads, tests) },
     { name: 'llama', run: (file, { threads, tests }) => runLlamaBench(llama, file, threads, tests) }];
   if (process.env.IK_BIN) {

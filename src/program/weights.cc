@@ -246,7 +246,12 @@ Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Res
     done += AlignUp(WeightBytes(spec));
     if (progress && !progress("loading weights", done, total)) return Interrupted(file);
   }
-  if (mapped != 0) weights.source_ = std::move(file.source);
+  if (mapped != 0) {
+    const auto by_begin = [](const auto& a, const auto& b) { return a.data() < b.data(); };
+    const auto [first, last] = std::minmax_element(placed.begin(), placed.end(), by_begin);
+    weights.placed_ = {first->data(), last->data() + last->size()};
+    weights.source_ = std::move(file.source);
+  }
   return weights;
 }
 

@@ -58,8 +58,8 @@ class Weights {
   // Rows of all matrices are counted through. Of weights that are stored as rows.
   const uint8_t* Row(WeightId id, size_t row) const { return entries_[id].data + row * entries_[id].panel_bytes; }
 
-  // Those that were copied, without what is used where the source holds it.
-  std::span<const std::byte> bytes() const { return arena_.bytes(); }
+  // Memory that most of them lie in: what was copied, or the part of the source that is used in place.
+  std::span<const std::byte> bytes() const { return mapped_.bytes() > arena_.used_bytes() ? placed_ : arena_.bytes(); }
   uint64_t mapped_bytes() const { return mapped_.bytes(); }
 
  private:
@@ -73,6 +73,7 @@ class Weights {
   Arena arena_;
   MemoryBudget::Reservation mapped_;
   std::unique_ptr<TensorSource> source_;  // where it holds weights
+  std::span<const std::byte> placed_;     // from the first of those to the last
   std::vector<Entry> entries_;
 };
 

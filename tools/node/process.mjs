@@ -26,6 +26,23 @@ export async function mustRun(command, args, input) {
   return out;
 }
 
+// Milliseconds from starting a program to the first byte on its standard output. Fails where it fails.
+export function timeToFirstByte(command, args) {
+  return new Promise((resolve, reject) => {
+    const begin = performance.now();
+    let first;
+    const err = [];
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.on('data', () => { first ??= performance.now() - begin; });
+    child.stderr.on('data', (bytes) => err.push(bytes));
+    child.on('error', ({ code }) => reject(new Error(`${command} cannot be started (${code})`)));
+    child.on('close', (code) => {
+      if (code === 0 && first !== undefined) return resolve(first);
+      reject(new Error(`${command} ${args.join(' ')}: exit ${code}: ${Buffer.concat(err).toString().trim().split('\n').at(-1)}`));
+    });
+  });
+}
+
 // work(item) of each item, in order, as many at a time as there are processors.
 export async function mapParallel(items, work) {
   const results = new Array(items.length);
