@@ -6,20 +6,10 @@
 #include <charconv>
 #include <utility>
 
+#include "base/ascii.h"
+
 namespace bantam {
 namespace {
-
-char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-bool EqualNames(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) { return Lower(x) == Lower(y); });
-}
-
-std::string_view Trimmed(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
 
 // A number from the front of `text`, which loses it.
 std::optional<uint64_t> TakeNumber(std::string_view* text) {
@@ -57,7 +47,7 @@ Error StatusError(const HttpReply& reply) {
 
 std::optional<std::string> HttpReply::Field(std::string_view name) const {
   for (const HttpField& field : fields) {
-    if (EqualNames(field.name, name)) return field.value;
+    if (EqualsIgnoringCase(field.name, name)) return field.value;
   }
   return std::nullopt;
 }
@@ -84,9 +74,10 @@ Result<std::unique_ptr<HttpReply>> Fetch(HttpTransport& transport, const HttpReq
     }
     BANTAM_ASSIGN(const Url next, ResolveUrl(url, *location).With(fmt::format("{} redirects", ShownUrl(url))));
     if (url.secure && !next.secure) {
-      return Error(Code::kDenied, fmt::format("{}: the server redirects from https to {}, where anybody on the way can change what is sent; "
-                                              "ask its owner, or name an address with https",
-                                              ShownUrl(url), ShownUrl(next)));
+      return Error(Code::kDenied,
+                   fmt::format("{}: the server redirects from https to {}, where anybody on the way can change what is sent; "
+                               "ask its owner, or name an address with https",
+                               ShownUrl(url), ShownUrl(next)));
     }
     url = next;
   }
@@ -95,8 +86,8 @@ Result<std::unique_ptr<HttpReply>> Fetch(HttpTransport& transport, const HttpReq
 }
 
 Result<std::string> ReadBody(HttpReply& reply, size_t bytes_max) {
-  const Error too_long(Code::kExhausted,
-                       fmt::format("{}: the answer is longer than the limit of {} bytes; is it the right address?", ShownUrl(reply.url), bytes_max));
+  const Error too_long(Code::kExhausted, fmt::format("{}: the answer is longer than the limit of {} bytes; is it the right address?",
+                                                     ShownUrl(reply.url), bytes_max));
   if (reply.body_bytes.value_or(0) > bytes_max) return too_long;
   std::string text;
   std::vector<std::byte> buffer(size_t{16} << 10);
@@ -110,8 +101,8 @@ Result<std::string> ReadBody(HttpReply& reply, size_t bytes_max) {
 
 std::optional<ContentRange> ParseContentRange(std::string_view value) {
   constexpr std::string_view kUnit = "bytes ";
-  if (value.size() < kUnit.size() || !EqualNames(value.substr(0, kUnit.size()), kUnit)) return std::nullopt;
-  std::string_view rest = Trimmed(value.substr(kUnit.size()));
+  if (value.size() < kUnit.size() || !EqualsIgnoringCase(value.substr(0, kUnit.size()), kUnit)) return std::nullopt;
+  std::string_view rest = TrimmedAscii(value.substr(kUnit.size()));
   ContentRange range;
   const auto first = TakeNumber(&rest);
   if (!first.has_value() || !rest.starts_with('-')) return std::nullopt;
@@ -132,7 +123,7 @@ std::optional<ContentRange> ParseContentRange(std::string_view value) {
 
 std::optional<std::string> NextLink(std::string_view value) {
   while (true) {
-    value = Trimmed(value);
+    value = TrimmedAscii(value);
     if (!value.starts_with('<')) return std::nullopt;
     const size_t end = value.find('>');
     if (end == std::string_view::npos) return std::nullopt;
@@ -145,8 +136,8 @@ std::optional<std::string> NextLink(std::string_view value) {
       for (bool quoted = false; size < value.size() && (quoted || (value[size] != ';' && value[size] != ',')); ++size) {
         if (value[size] == '"') quoted = !quoted;
       }
-      const std::string_view parameter = Trimmed(value.substr(0, size));
-      if (EqualNames(parameter, "rel=\"next\"") || EqualNames(parameter, "rel=next")) is_next = true;
+      const std::string_view parameter = TrimmedAscii(value.substr(0, size));
+      if (EqualsIgnoringCase(parameter, "rel=\"next\"") || EqualsIgnoringCase(parameter, "rel=next")) is_next = true;
       value.remove_prefix(size);
       if (value.starts_with(';')) value.remove_prefix(1);
     }

@@ -36,8 +36,8 @@ class HttpReply {
  public:
   virtual ~HttpReply() = default;
 
-  // The next bytes of the body, at most as many as fit; 0 at its end, which is known to be the whole. Errors: Unavailable (dropped, truncated,
-  // stalled: trying again may help), Corrupt (not HTTP), Cancelled.
+  // The next bytes of the body, at most as many as fit; 0 at its end, which is known to be the whole. Errors: Unavailable (dropped,
+  // truncated, stalled: trying again may help), Corrupt (not HTTP), Cancelled.
   virtual Result<size_t> Read(std::span<std::byte> into) = 0;
 
   // The value of the field, by its name in any case; the first of several.
@@ -74,7 +74,7 @@ std::unique_ptr<HttpTransport> MakeHttpTransport(HttpOptions options, const Cloc
 struct HttpRequest {
   Url url;
   std::vector<HttpField> fields;
-  std::string authorization;  // of the Authorization field; sent to the origin of `url` only
+  std::string authorization;   // of the Authorization field; sent to the origin of `url` only
   bool plain_allowed = false;  // http to any host; to this machine it always is
 };
 

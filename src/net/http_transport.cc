@@ -106,8 +106,8 @@ class Connection final : public HttpReply {
     return Problem(action, fmt::format("nothing came for {:g} s", static_cast<double>(timeout_ms) * 1e-3));
   }
 
-  // Starts an operation and runs it to its end, which is what `start` hands to its argument, unless that takes too long or a stop comes first.
-  // A Status is what ended the wait; what the operation itself says is in `error`.
+  // Starts an operation and runs it to its end, which is what `start` hands to its argument, unless that takes too long or a stop comes
+  // first. A Status is what ended the wait; what the operation itself says is in `error`.
   template <typename Start>
   Status Await(std::string_view action, int64_t timeout_ms, error_code* error, const Start& start) {
     bool ended = false;
@@ -176,8 +176,8 @@ class Connection final : public HttpReply {
     request.set(http::field::user_agent, options_.user_agent);
     const std::string action = fmt::format("pass through the proxy {}", HostField(*proxy_));
     error_code error;
-    BANTAM_TRY(Await(action, options_.limits.stall_timeout_ms, &error,
-                     [&](auto handler) { http::async_write(socket_, request, handler); }));
+    BANTAM_TRY(
+        Await(action, options_.limits.stall_timeout_ms, &error, [&](auto handler) { http::async_write(socket_, request, handler); }));
     http::response_parser<http::empty_body> parser;
     parser.header_limit(options_.limits.header_bytes_max);
     parser.skip(true);
@@ -196,9 +196,10 @@ class Connection final : public HttpReply {
     context_.set_default_verify_paths(error);  // heeds SSL_CERT_FILE and SSL_CERT_DIR
     if (!error && !options_.certificate_file.empty()) context_.load_verify_file(options_.certificate_file, error);
     if (error) {
-      return Error(Code::kInvalidArgument,
-                   fmt::format("{}: cannot read the certificates to trust: {}; install ca-certificates or name a file of certificates in PEM",
-                               options_.certificate_file, error.message()));
+      return Error(
+          Code::kInvalidArgument,
+          fmt::format("{}: cannot read the certificates to trust: {}; install ca-certificates or name a file of certificates in PEM",
+                      options_.certificate_file, error.message()));
     }
     return Ok();
   }
@@ -260,7 +261,8 @@ class Connection final : public HttpReply {
   // What the library says of a connection that ended or of bytes that are not HTTP.
   Error ReadProblem(const error_code& error) const {
     const bool is_format = error.category() == http::make_error_code(http::error::bad_value).category();
-    const bool is_end = error == http::error::end_of_stream || error == http::error::partial_message || error == ssl::error::stream_truncated;
+    const bool is_end =
+        error == http::error::end_of_stream || error == http::error::partial_message || error == ssl::error::stream_truncated;
     if (is_end) return Problem("read the answer", "the server closed the connection before its end");
     return is_format ? NotHttp(error) : Problem("read the answer", error.message());
   }

@@ -5,12 +5,13 @@
 #include <algorithm>
 #include <string_view>
 
+#include "base/ascii.h"
+
 namespace bantam {
 namespace {
 
 bool Matches(std::string_view entry, std::string_view host) {
-  while (entry.starts_with(' ')) entry.remove_prefix(1);
-  while (entry.ends_with(' ')) entry.remove_suffix(1);
+  entry = TrimmedAscii(entry);
   if (entry == "*") return true;
   if (entry.starts_with('.')) entry.remove_prefix(1);
   if (entry.empty() || !host.ends_with(entry)) return false;
@@ -30,8 +31,8 @@ Result<std::optional<Url>> ProxyFor(const ProxySettings& settings, const Url& ur
   }
   const Result<Url> parsed = ParseUrl(proxy.find("://") == std::string::npos ? fmt::format("http://{}", proxy) : proxy);
   if (!parsed.ok() || parsed->secure) {
-    return Error(Code::kInvalidArgument, fmt::format("{}: expected http://HOST:PORT, without user and password",
-                                                     url.secure ? "HTTPS_PROXY" : "HTTP_PROXY"));
+    return Error(Code::kInvalidArgument,
+                 fmt::format("{}: expected http://HOST:PORT, without user and password", url.secure ? "HTTPS_PROXY" : "HTTP_PROXY"));
   }
   return std::optional<Url>(*parsed);
 }

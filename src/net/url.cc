@@ -6,21 +6,13 @@
 #include <charconv>
 #include <vector>
 
+#include "base/ascii.h"
+
 namespace bantam {
 namespace {
 
 constexpr uint16_t kHttpPort = 80;
 constexpr uint16_t kHttpsPort = 443;
-
-char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return Lower(c); });
-  return lower;
-}
-
-bool IsAlphanumeric(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
 
 Error BadUrl(std::string_view text, std::string_view problem) {
   return Error(Code::kInvalidArgument, fmt::format("{}: {}; expected https://HOST/PATH", ShownUrl(text), problem));
@@ -42,7 +34,7 @@ Status ParseAuthority(std::string_view text, std::string_view authority, Url* ur
     if (!rest.empty() && rest[0] != ':') return BadUrl(text, "text after the address");
     has_port = !rest.empty();
     if (has_port) port = rest.substr(1);
-    const auto is_address = [](char c) { return (IsAlphanumeric(c) && Lower(c) <= 'f') || c == ':' || c == '.'; };
+    const auto is_address = [](char c) { return (IsAlphanumericAscii(c) && LowerAscii(c) <= 'f') || c == ':' || c == '.'; };
     if (host.find(':') == std::string_view::npos || !std::all_of(host.begin(), host.end(), is_address)) {
       return BadUrl(text, "a bad address in brackets");
     }
@@ -51,12 +43,12 @@ Status ParseAuthority(std::string_view text, std::string_view authority, Url* ur
     has_port = colon != std::string_view::npos;
     host = authority.substr(0, colon);
     if (has_port) port = authority.substr(colon + 1);
-    const auto is_name = [](char c) { return IsAlphanumeric(c) || c == '-' || c == '.' || c == '_'; };
+    const auto is_name = [](char c) { return IsAlphanumericAscii(c) || c == '-' || c == '.' || c == '_'; };
     if (!std::all_of(host.begin(), host.end(), is_name)) return BadUrl(text, "a host name with other characters than letters and digits");
   }
   constexpr size_t kHostBytesMax = 253;
   if (host.empty() || host.size() > kHostBytesMax) return BadUrl(text, "no host, or one that is too long");
-  url->host = Lower(host);
+  url->host = LowerAscii(host);
   url->port = url->secure ? kHttpsPort : kHttpPort;
   if (!has_port) return Ok();
   uint16_t number = 0;
@@ -94,10 +86,11 @@ std::string WithoutDotSegments(std::string_view path) {
 }  // namespace
 
 Result<Url> ParseUrl(std::string_view text) {
-  if (text.size() > kUrlBytesMax) return Error(Code::kInvalidArgument, fmt::format("a URL of {} bytes; at most {}", text.size(), kUrlBytesMax));
+  if (text.size() > kUrlBytesMax)
+    return Error(Code::kInvalidArgument, fmt::format("a URL of {} bytes; at most {}", text.size(), kUrlBytesMax));
   Url url;
   const size_t scheme_end = text.find("://");
-  const std::string scheme = Lower(text.substr(0, scheme_end == std::string_view::npos ? 0 : scheme_end));
+  const std::string scheme = LowerAscii(text.substr(0, scheme_end == std::string_view::npos ? 0 : scheme_end));
   if (scheme != "http" && scheme != "https") return BadUrl(text, "not a URL of http or https");
   url.secure = scheme == "https";
   std::string_view rest = text.substr(scheme_end + 3);
@@ -165,7 +158,7 @@ bool IsLoopback(std::string_view host) {
 std::string EncodePath(std::string_view path) {
   std::string encoded;
   for (const char c : path) {
-    if (IsAlphanumeric(c) || c == '-' || c == '.' || c == '_' || c == '~' || c == '/') {
+    if (IsAlphanumericAscii(c) || c == '-' || c == '.' || c == '_' || c == '~' || c == '/') {
       encoded += c;
     } else {
       encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));

@@ -1,0 +1,67 @@
+// One file from its origin to its place: resumed, limited, verified, and there only when it is whole.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/disk.h"
+#include "base/file.h"
+#include "base/progress.h"
+#include "fleet/origin.h"
+#include "security/sha256.h"
+
+namespace bantam {
+
+// What is kept free for everything else on the disk.
+inline constexpr uint64_t kDiskReserveBytes = uint64_t{64} << 20;
+// Of a file whose length nobody tells.
+inline constexpr uint64_t kUnknownBytesMax = uint64_t{16} << 30;
+// Bytes that a power cut may cost: the part is flushed and its length noted each time so many have come.
+inline constexpr uint64_t kSyncBytes = uint64_t{64} << 20;
+// Attempts in a row that bring nothing, and failures in all.
+inline constexpr int kIdleRetriesMax = 5;
+inline constexpr int kRetriesMax = 100;
+
+// Waits; Cancelled when a stop comes meanwhile.
+using Pause = std::function<Status(int64_t duration_ns)>;
+
+struct DownloadTools {
+  FileSystem& files;
+  Disk& disk;
+  const Clock& clock;
+  Pause pause;
+  Progress progress = [](std::string_view, uint64_t, uint64_t) { return true; };
+  uint64_t rate_bytes_per_s = 0;  // 0: no limit
+};
+
+struct DownloadTarget {
+  std::string path;  // of the whole file; its part is PATH.part, what is known of that PATH.part.json
+  std::string shown;
+  std::optional<uint64_t> size_bytes;  // where a listing tells
+  std::optional<Digest> digest;
+  uint64_t bytes_max = kUnknownBytesMax;  // where it does not
+};
+
+struct Downloaded {
+  uint64_t bytes = 0;
+  uint64_t resumed_bytes = 0;  // that were there from an earlier attempt
+  Digest digest = {};
+};
+
+std::string PartPath(const std::string& path);
+std::string PartStatePath(const std::string& path);
+
+// Errors: those of origin and disk, the part being kept for the next attempt; Corrupt for a wrong size or digest, the part being removed;
+// Unavailable for a disk that is too small; Cancelled.
+Result<Downloaded> Download(Origin& origin, const DownloadTarget& target, const DownloadTools& tools);
+
+// Digest and length of what is there.
+Result<Downloaded> DigestOf(const std::string& path, const std::string& shown, const DownloadTools& tools);
+
+// Unavailable, with the numbers, unless the folder's disk has room for so many bytes more.
+Status CheckRoom(Disk& disk, const std::string& folder, uint64_t bytes);
+
+}  // namespace bantam

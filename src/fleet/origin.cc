@@ -1,0 +1,115 @@
+#include "fleet/origin.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace bantam {
+namespace {
+
+class ReplyStream final : public ByteStream {
+ public:
+  explicit ReplyStream(std::unique_ptr<HttpReply> reply) : reply_(std::move(reply)) {}
+  Result<size_t> Read(std::span<std::byte> into) override { return reply_->Read(into); }
+
+ private:
+  std::unique_ptr<HttpReply> reply_;
+};
+
+// Only a strong tag says that bytes are the same; If-Range takes no other (RFC 9110, section 13.1.5).
+std::string StrongTag(const HttpReply& reply) {
+  constexpr size_t kTagBytesMax = 512;
+  const std::string tag = reply.Field("ETag").value_or("");
+  return tag.starts_with('"') && tag.size() <= kTagBytesMax ? tag : "";
+}
+
+class HttpOrigin final : public Origin {
+ public:
+  HttpOrigin(HttpTransport& transport, HttpRequest request, HttpLimits limits)
+      : transport_(transport), request_(std::move(request)), limits_(limits) {}
+
+  std::string Name() const override { return ShownUrl(request_.url); }
+
+  Result<Opened> Open(uint64_t offset, std::string_view tag) override {
+    HttpRequest request = request_;
+    if (offset > 0) request.fields.push_back({"Range", fmt::format("bytes={}-", offset)});
+    if (offset > 0 && !tag.empty()) request.fields.push_back({"If-Range", std::string(tag)});
+    Result<std::unique_ptr<HttpReply>> fetched = Fetch(transport_, request, limits_);
+    if (!fetched.ok()) {
+      // 416: the file there is no longer than what is here already, so it is not the same file.
+      if (offset > 0 && fetched.error().code() == Code::kInvalidArgument) return Open(/*offset=*/0, /*tag=*/"");
+      return std::move(fetched).error();
+    }
+    std::unique_ptr<HttpReply> reply = std::move(*fetched);
+    Opened opened;
+    opened.tag = StrongTag(*reply);
+    opened.total = reply->body_bytes;
+    if (reply->status == 206) {
+      BANTAM_ASSIGN(opened.total, CheckRange(*reply, offset));
+      opened.offset = offset;
+      // A server that does not heed If-Range: the part that is here is of another version.
+      if (!tag.empty() && !opened.tag.empty() && opened.tag != tag) return Open(/*offset=*/0, /*tag=*/"");
+    }
+    opened.bytes = std::make_unique<ReplyStream>(std::move(reply));
+    return opened;
+  }
+
+ private:
+  // The total that an answer of 206 tells, once what it tells fits what was asked.
+  Result<std::optional<uint64_t>> CheckRange(const HttpReply& reply, uint64_t offset) const {
+    const std::string value = reply.Field("Content-Range").value_or("");
+    const std::optional<ContentRange> range = ParseContentRange(value);
+    const bool asked = offset > 0 && range.has_value() && range->first == offset;
+    if (!asked || reply.body_bytes.value_or(range->last - range->first + 1) != range->last - range->first + 1) {
+      return Error(Code::kCorrupt, fmt::format("{}: asked for bytes from {} on, the server sends \"{}\"; try another server", Name(),
+                                               offset, value.substr(0, 60)));
+    }
+    return range->total;
+  }
+
+  HttpTransport& transport_;
+  const HttpRequest request_;
+  const HttpLimits limits_;
+};
+
+class FileStream final : public ByteStream {
+ public:
+  FileStream(std::unique_ptr<PartFile> file, uint64_t offset) : file_(std::move(file)), offset_(offset) {}
+  Result<size_t> Read(std::span<std::byte> into) override {
+    BANTAM_ASSIGN(const size_t got, file_->Read(offset_, into));
+    offset_ += got;
+    return got;
+  }
+
+ private:
+  std::unique_ptr<PartFile> file_;
+  uint64_t offset_;
+};
+
+class FileOrigin final : public Origin {
+ public:
+  FileOrigin(Disk& disk, std::string path) : disk_(disk), path_(std::move(path)) {}
+  std::string Name() const override { return fmt::format("file:{}", path_); }
+  // A copy is fast: it begins at the start rather than trust that the file is the same.
+  Result<Opened> Open(uint64_t, std::string_view) override {
+    BANTAM_ASSIGN(std::unique_ptr<PartFile> file, disk_.OpenForReading(path_));
+    Opened opened;
+    opened.total = file->size();
+    opened.bytes = std::make_unique<FileStream>(std::move(file), /*offset=*/0);
+    return opened;
+  }
+
+ private:
+  Disk& disk_;
+  const std::string path_;
+};
+
+}  // namespace
+
+std::unique_ptr<Origin> MakeHttpOrigin(HttpTransport& transport, HttpRequest request, HttpLimits limits) {
+  return std::make_unique<HttpOrigin>(transport, std::move(request), limits);
+}
+
+std::unique_ptr<Origin> MakeFileOrigin(Disk& disk, std::string path) { return std::make_unique<FileOrigin>(disk, std::move(path)); }
+
+}  // namespace bantam

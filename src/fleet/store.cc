@@ -1,0 +1,96 @@
+#include "fleet/store.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace bantam {
+namespace {
+
+// What a file of a download that is not finished belongs to: NAME of NAME.part, NAME.part.json, NAME.part-1, and of what these become while
+// they are written. Empty for others.
+std::string_view NameOfPart(std::string_view entry) {
+  const size_t at = entry.find(".part");
+  if (at == std::string_view::npos || at == 0) return {};
+  const std::string_view rest = entry.substr(at + 5);
+  return rest.empty() || rest[0] == '.' || rest[0] == '-' ? entry.substr(0, at) : std::string_view();
+}
+
+bool IsModelFile(std::string_view name) { return name.ends_with(".gguf") || name.ends_with(".bantam"); }
+
+// Files of a folder and of the folders in it, as deep as models have them.
+uint64_t FolderBytes(Disk& disk, const std::string& folder, int depth) {
+  constexpr int kDepthMax = 8;
+  uint64_t sum = 0;
+  const auto entries = disk.Entries(folder);
+  if (!entries.ok()) return 0;
+  for (const DiskEntry& entry : *entries) {
+    if (entry.kind == DiskEntry::Kind::kFile) sum += entry.size_bytes;
+    if (entry.kind == DiskEntry::Kind::kFolder && depth < kDepthMax) {
+      sum += FolderBytes(disk, fmt::format("{}/{}", folder, entry.name), depth + 1);
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+Result<std::vector<StoredModel>> ListStore(FileSystem& files, Disk& disk, const std::string& folder) {
+  if (!files.Exists(folder)) return std::vector<StoredModel>();
+  BANTAM_ASSIGN(const std::vector<DiskEntry> entries, disk.Entries(folder));
+  std::map<std::string, StoredModel, std::less<>> models;
+  for (const DiskEntry& entry : entries) {
+    const std::string path = fmt::format("{}/{}", folder, entry.name);
+    const bool is_folder = entry.kind == DiskEntry::Kind::kFolder;
+    const std::string part_of(NameOfPart(entry.name));
+    const bool is_model = is_folder ? files.Exists(path + "/config.json") : IsModelFile(entry.name);
+    if (!part_of.empty()) {
+      StoredModel& model = models[part_of];
+      // Beside a whole model a part is left from before; it goes with it.
+      if (!model.name.empty() && !model.unfinished) continue;
+      model.name = part_of;
+      model.unfinished = true;
+      model.folder = model.folder || is_folder;
+      // States are small and no part of the model.
+      if (!entry.name.ends_with(".json")) model.size_bytes += is_folder ? FolderBytes(disk, path, /*depth=*/0) : entry.size_bytes;
+    } else if (is_model) {
+      const uint64_t bytes = is_folder ? FolderBytes(disk, path, /*depth=*/0) : entry.size_bytes;
+      models[entry.name] = {entry.name, is_folder, /*unfinished=*/false, bytes};
+    }
+  }
+  std::vector<StoredModel> list;
+  for (auto& [name, model] : models) list.push_back(std::move(model));
+  return list;
+}
+
+Result<StoredModel> FindStored(FileSystem& files, Disk& disk, const std::string& folder, const std::string& name) {
+  if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; bantam list shows the names");
+  BANTAM_ASSIGN(const std::vector<StoredModel> models, ListStore(files, disk, folder));
+  for (const std::string& wanted : {name, name + ".gguf", name + ".bantam"}) {
+    for (const StoredModel& model : models) {
+      if (model.name == wanted) return model;
+    }
+  }
+  return Error(Code::kNotFound,
+               fmt::format("{}: no such model in {}; bantam list shows them, and files elsewhere are yours to remove", name, folder));
+}
+
+Status RemoveStored(Disk& disk, const std::string& folder, const StoredModel& model) {
+  const std::string path = fmt::format("{}/{}", folder, model.name);
+  const Result<std::unique_ptr<FileLock>> lock = disk.Lock(path + ".lock");
+  if (!lock.ok() && lock.error().code() == Code::kUnavailable) {
+    return Error(Code::kUnavailable, fmt::format("{}: it is being fetched; stop that first", model.name));
+  }
+  if (!lock.ok()) return lock.error();
+  BANTAM_ASSIGN(const std::vector<DiskEntry> entries, disk.Entries(folder));
+  BANTAM_TRY(disk.RemoveTree(path));
+  BANTAM_TRY(disk.RemoveTree(path + ".tune.json"));
+  for (const DiskEntry& entry : entries) {
+    if (NameOfPart(entry.name) == model.name) BANTAM_TRY(disk.RemoveTree(fmt::format("{}/{}", folder, entry.name)));
+  }
+  return Ok();
+}
+
+}  // namespace bantam
