@@ -13,8 +13,9 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "engine/machine.h"
-#include "formats/gguf.h"
+#include "fleet/store.h"
 #include "kernels/kernels.h"
+#include "model/open.h"
 
 namespace bantam {
 namespace {
@@ -39,7 +40,7 @@ struct Findings {
   std::string chosen;
   std::vector<Speeds> speeds;
   std::string folder;
-  std::vector<FileSystem::Entry> models;
+  std::vector<StoredModel> models;
   std::vector<std::string> problems;
 };
 
@@ -69,9 +70,9 @@ std::vector<std::string> Problems(FileSystem& files, const Findings& found) {
                                    limits.processor_quota, limits.affinity_processors, limits.processors));
   }
   if (found.models.empty())
-    problems.push_back(fmt::format("no models in {}; scripts/fetch-demo-model fetches the demo model", found.folder));
-  for (const FileSystem::Entry& model : found.models) {
-    const Result<ModelFile> file = OpenGguf(files, fmt::format("{}/{}", found.folder, model.name));
+    problems.push_back(fmt::format("no models in {}; bantam pull {} fetches the demo model", found.folder, kDemoName));
+  for (const StoredModel& model : found.models) {
+    const Result<ModelFile> file = OpenModel(files, fmt::format("{}/{}", found.folder, model.name));
     if (!file.ok()) problems.push_back(file.error().message());
   }
   return problems;
@@ -94,7 +95,8 @@ Result<Findings> Examine(FileSystem& files) {
     found.speeds.push_back(all);
   }
   found.folder = ModelFolder();
-  BANTAM_ASSIGN(found.models, ListModels(files));
+  BANTAM_ASSIGN(found.models, ListStore(files, *MakeDisk(), found.folder));
+  std::erase_if(found.models, [](const StoredModel& model) { return model.unfinished; });
   found.problems = Problems(files, found);
   return found;
 }

@@ -30,8 +30,8 @@ int Main(int argc, char** argv) {
   bantam::Action action;
   for (const auto add : {bantam::AddRunVerb, bantam::AddInspectVerb, bantam::AddTokenizeVerb, bantam::AddTemplateVerb,
                          bantam::AddLogitsVerb, bantam::AddPerplexityVerb, bantam::AddBenchVerb, bantam::AddTuneVerb, bantam::AddDoctorVerb,
-                         bantam::AddPackVerb, bantam::AddVerifyVerb, bantam::AddUnpackVerb, bantam::AddListVerb, bantam::AddRmVerb,
-                         bantam::AddCompletionVerb, bantam::AddManVerb}) {
+                         bantam::AddPackVerb, bantam::AddVerifyVerb, bantam::AddUnpackVerb, bantam::AddPullVerb, bantam::AddListVerb,
+                         bantam::AddRmVerb, bantam::AddCompletionVerb, bantam::AddManVerb}) {
     add(app, &action);
   }
   try {

@@ -18,19 +18,12 @@ std::string ModelFolder() {
   return fmt::format("{}/.cache/bantam/models", home == nullptr ? "" : home);
 }
 
-Result<std::vector<FileSystem::Entry>> ListModels(FileSystem& files) {
-  if (!files.Exists(ModelFolder())) return std::vector<FileSystem::Entry>();
-  BANTAM_ASSIGN(std::vector<FileSystem::Entry> models, files.List(ModelFolder()));
-  std::erase_if(models, [](const FileSystem::Entry& entry) { return !entry.name.ends_with(".gguf"); });
-  return models;
-}
-
 Result<std::string> FindDemoModel(FileSystem& files) {
   std::string path = fmt::format("{}/{}", ModelFolder(), kDemoModel);
   if (files.Exists(path)) return path;
-  return Error(Code::kNotFound, fmt::format("no model was named and the demo model is not at {}; fetch it with scripts/fetch-demo-model "
-                                            "(./dev run does) or name a .gguf file",
-                                            path));
+  return Error(Code::kNotFound, fmt::format("no model was named and the demo model is not at {}; fetch it with bantam pull {} "
+                                            "(./dev run does) or name a model",
+                                            path, kDemoName));
 }
 
 Result<std::string> FindModel(FileSystem& files, const std::string& name) {
@@ -40,7 +33,8 @@ Result<std::string> FindModel(FileSystem& files, const std::string& name) {
     return name.size() > 1 && name.ends_with('/') ? name.substr(0, name.find_last_not_of('/') + 1) : name;
   }
   const std::string folder = ModelFolder();
-  for (const std::string& path : {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name)}) {
+  for (const std::string& path :
+       {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name), fmt::format("{}/{}.bantam", folder, name)}) {
     if (files.Exists(path)) return path;
   }
   return Error(Code::kNotFound,

@@ -1,6 +1,7 @@
 // bantam list and bantam rm: the model folder.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,9 +10,9 @@
 #include "base/memory_budget.h"
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
-#include "cli/tuning.h"
 #include "cli/verbs.h"
-#include "formats/gguf.h"
+#include "fleet/store.h"
+#include "model/open.h"
 
 namespace bantam {
 namespace {
@@ -30,9 +31,10 @@ struct Row {
   std::string problem;
 };
 
-Row Describe(FileSystem& files, const FileSystem::Entry& entry) {
-  Row row = {entry.name, entry.size_bytes, "", 0, "", ""};
-  const Result<ModelFile> file = OpenGguf(files, fmt::format("{}/{}", ModelFolder(), entry.name));
+Row Describe(FileSystem& files, const StoredModel& model) {
+  Row row = {model.name, model.size_bytes, "", 0, "", ""};
+  if (model.unfinished) return row;
+  const Result<ModelFile> file = OpenModel(files, fmt::format("{}/{}", ModelFolder(), model.name));
   if (!file.ok()) {
     row.problem = file.error().message();
     return row;
@@ -56,43 +58,43 @@ std::string ShortCount(uint64_t n) {
   return fmt::format("{:.0f} K", static_cast<double>(n) * 1e-3);
 }
 
+std::string Line(const Row& row, const StoredModel& model) {
+  const std::string start = fmt::format("{:<44} {:>10} ", Printable(row.name), FormatBytes(row.size_bytes));
+  if (model.unfinished) return start + "unfinished: pull it again to go on, or rm it\n";
+  if (!row.problem.empty()) return start + fmt::format("cannot be read: {}\n", Printable(row.problem));
+  return start + fmt::format("{:>8} weights  {:<10} {}{}\n", ShortCount(row.weights), row.format, Printable(row.architecture),
+                             model.folder ? ", folder" : "");
+}
+
 int List(FileSystem& files, const ListOptions& options) {
   std::string text;
   Json rows = Json::array();
-  const auto models = ListModels(files);
+  const auto models = ListStore(files, *MakeDisk(), ModelFolder());
   if (!models.ok()) return Fail(models.error());
-  for (const FileSystem::Entry& entry : *models) {
-    const Row row = Describe(files, entry);
-    if (row.problem.empty()) {
-      text += fmt::format("{:<44} {:>10} {:>8} weights  {:<10} {}\n", Printable(row.name), FormatBytes(row.size_bytes),
-                          ShortCount(row.weights), row.format, Printable(row.architecture));
-    } else {
-      text += fmt::format("{:<44} {:>10} cannot be read: {}\n", Printable(row.name), FormatBytes(row.size_bytes), Printable(row.problem));
-    }
+  for (const StoredModel& model : *models) {
+    const Row row = Describe(files, model);
+    text += Line(row, model);
     rows.push_back({{"name", row.name},
                     {"bytes", row.size_bytes},
                     {"weights", row.weights},
                     {"format", row.format},
                     {"architecture", row.architecture},
+                    {"folder", model.folder},
+                    {"unfinished", model.unfinished},
                     {"problem", row.problem.empty() ? Json() : Json(row.problem)}});
   }
-  if (rows.empty() && !options.json) Note(fmt::format("no models in {}; ./dev run fetches the demo model\n", ModelFolder()));
+  if (rows.empty() && !options.json) {
+    Note(fmt::format("no models in {}; bantam pull {} fetches the demo model\n", ModelFolder(), kDemoName));
+  }
   return PrintResult(options.json ? DumpJson(rows, /*indent=*/2) + "\n" : text);
 }
 
-// The file in the model folder; nothing outside it is ever removed.
+// What is in the model folder; nothing outside it is ever removed.
 Result<std::string> Remove(FileSystem& files, const std::string& name) {
-  if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; bantam list shows the names");
-  BANTAM_ASSIGN(const auto models, ListModels(files));
-  for (const FileSystem::Entry& entry : models) {
-    if (entry.name != name && entry.name != name + ".gguf") continue;
-    const std::string path = fmt::format("{}/{}", ModelFolder(), entry.name);
-    BANTAM_TRY(files.Remove(path));
-    if (files.Exists(TuningPath(path))) BANTAM_TRY(files.Remove(TuningPath(path)));
-    return fmt::format("removed {} ({})\n", Printable(entry.name), FormatBytes(entry.size_bytes));
-  }
-  return Error(Code::kNotFound, fmt::format("{}: no such model in {}; bantam list shows them, and files elsewhere are yours to remove",
-                                            name, ModelFolder()));
+  const std::unique_ptr<Disk> disk = MakeDisk();
+  BANTAM_ASSIGN(const StoredModel model, FindStored(files, *disk, ModelFolder(), name));
+  BANTAM_TRY(RemoveStored(*disk, ModelFolder(), model));
+  return fmt::format("removed {} ({})\n", Printable(model.name), FormatBytes(model.size_bytes));
 }
 
 int RemoveAll(FileSystem& files, const std::vector<std::string>& names) {
@@ -118,7 +120,7 @@ void AddListVerb(CLI::App& app, Action* action) {
 void AddRmVerb(CLI::App& app, Action* action) {
   auto names = std::make_shared<std::vector<std::string>>();
   CLI::App* verb = app.add_subcommand("rm", "remove models from the model folder");
-  verb->add_option("NAME", *names, "names as bantam list shows them, with or without .gguf")->required();
+  verb->add_option("NAME", *names, "names as bantam list shows them, with or without .gguf or .bantam")->required();
   verb->footer("Example: bantam rm tinyllama-1.1b-chat-iq2_xxs");
   verb->callback([=] { *action = [=](FileSystem& files) { return RemoveAll(files, *names); }; });
 }

@@ -54,7 +54,7 @@ class Fetcher {
       // What has come is kept, whatever happened.
       BANTAM_TRY(Keep());
       idle = part_->size() > before ? 0 : idle + 1;
-      if (attempt.error().code() != Code::kUnavailable || disk_full_ || idle > kIdleRetriesMax || failures == kRetriesMax) {
+      if (attempt.error().code() != Code::kUnavailable || disk_full_ || idle > tools_.idle_retries_max || failures == kRetriesMax) {
         return attempt.error();
       }
       BANTAM_TRY(tools_.pause(kNsPerSecond << std::min<int64_t>(idle, kIdleRetriesMax - 1)));

@@ -35,6 +35,7 @@ struct DownloadTools {
   Pause pause;
   Progress progress = [](std::string_view, uint64_t, uint64_t) { return true; };
   uint64_t rate_bytes_per_s = 0;  // 0: no limit
+  int idle_retries_max = kIdleRetriesMax;
 };
 
 struct DownloadTarget {
