@@ -228,6 +228,9 @@ Result<PullPlan> PlanHub(HttpTransport& transport, const HubReference& reference
       return Error(Code::kDenied,
                    "HF_ENDPOINT: http without TLS, where anybody on the way could read HF_TOKEN; use https, or unset HF_TOKEN");
     }
+    if (!std::all_of(settings.token.begin(), settings.token.end(), [](char c) { return c > 0x20 && c < 0x7f; })) {
+      return Error(Code::kInvalidArgument, "HF_TOKEN: a blank or a control character in it; set it to the token alone");
+    }
     request.authorization = fmt::format("Bearer {}", settings.token);
   }
   const std::string where = fmt::format("hf:{}", reference.repository);

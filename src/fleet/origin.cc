@@ -48,7 +48,10 @@ class HttpOrigin final : public Origin {
       BANTAM_ASSIGN(opened.total, CheckRange(*reply, offset));
       opened.offset = offset;
       // A server that does not heed If-Range: the part that is here is of another version.
-      if (!tag.empty() && !opened.tag.empty() && opened.tag != tag) return Open(/*offset=*/0, /*tag=*/"");
+      if (!tag.empty() && !opened.tag.empty() && opened.tag != tag) {
+        reply.reset();  // closes the connection before the next one
+        return Open(/*offset=*/0, /*tag=*/"");
+      }
     }
     opened.bytes = std::make_unique<ReplyStream>(std::move(reply));
     return opened;

@@ -15,6 +15,8 @@ class Fuse {
  public:
   void Set(int n) { left_ = n; }
   bool blown() const { return blown_; }
+  // The same, and forgets it.
+  bool TakeBlown() { return std::exchange(blown_, false); }
   Status Burn(const char* what) {
     if (left_ == 0 || --left_ != 0) return Ok();
     blown_ = true;

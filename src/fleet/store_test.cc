@@ -1,0 +1,95 @@
+#include "fleet/store.h"
+
+#include <gtest/gtest.h>
+
+#include "testing/download_tools.h"
+
+namespace bantam {
+namespace {
+
+using testing::Bench;
+
+class Store : public ::testing::Test {
+ protected:
+  std::vector<StoredModel> List() { return ListStore(bench.files, bench.disk, bench.folder / "models").value(); }
+  void Write(std::string_view name, std::string_view text) { bench.folder.Write(fmt::format("models/{}", name), text); }
+  bool Has(std::string_view name) { return bench.folder.Has(fmt::format("models/{}", name)); }
+  Status Remove(const std::string& name) {
+    BANTAM_ASSIGN(const StoredModel model, FindStored(bench.files, bench.disk, bench.folder / "models", name));
+    return RemoveStored(bench.disk, bench.folder / "models", model);
+  }
+  Bench bench;
+};
+
+TEST_F(Store, NoFolderIsNoModel) { EXPECT_TRUE(List().empty()); }
+
+TEST_F(Store, FilesFoldersAndUnfinished) {
+  Write("a.gguf", "12345");
+  Write("a.gguf.tune.json", "{}");
+  Write("b.bantam", "123");
+  Write("c/config.json", "{}");
+  Write("c/sub/weights.safetensors", "12345678");
+  Write("d.gguf.part", "1234");
+  Write("d.gguf.part.json", "{}");
+  Write("e.gguf.part-1", "12");
+  Write("e.gguf.part-2.part", "1");
+  Write("f.part/config.json", "{}");
+  Write("g/notes.txt", "no model");
+  Write("notes.txt", "no model");
+  Write("a.gguf.lock", "");
+  const auto models = List();
+  ASSERT_EQ(models.size(), 6u);
+  const std::vector<std::tuple<std::string, bool, bool, uint64_t>> expected = {{"a.gguf", false, false, 5}, {"b.bantam", false, false, 3},
+                                                                               {"c", true, false, 10},      {"d.gguf", false, true, 4},
+                                                                               {"e.gguf", false, true, 3},  {"f", true, true, 2}};
+  for (size_t i = 0; i < models.size(); ++i) {
+    EXPECT_EQ(std::make_tuple(models[i].name, models[i].folder, models[i].unfinished, models[i].size_bytes), expected[i]);
+  }
+}
+
+TEST_F(Store, RemovesWithCompanions) {
+  for (const char* name : {"a.gguf", "a.gguf.tune.json", "a.gguf.part", "a.gguf.part.json", "b.bantam", "c/config.json", "c/sub/x",
+                           "c.tune.json", "ab.gguf", "d.gguf.part-1", "d.gguf.part-2.part"}) {
+    Write(name, "x");
+  }
+  for (const char* name : {"a", "b", "c", "d.gguf"}) {
+    const Status removed = Remove(name);
+    EXPECT_TRUE(removed.ok()) << removed.error().message();
+  }
+  const auto left = MakeDisk()->Entries(bench.folder / "models").value();
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].name, "ab.gguf");
+}
+
+TEST_F(Store, NothingOutsideIsRemoved) {
+  bench.folder.Write("mine.gguf", "x");
+  bench.folder.Write("other/config.json", "x");
+  Write("a.gguf", "x");
+  for (const char* name : {"", ".", "..", "../mine.gguf", "../mine", "../other", "/etc", "a.gguf/../../mine.gguf"}) {
+    EXPECT_FALSE(Remove(name).ok()) << name;
+  }
+  // A link goes, what it leads to stays.
+  std::filesystem::create_directory_symlink(bench.folder / "other", bench.folder / "models/link");
+  std::filesystem::create_symlink(bench.folder / "mine.gguf", bench.folder / "models/mine.gguf");
+  std::filesystem::create_directories(bench.folder / "models/c");
+  std::filesystem::create_directory_symlink(bench.folder / "other", bench.folder / "models/c/inner");
+  Write("c/config.json", "x");
+  for (const char* name : {"link", "mine", "c"}) EXPECT_TRUE(Remove(name).ok()) << name;
+  EXPECT_FALSE(Has("link"));
+  EXPECT_TRUE(bench.folder.Has("other/config.json"));
+  EXPECT_TRUE(bench.folder.Has("mine.gguf"));
+}
+
+TEST_F(Store, NotWhileItIsFetched) {
+  Write("a.gguf.part", "x");
+  const auto disk = MakeDisk();
+  const auto lock = disk->Lock(bench.folder / "models/a.gguf.lock");
+  ASSERT_TRUE(lock.ok());
+  const Status removed = Remove("a.gguf");
+  ASSERT_FALSE(removed.ok());
+  EXPECT_EQ(removed.error().code(), Code::kUnavailable);
+  EXPECT_TRUE(Has("a.gguf.part"));
+}
+
+}  // namespace
+}  // namespace bantam
