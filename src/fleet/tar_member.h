@@ -19,7 +19,7 @@ class TarGzMember {
 
   // Hands the bytes of the file `member` to `sink`. Exhausted past `member_bytes_max` of it, or past that and kOtherBytesMax in the
   // archive.
-  static constexpr uint64_t kOtherBytesMax = uint64_t{64} << 20;
+  static constexpr uint64_t kOtherBytesMax = uint64_t{16} << 20;
   TarGzMember(std::string member, uint64_t member_bytes_max, Sink sink);
   ~TarGzMember();
   TarGzMember(const TarGzMember&) = delete;
