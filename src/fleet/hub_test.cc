@@ -51,8 +51,8 @@ TEST(HubReference, Parts) {
 TEST(HubListing, Fields) {
   const auto files = ParseHubListing(
       R"([{"type":"directory","path":"a","size":0,"oid":"x"},{"type":"file","path":"config.json","size":5,"oid":"x"},
-          {"type":"file","path":"m.gguf","size":130,"oid":"x","lfs":{"oid":"9ee11adf737960ff06123d5c4fba24d12c5b05ba460a7afa88950fbf2b61add0",
-           "size":1234567890123,"pointerSize":135}}])");
+          {"type":"file","path":"m.gguf","size":130,"oid":"x","lfs":{
+           "oid":"9ee11adf737960ff06123d5c4fba24d12c5b05ba460a7afa88950fbf2b61add0","size":1234567890123,"pointerSize":135}}])");
   ASSERT_TRUE(files.ok()) << files.error().message();
   ASSERT_EQ(files->size(), 2u);
   EXPECT_EQ((*files)[0].size_bytes, 5u);
