@@ -14,7 +14,7 @@ inline std::string DataPath(std::string_view name) { return std::string(BANTAM_T
 // A file of the folder beside the checkout that holds reference data too large to commit. It may be absent.
 inline std::string SharedPath(std::string_view name) { return std::string(BANTAM_SHARED) + "/" + std::string(name); }
 
-// The demo model, where scripts/fetch-demo-model puts it. It may be absent.
+// The demo model, where bantam pull puts it. It may be absent.
 inline std::string DemoModelPath() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
