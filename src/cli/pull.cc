@@ -72,7 +72,7 @@ PullSettings Settings(const PullVerbOptions& options) {
 HttpOptions Http(const PullVerbOptions& options) {
   constexpr int64_t kMsPerSecond = 1000;
   HttpOptions http;
-  http.limits.stall_timeout_ms = options.timeout_s * kMsPerSecond;
+  http.limits.stall_timeout_ms = std::max(options.timeout_s, 1u) * kMsPerSecond;
   http.limits.connect_timeout_ms = std::min(http.limits.connect_timeout_ms, http.limits.stall_timeout_ms);
   http.user_agent = fmt::format("bantam/{}", BANTAM_VERSION);
   http.proxy = {Environment({"https_proxy", "HTTPS_PROXY"}), Environment({"http_proxy", "HTTP_PROXY"}),

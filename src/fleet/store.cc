@@ -9,13 +9,26 @@
 namespace bantam {
 namespace {
 
-// What a file of a download that is not finished belongs to: NAME of NAME.part, NAME.part.json, NAME.part-1, and of what these become while
-// they are written. Empty for others.
+// What follows NAME.part in the names that a pull gives: nothing, .json for the state, -1 for a part of a file, which is a download of its
+// own, and what FileSystem::Create puts behind a name while it writes.
+bool IsPartEnding(std::string_view rest) {
+  constexpr std::string_view kState = ".json";
+  constexpr std::string_view kPart = ".part";
+  if (rest.empty() || rest == kState) return true;
+  if (rest.starts_with(kState)) return rest.substr(kState.size()).starts_with(".part-");
+  if (rest[0] != '-') return false;
+  const size_t digits = std::min(rest.find_first_not_of("0123456789", 1), rest.size());
+  if (digits == 1) return false;
+  rest.remove_prefix(digits);
+  return rest.empty() || (rest.starts_with(kPart) && IsPartEnding(rest.substr(kPart.size())));
+}
+
+// The model that a file of an unfinished download belongs to; empty for other files.
 std::string_view NameOfPart(std::string_view entry) {
-  const size_t at = entry.find(".part");
-  if (at == std::string_view::npos || at == 0) return {};
-  const std::string_view rest = entry.substr(at + 5);
-  return rest.empty() || rest[0] == '.' || rest[0] == '-' ? entry.substr(0, at) : std::string_view();
+  constexpr std::string_view kPart = ".part";
+  const size_t at = entry.find(kPart);
+  if (at == std::string_view::npos || at == 0 || !IsPartEnding(entry.substr(at + kPart.size()))) return {};
+  return entry.substr(0, at);
 }
 
 bool IsModelFile(std::string_view name) { return name.ends_with(".gguf") || name.ends_with(".bantam"); }

@@ -37,11 +37,19 @@ TEST_F(Store, FilesFoldersAndUnfinished) {
   Write("g/notes.txt", "no model");
   Write("notes.txt", "no model");
   Write("a.gguf.lock", "");
+  Write("e.gguf.part-2.part.json.part-Ab12Cd", "{}");
+  Write("my.particle.gguf", "1");
+  Write("other.part.gguf", "1");
   const auto models = List();
-  ASSERT_EQ(models.size(), 6u);
-  const std::vector<std::tuple<std::string, bool, bool, uint64_t>> expected = {{"a.gguf", false, false, 5}, {"b.bantam", false, false, 3},
-                                                                               {"c", true, false, 10},      {"d.gguf", false, true, 4},
-                                                                               {"e.gguf", false, true, 3},  {"f", true, true, 2}};
+  ASSERT_EQ(models.size(), 8u);
+  const std::vector<std::tuple<std::string, bool, bool, uint64_t>> expected = {{"a.gguf", false, false, 5},
+                                                                               {"b.bantam", false, false, 3},
+                                                                               {"c", true, false, 10},
+                                                                               {"d.gguf", false, true, 4},
+                                                                               {"e.gguf", false, true, 3},
+                                                                               {"f", true, true, 2},
+                                                                               {"my.particle.gguf", false, false, 1},
+                                                                               {"other.part.gguf", false, false, 1}};
   for (size_t i = 0; i < models.size(); ++i) {
     EXPECT_EQ(std::make_tuple(models[i].name, models[i].folder, models[i].unfinished, models[i].size_bytes), expected[i]);
   }
@@ -49,7 +57,7 @@ TEST_F(Store, FilesFoldersAndUnfinished) {
 
 TEST_F(Store, RemovesWithCompanions) {
   for (const char* name : {"a.gguf", "a.gguf.tune.json", "a.gguf.part", "a.gguf.part.json", "b.bantam", "c/config.json", "c/sub/x",
-                           "c.tune.json", "ab.gguf", "d.gguf.part-1", "d.gguf.part-2.part"}) {
+                           "c.tune.json", "ab.gguf", "d.gguf.part-1", "d.gguf.part-2.part", "a.part.gguf"}) {
     Write(name, "x");
   }
   for (const char* name : {"a", "b", "c", "d.gguf"}) {
@@ -57,8 +65,9 @@ TEST_F(Store, RemovesWithCompanions) {
     EXPECT_TRUE(removed.ok()) << removed.error().message();
   }
   const auto left = MakeDisk()->Entries(bench.folder / "models").value();
-  ASSERT_EQ(left.size(), 1u);
-  EXPECT_EQ(left[0].name, "ab.gguf");
+  ASSERT_EQ(left.size(), 2u);
+  EXPECT_EQ(left[0].name, "a.part.gguf");
+  EXPECT_EQ(left[1].name, "ab.gguf");
 }
 
 TEST_F(Store, NothingOutsideIsRemoved) {
