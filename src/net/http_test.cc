@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <fstream>
@@ -11,6 +10,7 @@
 
 #include "testing/certificate.h"
 #include "testing/http_server.h"
+#include "testing/paths.h"
 
 namespace bantam {
 namespace {
@@ -228,13 +228,15 @@ TEST(Http, PlainNeedsLeaveOffThisMachine) {
 class Tls : public ::testing::Test {
  protected:
   // A client that trusts the certificate besides what the system does.
-  static Client Trusting(const Certificate& certificate) {
-    const std::string path = ::testing::TempDir() + fmt::format("bantam_http_test_{}.pem", ::getpid());
-    std::ofstream(path) << certificate.pem;
+  Client Trusting(const Certificate& certificate) const {
     Client client;
-    client.options.certificate_file = path;
+    client.options.certificate_file = folder_.Path("trusted.pem");
+    std::ofstream(client.options.certificate_file) << certificate.pem;
     return client;
   }
+
+ private:
+  testing::TemporaryFolder folder_;
 };
 
 TEST_F(Tls, FetchesFromWhoProvesItsName) {
