@@ -184,9 +184,15 @@ class Fetcher {
     flushed_ = part_->size();
     const Json state = {{"version", kStateVersion}, {"source", Identity()}, {"tag", tag_}, {"bytes", flushed_}};
     const std::string text = DumpJson(state, /*indent=*/2) + "\n";
-    BANTAM_ASSIGN(const std::unique_ptr<FileWriter> writer, tools_.files.Create(PartStatePath(target_.path)));
-    BANTAM_TRY(writer->Append(std::as_bytes(std::span(text))));
-    return writer->Commit();
+    // Not through FileSystem::Create, which writes to where a link leads.
+    const std::string path = PartStatePath(target_.path);
+    const std::string beside = path + ".part-new";
+    BANTAM_ASSIGN(std::unique_ptr<PartFile> state_file, tools_.disk.OpenPart(beside));
+    BANTAM_TRY(state_file->Truncate(0));
+    BANTAM_TRY(state_file->Append(std::as_bytes(std::span(text))));
+    BANTAM_TRY(state_file->Sync());
+    state_file.reset();
+    return tools_.disk.Rename(beside, path);
   }
 
   Result<Downloaded> Finish() {

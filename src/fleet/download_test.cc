@@ -341,6 +341,13 @@ TEST_F(DownloadTest, LinksAreNotFollowed) {
   std::filesystem::create_symlink(bench.folder / "victim", bench.folder / "m.gguf.part");
   EXPECT_THAT(Failure(server, Code::kInvalidArgument), HasSubstr("m.gguf.part"));
   EXPECT_EQ(bench.folder.Read("victim"), "mine");
+  std::filesystem::remove(bench.folder / "m.gguf.part");
+  for (const char* name : {"m.gguf.part.json", "m.gguf.part.json.part-new", "m.gguf"}) {
+    std::filesystem::create_symlink(bench.folder / "victim", bench.folder / name);
+    (void)Get(server).ok();
+    EXPECT_EQ(bench.folder.Read("victim"), "mine") << name;
+    std::filesystem::remove(bench.folder / name);
+  }
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace bantam {
 namespace {
 
 // What follows NAME.part in the names that a pull gives: nothing, .json for the state, -1 for a part of a file, which is a download of its
-// own, and what FileSystem::Create puts behind a name while it writes.
+// own, and what is behind a name while it is written.
 bool IsPartEnding(std::string_view rest) {
   constexpr std::string_view kState = ".json";
   constexpr std::string_view kPart = ".part";

@@ -68,7 +68,7 @@ struct HttpOptions {
   std::function<bool()> stopped = [] { return false; };
 };
 
-// `clock` must outlive it and its replies.
+// Replies must not outlive it, nor it `clock`.
 std::unique_ptr<HttpTransport> MakeHttpTransport(HttpOptions options, const Clock& clock);
 
 struct HttpRequest {
