@@ -67,7 +67,8 @@ Result<std::vector<StoredModel>> ListStore(FileSystem& files, Disk& disk, const 
       model.unfinished = true;
       model.folder = model.folder || is_folder;
       // States are small and no part of the model.
-      if (entry.name.find(".json", part_of.size()) == std::string::npos) model.size_bytes += is_folder ? FolderBytes(disk, path, /*depth=*/0) : entry.size_bytes;
+      if (entry.name.find(".json", part_of.size()) == std::string::npos)
+        model.size_bytes += is_folder ? FolderBytes(disk, path, /*depth=*/0) : entry.size_bytes;
     } else if (is_model) {
       const uint64_t bytes = is_folder ? FolderBytes(disk, path, /*depth=*/0) : entry.size_bytes;
       models[entry.name] = {entry.name, is_folder, /*unfinished=*/false, bytes};
