@@ -1,6 +1,6 @@
 // A hostile model file, all the way: header, vocabulary, config, lowering, plan, weights, and two tokens.
 #include "formats/gguf.h"
-#include "fuzz/run_model.h"
+#include "run_model.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   bantam::MemoryFiles files(data, size);

@@ -4,7 +4,7 @@
 
 #include "formats/package.h"
 #include "formats/package_layout.h"
-#include "fuzz/run_model.h"
+#include "run_model.h"
 #include "security/merkle.h"
 
 namespace bantam {
