@@ -84,6 +84,7 @@ uint16_t HalfE4M3(uint8_t x) {
 }  // namespace
 
 const PanelTable kIQ4Table = {.value = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}, .multiplier = 1.0f};
+const PanelTable kNF4Table = {.value = {-112, -78, -59, -44, -32, -21, -10, 0, 9, 18, 28, 38, 49, 63, 81, 112}, .multiplier = 1.0f};
 const PanelTable kFp4Table = {.value = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}, .multiplier = 1.0f};
 
 // f16 d, 32 x int8.

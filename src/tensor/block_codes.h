@@ -32,6 +32,10 @@ void DecodeQ2_0(const uint8_t* block, size_t group, BlockCodes* codes);
 
 // IQ4_NL and IQ4_XS: 16 levels, dense around zero.
 extern const PanelTable kIQ4Table;
+// NF4: 112 times the normal quantiles of QLoRA (Dettmers et al., 2023), rounded: of the multiples up to 127 about the one of the least
+// squared error (2.4e-5 of the squares of normal numbers). Blocks are those of IQ4_NL; d is the largest magnitude / 112.
+extern const PanelTable kNF4Table;
+inline constexpr float kNF4Unit = 112.0f;
 // MXFP4 and NVFP4: twice the values of E2M1 (0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives).
 extern const PanelTable kFp4Table;
 

@@ -47,6 +47,7 @@ constexpr std::array<DTypeInfo, kDTypes> kTable = {{
     {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table, nullptr, nullptr, EncodeNVFP4},
     {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr, nullptr, nullptr, nullptr},
     {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr, nullptr, nullptr, EncodeQ2_0},
+    {DType::kNF4, "NF4", kOwnFormats, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kNF4Table, nullptr, nullptr, EncodeIQ4_NL},
 }};
 
 constexpr bool InOrder() {

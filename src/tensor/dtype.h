@@ -41,8 +41,11 @@ enum class DType : uint8_t {
   kNVFP4,
   kQ1_0,
   kQ2_0,
+  kNF4,
 };
-inline constexpr size_t kDTypes = 28;
+inline constexpr size_t kDTypes = 29;
+// Ids from here on are our own: in a GGUF file, no other program knows them.
+inline constexpr uint32_t kOwnFormats = 1u << 30;
 
 struct DTypeInfo {
   DType dtype;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "tensor/half.h"
 #include "testing/paths.h"
 #include "testing/tiny_model.h"
 
@@ -32,10 +33,11 @@ std::string BlocksPath(DType dtype, const char* extension) {
   return testing::DataPath("blocks/" + name + extension);
 }
 
-// All but F32.
+// All but F32, and NF4, which is our own.
 std::vector<DType> FileFormats() {
   std::vector<DType> formats = testing::AllDTypes();
   std::erase(formats, DType::kF32);
+  std::erase(formats, DType::kNF4);
   return formats;
 }
 
@@ -238,6 +240,22 @@ TEST(PackRow, RefusesWhatItCannotHold) {
   values[7] = 1;
   EXPECT_EQ(PackRow(DType::kIQ2_XXS, values, {}, packed.data()).error().code(), Code::kUnsupported);
   EXPECT_EQ(PackRow(DType::kQ4_0, values, std::vector<float>(256, -1.0f), packed.data()).error().code(), Code::kInvalidArgument);
+}
+
+// The quantiles of QLoRA's code, within half of the table's unit of the largest magnitude.
+TEST(DTypeTable, NF4IsNearItsQuantiles) {
+  constexpr double kQuantiles[16] = {-1,      -0.69619, -0.52507, -0.39492, -0.28444, -0.18477, -0.09105, 0,
+                                     0.07958, 0.16093,  0.24611,  0.33792,  0.44071,  0.56262,  0.72296,  1};
+  uint8_t block[18];
+  const uint16_t d = F32ToF16(0.25f / 112);
+  std::memcpy(block, &d, 2);
+  for (size_t i = 0; i < 16; ++i) block[2 + i] = static_cast<uint8_t>(i | (15 - i) << 4);
+  float values[32];
+  Unpack(DType::kNF4, block, 32, values);
+  for (size_t i = 0; i < 16; ++i) {
+    EXPECT_NEAR(static_cast<double>(values[i]), 0.25 * kQuantiles[i], 0.25 * 0.51 / 112) << i;
+    EXPECT_EQ(values[31 - i], values[i]) << i;
+  }
 }
 
 TEST(DTypeTable, IdsAndBlocks) {

@@ -46,6 +46,18 @@ inline uint16_t F32ToBF16(float value) {
   return static_cast<uint16_t>((bits + (0x7fffu + ((bits >> 16) & 1u))) >> 16);
 }
 
+// 8-bit floats (Micikevicius et al., "FP8 formats for deep learning", 2022) to binary32, exact. E4M3 has no infinities, and NaN where all
+// bits but the sign are set; E5M2 is the upper half of binary16.
+inline float E4M3ToF32(uint8_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80u) << 24;
+  const uint32_t exponent = (bits >> 3) & 15u;
+  const uint32_t mantissa = bits & 7u;
+  if ((bits & 0x7fu) == 0x7fu) return std::bit_cast<float>(sign | 0x7fc00000u);
+  if (exponent == 0) return std::bit_cast<float>(std::bit_cast<uint32_t>(static_cast<float>(mantissa) * 0x1p-9f) | sign);
+  return std::bit_cast<float>(sign | (exponent + 120u) << 23 | mantissa << 20);
+}
+inline float E5M2ToF32(uint8_t bits) { return F16ToF32(static_cast<uint16_t>(bits << 8)); }
+
 // The largest finite binary16.
 inline constexpr float kF16Max = 65504.0f;
 

@@ -21,14 +21,29 @@ struct ScalePlace {
   float typical_code;
 };
 constexpr ScalePlace kScalePlaces[] = {
-    {DType::kQ8_0, 0, -1, 74},        {DType::kQ4_0, 0, -1, 4.6f},         {DType::kQ4_K, 0, 2, 32 * 5.0f},
-    {DType::kQ5_K, 0, 2, 32 * 10.0f}, {DType::kQ6_K, 208, -1, 74 * 18.0f}, {DType::kQ2_K, 80, 82, 8 * 1.5f},
-    {DType::kIQ2_XXS, 0, -1, 60},     {DType::kQ4_1, 0, 2, 4.6f},          {DType::kQ5_0, 0, -1, 9.2f},
-    {DType::kQ5_1, 0, 2, 9.2f},       {DType::kQ3_K, 108, -1, 18 * 2.3f},  {DType::kIQ2_XS, 0, -1, 60},
-    {DType::kIQ2_S, 0, -1, 60},       {DType::kIQ3_XXS, 0, -1, 140},       {DType::kIQ3_S, 0, -1, 140},
-    {DType::kIQ1_S, 0, -1, 7},        {DType::kIQ4_NL, 0, -1, 70},         {DType::kIQ4_XS, 0, -1, 18 * 70},
-    {DType::kTQ1_0, 52, -1, 0.8f},    {DType::kTQ2_0, 64, -1, 0.8f},       {DType::kQ1_0, 0, -1, 1},
+    {DType::kQ8_0, 0, -1, 74},
+    {DType::kQ4_0, 0, -1, 4.6f},
+    {DType::kQ4_K, 0, 2, 32 * 5.0f},
+    {DType::kQ5_K, 0, 2, 32 * 10.0f},
+    {DType::kQ6_K, 208, -1, 74 * 18.0f},
+    {DType::kQ2_K, 80, 82, 8 * 1.5f},
+    {DType::kIQ2_XXS, 0, -1, 60},
+    {DType::kQ4_1, 0, 2, 4.6f},
+    {DType::kQ5_0, 0, -1, 9.2f},
+    {DType::kQ5_1, 0, 2, 9.2f},
+    {DType::kQ3_K, 108, -1, 18 * 2.3f},
+    {DType::kIQ2_XS, 0, -1, 60},
+    {DType::kIQ2_S, 0, -1, 60},
+    {DType::kIQ3_XXS, 0, -1, 140},
+    {DType::kIQ3_S, 0, -1, 140},
+    {DType::kIQ1_S, 0, -1, 7},
+    {DType::kIQ4_NL, 0, -1, 70},
+    {DType::kIQ4_XS, 0, -1, 18 * 70},
+    {DType::kTQ1_0, 52, -1, 0.8f},
+    {DType::kTQ2_0, 64, -1, 0.8f},
+    {DType::kQ1_0, 0, -1, 1},
     {DType::kQ2_0, 0, -1, 1.2f},
+    {DType::kNF4, 0, -1, 45},
 };
 
 // Formats whose scales are no f16 of their own: sets block `block` to about `d` for codes of magnitude 1.
