@@ -18,7 +18,7 @@ constexpr uint64_t kAlignment = 64;
 // Whether a range of what is read is a range of what is stored.
 bool IsStoredSo(const Assembly& tensor) {
   const RowOrder& order = tensor.order;
-  return tensor.values.empty() && tensor.change == Change::kNothing && !tensor.by_columns && order.head == 0 &&
+  return tensor.values.empty() && tensor.quantized.empty() && tensor.change == Change::kNothing && !tensor.by_columns && order.head == 0 &&
          (order.take == 0 || order.take == order.stride);
 }
 
@@ -42,7 +42,8 @@ AssembledSource::AssembledSource(std::vector<std::unique_ptr<FileMapping>> files
     : files_(std::move(files)), tensors_(std::move(tensors)) {
   uint64_t offset = 0;
   for (const Assembly& tensor : tensors_) {
-    CHECK(tensor.pieces.size() == 1 || tensor.pieces.size() == tensor.matrices || !tensor.values.empty());
+    CHECK(tensor.pieces.size() == 1 || tensor.pieces.size() == tensor.matrices || !tensor.values.empty() ||
+          tensor.quantized.size() == tensor.matrices);
     offsets_.push_back(offset);
     offset += (tensor.size_bytes() + kAlignment - 1) / kAlignment * kAlignment;
   }
@@ -94,6 +95,25 @@ void AssembledSource::Gather(const Assembly& tensor, uint64_t begin, std::span<s
   }
 }
 
+void AssembledSource::GatherQuantized(const Assembly& tensor, uint64_t begin, std::span<std::byte> out) {
+  const size_t row_bytes = RowBytes(tensor.dtype, tensor.columns);
+  for (uint64_t done = 0; done < out.size();) {
+    const uint64_t row = (begin + done) / row_bytes;
+    const uint64_t within = (begin + done) % row_bytes;
+    const size_t size = std::min<uint64_t>(row_bytes - within, out.size() - done);
+    const QuantizedMatrix& matrix = tensor.quantized[row / tensor.rows];
+    const QuantizedRow wanted = {tensor.dtype, tensor.order.Stored(row % tensor.rows), tensor.columns};
+    if (size == row_bytes) {
+      ReadQuantizedRow(matrix, wanted, reinterpret_cast<uint8_t*>(out.data() + done));
+    } else {
+      row_.resize(row_bytes);
+      ReadQuantizedRow(matrix, wanted, reinterpret_cast<uint8_t*>(row_.data()));
+      std::memcpy(out.data() + done, row_.data() + within, size);
+    }
+    done += size;
+  }
+}
+
 Result<std::span<const std::byte>> AssembledSource::View(uint64_t offset_bytes, uint64_t size_bytes) {
   const Range range = Find(offset_bytes, size_bytes);
   if (range.tensor == nullptr) {
@@ -101,6 +121,11 @@ Result<std::span<const std::byte>> AssembledSource::View(uint64_t offset_bytes, 
   }
   const Assembly& tensor = *range.tensor;
   if (!tensor.values.empty()) return std::as_bytes(std::span(tensor.values)).subspan(range.begin, size_bytes);
+  if (!tensor.quantized.empty()) {
+    gathered_.resize(size_bytes);
+    GatherQuantized(tensor, range.begin, gathered_);
+    return std::span<const std::byte>(gathered_);
+  }
   const uint64_t matrix_bytes = RowBytes(tensor.dtype, tensor.columns * tensor.rows);
   const uint64_t matrix = matrix_bytes == 0 ? 0 : range.begin / matrix_bytes;
   const uint64_t begin = range.begin - matrix * matrix_bytes;
@@ -116,6 +141,14 @@ void AssembledSource::Release(uint64_t offset_bytes, uint64_t size_bytes) {
   const Range range = Find(offset_bytes, size_bytes);
   if (range.tensor == nullptr || size_bytes == 0 || !range.tensor->values.empty()) return;
   const Assembly& tensor = *range.tensor;
+  if (!tensor.quantized.empty()) {
+    const size_t matrix_bytes = RowBytes(tensor.dtype, tensor.columns * tensor.rows);
+    for (uint64_t m = range.begin / matrix_bytes; m <= (range.begin + size_bytes - 1) / matrix_bytes; ++m) {
+      const QuantizedMatrix& matrix = tensor.quantized[m];
+      files_[matrix.file]->Release(matrix.offset_bytes, matrix.size_bytes);
+    }
+    return;
+  }
   const uint64_t matrix_elements = tensor.columns * tensor.rows;
   const size_t element_bytes = RowBytes(tensor.read_dtype(), 1);
   const uint64_t first = range.begin / element_bytes;

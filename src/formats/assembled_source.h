@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "formats/model_file.h"
+#include "formats/quantized_matrix.h"
 
 namespace bantam {
 
@@ -32,7 +33,7 @@ enum class Change : uint8_t {
 };
 
 struct Assembly {
-  // Stored elements: F32, F16 or BF16.
+  // Stored elements: F32, F16 or BF16; of quantised matrices, what their rows become.
   DType dtype = DType::kF32;
   // As they are read. A vector's elements may be rows of one column.
   uint64_t columns = 1;
@@ -47,8 +48,9 @@ struct Assembly {
     uint32_t file = 0;
     uint64_t offset_bytes = 0;
   };
-  std::vector<Piece> pieces;  // one per matrix, or one for all
-  std::vector<float> values;  // instead of pieces, F32
+  std::vector<Piece> pieces;               // one per matrix, or one for all
+  std::vector<float> values;               // instead of pieces, F32
+  std::vector<QuantizedMatrix> quantized;  // instead of pieces, one per matrix
 
   DType read_dtype() const { return change != Change::kNothing ? DType::kF32 : dtype; }
   uint64_t size_bytes() const { return RowBytes(read_dtype(), columns * rows * matrices); }
@@ -74,11 +76,13 @@ class AssembledSource : public TensorSource {
   Range Find(uint64_t offset_bytes, uint64_t size_bytes) const;
   const std::byte* At(const Assembly& tensor, uint64_t matrix) const;
   void Gather(const Assembly& tensor, uint64_t begin, std::span<std::byte> out) const;
+  void GatherQuantized(const Assembly& tensor, uint64_t begin, std::span<std::byte> out);
 
   std::vector<std::unique_ptr<FileMapping>> files_;
   std::vector<Assembly> tensors_;
   std::vector<uint64_t> offsets_;
   std::vector<std::byte> gathered_;
+  std::vector<std::byte> row_;  // a quantised one of which a part is wanted
 };
 
 }  // namespace bantam

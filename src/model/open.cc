@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "formats/gguf.h"
+#include "formats/gguf_parts.h"
 #include "formats/package.h"
 #include "model/huggingface/folder.h"
 
@@ -18,7 +21,8 @@ Result<ModelFile> OpenModel(FileSystem& files, const std::string& path) {
                  fmt::format("{}: a folder without config.json; name a .gguf or .bantam file, or the folder of a model", path));
   }
   if (IsPackage(files, path)) return OpenPackage(files, path);
-  return OpenGguf(files, path);
+  BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+  return JoinGgufParts(files, std::move(file));
 }
 
 }  // namespace bantam

@@ -1,0 +1,91 @@
+// Matrices as quantisers pack them in Hugging Face checkpoints (docs/formats/safetensors.md): codes, scales and zero points, each in a
+// tensor of its own and in an order of its own. Rows are read as blocks of a format that this program runs.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "tensor/dtype.h"
+
+namespace bantam {
+
+// What the codes of NF4 stand for, as QLoRA's code has them (Dettmers et al., 2023).
+inline constexpr std::array<float, 16> kNF4Quantiles = {-1.0f,         -0.69619280f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f,
+                                                        -0.091050036f, 0.0f,         0.079580300f, 0.16093020f,  0.24611230f,  0.33791524f,
+                                                        0.44070983f,   0.56261700f,  0.72295684f,  1.0f};
+
+// Whole numbers of 2 to 8 bits, one behind the other in lines of 8-bit or 32-bit units; a number may lie in two units.
+struct PackedNumbers {
+  const uint8_t* base = nullptr;  // null: there are none
+  uint32_t bits = 4;
+  uint32_t unit_bytes = 4;   // 1 or 4
+  uint64_t unit_stride = 4;  // bytes from a line's unit to the next
+  uint64_t line_stride = 0;  // bytes from a line to the next
+  // Of numbers of 4 bits: where each of 8 neighbours stands among them.
+  std::array<uint8_t, 8> place = {0, 1, 2, 3, 4, 5, 6, 7};
+  uint32_t flip = 0;  // bits that are turned: numbers with a sign become such without
+
+  uint32_t At(uint64_t number, uint64_t line) const;
+};
+
+enum class ScaleType : uint8_t { kOne, kF32, kF16, kBF16, kE8M0, kNested };
+
+// A scale per group of columns and row, or run of rows.
+struct GroupScales {
+  ScaleType type = ScaleType::kOne;
+  const uint8_t* base = nullptr;
+  uint64_t rows = 1;  // that share theirs
+  // Elements from one to the next.
+  uint64_t row_stride = 0;
+  uint64_t group_stride = 0;
+  // kNested: `base` has 8-bit codes of map, whose values are multiplied by a number per nested_block of them; mean is added.
+  std::vector<float> map;
+  const uint8_t* nested = nullptr;  // F32
+  uint64_t nested_block = 1;
+  float mean = 0;
+
+  float At(uint64_t row, uint64_t group) const;
+};
+
+enum class CodeKind : uint8_t {
+  kIntegers,  // scale * (code - zero)
+  kNF4,       // scale * quantile[code]
+  kFP4,       // scale * E2M1(code), scale in E8M0
+  kE4M3,      // scale * E4M3(code)
+  kE5M2,
+};
+
+struct QuantizedMatrix {
+  CodeKind kind = CodeKind::kIntegers;
+  PackedNumbers codes;      // of columns in lines that are rows
+  bool by_columns = false;  // of rows in lines that are columns
+  PackedNumbers zeros;
+  bool zeros_by_groups = false;  // numbers are rows and lines are groups, instead of the other way round
+  int32_t zero = 0;              // is added to each of zeros, or stands alone
+  GroupScales scales;
+  uint64_t group_columns = 1;   // that share a scale and a zero point, once they are in order
+  float scale_multiplier = 1;   // of scales, when they are read
+  float factor = 1;             // weights are this times what is read: a power of two, or a scale of the whole matrix
+  std::vector<uint32_t> order;  // the stored column that is read as each; empty: as they are stored
+  // Of the codes.
+  uint32_t file = 0;
+  uint64_t offset_bytes = 0;
+  uint64_t size_bytes = 0;
+
+  float ScaleAt(uint64_t row, uint64_t group) const { return scales.At(row, group) * scale_multiplier; }
+  int32_t ZeroAt(uint64_t row, uint64_t group) const;
+};
+
+struct QuantizedRow {
+  DType dtype;
+  uint64_t row;
+  uint64_t columns;
+};
+
+// One row of RowBytes(dtype, columns) bytes. Integers become Q4_0, Q5_0 or Q8_0 where code - zero is in its range; NF4 becomes NF4 and FP4
+// MXFP4; all but FP4 become F16 or F32. Of blocks, columns are a multiple of 32 and so are groups. What does not fit is cut off.
+void ReadQuantizedRow(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out);
+
+}  // namespace bantam
