@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,7 @@ class Builder {
       BANTAM_TRY(Layer(i));
     }
     BANTAM_TRY(Head());
+    BANTAM_TRY(CheckOwn());
     return std::move(program_);
   }
 
@@ -80,6 +82,66 @@ class Builder {
   }
   Result<WeightId> Matrix(const std::string& name, Shape shape) { return Weight(name, WeightStorage::kPanels, shape); }
   Result<WeightId> Vector(const std::string& name, size_t width) { return Weight(name, WeightStorage::kVector, {width}); }
+  // PREFIX.factor, which this program makes of a quantiser's scales (docs/formats/safetensors.md), or else PREFIX.scale.
+  Result<WeightId> ScaleOf(const std::string& prefix, size_t count, bool scaled) {
+    const std::string factor = prefix + ".factor";
+    if (!Has(factor)) return scaled ? OptionalVector(prefix + ".scale", count) : kNone;
+    own_used_.insert(factor);
+    return Vector(factor, count);
+  }
+  // `in` with its columns as the weights have theirs: those of products of the same input, where they agree, under one name.
+  struct Ordered {
+    BufferId in;
+    BufferId ids = kNone;
+    size_t experts = 1;
+  };
+  Result<BufferId> Order(const std::string& prefix, const Ordered& of) {
+    std::string name = prefix + ".order";
+    for (const auto& [one, all] : {std::pair("attn_q", "attn_qkv"),
+                                   {"attn_k", "attn_qkv"},
+                                   {"attn_v", "attn_qkv"},
+                                   {"ffn_gate", "ffn_gate_up"},
+                                   {"ffn_up", "ffn_gate_up"}}) {
+      const size_t at = prefix.rfind('.') + 1;
+      const size_t end = std::min(prefix.find('_', prefix.find('_', at) + 1), prefix.size());
+      if (Has(name) || prefix.substr(at, end - at) != one) continue;
+      name = prefix.substr(0, at) + all + prefix.substr(end) + ".order";
+    }
+    if (!Has(name)) return of.in;
+    const std::string buffer_name = program_.buffers[of.in].name + (of.ids == kNone ? ".ordered" : ".ordered_by_expert");
+    const Rows rows = of.ids == kNone ? program_.buffers[of.in].rows : Rows::kTokenSlots;
+    const BufferId out = Buffer(buffer_name, Width(of.in), rows);
+    if (IsOrdered(name, of.in, out)) return out;
+    BANTAM_TRY(Tensor(name, {Width(of.in), of.experts}));
+    own_used_.insert(name);
+    program_.weights.push_back({name, tensors_.Find(name)->dtype, WeightStorage::kOrder, Width(of.in), of.experts});
+    program_.ops.push_back(PermuteOp{of.in, out, static_cast<WeightId>(program_.weights.size() - 1), of.ids});
+    return out;
+  }
+  // Whether `out` still holds `in` in that order.
+  bool IsOrdered(const std::string& name, BufferId in, BufferId out) const {
+    for (size_t i = program_.ops.size(); i-- > 0;) {
+      const auto* permute = std::get_if<PermuteOp>(&program_.ops[i]);
+      if (permute != nullptr && permute->out == out) return permute->in == in && program_.weights[permute->order].name == name;
+      for (const BufferId written : BuffersOf(program_.ops[i]).writes) {
+        if (written == in) return false;
+      }
+    }
+    return false;
+  }
+  // Tensors of our own stand for products; one that is left over would change what the model computes.
+  Status CheckOwn() const {
+    size_t own = 0;
+    std::string_view last;
+    for (const TensorInfo& tensor : tensors_.tensors()) {
+      if (!tensor.name.ends_with(".factor") && !tensor.name.ends_with(".order")) continue;
+      ++own;
+      last = tensor.name;
+    }
+    if (own == own_used_.size()) return Ok();
+    return Error(Code::kUnsupported,
+                 fmt::format("{} tensors like {}, {} of which belong to no product of this model", own, last, own - own_used_.size()));
+  }
   Result<WeightId> OptionalVector(const std::string& name, size_t width) {
     if (!Has(name)) return kNone;
     return Vector(name, width);
@@ -110,18 +172,17 @@ class Builder {
   // The same with some of the tensor's rows.
   Status MatMulRows(const Product& product, Range rows, size_t all_rows) {
     const std::string& prefix = product.prefix;
+    BANTAM_ASSIGN(const BufferId in, Order(prefix, {product.in}));
     BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(product.in), all_rows}, rows));
-    WeightId scale = kNone;
     // The values of this format are no weights without its second scale.
     const bool scaled = product.scaling != Scaling::kNothing || program_.weights[weight].dtype == DType::kNVFP4;
-    if (scaled) {
-      BANTAM_ASSIGN(scale, OptionalVector(prefix + ".scale", /*width=*/1));
-    }
+    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, /*count=*/1, scaled));
     WeightId bias = kNone;
     if (product.biased && Has(prefix + ".bias")) {
       BANTAM_ASSIGN(bias, Part(prefix + ".bias", WeightStorage::kVector, {all_rows}, rows));
     }
-    program_.ops.push_back(MatMulOp{product.in, {{weight, scale, bias, product.scaling == Scaling::kSum, product.out}}});
+    const bool scales_sum = product.scaling == Scaling::kSum && !Has(prefix + ".factor");
+    program_.ops.push_back(MatMulOp{in, {{weight, scale, bias, scales_sum, product.out}}});
     return Ok();
   }
 
@@ -142,11 +203,12 @@ class Builder {
     return Ok();
   }
 
-  Status ExpertMatMul(const std::string& prefix, BufferId in, BufferId ids, BufferId out) {
-    const Shape shape = {Width(in), Width(out), config_.experts};
+  Status ExpertMatMul(const std::string& prefix, BufferId stored, BufferId ids, BufferId out) {
+    const Shape shape = {Width(stored), Width(out), config_.experts};
+    BANTAM_ASSIGN(const BufferId in, Order(prefix, {stored, ids, config_.experts}));
     BANTAM_ASSIGN(const WeightId weight, Matrix(prefix + ".weight", shape));
     const bool scaled = config_.feed_forward_scales || program_.weights[weight].dtype == DType::kNVFP4;
-    BANTAM_ASSIGN(const WeightId scale, scaled ? OptionalVector(prefix + ".scale", config_.experts) : kNone);
+    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, config_.experts, scaled));
     BANTAM_ASSIGN(const WeightId bias, OptionalVectors(prefix + ".bias", shape.rows, shape.matrices));
     program_.ops.push_back(ExpertMatMulOp{in, ids, out, weight, scale, bias});
     return Ok();
@@ -628,6 +690,7 @@ class Builder {
   BufferId stream_ = kNone;
   std::vector<BufferId> angles_;  // of each rotary embedding
   WeightId embedding_ = kNone;
+  std::set<std::string> own_used_;  // tensors of our own (.factor, .order)
   bool tied_ = false;
 };
 

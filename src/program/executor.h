@@ -178,6 +178,7 @@ class Executor {
   void DeltaHead(const DeltaOp& op, size_t head, size_t begin, size_t end) const;
   void Execute(const DeltaOp& op, int thread);
   void Execute(const SelectOp& op, int thread);
+  void Execute(const PermuteOp& op, int thread);
   void Execute(const GatherOutputsOp& op, int thread);
   void Execute(const QuantizeOp& op, int thread);
   void Execute(const NormQuantizeOp& op, int thread);

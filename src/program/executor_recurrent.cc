@@ -52,6 +52,20 @@ void Executor::Execute(const SelectOp& op, int thread) {
   }
 }
 
+void Executor::Execute(const PermuteOp& op, int thread) {
+  const size_t width = program_.buffers[op.out].width;
+  const bool by_slot = op.ids != kNone;
+  const size_t rows_per_input = by_slot && program_.buffers[op.in].rows == Rows::kTokens ? program_.experts_used : 1;
+  const auto [begin, end] = RowShare(op.out, thread);
+  for (size_t row = begin; row < end; ++row) {
+    const size_t expert = by_slot ? static_cast<size_t>(IntegerRow(op.ids, 0)[row]) : 0;
+    const uint32_t* order = weights_.Order(op.order) + expert * width;
+    const float* in = FloatRow(op.in, row / rows_per_input);
+    float* out = FloatRow(op.out, row);
+    for (size_t c = 0; c < width; ++c) out[c] = in[order[c]];
+  }
+}
+
 void Executor::Execute(const ConvolveOp& op, int thread) {
   const size_t columns = program_.buffers[op.in].width;
   const auto [first, last] = Share(columns, thread, pool_.size());

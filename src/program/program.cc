@@ -38,10 +38,10 @@ size_t WindowMax(const Program& program) {
 }
 
 const char* OpName(const Op& op) {
-  static constexpr const char* kNames[] = {"embed",  "embed_positions", "norm",           "rope_angles", "rope",          "kv_append",
-                                           "attend", "matmul",          "activate",       "add",         "pointwise",     "gate_rows",
-                                           "route",  "expert_matmul",   "combine",        "multiply",    "select",        "convolve",
-                                           "scan",   "delta",           "gather_outputs", "quantize",    "norm_quantize", "gated_matmul"};
+  static constexpr const char* kNames[] = {
+      "embed",     "embed_positions", "norm",     "rope_angles",   "rope",        "kv_append", "attend", "matmul",  "activate", "add",
+      "pointwise", "gate_rows",       "route",    "expert_matmul", "combine",     "multiply",  "select", "permute", "convolve", "scan",
+      "delta",     "gather_outputs",  "quantize", "norm_quantize", "gated_matmul"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>);
   return kNames[op.index()];
 }
@@ -99,6 +99,9 @@ OpBuffers BuffersOf(const Op& op) {
                         },
                         [](const MultiplyOp& o) {
                           return OpBuffers{{o.in, o.factor}, {o.out}};
+                        },
+                        [](const PermuteOp& o) {
+                          return o.ids == kNone ? OpBuffers{{o.in}, {o.out}} : OpBuffers{{o.in, o.ids}, {o.out}};
                         },
                         [](const DeltaOp& o) {
                           return OpBuffers{{o.q.buffer, o.k.buffer, o.v.buffer, o.alpha, o.beta}, {o.out}};

@@ -49,6 +49,7 @@ enum class WeightStorage : uint8_t {
   kPanels,  // matrices [rows, columns] as panels
   kVector,  // f32 [columns]
   kRows,    // rows as the file stores them: for look-ups, and where memory is short for products, which pack a panel each time
+  kOrder,   // uint32 [rows, columns], each below `columns`: where the columns of a product's input are taken from
 };
 
 struct WeightSpec {
@@ -211,6 +212,14 @@ struct SelectOp {
   size_t take;
   size_t stride;
 };
+// Columns in another order, for weights whose columns a quantiser sorted: out[t][c] = in[t][order[c]]. With ids, a row per slot in the
+// order of its expert, and in[slot / used] where `in` has one row per token.
+struct PermuteOp {
+  BufferId in;
+  BufferId out;
+  WeightId order;
+  BufferId ids = kNone;
+};
 // Columns of a buffer, from one on.
 struct Slice {
   BufferId buffer = kNone;
@@ -288,8 +297,8 @@ struct GatedMatMulOp {
 };
 
 using Op = std::variant<EmbedOp, EmbedPositionsOp, NormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, ActivateOp, AddOp,
-                        PointwiseOp, GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, MultiplyOp, SelectOp, ConvolveOp, ScanOp, DeltaOp,
-                        GatherOutputsOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
+                        PointwiseOp, GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, MultiplyOp, SelectOp, PermuteOp, ConvolveOp, ScanOp,
+                        DeltaOp, GatherOutputsOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
 
 struct Program {
   std::vector<BufferSpec> buffers;

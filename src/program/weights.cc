@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <mutex>
@@ -79,6 +80,22 @@ Status CopyMatrices(const WeightSpec& spec, TensorCursor& cursor, uint8_t* targe
   return Ok();
 }
 
+// A file can say anything; what is kept can be used as an index without a look.
+Status CopyOrder(const WeightSpec& spec, const uint8_t* bytes, uint32_t* target) {
+  std::vector<float> values(spec.columns);
+  for (size_t row = 0; row < spec.rows; ++row) {
+    Unpack(spec.dtype, bytes + row * RowBytes(spec.dtype, spec.columns), spec.columns, values.data());
+    for (size_t i = 0; i < spec.columns; ++i) {
+      if (!(values[i] >= 0 && values[i] < static_cast<float>(spec.columns) && values[i] == std::floor(values[i]))) {
+        return Error(Code::kCorrupt, fmt::format("tensor {}: element {} is {}, expected the number of one of {} columns", spec.name, i,
+                                                 values[i], spec.columns));
+      }
+      target[row * spec.columns + i] = static_cast<uint32_t>(values[i]);
+    }
+  }
+  return Ok();
+}
+
 }  // namespace
 
 void PackPanels(const PanelRows& rows, uint8_t* target, ThreadPool& pool) {
@@ -109,6 +126,8 @@ uint64_t WeightBytes(const WeightSpec& spec) {
       return spec.matrices * MatrixBytes(Info(spec.dtype).panel, spec.rows, spec.columns);
     case WeightStorage::kVector:
       return spec.columns * sizeof(float);
+    case WeightStorage::kOrder:
+      return spec.rows * spec.columns * sizeof(uint32_t);
     case WeightStorage::kRows:
       return spec.matrices * spec.rows * RowBytes(spec.dtype, spec.columns);
   }
@@ -123,7 +142,7 @@ uint64_t WeightsBytes(const Program& program) {
 
 // Where the weight lies in the source, if it lies there as it has to in memory.
 std::optional<Weights::Entry> Weights::Place(const WeightSpec& spec, const TensorInfo& tensor, const TensorSource& source) {
-  if (spec.storage == WeightStorage::kVector) return std::nullopt;
+  if (spec.storage == WeightStorage::kVector || spec.storage == WeightStorage::kOrder) return std::nullopt;
   const auto place = source.PlaceOf(tensor);
   if (!place || place->panels != (spec.storage == WeightStorage::kPanels) || tensor.columns() != spec.columns) return std::nullopt;
   const auto* data = reinterpret_cast<const uint8_t*>(place->bytes.data());
@@ -203,6 +222,10 @@ Status CopyWeight(const WeightSpec& spec, TensorCursor& cursor, uint8_t* target,
       BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(RowBytes(spec.dtype, spec.columns)));
       Unpack(spec.dtype, bytes, spec.columns, reinterpret_cast<float*>(target));
       return Ok();
+    }
+    case WeightStorage::kOrder: {
+      BANTAM_ASSIGN(const uint8_t* bytes, cursor.Next(spec.rows * RowBytes(spec.dtype, spec.columns)));
+      return CopyOrder(spec, bytes, reinterpret_cast<uint32_t*>(target));
     }
     case WeightStorage::kRows:
       return CopyMatrices(spec, cursor, target);

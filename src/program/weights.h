@@ -46,7 +46,8 @@ class Weights {
   // Reads every tensor the program names, packs matrices into panels on all threads, and gives pages of the file back as
   // it goes. What the source holds ready for the kernels is checked and used where it is: the source goes from `file` to the weights then.
   // The lowering has checked names, types and shapes against the file's directory.
-  // Errors: Exhausted (budget), Cancelled (progress), those of the source.
+  // Errors: Exhausted (budget), Cancelled (progress), Corrupt (an order that names no column), those of the
+  // source.
   static Result<Weights> Load(const Program& program, ModelFile& file, const Resources& resources, const Progress& progress);
 
   // A matrix's panel: 16 rows from 16 * panel on. Of weights that are stored as panels.
@@ -55,6 +56,8 @@ class Weights {
     return entry.data + matrix * entry.matrix_bytes + panel * entry.panel_bytes;
   }
   const float* Vector(WeightId id) const { return reinterpret_cast<const float*>(entries_[id].data); }
+  // Of weights that are stored as orders.
+  const uint32_t* Order(WeightId id) const { return reinterpret_cast<const uint32_t*>(entries_[id].data); }
   // Rows of all matrices are counted through. Of weights that are stored as rows.
   const uint8_t* Row(WeightId id, size_t row) const { return entries_[id].data + row * entries_[id].panel_bytes; }
 
