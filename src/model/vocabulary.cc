@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <map>
 
 #include "base/json.h"
 #include "text/pre_tokenizers.h"
@@ -243,25 +245,53 @@ std::string SpecialText(const Json& settings, const char* name) {
   return JsonText(settings, name).value_or(JsonText(JsonMember(settings, name), "content").value_or(""));
 }
 
-// What tokenizer_config.json says of a SentencePiece model's tokens. Tokens that it adds or renames are only in tokenizer.json as a
-// tokenizer needs them.
+std::vector<uint32_t> SortByText(const TokenizerSpec& spec) {
+  std::vector<uint32_t> ids(spec.size());
+  for (uint32_t id = 0; id < ids.size(); ++id) ids[id] = id;
+  std::sort(ids.begin(), ids.end(), [&](uint32_t a, uint32_t b) { return spec.Text(a) < spec.Text(b); });
+  return ids;
+}
+
+// Control tokens behind those of the model.
+Status AddTokens(const std::map<uint64_t, const Json*>& more, TokenizerSpec* spec) {
+  for (const auto& [id, token] : more) {
+    const auto next = static_cast<uint32_t>(spec->size());
+    if (id != next || next >= kVocabularyMax) {
+      return Error(Code::kUnsupported,
+                   fmt::format("token {} is added, but {} would be the next; fetch the model's tokenizer.json too", id, next));
+    }
+    spec->Add(JsonText(*token, "content").value_or(""), TokenType::kControl, /*score=*/0);
+    spec->added.push_back(
+        {next, JsonFlag(*token, "lstrip", false), JsonFlag(*token, "rstrip", false), JsonFlag(*token, "single_word", false)});
+  }
+  return Ok();
+}
+
+// What tokenizer_config.json says of a SentencePiece model's tokens. Tokens that it renames, or adds to be found in a person's text, are
+// only in tokenizer.json as a tokenizer needs them.
 Status ApplySettings(const std::string& text, TokenizerSpec* spec) {
   BANTAM_ASSIGN(const Json settings, ParseJson(text));
-  std::vector<uint32_t> by_text(spec->size());
-  for (uint32_t id = 0; id < by_text.size(); ++id) by_text[id] = id;
-  std::sort(by_text.begin(), by_text.end(), [&](uint32_t a, uint32_t b) { return spec->Text(a) < spec->Text(b); });
+  std::vector<uint32_t> by_text = SortByText(*spec);
   const auto find = [&](const std::string& wanted) {
     const auto at = std::lower_bound(by_text.begin(), by_text.end(), wanted,
                                      [&](uint32_t id, const std::string& text_of) { return spec->Text(id) < text_of; });
     return at != by_text.end() && !wanted.empty() && spec->Text(*at) == wanted ? std::optional(*at) : std::nullopt;
   };
-  const Json& added = JsonMember(settings, "added_tokens_decoder");
-  for (const auto& [id, token] : added.items()) {
+  std::map<uint64_t, const Json*> more;  // by id
+  for (const auto& [id, token] : JsonMember(settings, "added_tokens_decoder").items()) {
     const std::string content = JsonText(token, "content").value_or("");
     if (find(content)) continue;
-    return Error(Code::kUnsupported,
-                 fmt::format("token {} is {}, which tokenizer.model does not have; fetch the model's tokenizer.json too", id, content));
+    uint64_t number = 0;
+    const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), number);
+    if (error != std::errc() || end != id.data() + id.size() || number < spec->size() || content.empty() ||
+        !JsonFlag(token, "special", false)) {
+      return Error(Code::kUnsupported,
+                   fmt::format("token {} is {}, which tokenizer.model does not have; fetch the model's tokenizer.json too", id, content));
+    }
+    more.emplace(number, &token);
   }
+  BANTAM_TRY(AddTokens(more, spec));
+  by_text = SortByText(*spec);
   if (const auto bos = find(SpecialText(settings, "bos_token"))) spec->bos = bos;
   if (const auto eos = find(SpecialText(settings, "eos_token"))) spec->eos = eos;
   // The publisher's code for such models puts one in front unless it is told not to.

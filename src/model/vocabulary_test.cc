@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "formats/gguf.h"
+#include "formats/metadata_builder.h"
 #include "testing/gguf_builder.h"
 #include "testing/paths.h"
 #include "testing/tiny_model.h"
@@ -121,6 +122,45 @@ TEST_F(VocabularyTest, Refusals) {
   bad_score.Text("tokenizer.ggml.model", "llama").Texts("tokenizer.ggml.tokens", {"a"}).F32s("tokenizer.ggml.scores", {NAN});
   bad_score.I32s("tokenizer.ggml.token_type", {1});
   EXPECT_NE(Read(bad_score).error().message().find("token 0: score"), std::string::npos);
+}
+
+// A SentencePiece model of four pieces, and what tokenizer_config.json adds to it.
+TEST_F(VocabularyTest, TokensThatTheSettingsAdd) {
+  std::string model;
+  const auto piece = [&](const std::string& text, char type) {
+    const std::string message = std::string("\x0a") + static_cast<char>(text.size()) + text + std::string("\x15\0\0\0\0\x18", 6) + type;
+    model += std::string("\x0a") + static_cast<char>(message.size()) + message;
+  };
+  piece("<unk>", 2);
+  piece("<s>", 3);
+  piece("</s>", 3);
+  piece("a", 1);
+  model += std::string("\x12\x02\x18\x02");  // byte-pair merges
+  const auto read = [&](const std::string& settings) {
+    MetadataBuilder builder;
+    builder.AttachBytes("tokenizer.sentencepiece.model", std::as_bytes(std::span(model)));
+    builder.AttachBytes("tokenizer.huggingface.config", std::as_bytes(std::span(settings)));
+    file_ = ModelFile();
+    EXPECT_TRUE(builder.Build({}, &file_).ok());
+    return ReadVocabulary(file_);
+  };
+  const auto added = read(R"({"eos_token":"<|im_end|>","added_tokens_decoder":{"1":{"content":"<s>","special":true},)"
+                          R"("5":{"content":"<|im_end|>","special":true},"4":{"content":"<|im_start|>","special":true}}})");
+  ASSERT_TRUE(added.ok()) << added.error().message();
+  EXPECT_EQ(added->size(), 6u);
+  EXPECT_EQ(added->spec().Text(4), "<|im_start|>");
+  EXPECT_EQ(added->spec().types[5], TokenType::kControl);
+  EXPECT_EQ(added->spec().eos, 5u);
+  const auto refused = [&](const std::string& tokens) {
+    const auto vocabulary = read(R"({"added_tokens_decoder":)" + tokens + "}");
+    return vocabulary.ok() ? "" : vocabulary.error().message();
+  };
+  EXPECT_NE(refused(R"({"5":{"content":"<x>","special":true}})").find("token 5 is added, but 4 would be the next"), std::string::npos);
+  EXPECT_NE(refused(R"({"4":{"content":"<x>","special":false}})").find("token 4 is <x>, which tokenizer.model does not have"),
+            std::string::npos);
+  EXPECT_NE(refused(R"({"3":{"content":"<x>","special":true}})").find("token 3 is <x>"), std::string::npos);
+  EXPECT_NE(refused(R"({"99999999999999999999":{"content":"<x>","special":true}})").find("is <x>"), std::string::npos);
+  EXPECT_NE(refused(R"({"-1":{"content":"<x>","special":true}})").find("is <x>"), std::string::npos);
 }
 
 }  // namespace
