@@ -172,12 +172,6 @@ Result<HfHeads> ReadHeads(const HfConfig& config) {
 }
 
 Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder* metadata, RopeTables* tables) {
-  if (!config.Member("quantization_config").is_null()) {
-    const std::string method = JsonText(config.Member("quantization_config"), "quant_method").value_or("an unnamed method");
-    return Error(
-        Code::kUnsupported,
-        fmt::format("weights quantised by {} (quantization_config) are not supported; fetch the model unquantised, or as GGUF", method));
-  }
   Description description(family.architecture, metadata);
   metadata->SetText("general.architecture", std::string(family.architecture));
   BANTAM_TRY(CheckActivation(family, config));

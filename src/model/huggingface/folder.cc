@@ -14,7 +14,7 @@
 #include "formats/safetensors.h"
 #include "model/config.h"
 #include "model/huggingface/describe.h"
-#include "model/huggingface/tensors.h"
+#include "model/huggingface/quantized_tensors.h"
 #include "text/sentencepiece_model.h"
 #include "text/tokenizer_json.h"
 
@@ -256,6 +256,27 @@ Result<ConfigOfFamily> ParseConfig(const std::string& text) {
   return ConfigOfFamily{std::move(config), family};
 }
 
+// quantization_config of config.json; older folders have it in a file of its own, and older files another name for it.
+Result<HfQuantization> FindQuantization(FileSystem& files, const HfConfig& config, const std::string& folder) {
+  const std::string own = In(folder, "quantize_config.json");
+  for (const char* name : {"quantization_config", "compression_config"}) {
+    if (config.Member(name).is_null()) continue;
+    return ReadQuantization(config.Member(name)).With(In(folder, "config.json"));
+  }
+  if (!files.Exists(own)) return HfQuantization();
+  BANTAM_ASSIGN(const std::string text, files.ReadText(own, kHfConfigBytesMax));
+  BANTAM_ASSIGN(Json member, ParseJson(text).With(own));
+  if (member.is_object() && !member.contains("quant_method")) member["quant_method"] = "gptq";
+  return ReadQuantization(member).With(own);
+}
+
+Status JoinShards(FileSystem& files, const HfConfig& config, const std::string& folder, Shards* shards) {
+  BANTAM_ASSIGN(const HfQuantization quantization, FindQuantization(files, config, folder));
+  Result<std::vector<HfTensor>> joined = JoinQuantized(std::move(shards->tensors), quantization, shards->mappings).With(folder);
+  BANTAM_ASSIGN(shards->tensors, std::move(joined));
+  return Ok();
+}
+
 struct Described {
   MetadataBuilder metadata;
   RopeTables tables;
@@ -285,6 +306,7 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   BANTAM_ASSIGN(const std::string text, files.ReadText(config_path, kHfConfigBytesMax));
   BANTAM_ASSIGN(const ConfigOfFamily of, ParseConfig(text).With(config_path));
   BANTAM_ASSIGN(Shards shards, OpenShards(files, file.path));
+  BANTAM_TRY(JoinShards(files, of.config, file.path, &shards));
   BANTAM_ASSIGN(Described described, DescribeFolder(of, shards.tensors).With(config_path));
   described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));

@@ -235,7 +235,7 @@ TEST_F(Folder, WhatContradicts) {
   EXPECT_THAT(with("num_hidden_layers", 3), HasSubstr("blk.2."));
   EXPECT_THAT(with("num_hidden_layers", 4'000'000), HasSubstr("block_count"));
   EXPECT_THAT(with("vocab_size", 41), HasSubstr("vocab_size is 41, but the embeddings have 40 rows"));
-  EXPECT_THAT(with("quantization_config", {{"quant_method", "gptq"}}), HasSubstr("weights quantised by gptq"));
+  EXPECT_THAT(with("quantization_config", {{"quant_method", "quip"}}), HasSubstr("weights quantised by quip"));
   EXPECT_THAT(with("rope_scaling", {{"type", "spiral"}}), HasSubstr("rope_scaling of type spiral"));
   config_ = description_["config"];
   tensors_.erase("lm_head.weight");

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string_view>
+#include <tuple>
 
 #include "model/config.h"
 
@@ -120,18 +122,26 @@ class Mapper {
     if (layout_.tied && rule->gguf == "output") return Ok();
     if (name.layer && *name.layer >= layout_.layers) return Ok();  // blocks that predict further tokens
     BANTAM_ASSIGN(Assembly assembly, Whole(from));
+    if (!from.quantized.empty()) {
+      BANTAM_TRY(CheckQuantized(published, *rule, &assembly));
+    }
     const std::string prefix = name.layer ? fmt::format("blk.{}.", *name.layer) : std::string();
     return Arrange(from.tensor, name, *rule, {prefix, std::move(assembly)});
   }
 
   Result<std::vector<AssembledTensor>> Finish() {
     for (const AssembledTensor& tensor : made_) {
-      const auto missing = std::find_if(tensor.assembly.pieces.begin(), tensor.assembly.pieces.end(),
-                                        [](const Assembly::Piece& piece) { return piece.file == kNoFile; });
-      if (missing == tensor.assembly.pieces.end()) continue;
+      const auto& [pieces, quantized] = std::tie(tensor.assembly.pieces, tensor.assembly.quantized);
+      const auto piece = std::find_if(pieces.begin(), pieces.end(), [](const Assembly::Piece& one) { return one.file == kNoFile; });
+      const auto matrix =
+          std::find_if(quantized.begin(), quantized.end(), [](const QuantizedMatrix& one) { return one.codes.base == nullptr; });
+      if (piece == pieces.end() && matrix == quantized.end()) continue;
       return Error(Code::kCorrupt, fmt::format("tensor {}: number {} of {} is missing; fetch the files again", tensor.name,
-                                               missing - tensor.assembly.pieces.begin(), tensor.assembly.pieces.size()));
+                                               quantized.empty() ? piece - pieces.begin() : matrix - quantized.begin(),
+                                               std::max(pieces.size(), quantized.size())));
     }
+    AddFactors();
+    AddOrders();
     return std::move(made_);
   }
 
@@ -143,10 +153,111 @@ class Mapper {
     Assembly assembly;
   };
 
+  // What products are multiplied with, by the name of their weights (Program's lowering reads it).
+  void AddFactors() {
+    std::vector<AssembledTensor> factors;
+    for (const AssembledTensor& tensor : made_) {
+      AssembledTensor made = {PrefixOf(tensor) + ".factor", {tensor.assembly.matrices}, {}};
+      for (const QuantizedMatrix& matrix : tensor.assembly.quantized) made.assembly.values.push_back(matrix.factor);
+      made.assembly.rows = tensor.assembly.matrices;
+      const bool any = std::any_of(made.assembly.values.begin(), made.assembly.values.end(), [](float factor) { return factor != 1; });
+      if (any) factors.push_back(std::move(made));
+    }
+    std::move(factors.begin(), factors.end(), std::back_inserter(made_));
+  }
+
+  // Orders of columns, by the name of the weights; those of products of one input, where they agree, once by that of all.
+  void AddOrders() {
+    std::map<std::string, AssembledTensor> orders;
+    for (const AssembledTensor& tensor : made_) {
+      const std::vector<QuantizedMatrix>& matrices = tensor.assembly.quantized;
+      if (std::all_of(matrices.begin(), matrices.end(), [](const QuantizedMatrix& matrix) { return matrix.order.empty(); })) continue;
+      AssembledTensor made = {PrefixOf(tensor) + ".order", {tensor.assembly.columns, matrices.size()}, {}};
+      for (const QuantizedMatrix& matrix : matrices) {
+        for (uint64_t c = 0; c < tensor.assembly.columns; ++c) {
+          made.assembly.values.push_back(static_cast<float>(matrix.order.empty() ? c : matrix.order[c]));
+        }
+      }
+      made.assembly.columns = tensor.assembly.columns;
+      made.assembly.rows = matrices.size();
+      orders.emplace(made.name, std::move(made));
+    }
+    for (auto& [name, order] : orders) {
+      bool same = true;
+      const SharedOrder shared = SharedOrderOf(name);
+      for (const std::string& other : shared.of) {
+        const auto at = orders.find(other);
+        same = same && at != orders.end() && at->second.assembly.values == order.assembly.values;
+      }
+      if (same && !shared.of.empty() && name != shared.of[0]) continue;
+      AssembledTensor made = order;
+      if (same && !shared.of.empty()) made.name = shared.name;
+      made_.push_back(std::move(made));
+    }
+  }
+  struct SharedOrder {
+    std::string name;
+    std::vector<std::string> of;
+  };
+  static SharedOrder SharedOrderOf(const std::string& name) {
+    struct Sharing {
+      std::string_view all;
+      std::vector<std::string_view> parts;
+    };
+    const Sharing sharings[] = {{"attn_qkv", {"attn_q", "attn_k", "attn_v"}}, {"ffn_gate_up", {"ffn_gate", "ffn_up"}}};
+    const size_t at = name.rfind('.', name.size() - 7) + 1;
+    for (const Sharing& sharing : sharings) {
+      for (const std::string_view part : sharing.parts) {
+        if (name.compare(at, part.size(), part) != 0) continue;
+        const std::string rest = name.substr(at + part.size());
+        if (rest[0] != '.' && rest[0] != '_') continue;
+        SharedOrder shared = {name.substr(0, at) + std::string(sharing.all) + rest, {}};
+        for (const std::string_view each : sharing.parts) shared.of.push_back(name.substr(0, at) + std::string(each) + rest);
+        return shared;
+      }
+    }
+    return {};
+  }
+  static std::string PrefixOf(const AssembledTensor& tensor) {
+    return tensor.name.ends_with(".weight") ? tensor.name.substr(0, tensor.name.size() - 7) : tensor.name;
+  }
+
+  // Rows that are looked up have no product to carry a factor.
+  static Status CheckQuantized(const std::string& published, const NameRule& rule, Assembly* assembly) {
+    const auto refused = [&](std::string_view what) {
+      return Error(Code::kUnsupported, fmt::format("tensor {}: {} that is quantised is not supported", published, what));
+    };
+    switch (rule.arrangement) {
+      case Arrangement::kNorm:
+      case Arrangement::kHeadNorms:
+      case Arrangement::kMinusExp:
+      case Arrangement::kTaps:
+      case Arrangement::kGateUpBiases:
+        return refused("a vector");
+      case Arrangement::kByColumns:
+        return refused("a matrix by columns");
+      default:
+        break;
+    }
+    if (rule.gguf != "token_embd" && rule.gguf != "position_embd") return Ok();
+    for (QuantizedMatrix& matrix : assembly->quantized) {
+      if (!matrix.order.empty()) return refused("a table in another order of columns");
+      if (matrix.factor != 1) assembly->dtype = DType::kF32;
+      matrix.scale_multiplier *= matrix.factor;
+      matrix.factor = 1;
+    }
+    return Ok();
+  }
+
   // The tensor as it is stored, as matrices of rows.
   static Result<Assembly> Whole(const HfTensor& from) {
     Assembly assembly;
-    BANTAM_ASSIGN(assembly.dtype, ElementType(from.tensor));
+    if (from.quantized.empty()) {
+      BANTAM_ASSIGN(assembly.dtype, ElementType(from.tensor));
+    } else {
+      assembly.dtype = from.dtype;
+      assembly.quantized = from.quantized;
+    }
     const std::vector<uint64_t>& shape = from.tensor.shape;
     if (shape.empty() || shape.size() > 3 || from.tensor.size_bytes == 0) return WrongShape(from.tensor, "1 to 3 dimensions, and elements");
     // A vector's elements are rows of one column, so that they can be put in order like a matrix's rows.
@@ -154,7 +265,7 @@ class Mapper {
     assembly.rows = shape.size() == 1 ? shape[0] : shape[shape.size() - 2];
     assembly.matrices = shape.size() == 3 ? shape[0] : 1;
     assembly.stored_rows = assembly.rows;
-    assembly.pieces.push_back({from.file, from.tensor.offset_bytes});
+    if (from.quantized.empty()) assembly.pieces.push_back({from.file, from.tensor.offset_bytes});
     return assembly;
   }
 
@@ -233,7 +344,9 @@ class Mapper {
     return Ok();
   }
 
+  // Quantised ones (gpt-oss) are stored by rows all the same.
   static void TurnColumns(Assembly* assembly) {
+    if (!assembly->quantized.empty()) return;
     std::swap(assembly->rows, assembly->columns);
     assembly->stored_rows = assembly->rows;
     assembly->by_columns = true;
@@ -340,23 +453,40 @@ class Mapper {
     if (is_new) {
       made_.push_back({target, {}, source.assembly});
       made_.back().assembly.pieces.clear();
+      made_.back().assembly.quantized.clear();
       made_.back().assembly.matrices = 0;
     }
     AssembledTensor& stack = made_[at->second];
     const Assembly& one = source.assembly;
-    if (one.rows != stack.assembly.rows || one.columns != stack.assembly.columns || one.dtype != stack.assembly.dtype) {
+    const bool quantized = !one.quantized.empty();
+    const bool packed_alike = quantized ? stack.assembly.pieces.empty() : stack.assembly.quantized.empty();
+    const bool typed_alike = quantized || one.dtype == stack.assembly.dtype;
+    if (one.rows != stack.assembly.rows || one.columns != stack.assembly.columns || !packed_alike || !typed_alike) {
       return WrongShape(tensor, fmt::format("that of the others that make {}", target));
     }
-    std::vector<Assembly::Piece>& pieces = stack.assembly.pieces;
-    if (number >= pieces.size()) pieces.resize(number + 1, {kNoFile, 0});
-    if (pieces[number].file != kNoFile) return Error(Code::kCorrupt, fmt::format("tensor {} occurs twice", tensor.name));
-    pieces[number] = one.pieces[0];
-    stack.assembly.matrices = pieces.size();
+    const auto put = [&](auto& list, const auto& entry, const auto& nothing, auto is_there) {
+      if (number >= list.size()) list.resize(number + 1, nothing);
+      if (is_there(list[number])) return false;
+      list[number] = entry;
+      return true;
+    };
+    const bool is_new_one = quantized ? put(stack.assembly.quantized, one.quantized[0], QuantizedMatrix(),
+                                            [](const QuantizedMatrix& matrix) { return matrix.codes.base != nullptr; })
+                                      : put(stack.assembly.pieces, one.pieces[0], Assembly::Piece{kNoFile, 0},
+                                            [](const Assembly::Piece& piece) { return piece.file != kNoFile; });
+    if (!is_new_one) return Error(Code::kCorrupt, fmt::format("tensor {} occurs twice", tensor.name));
+    // The format that holds the codes of all.
+    if (Info(one.dtype).block_bytes * Info(stack.assembly.dtype).block_elements >
+        Info(stack.assembly.dtype).block_bytes * Info(one.dtype).block_elements) {
+      stack.assembly.dtype = one.dtype;
+    }
+    const size_t count = std::max(stack.assembly.pieces.size(), stack.assembly.quantized.size());
+    stack.assembly.matrices = count;
     // Vectors become the rows of a matrix.
     if (tensor.shape.size() == 1) {
-      stack.dimensions = {one.rows, pieces.size()};
+      stack.dimensions = {one.rows, count};
     } else {
-      stack.dimensions = {one.columns, one.rows, pieces.size()};
+      stack.dimensions = {one.columns, one.rows, count};
     }
     return Ok();
   }

@@ -15,6 +15,9 @@ namespace bantam {
 struct HfTensor {
   SafetensorsTensor tensor;
   uint32_t file = 0;
+  // Of matrices that a quantiser packed (quantized_tensors.h), one each, and the format that they are read in; else empty.
+  std::vector<QuantizedMatrix> quantized = {};
+  DType dtype = DType::kF32;
 };
 
 struct HfLayout {

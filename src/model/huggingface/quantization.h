@@ -1,0 +1,45 @@
+// quantization_config of config.json: how the tensors of a folder were quantised, as far as their names and shapes leave it open.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+
+namespace bantam {
+
+enum class QuantMethod : uint8_t { kNothing, kGptq, kAwq, kBitsAndBytes, kCompressedTensors, kFp8, kMxfp4 };
+
+// One of several ways in one file (compressed-tensors).
+struct QuantScheme {
+  uint32_t bits = 0;
+  bool floats = false;
+  bool symmetric = true;
+  std::string strategy;  // tensor, channel, group or block
+  uint32_t group = 0;    // columns
+};
+
+struct HfQuantization {
+  QuantMethod method = QuantMethod::kNothing;
+  std::string name;  // of the method, as the file has it
+  // GPTQ and AWQ.
+  uint32_t bits = 0;
+  uint32_t group = 0;  // columns; 0: all
+  bool zero_less_one = false;
+  bool ordered = false;      // columns may be in groups that are not neighbours (desc_act)
+  bool mixed = false;        // some modules have other bits and groups
+  bool rows_packed = false;  // AWQ: the layout of "gemv"
+  std::optional<bool> symmetric;
+  // FP8: rows and columns that share a scale; 0: as shapes say.
+  uint32_t block_rows = 0;
+  uint32_t block_columns = 0;
+  std::vector<QuantScheme> schemes;
+};
+
+// `member` is quantization_config, null where there is none. Unsupported names the method or the member.
+Result<HfQuantization> ReadQuantization(const Json& member);
+
+}  // namespace bantam
