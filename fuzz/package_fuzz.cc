@@ -2,6 +2,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/bytes.h"
 #include "formats/package.h"
 #include "formats/package_layout.h"
 #include "run_model.h"
