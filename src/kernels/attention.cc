@@ -10,7 +10,7 @@ using kernels::AttentionStateFloats;
 using kernels::kSegmentTokens;
 
 AttentionSegments SegmentsOf(const Attention& a) {
-  const size_t end = a.n_context + a.tokens - 1;
+  const size_t end = std::min(a.n_context + a.tokens - 1, a.context_end);
   const size_t first = a.window == 0 || a.n_context < a.window ? 0 : a.n_context - a.window;
   return {first / kSegmentTokens, (end + kSegmentTokens - 1) / kSegmentTokens};
 }

@@ -32,13 +32,13 @@ struct Query {
 };
 inline Query QueryAt(const Attention& a, size_t row, float* states) {
   float* state = states + row * AttentionStateFloats(a.head_dim);
-  const size_t end = a.n_context + row / a.group;
+  const size_t reach = a.n_context + row / a.group;
   return {a.query + row / a.group * a.row_stride + row % a.group * a.head_dim,
           state,
           state + a.head_dim,
           state + a.head_dim + 1,
-          a.window == 0 || end < a.window ? 0 : end - a.window,
-          end,
+          a.window == 0 || reach < a.window ? 0 : reach - a.window,
+          reach < a.context_end ? reach : a.context_end,
           0,
           0,
           a.slopes == nullptr ? 0 : a.slopes[row % a.group]};
@@ -251,7 +251,7 @@ void Attend(const Attention& a, size_t segment, float* states) {
     *query.total = 0;
   }
   const size_t first = QueryAt(a, 0, states).first;
-  const size_t context_end = a.n_context + a.tokens - 1;
+  const size_t context_end = QueryAt(a, rows - 1, states).end;
   const size_t segment_begin = segment * kSegmentTokens;
   const size_t end = context_end < segment_begin + kSegmentTokens ? context_end : segment_begin + kSegmentTokens;
   for (size_t begin = first > segment_begin ? first / kChunkTokens * kChunkTokens : segment_begin; begin < end; begin += kChunkTokens) {

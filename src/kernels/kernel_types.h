@@ -82,9 +82,10 @@ enum class Activation : uint8_t {
   kGelu,         // x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2  (Hendrycks and Gimpel, "Gaussian error linear units", 2016)
   kRelu,         // max(x, 0)
   kReluSquared,  // max(x, 0)^2  (So et al., "Primer", 2021)
+  kErfGelu,      // x (1 + erf(x / sqrt(2))) / 2: the form that the tanh of kGelu approximates
   kClampedSilu,  // x' / (1 + exp(-1.702 x')), x' = min(x, 7); a factor is taken as clamp(factor, -7, 7) + 1 (gpt-oss)
 };
-inline constexpr size_t kActivations = 5;
+inline constexpr size_t kActivations = 6;
 
 // out[i] = activation(x[i]) * factor[i]; factor is null or another row, which makes it a gated unit (Shazeer, "GLU variants improve
 // transformer", 2020). In place is allowed.
@@ -106,10 +107,12 @@ struct Attention {
   size_t row_stride;  // of the query
   size_t window;      // 0: all tokens. Of blocks in front of it nothing is read
   size_t n_context;   // end of what the first token sees, at least 1
+  // Of the sequence, where it ends before what a token could see: a token in the middle of its window sees later ones too.
+  size_t context_end = SIZE_MAX;
   float scale;        // of the scores, usually 1 / sqrt(head_dim)
   float softcap = 0;  // c: scores s, after scaling, become c tanh(s / c) (Gemma Team, "Gemma 2", 2024); 0: they stay
   // Of the group's heads, or null: a score grows by slope * (key position - query position) (Press et al., "Train short, test long:
-  // attention with linear biases", 2022).
+  // attention with linear biases", 2022). The query's position is that of the last token it may see.
   const float* slopes = nullptr;
   // Of the group's heads, or null: a score that takes its part of the softmax and has no value (Xiao et al., "Efficient streaming language
   // models with attention sinks", 2023). It counts once, when the segments are together.

@@ -355,6 +355,8 @@ double Activated(kernels::Activation activation, double x) {
       return std::max(x, 0.0);
     case kernels::Activation::kReluSquared:
       return std::max(x, 0.0) * std::max(x, 0.0);
+    case kernels::Activation::kErfGelu:
+      return x / 2 * std::erfc(-x / std::sqrt(2.0));
     case kernels::Activation::kClampedSilu:
       return std::min(x, 7.0) / (1 + std::exp(-1.702 * std::min(x, 7.0)));
   }
@@ -400,10 +402,12 @@ TEST_P(Sets, GateFarFromZero) {
     const double expected = g / (1 + std::exp(-g));
     EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * std::fabs(expected) + 1e-36) << gate[i];
   }
-  GetParam()->activate[1](gate.data(), nullptr, gate.size(), out.data());
-  for (size_t i = 0; i < gate.size(); ++i) {
-    EXPECT_NEAR(static_cast<double>(out[i]), gate[i] < 0 ? 0 : static_cast<double>(gate[i]), 1e-6 * std::fabs(static_cast<double>(gate[i])))
-        << "GELU of " << gate[i];
+  for (const kernels::Activation gelu : {kernels::Activation::kGelu, kernels::Activation::kErfGelu}) {
+    GetParam()->activate[static_cast<size_t>(gelu)](gate.data(), nullptr, gate.size(), out.data());
+    for (size_t i = 0; i < gate.size(); ++i) {
+      const double expected = gate[i] < 0 ? 0 : static_cast<double>(gate[i]);
+      EXPECT_NEAR(static_cast<double>(out[i]), expected, 1e-6 * std::fabs(static_cast<double>(gate[i]))) << "GELU of " << gate[i];
+    }
   }
 }
 
@@ -418,6 +422,7 @@ struct KvCase {
   float softcap = 0;
   bool slopes = false;
   bool sinks = false;
+  size_t context_end = SIZE_MAX;
 };
 
 // Softmax attention in double over KV blocks that lie in no order.
@@ -451,6 +456,7 @@ class AttentionCase {
                                           .row_stride = RowStride(),
                                           .window = case_.window,
                                           .n_context = case_.n_context + from,
+                                          .context_end = case_.context_end,
                                           .scale = case_.scale,
                                           .softcap = case_.softcap,
                                           .slopes = case_.slopes ? slopes_.data() : nullptr,
@@ -463,7 +469,7 @@ class AttentionCase {
 
   // [head_dim] of one head of one token.
   std::vector<double> Expected(size_t token, size_t head) const {
-    const size_t end = case_.n_context + token;
+    const size_t end = std::min(case_.n_context + token, case_.context_end);
     const float* query = query_.data() + token * RowStride() + head * case_.head_dim;
     std::vector<double> weight(end);
     double largest = -HUGE_VAL;
@@ -490,7 +496,7 @@ class AttentionCase {
   static constexpr size_t kElementBytes[] = {4, 2, 1};
   static constexpr size_t kOffset = 64;
 
-  size_t End() const { return case_.n_context + case_.tokens - 1; }
+  size_t End() const { return std::min(case_.n_context + case_.tokens - 1, case_.context_end); }
   size_t FirstOf(size_t token) const {
     const size_t end = case_.n_context + token;
     return case_.window == 0 || end < case_.window ? 0 : end - case_.window;
@@ -541,33 +547,40 @@ class AttentionCase {
 };
 
 constexpr float kSmall = 0.05f;
-constexpr KvCase kKvCases[] = {{8, 2, 1},
-                               {48, 1, 16},
-                               {64, 8, 17},
-                               {20, 3, 40},
-                               {128, 4, 33},
-                               {7, 5, 100},
-                               {32, 4, 40, 1},
-                               {24, 5, 100, 84},
-                               {64, 1, 70, 33},
-                               {64, 3, 300, 0, 1, kSmall},
-                               {64, 1, 1, 0, 8, kSmall},
-                               {64, 3, 60, 0, 8, kSmall},
-                               {48, 2, 120, 0, 7, kSmall},
-                               {80, 7, 250, 0, 5, kSmall},
-                               {16, 4, 30, 8, 8, kSmall},
-                               {64, 1, 64, 64, 2, kSmall},
-                               {128, 2, 500, 200, 8, kSmall},
-                               {33, 1, 129, 65, 3, kSmall},
-                               {32, 3, 512, 0, 2, kSmall},
-                               {16, 3, 1500, 0, 8, kSmall},
-                               {24, 2, 1022, 509, 8, kSmall},
-                               {16, 2, 700, 0, 3},
-                               {64, 3, 300, 0, 4, 0.3f, /*softcap=*/2},
-                               {32, 5, 700, 0, 3, kSmall, /*softcap=*/0, /*slopes=*/true},
-                               {32, 2, 700, 40, 3, kSmall, /*softcap=*/0, /*slopes=*/true},
-                               {64, 8, 600, 128, 3, kSmall, /*softcap=*/0, /*slopes=*/false, /*sinks=*/true},
-                               {40, 3, 1, 0, 8, 0.3f, /*softcap=*/1, /*slopes=*/true, /*sinks=*/true}};
+constexpr KvCase kKvCases[] = {
+    {8, 2, 1},
+    {48, 1, 16},
+    {64, 8, 17},
+    {20, 3, 40},
+    {128, 4, 33},
+    {7, 5, 100},
+    {32, 4, 40, 1},
+    {24, 5, 100, 84},
+    {64, 1, 70, 33},
+    {64, 3, 300, 0, 1, kSmall},
+    {64, 1, 1, 0, 8, kSmall},
+    {64, 3, 60, 0, 8, kSmall},
+    {48, 2, 120, 0, 7, kSmall},
+    {80, 7, 250, 0, 5, kSmall},
+    {16, 4, 30, 8, 8, kSmall},
+    {64, 1, 64, 64, 2, kSmall},
+    {128, 2, 500, 200, 8, kSmall},
+    {33, 1, 129, 65, 3, kSmall},
+    {32, 3, 512, 0, 2, kSmall},
+    {16, 3, 1500, 0, 8, kSmall},
+    {24, 2, 1022, 509, 8, kSmall},
+    {16, 2, 700, 0, 3},
+    {64, 3, 300, 0, 4, 0.3f, /*softcap=*/2},
+    {32, 5, 700, 0, 3, kSmall, /*softcap=*/0, /*slopes=*/true},
+    {32, 2, 700, 40, 3, kSmall, /*softcap=*/0, /*slopes=*/true},
+    {64, 8, 600, 128, 3, kSmall, /*softcap=*/0, /*slopes=*/false, /*sinks=*/true},
+    {40, 3, 1, 0, 8, 0.3f, /*softcap=*/1, /*slopes=*/true, /*sinks=*/true},
+    // Later tokens are seen too: the whole sequence, and what a window reaches of it.
+    {.head_dim = 32, .group = 1, .n_context = 90, .tokens = 8, .scale = kSmall, .context_end = 90},
+    {.head_dim = 24, .group = 3, .n_context = 700, .tokens = 5, .scale = kSmall, .context_end = 700},
+    {.head_dim = 64, .group = 1, .n_context = 60, .window = 41, .tokens = 8, .scale = kSmall, .context_end = 63},
+    {.head_dim = 16, .group = 2, .n_context = 518, .window = 33, .tokens = 8, .scale = kSmall, .context_end = 514},
+    {.head_dim = 16, .group = 1, .n_context = 40, .window = 129, .tokens = 3, .scale = kSmall, .context_end = 9}};
 
 TEST_P(Sets, AttentionMatchesDouble) {
   for (size_t type = 0; type < kernels::kKvTypes; ++type) {

@@ -250,6 +250,7 @@ struct AttentionShape {
   size_t window;
   size_t n_context;
   bool biased = false;  // with a cap, slopes and sinks
+  size_t context_end = SIZE_MAX;
 };
 
 // Blocks in reverse order, the last partly filled.
@@ -293,6 +294,7 @@ Status TestAttention(const KernelSet& set, size_t kv_type, const AttentionShape&
                                         .row_stride = shape.group * shape.head_dim,
                                         .window = shape.window,
                                         .n_context = shape.n_context,
+                                        .context_end = shape.context_end,
                                         .scale = 0.3f,
                                         .softcap = shape.biased ? 0.7f : 0,
                                         .slopes = shape.biased ? slopes.data() : nullptr,
@@ -318,6 +320,8 @@ Status SelfTest(const KernelSet& set) {
     BANTAM_TRY(TestAttention(
         set, kv_type, {.head_dim = 16, .group = 3, .tokens = 2, .window = 0, .n_context = kernels::kSegmentTokens + 2, .biased = true},
         rng));
+    BANTAM_TRY(
+        TestAttention(set, kv_type, {.head_dim = 24, .group = 1, .tokens = 5, .window = 21, .n_context = 32, .context_end = 33}, rng));
     // Over the end of a segment.
     BANTAM_TRY(
         TestAttention(set, kv_type, {.head_dim = 8, .group = 1, .tokens = 2, .window = 40, .n_context = kernels::kSegmentTokens + 3}, rng));

@@ -80,6 +80,8 @@ float Apply(Activation activation, float x) {
       return std::max(0.0f, x);
     case Activation::kReluSquared:
       return std::max(0.0f, x) * std::max(0.0f, x);
+    case Activation::kErfGelu:
+      return 0.5f * x * std::erfc(-x * 0.707106781186548f);
     case Activation::kClampedSilu: {
       const float low = std::min(x, 7.0f);
       return low / (1.0f + std::exp(-1.702f * low));
@@ -130,8 +132,9 @@ void Attend(const Attention& a, size_t segment, float* states) {
   for (size_t row = 0; row < a.tokens * a.group; ++row) {
     const float* query = a.query + row / a.group * a.row_stride + row % a.group * a.head_dim;
     float* out = states + row * AttentionStateFloats(a.head_dim);
-    const size_t visible_end = a.n_context + row / a.group;
-    const size_t first = std::max(segment_begin, a.window == 0 || visible_end < a.window ? 0 : visible_end - a.window);
+    const size_t reach = a.n_context + row / a.group;
+    const size_t visible_end = std::min(reach, a.context_end);
+    const size_t first = std::max(segment_begin, a.window == 0 || reach < a.window ? 0 : reach - a.window);
     const size_t end = std::min(visible_end, segment_begin + kSegmentTokens);
     double largest = -HUGE_VAL;
     double total = 0;
@@ -270,7 +273,7 @@ const KernelSet kReference = {
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .activate = {Activate<Activation::kSilu>, Activate<Activation::kGelu>, Activate<Activation::kRelu>, Activate<Activation::kReluSquared>,
-                 Activate<Activation::kClampedSilu>},
+                 Activate<Activation::kErfGelu>, Activate<Activation::kClampedSilu>},
     .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
     .convolve = Convolve,
     .scan = Scan,
