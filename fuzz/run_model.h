@@ -66,8 +66,10 @@ inline Status RunTwoTokens(ModelFile& file, size_t choice) {
   const uint32_t last = static_cast<uint32_t>(model->program.vocabulary - 1);
   const float* state = sequence.state(cache);
   float* next_state = sequence.next_state(cache);
-  const StepRow rows[2] = {{0, 0, sequence.tables(), state, next_state}, {last, 1, sequence.tables(), state, next_state}};
-  const uint32_t outputs[1] = {1};
+  const StepRow rows[2] = {{0, 0, sequence.tables(), state, next_state, /*end=*/2},
+                           {last, 1, sequence.tables(), state, next_state, /*end=*/2}};
+  // Of whole texts, the first row's stands for all.
+  const uint32_t outputs[1] = {model->program.whole_texts ? 0u : 1u};
   executor->Run({rows, outputs, cache.base()});
   return Ok();
 }

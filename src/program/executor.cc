@@ -279,8 +279,9 @@ void Executor::Execute(const EmbedPositionsOp& op, int thread) {
   const size_t width = program_.buffers[op.out].width;
   float* position = scratch_[static_cast<size_t>(thread)];
   for (size_t t = begin; t < end; ++t) {
-    CHECK(step_->rows[t].position < program_.weights[op.table].rows);
-    EmbedRow(op.table, step_->rows[t].position, position);
+    const size_t row = op.types ? step_->rows[t].type : step_->rows[t].position;
+    CHECK(row < program_.weights[op.table].rows);
+    EmbedRow(op.table, row, position);
     for (size_t i = 0; i < width; ++i) FloatRow(op.out, t)[i] += position[i];
   }
 }
@@ -385,17 +386,22 @@ kernels::Attention Executor::AttentionOf(const AttendOp& op, size_t first, size_
   const KvPart part = kv_.part(op.layer);
   const size_t head_dim = kv_.head_dim(op.layer);
   const size_t group = op.heads / kv_.heads(op.layer);
+  const StepRow& row = step_->rows[first];
+  const size_t window = kv_.window(op.layer);
+  CHECK(!op.later || row.end > row.position);
+  const size_t end = !op.later ? row.position + 1 : window == 0 ? row.end : row.position + 1 + window / 2;
   return {.query = FloatRow(op.in, first) + head * group * head_dim,
           .kv_base = step_->kv_base[part],
-          .blocks = step_->rows[first].tables[part],
+          .blocks = row.tables[part],
           .block_bytes = kv_.block_bytes(part),
           .head_offset = kv_.HeadOffset(op.layer, head),
           .head_dim = head_dim,
           .group = group,
           .tokens = tokens,
           .row_stride = row_bytes_[op.in] / sizeof(float),
-          .window = kv_.window(op.layer),
-          .n_context = step_->rows[first].position + 1,
+          .window = window,
+          .n_context = end,
+          .context_end = op.later ? row.end : SIZE_MAX,
           .scale = op.scale,
           .softcap = op.softcap,
           .slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head * group,
@@ -767,6 +773,23 @@ void Executor::Execute(const GatherOutputsOp& op, int thread) {
   const auto [begin, end] = RowShare(op.out, thread);
   for (size_t i = begin; i < end; ++i) {
     std::memcpy(FloatRow(op.out, i), FloatRow(op.in, step_->output_rows[i]), row_bytes_[op.out]);
+  }
+}
+
+void Executor::Execute(const PoolOp& op, int thread) {
+  const size_t width = program_.buffers[op.out].width;
+  const auto [begin, end] = Share(RowCount(op.out) * width, thread, pool_.size());
+  for (size_t i = begin; i < end; i = (i / width + 1) * width) {
+    const size_t first = step_->output_rows[i / width];
+    const size_t rows = step_->rows[first].end;
+    const size_t count = std::min(end, (i / width + 1) * width) - i;
+    const float* in = FloatRow(op.in, first) + i % width;
+    float* out = Floats(op.out) + i;
+    std::fill_n(out, count, 0.0f);
+    for (size_t t = 0; t < rows; ++t, in += width) {
+      for (size_t c = 0; c < count; ++c) out[c] += in[c];
+    }
+    for (size_t c = 0; c < count; ++c) out[c] /= static_cast<float>(rows);
   }
 }
 

@@ -31,6 +31,9 @@ struct StepRow {
   // where this one leaves the next.
   const float* state = nullptr;
   float* next_state = nullptr;
+  // Where Program::whole_texts: tokens of the sequence, which begins with the row at position 0, and the row of its type in the table.
+  uint32_t end = 0;
+  uint32_t type = 0;
 };
 
 // Asked now and then, on the calling thread, while a step runs: true ends the step early.
@@ -180,6 +183,7 @@ class Executor {
   void Execute(const SelectOp& op, int thread);
   void Execute(const PermuteOp& op, int thread);
   void Execute(const GatherOutputsOp& op, int thread);
+  void Execute(const PoolOp& op, int thread);
   void Execute(const QuantizeOp& op, int thread);
   void Execute(const NormQuantizeOp& op, int thread);
   void Execute(const GatedMatMulOp& op, int thread);

@@ -18,6 +18,12 @@ uint64_t StateBytes(size_t state_floats) { return 2 * AlignUp(state_floats * siz
 
 PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options) {
   PerKvPart<size_t> blocks;
+  if (program.whole_texts) {
+    // Of every sequence of a step whole blocks.
+    const size_t rounded = options.step_tokens / kKvBlockTokens + options.step_texts;
+    for (const KvHeads& layer : program.kv_layers) blocks[layer.window == 0 ? KvPart::kFull : KvPart::kWindowed] = rounded;
+    return blocks;
+  }
   for (const KvHeads& layer : program.kv_layers) {
     if (layer.window == 0) blocks[KvPart::kFull] = KvBlockCount(options.context);
   }
@@ -178,6 +184,11 @@ MemoryPlan Shrink(const Program& program, const FitRequest& request, size_t leas
       options.kv_type = KvType::kInt8;
     } else if (!request.fixed_context && options.context > least) {
       options.context = std::max(least, options.context / 2);
+      if (program.whole_texts) {
+        options.step_tokens = std::min(options.step_tokens, options.context);
+        options.step_outputs = std::min(options.step_outputs, options.step_tokens);
+        options.step_texts = std::min(options.step_texts, options.step_tokens);
+      }
     } else {
       return plan;
     }

@@ -28,6 +28,7 @@ struct PlanOptions {
   size_t step_tokens = 128;  // most tokens of one step
   size_t step_outputs = 1;   // most tokens of one step whose logits are wanted
   int threads = 1;
+  size_t step_texts = 1;  // most sequences of one step, of programs that read whole texts
   // None of these changes results or the plan: only speed.
   bool uneven_cores = false;       // SystemLimits::uneven_cores
   size_t token_tile = kTokenTile;  // a multiple of 16, at most kTokenTile
@@ -64,7 +65,8 @@ inline size_t KvBlockCount(size_t context) { return (context + kKvBlockTokens - 
 // Of the two states that a sequence of recurrent layers has.
 uint64_t StateBytes(size_t state_floats);
 
-// Blocks of each part that one sequence needs: for windowed layers a ring of the widest window, a step, and the block in between.
+// Blocks of each part that one sequence needs, or all of a step where a program reads whole texts: for windowed layers a ring of the widest
+// window, a step, and the block in between.
 PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options);
 
 // Rows that a buffer has in a step of the largest size.

@@ -39,9 +39,9 @@ size_t WindowMax(const Program& program) {
 
 const char* OpName(const Op& op) {
   static constexpr const char* kNames[] = {
-      "embed",     "embed_positions", "norm",     "rope_angles",   "rope",        "kv_append", "attend", "matmul",  "activate", "add",
-      "pointwise", "gate_rows",       "route",    "expert_matmul", "combine",     "multiply",  "select", "permute", "convolve", "scan",
-      "delta",     "gather_outputs",  "quantize", "norm_quantize", "gated_matmul"};
+      "embed",     "embed_positions", "norm",  "rope_angles",   "rope",          "kv_append",   "attend", "matmul",  "activate", "add",
+      "pointwise", "gate_rows",       "route", "expert_matmul", "combine",       "multiply",    "select", "permute", "convolve", "scan",
+      "delta",     "gather_outputs",  "pool",  "quantize",      "norm_quantize", "gated_matmul"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>);
   return kNames[op.index()];
 }

@@ -71,10 +71,11 @@ struct EmbedOp {
   BufferId out;
   float scale = 1;
 };
-// out[t] += row position[t] of the table.
+// out[t] += row position[t] of the table, or row type[t].
 struct EmbedPositionsOp {
   WeightId table;
   BufferId out;
+  bool types = false;
 };
 enum class NormKind : uint8_t {
   kRms,    // Zhang and Sennrich, "Root mean square layer normalization", 2019
@@ -110,7 +111,8 @@ struct KvAppendOp {
   BufferId values;
   uint32_t layer;
 };
-// Causal attention of `in` (queries) over the KV blocks of `layer`.
+// Attention of `in` (queries) over the KV blocks of `layer`: to a token itself and earlier ones, or with `later` to all of its sequence,
+// where a window then has the token in its middle.
 struct AttendOp {
   BufferId in;
   BufferId out;
@@ -120,6 +122,7 @@ struct AttendOp {
   float softcap = 0;          // kernels::Attention
   std::vector<float> slopes;  // of every head, or empty
   WeightId sinks = kNone;     // a vector of an element per head
+  bool later = false;
 };
 struct MatMulPart {
   WeightId weight;
@@ -275,6 +278,18 @@ struct GatherOutputsOp {
   BufferId in;
   BufferId out;
 };
+// out[i] = the mean of the rows of the sequence that begins with the i-th row whose output is wanted.
+struct PoolOp {
+  BufferId in;
+  BufferId out;
+};
+// What stands for a whole text.
+enum class Pooling : uint8_t {
+  kEveryToken,  // for itself
+  kMean,        // of all tokens
+  kFirst,       // token, which BERT calls [CLS]
+  kLast,
+};
 
 // ---- What fusion adds ----
 
@@ -298,7 +313,7 @@ struct GatedMatMulOp {
 
 using Op = std::variant<EmbedOp, EmbedPositionsOp, NormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, ActivateOp, AddOp,
                         PointwiseOp, GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, MultiplyOp, SelectOp, PermuteOp, ConvolveOp, ScanOp,
-                        DeltaOp, GatherOutputsOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
+                        DeltaOp, GatherOutputsOp, PoolOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
 
 struct Program {
   std::vector<BufferSpec> buffers;
@@ -306,12 +321,16 @@ struct Program {
   std::vector<RopeSpec> ropes;
   std::vector<KvHeads> kv_layers;  // per attention layer
   std::vector<Op> ops;
-  BufferId logits = kNone;  // [outputs, vocabulary]
+  BufferId logits = kNone;  // [outputs, vocabulary]; of programs that read whole texts [outputs, what they say of a text]
   size_t vocabulary = 0;
   size_t context_max = 0;    // positions the model was trained for
   size_t context_limit = 0;  // positions it has embeddings for; 0: any
   size_t experts_used = 1;   // slots per token
   size_t state_floats = 0;   // of a sequence, in recurrent layers
+  // Attention sees later tokens: a step has all rows of its sequences, and what is kept of keys and values is over with the step.
+  bool whole_texts = false;
+  size_t token_types = 1;
+  Pooling pooling = Pooling::kEveryToken;  // of programs that read whole texts; which rows' outputs are to be wanted
 
   size_t RowWidthBytes(BufferId buffer) const;
 };
