@@ -19,6 +19,7 @@ inline constexpr uint32_t kHeadDimMax = 1024;
 inline constexpr uint32_t kWidthMax = 1 << 17;
 inline constexpr uint32_t kExpertsMax = 1024;
 inline constexpr uint32_t kStateSizeMax = 4096;
+inline constexpr uint32_t kTokenTypesMax = 64;
 inline constexpr uint32_t kContextLengthMax = 1 << 24;
 
 // What mixes tokens.
@@ -61,8 +62,9 @@ struct LayerPlan {
   size_t heads = 0;
   size_t kv_heads = 0;
   size_t head_dim = 0;
-  size_t window = 0;  // tokens that a query sees, itself included; 0: all
-  RopeId rope = 0;    // of Config::ropes, or kNone
+  size_t window = 0;           // tokens that a query sees, itself included; 0: all
+  RopeId rope = 0;             // of Config::ropes, or kNone
+  bool attention_norm = true;  // where Config::norms_before
   FeedForward feed_forward = FeedForward::kGated;
   size_t feed_forward_width = 0;  // of one expert, where there are several
 };
@@ -75,6 +77,7 @@ struct Config {
   // Into and out of the layers.
   float embedding_scale = 1;
   bool position_table = false;  // learned embeddings of positions
+  bool type_table = false;      // and of the types of tokens: those of a first and of a second text
   bool embedding_norm = false;
   float logit_scale = 1;
   float logit_softcap = 0;  // 0: none
@@ -85,10 +88,13 @@ struct Config {
   bool norm_weights = true;
   bool norms_before = true;   // of what attention and feed-forward read
   bool norms_behind = false;  // of what they give
+  bool norms_of_sum = false;  // of the stream, after each has been added
   bool parallel = false;      // both read what the layer was given, and not the feed-forward what attention made of it
   float residual_scale = 1;
   std::string feed_forward_norm = "ffn_norm";  // in the file
-  std::string output_norm = "output_norm";     // in the file
+  std::string output_norm = "output_norm";     // in the file; empty: none
+  std::string attention_norm_behind = "post_attention_norm";
+  std::string feed_forward_norm_behind = "post_ffw_norm";
 
   // Attention.
   float attention_scale = 0;
@@ -99,6 +105,7 @@ struct Config {
   QueryKeyNorm query_key_norm = QueryKeyNorm::kNowhere;
   bool norms_behind_rope = false;  // queries and keys are normalised after they are turned
   bool sinks = false;
+  bool later_tokens = false;    // are seen too: an encoder of whole texts
   bool output_gates = false;    // half of what the query's product gives, head by head, gates what attention gives
   bool inner_norms = false;     // of what the last product of attention and of the feed-forward reads
   std::vector<RopeSpec> ropes;  // the first is that of layers that see everything
@@ -117,9 +124,17 @@ struct Config {
   Gating gating = Gating::kSoftmax;
   bool normalize_experts = true;
   float expert_scale = 1;
+  bool gated_experts = true;  // or activation(up x)
   bool early_router = false;  // it reads what the layer was given
   size_t shared_width = 0;    // of experts that every token takes; 0: none
   bool shared_gate = false;   // they are multiplied by a gate of their own
+
+  // Encoders: what is made of a text.
+  Pooling pooling = Pooling::kMean;
+  Pooling classifier_pooling = Pooling::kFirst;
+  bool unit_length = true;  // of the vectors that are given out
+  bool classify = false;    // a score is wanted, and not the vector
+  bool tanh_head = true;    // of the classifier's first matrix; or the feed-forward's activation
 
   std::vector<LayerPlan> layers;
 };

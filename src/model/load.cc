@@ -11,7 +11,7 @@
 
 namespace bantam {
 
-Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, const RopeOverride& rope) {
+Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, const RopeOverride& rope, const TextOptions& text) {
   ModelOutline outline;
   BANTAM_ASSIGN(outline.config, ReadConfig(file));
   if (rope.scaling != RopeScaling::kNone) {
@@ -32,6 +32,9 @@ Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, con
     config.context_max = static_cast<size_t>(std::clamp(stretched, 1.0, static_cast<double>(kContextLengthMax)));
     own = std::move(spec);
   }
+  outline.config.classify = text.classify;
+  if (text.classify) outline.config.pooling = outline.config.classifier_pooling;
+  if (text.pooling) outline.config.pooling = *text.pooling;
   BANTAM_ASSIGN(Program plain, Lower(outline.config, file.directory).With(file.path));
   outline.program = Fuse(std::move(plain), kernels);
   outline.kernels = &kernels;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "base/memory_budget.h"
 #include "base/progress.h"
@@ -29,8 +30,14 @@ struct RopeOverride {
   double factor = 1;                         // above 1; the context that the model knows grows by it
 };
 
+// What an encoder is to make of a text, in place of what its file says.
+struct TextOptions {
+  std::optional<Pooling> pooling;
+  bool classify = false;  // a score of its classifier instead of a vector
+};
+
 // Reads the config and lowers it. Errors: Corrupt, Unsupported; they name the file.
-Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, const RopeOverride& rope = {});
+Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, const RopeOverride& rope = {}, const TextOptions& text = {});
 
 // Immutable once loaded; shared by everything that runs it.
 struct Model {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -29,11 +30,13 @@ class Builder {
     program_.context_max = config_.context_max;
     program_.experts_used = config_.experts_used;
     program_.ropes = config_.ropes;
+    program_.whole_texts = config_.later_tokens;
+    program_.pooling = config_.later_tokens ? config_.pooling : Pooling::kEveryToken;
     BANTAM_TRY(Embed());
     for (size_t i = 0; i < config_.layers.size(); ++i) {
       BANTAM_TRY(Layer(i));
     }
-    BANTAM_TRY(Head());
+    BANTAM_TRY(config_.later_tokens ? TextHead() : Head());
     BANTAM_TRY(CheckOwn());
     return std::move(program_);
   }
@@ -249,15 +252,11 @@ class Builder {
     }
     program_.vocabulary = table->rows();
     tied_ = name == "output.weight" || !Has("output.weight");
-    const WeightStorage storage = tied_ ? WeightStorage::kPanels : WeightStorage::kRows;
+    const WeightStorage storage = tied_ && !config_.later_tokens ? WeightStorage::kPanels : WeightStorage::kRows;
     BANTAM_ASSIGN(embedding_, Weight(name, storage, {config_.width, program_.vocabulary}));
     stream_ = Buffer("stream", config_.width);
     program_.ops.push_back(EmbedOp{embedding_, stream_, config_.embedding_scale});
-    if (config_.position_table) {
-      BANTAM_ASSIGN(const WeightId positions, Weight("position_embd.weight", WeightStorage::kRows, {config_.width, config_.context_max}));
-      program_.ops.push_back(EmbedPositionsOp{positions, stream_});
-      program_.context_limit = config_.context_max;
-    }
+    BANTAM_TRY(AddTables());
     for (RopeId rope = 0; rope < config_.ropes.size(); ++rope) {
       angles_.push_back(Buffer(fmt::format("rope_angles_{}", rope), 2 * config_.ropes[rope].pairs()));
       program_.ops.push_back(RopeAnglesOp{rope, angles_.back()});
@@ -265,12 +264,29 @@ class Builder {
     return config_.embedding_norm ? Norm("token_embd_norm", stream_, stream_) : Ok();
   }
 
+  // What positions and types of tokens add to the embeddings.
+  Status AddTables() {
+    if (config_.position_table) {
+      BANTAM_ASSIGN(const WeightId positions, Weight("position_embd.weight", WeightStorage::kRows, {config_.width, config_.context_max}));
+      program_.ops.push_back(EmbedPositionsOp{positions, stream_});
+      program_.context_limit = config_.context_max;
+    }
+    if (config_.type_table) {
+      const TensorInfo* types = tensors_.Find("token_types.weight");
+      const size_t count = types == nullptr ? 1 : std::clamp<size_t>(types->rows(), 1, kTokenTypesMax);
+      BANTAM_ASSIGN(const WeightId table, Weight("token_types.weight", WeightStorage::kRows, {config_.width, count}));
+      program_.ops.push_back(EmbedPositionsOp{table, stream_, /*types=*/true});
+      program_.token_types = count;
+    }
+    return Ok();
+  }
+
   Status Layer(size_t index) {
     const LayerPlan& layer = config_.layers[index];
     const std::string prefix = fmt::format("blk.{}.", index);
     Inputs inputs = {stream_, stream_, kNone};
     CHECK(config_.norms_before || !config_.parallel);
-    BANTAM_TRY(MakeInputs(prefix, &inputs));
+    BANTAM_TRY(MakeInputs(prefix, layer, &inputs));
     if (config_.early_router && layer.feed_forward == FeedForward::kExperts) {
       BANTAM_TRY(Router(prefix, stream_, &inputs.router));
     }
@@ -315,8 +331,8 @@ class Builder {
     BufferId router;  // logits, where they are made before attention
   };
   // What attention reads, and in parallel layers what the feed-forward reads: the same norm, or one of its own.
-  Status MakeInputs(const std::string& prefix, Inputs* inputs) {
-    if (!config_.norms_before) return Ok();
+  Status MakeInputs(const std::string& prefix, const LayerPlan& layer, Inputs* inputs) {
+    if (!config_.norms_before || !layer.attention_norm) return Ok();
     const BufferId normed = Buffer("normed", config_.width);
     BANTAM_TRY(Norm(prefix + "attn_norm", stream_, normed));
     *inputs = {normed, normed, kNone};
@@ -336,7 +352,7 @@ class Builder {
       BANTAM_TRY(Norm(norm, branch, branch));
     }
     program_.ops.push_back(AddOp{branch, stream_, config_.residual_scale});
-    return Ok();
+    return config_.norms_of_sum ? Norm(norm, stream_, stream_) : Ok();
   }
 
   // Query, key and value from one tensor or from three. Old files have the biases of three beside the weights of one.
@@ -534,14 +550,25 @@ class Builder {
     return AddBranch(prefix + "post_attention_norm", branch);
   }
 
+  // Whole texts' keys and values are over with the layer: layers of one shape share their place.
+  uint32_t KvLayer(const KvHeads& heads) {
+    std::vector<KvHeads>& layers = program_.kv_layers;
+    const auto same = [&](const KvHeads& other) {
+      return other.heads == heads.heads && other.head_dim == heads.head_dim && other.window == heads.window;
+    };
+    const auto at = config_.later_tokens ? std::find_if(layers.begin(), layers.end(), same) : layers.end();
+    const auto index = static_cast<uint32_t>(at - layers.begin());
+    if (at == layers.end()) layers.push_back(heads);
+    return index;
+  }
+
   Status Attention(const std::string& prefix, const LayerPlan& layer, BufferId in) {
-    const auto index = static_cast<uint32_t>(program_.kv_layers.size());
+    const uint32_t index = KvLayer({layer.kv_heads, layer.head_dim, layer.window});
     const BufferId query = Buffer("query", layer.heads * layer.head_dim);
     const BufferId key = Buffer("key", layer.kv_heads * layer.head_dim);
     const BufferId value = Buffer("value", layer.kv_heads * layer.head_dim);
     const BufferId mixed = Buffer("mixed", layer.heads * layer.head_dim);
     const BufferId branch = Buffer("branch", config_.width);
-    program_.kv_layers.push_back({layer.kv_heads, layer.head_dim, layer.window});
     const BufferId gate = config_.output_gates ? Buffer("attention_gate", Width(query)) : kNone;
     if (config_.output_gates) {
       BANTAM_TRY(GatedProjections(prefix, layer, in, {query, key, value, gate}));
@@ -559,7 +586,15 @@ class Builder {
       BANTAM_TRY(NormHeads(prefix, layer, query, key));
     }
     program_.ops.push_back(KvAppendOp{key, value, index});
-    AttendOp attend = {query, mixed, index, layer.heads, config_.attention_scale, config_.attention_softcap, Slopes(layer.heads), kNone};
+    AttendOp attend = {query,
+                       mixed,
+                       index,
+                       layer.heads,
+                       config_.attention_scale,
+                       config_.attention_softcap,
+                       Slopes(layer.heads),
+                       kNone,
+                       config_.later_tokens};
     if (config_.sinks) {
       BANTAM_ASSIGN(attend.sinks, Vector(prefix + "attn_sinks.weight", layer.heads));
     }
@@ -569,7 +604,7 @@ class Builder {
       BANTAM_TRY(Norm(prefix + "attn_sub_norm", mixed, mixed));
     }
     BANTAM_TRY(MatMul({prefix + "attn_output", mixed, branch, Scaling::kProduct, config_.attention_output_bias}));
-    return AddBranch(prefix + "post_attention_norm", branch);
+    return AddBranch(prefix + config_.attention_norm_behind, branch);
   }
 
   // activation(gate x) * (up x), and down again, into the branch.
@@ -599,7 +634,7 @@ class Builder {
   Status Dense(const std::string& prefix, const LayerPlan& layer, BufferId in) {
     const BufferId branch = Buffer("branch", config_.width);
     BANTAM_TRY(Gated(prefix, {"", layer.feed_forward_width}, in, branch));
-    return AddBranch(prefix + "post_ffw_norm", branch);
+    return AddBranch(prefix + config_.feed_forward_norm_behind, branch);
   }
 
   Status Plain(const std::string& prefix, const LayerPlan& layer, BufferId in) {
@@ -610,7 +645,7 @@ class Builder {
     BANTAM_ASSIGN(const WeightId divisors, OptionalVector(prefix + "ffn.act.scales", layer.feed_forward_width));
     program_.ops.push_back(ActivateOp{.in = up, .out = hidden, .activation = config_.activation, .divisors = divisors});
     BANTAM_TRY(MatMul({prefix + "ffn_down", hidden, branch, OfFeedForward()}));
-    return AddBranch(prefix + "post_ffw_norm", branch);
+    return AddBranch(prefix + config_.feed_forward_norm_behind, branch);
   }
 
   Status Router(const std::string& prefix, BufferId in, BufferId* logits) {
@@ -642,16 +677,19 @@ class Builder {
     if (Has(prefix + "ffn_gate_up_exps.weight")) {
       BANTAM_TRY(ExpertGateAndUp(prefix, in, ids, {gate, up}));
     } else {
-      BANTAM_TRY(ExpertMatMul(prefix + "ffn_gate_exps", in, ids, gate));
+      if (config_.gated_experts) {
+        BANTAM_TRY(ExpertMatMul(prefix + "ffn_gate_exps", in, ids, gate));
+      }
       BANTAM_TRY(ExpertMatMul(prefix + "ffn_up_exps", in, ids, up));
     }
-    program_.ops.push_back(ActivateOp{gate, up, hidden, config_.activation});
+    const bool gated = config_.gated_experts;
+    program_.ops.push_back(ActivateOp{gated ? gate : up, gated ? up : kNone, hidden, config_.activation});
     BANTAM_TRY(ExpertMatMul(prefix + "ffn_down_exps", hidden, ids, down));
     program_.ops.push_back(CombineOp{down, weights, branch});
     if (config_.shared_width > 0) {
       BANTAM_TRY(SharedExperts(prefix, in, branch));
     }
-    return AddBranch(prefix + "post_ffw_norm", branch);
+    return AddBranch(prefix + config_.feed_forward_norm_behind, branch);
   }
 
   // Experts that every token takes, added to the branch.
@@ -682,6 +720,46 @@ class Builder {
     ChangeEach(logits, Pointwise::kScale, config_.logit_scale, 1);
     ChangeEach(logits, Pointwise::kSoftCap, config_.logit_softcap, 0);
     return Ok();
+  }
+
+  // What an encoder says of a text: a vector, or a classifier's score.
+  Status TextHead() {
+    if (!config_.output_norm.empty()) {
+      BANTAM_TRY(Norm(config_.output_norm, stream_, stream_));
+    }
+    const BufferId pooled = program_.logits = Buffer("pooled", config_.width, Rows::kOutputs);
+    if (config_.pooling == Pooling::kMean) {
+      program_.ops.push_back(PoolOp{stream_, pooled});
+    } else {
+      program_.ops.push_back(GatherOutputsOp{stream_, pooled});
+    }
+    return config_.classify ? Classifier(pooled) : Ok();
+  }
+
+  // A matrix with its activation and norm, where the file has them, and the scores.
+  Status Classifier(BufferId in) {
+    const TensorInfo* scores = tensors_.Find("cls.output.weight");
+    if (scores == nullptr) {
+      return Error(Code::kUnsupported, "the model has no classifier (cls.output.weight): it makes vectors, and ranks nothing");
+    }
+    if (scores->rows() != 1) {
+      return Error(Code::kUnsupported, fmt::format("a classifier of {} classes; texts are ranked by one score", scores->rows()));
+    }
+    if (Has("cls.weight")) {
+      const BufferId hidden = Buffer("classified", config_.width, Rows::kOutputs);
+      BANTAM_TRY(MatMul({"cls", in, hidden, Scaling::kNothing}));
+      if (config_.tanh_head) {
+        program_.ops.push_back(PointwiseOp{hidden, Pointwise::kSoftCap, /*value=*/1});
+      } else {
+        program_.ops.push_back(ActivateOp{.in = hidden, .out = hidden, .activation = config_.activation});
+      }
+      if (Has("cls.norm.weight")) {
+        BANTAM_TRY(Norm("cls.norm", hidden, hidden));
+      }
+      in = hidden;
+    }
+    program_.logits = Buffer("score", 1, Rows::kOutputs);
+    return MatMul({"cls.output", in, program_.logits, Scaling::kNothing});
   }
 
   const Config& config_;

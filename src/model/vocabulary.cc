@@ -60,7 +60,14 @@ Status ReadSpecials(const Metadata& metadata, Ends ends, TokenizerSpec* spec) {
   if (spec->model == TokenizerModel::kWordPiece && !spec->bos) spec->bos = classifier;
   if (add_bos.value_or(ends.bos) && spec->bos) spec->prefix.push_back(*spec->bos);
   if (add_eos.value_or(ends.eos) && spec->eos) spec->suffix.push_back(*spec->eos);
-  if (spec->suffix.empty() && add_separator.value_or(ends.separator) && separator) spec->suffix.push_back(*separator);
+  const bool separated = add_separator.value_or(ends.separator) && separator;
+  if (spec->suffix.empty() && separated) {
+    spec->suffix.push_back(*separator);
+    spec->between = spec->suffix;
+  } else {
+    spec->between = spec->suffix;
+    if (separated) spec->between.push_back(*separator);
+  }
   if (end_of_turn) spec->end_of_turn.push_back(*end_of_turn);
   FindTurnEnds(spec);
   return Ok();
@@ -318,7 +325,7 @@ void DropUnembedded(size_t rows, TokenizerSpec* spec) {
   if (!spec->scores.empty()) spec->scores.resize(kept);
   std::erase_if(spec->added, [&](const AddedToken& token) { return gone(token.token); });
   std::erase_if(spec->merges, [&](const Merge& merge) { return gone(merge.left) || gone(merge.right) || gone(merge.joined); });
-  for (std::vector<uint32_t>* ids : {&spec->end_of_turn, &spec->prefix, &spec->suffix}) std::erase_if(*ids, gone);
+  for (std::vector<uint32_t>* ids : {&spec->end_of_turn, &spec->prefix, &spec->suffix, &spec->between}) std::erase_if(*ids, gone);
   for (std::optional<uint32_t>* id : {&spec->bos, &spec->eos, &spec->unknown, &spec->pad}) {
     if (*id && gone(**id)) id->reset();
   }

@@ -212,7 +212,8 @@ Status CheckLists(const TokenizerSpec& spec) {
   const bool merges_known = std::all_of(spec.merges.begin(), spec.merges.end(),
                                         [&](const Merge& merge) { return known(merge.left) && known(merge.right) && known(merge.joined); });
   const bool added_known = std::all_of(spec.added.begin(), spec.added.end(), [&](const AddedToken& added) { return known(added.token); });
-  if (!merges_known || !added_known || !all_known(spec.end_of_turn) || !all_known(spec.prefix) || !all_known(spec.suffix)) {
+  const bool ends_known = all_known(spec.end_of_turn) && all_known(spec.prefix) && all_known(spec.suffix) && all_known(spec.between);
+  if (!merges_known || !added_known || !ends_known) {
     return Contradiction("lists name tokens that it has not");
   }
   for (const auto& id : {spec.bos, spec.eos, spec.unknown, spec.pad}) {
@@ -247,6 +248,7 @@ std::string EncodeTokenizer(const StoredTokenizer& tokenizer) {
   out.List(spec.end_of_turn);
   out.List(spec.prefix);
   out.List(spec.suffix);
+  out.List(spec.between);
   for (const std::string* name : {&tokenizer.names.bos, &tokenizer.names.eos, &tokenizer.names.unknown, &tokenizer.names.pad}) {
     out.Text(*name);
   }
@@ -284,6 +286,7 @@ Result<StoredTokenizer> DecodeTokenizer(std::span<const std::byte> bytes) {
   BANTAM_TRY(in.List("end_of_turn", &spec.end_of_turn));
   BANTAM_TRY(in.List("prefix", &spec.prefix));
   BANTAM_TRY(in.List("suffix", &spec.suffix));
+  BANTAM_TRY(in.List("between", &spec.between));
   for (std::string* name : {&tokenizer.names.bos, &tokenizer.names.eos, &tokenizer.names.unknown, &tokenizer.names.pad}) {
     BANTAM_TRY(in.Text("names", name));
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
 
@@ -130,11 +131,11 @@ Status ReadSplit(const Json& json, TokenizerSpec* spec) {
 }
 
 // The tokens of {"SpecialToken": {"id": NAME}} on either side of the first sequence.
-Status ReadTemplate(const Json& json, TokenizerSpec* spec) {
-  bool behind = false;
-  for (const Json& part : ListAt(json, "single")) {
+Status ReadTemplateTokens(const Json& json, const char* member, std::array<std::vector<uint32_t>*, 3> places, TokenizerSpec* spec) {
+  size_t sequences = 0;
+  for (const Json& part : ListAt(json, member)) {
     if (part.contains("Sequence")) {
-      behind = true;
+      sequences = std::min<size_t>(sequences + 1, places.size() - 1);
       continue;
     }
     const auto name = part.contains("SpecialToken") ? JsonText(part["SpecialToken"], "id") : std::nullopt;
@@ -143,20 +144,28 @@ Status ReadTemplate(const Json& json, TokenizerSpec* spec) {
     if (!known) return Missing("post-processor", json, "special_tokens");
     for (const Json& id : ListAt(json["special_tokens"][*name], "ids")) {
       if (!id.is_number_unsigned() || id.get<uint64_t>() >= spec->size()) return Missing("post-processor", json, "ids");
-      (behind ? spec->suffix : spec->prefix).push_back(id.get<uint32_t>());
+      places[sequences]->push_back(id.get<uint32_t>());
     }
   }
   return Ok();
 }
 
+// What stands round a text, and between two; round two stands what stands round one.
+Status ReadTemplate(const Json& json, TokenizerSpec* spec) {
+  BANTAM_TRY(ReadTemplateTokens(json, "single", {&spec->prefix, &spec->suffix, &spec->suffix}, spec));
+  std::vector<uint32_t> ignored;
+  return ReadTemplateTokens(json, "pair", {&ignored, &spec->between, &ignored}, spec);
+}
+
 // "cls" and "sep" as [text, id].
-Status ReadBertProcessing(const Json& json, TokenizerSpec* spec) {
+Status ReadBertProcessing(const Json& json, size_t separators, TokenizerSpec* spec) {
   for (const char* name : {"cls", "sep"}) {
     const Json& pair = ListAt(json, name);
     const bool valid = pair.size() == 2 && pair[1].is_number_unsigned() && pair[1].get<uint64_t>() < spec->size();
     if (!valid) return Missing("post-processor", json, name);
     (name == std::string_view("cls") ? spec->prefix : spec->suffix).push_back(pair[1].get<uint32_t>());
   }
+  spec->between.assign(separators, spec->suffix.back());
   return Ok();
 }
 
@@ -291,7 +300,8 @@ Status ReadPostProcessor(const Json& json, TokenizerSpec* spec) {
     return Ok();
   }
   if (type == "TemplateProcessing") return ReadTemplate(json, spec);
-  if (type == "BertProcessing" || type == "RobertaProcessing") return ReadBertProcessing(json, spec);
+  if (type == "BertProcessing") return ReadBertProcessing(json, /*separators=*/1, spec);
+  if (type == "RobertaProcessing") return ReadBertProcessing(json, /*separators=*/2, spec);
   if (type != "ByteLevel") return Unknown("post-processor", json);
   return Ok();
 }

@@ -141,6 +141,7 @@ struct TokenizerSpec {
   std::vector<uint32_t> end_of_turn;  // tokens that end an answer, eos included
   std::vector<uint32_t> prefix;       // tokens that a text begins with
   std::vector<uint32_t> suffix;       // and ends with
+  std::vector<uint32_t> between;      // two texts that are read together
 
   size_t size() const { return text_ends.size(); }
   void Add(std::string_view text, TokenType type, double score) {

@@ -19,6 +19,7 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"arcee", ReadArceeConfig},
     {"baichuan", ReadBaichuanConfig},
+    {"bert", ReadBertConfig},  // MiniLM, BGE, GTE, XLM-RoBERTa
     {"bitnet", ReadBitNetConfig},
     {"bloom", ReadBloomConfig},
     {"codeshell", ReadCodeShellConfig},
@@ -47,8 +48,11 @@ constexpr Family kFamilies[] = {
     {"mamba2", ReadMamba2Config},
     {"minicpm", ReadMiniCpmConfig},
     {"mistral3", ReadLlamaConfig},
+    {"modern-bert", ReadModernBertConfig},
     {"mpt", ReadMptConfig},
     {"nemotron", ReadNemotronConfig},
+    {"nomic-bert", ReadNomicBertConfig},
+    {"nomic-bert-moe", ReadNomicBertMoeConfig},
     {"olmo", ReadOlmoConfig},
     {"olmo2", ReadOlmo2Config},
     {"orion", ReadOrionConfig},

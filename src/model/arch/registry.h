@@ -45,6 +45,7 @@ class FamilyMetadata {
 // One per family, in arch/<family>.cc.
 Result<Config> ReadArceeConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadBaichuanConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadBertConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadBitNetConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadBloomConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadCodeShellConfig(ModelFile& file, const FamilyMetadata& metadata);
@@ -72,8 +73,11 @@ Result<Config> ReadLlamaConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMambaConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMamba2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMiniCpmConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadModernBertConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMptConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadNemotronConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadNomicBertConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadNomicBertMoeConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadOlmoConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadOlmo2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadOrionConfig(ModelFile& file, const FamilyMetadata& metadata);

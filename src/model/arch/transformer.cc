@@ -53,10 +53,13 @@ Result<std::vector<LayerPlan>> ReadLayers(const FamilyMetadata& metadata, uint32
 constexpr float kFactorMin = 1e-12f;
 constexpr float kFactorMax = 1e12f;
 
-// Keys that change what a decoder computes, and that this build does not follow.
-Status RefuseWhatIsNotRun(const FamilyMetadata& metadata) {
-  BANTAM_ASSIGN(const bool causal, metadata.ReadBool("attention.causal", true));
-  if (!causal) return Error(Code::kUnsupported, "attention to later tokens (attention.causal false) is not supported");
+// Keys that change what a model computes, and that this build does not follow.
+Status RefuseWhatIsNotRun(const FamilyMetadata& metadata, const TransformerTraits& traits) {
+  BANTAM_ASSIGN(const bool causal, metadata.ReadBool("attention.causal", !traits.later_tokens));
+  if (causal && traits.later_tokens)
+    return Error(Code::kUnsupported, "an encoder that sees no later tokens (attention.causal true) is not supported");
+  if (!causal && !traits.later_tokens)
+    return Error(Code::kUnsupported, "attention to later tokens (attention.causal false) is not supported");
   BANTAM_ASSIGN(const uint32_t groups, metadata.Read("expert_group_count", {0, kExpertsMax}, 0));
   if (groups > 1) return Error(Code::kUnsupported, fmt::format("experts in {} groups (expert_group_count) are not supported", groups));
   return Ok();
@@ -70,7 +73,7 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   // Blocks behind the last layer that predict further tokens are not run.
   BANTAM_ASSIGN(const uint32_t predictors, metadata.Read("nextn_predict_layers", {0, blocks - 1}, 0));
   const uint32_t layers = blocks - predictors;
-  BANTAM_TRY(RefuseWhatIsNotRun(metadata));
+  BANTAM_TRY(RefuseWhatIsNotRun(metadata, traits));
   BANTAM_ASSIGN(const uint32_t width, metadata.Require("embedding_length", {1, kWidthMax}));
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
   const bool rms = traits.norm == NormKind::kRms;
@@ -78,6 +81,7 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width, traits));
   config.width = width;
   config.norm = traits.norm;
+  config.later_tokens = traits.later_tokens;
   config.norm_epsilon = static_cast<float>(epsilon);
   const size_t head_dim = config.layers[0].head_dim;
   config.attention_scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
@@ -220,6 +224,35 @@ Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, fl
   BANTAM_ASSIGN(const float limit, ReadFactor(metadata, key, fallback));
   if (limit >= 0) return limit;
   return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected 0 or more; convert the model again", key, limit));
+}
+
+Result<Activation> ReadActivation(const FamilyMetadata& metadata, Activation fallback) {
+  BANTAM_ASSIGN(const std::string_view name, metadata.ReadText("hidden_activation", ""));
+  if (name.empty()) return fallback;
+  if (name == "gelu") return Activation::kErfGelu;
+  if (name == "gelu_new" || name == "gelu_fast" || name == "gelu_pytorch_tanh") return Activation::kGelu;
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "relu") return Activation::kRelu;
+  return Error(Code::kUnsupported, fmt::format("activation {} is not supported in this family; gelu, silu and relu are", name));
+}
+
+namespace {
+
+// GGUF's numbers. The last means a classifier, and says nothing of vectors.
+Result<Pooling> ReadPooling(const FamilyMetadata& metadata, std::string_view key, Pooling fallback) {
+  constexpr Pooling kPoolings[] = {Pooling::kEveryToken, Pooling::kMean, Pooling::kFirst, Pooling::kLast};
+  constexpr uint32_t kRank = 4;
+  BANTAM_ASSIGN(const uint32_t pooling, metadata.Read(key, {0, kRank}, kRank));
+  return pooling == kRank ? fallback : kPoolings[pooling];
+}
+
+}  // namespace
+
+Status ReadTextUse(const FamilyMetadata& metadata, Pooling classifier_pooling, Config* config) {
+  BANTAM_ASSIGN(config->pooling, ReadPooling(metadata, "pooling_type", Pooling::kMean));
+  BANTAM_ASSIGN(config->classifier_pooling, ReadPooling(metadata, "classifier_pooling_type", classifier_pooling));
+  BANTAM_ASSIGN(config->unit_length, metadata.ReadBool("pooling_unit_length", true));
+  return Ok();
 }
 
 }  // namespace bantam

@@ -16,6 +16,7 @@ struct TransformerTraits {
   bool rope = true;
   RopeLayout layout = RopeLayout::kHalves;
   bool experts_only = false;                // files may leave feed_forward_length out
+  bool later_tokens = false;                // are seen too
   Mixer without_heads = Mixer::kAttention;  // of layers that have 0 kv heads; attention: none may
 };
 
@@ -64,5 +65,11 @@ Result<Gating> ReadGating(const FamilyMetadata& metadata);
 Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, float fallback);
 // The same, and not negative: caps, bounds and biases.
 Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, float fallback);
+
+// The activation that the file names, or `fallback`. Published models call the error function's form "gelu".
+Result<Activation> ReadActivation(const FamilyMetadata& metadata, Activation fallback);
+
+// What an encoder makes of a text: how tokens become one vector, of which length, and what a classifier reads where the file does not say.
+Status ReadTextUse(const FamilyMetadata& metadata, Pooling classifier_pooling, Config* config);
 
 }  // namespace bantam

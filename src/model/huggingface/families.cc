@@ -7,6 +7,7 @@
 
 #include "base/closest.h"
 #include "model/config.h"
+#include "model/huggingface/encoders.h"
 
 namespace bantam {
 namespace {
@@ -514,10 +515,22 @@ constexpr std::string_view kGemma3Defaults =
 constexpr std::string_view kSilu = "silu,swish";
 constexpr std::string_view kGelus = "gelu,gelu_new,gelu_fast,gelu_pytorch_tanh";
 
+constexpr std::string_view kEncoderActivations = "gelu,gelu_new,gelu_fast,gelu_pytorch_tanh,silu,relu";
+// As the publisher's code has them.
+constexpr std::string_view kModernBertDefaults =
+    R"({"global_rope_theta":160000,"local_rope_theta":10000,"local_attention":128,"global_attn_every_n_layers":3,"norm_eps":1e-5,)"
+    R"("classifier_pooling":"cls"})";
+
 // In the order of model_type.
-constexpr HfFamily kFamilies[] = {
+const HfFamily kFamilies[] = {
     {.model_type = "arcee", .architecture = "arcee", .activations = "relu2", .pairs = true},
     {.model_type = "baichuan", .architecture = "baichuan", .activations = kSilu, .pairs = true, .describe = DescribeBaichuan},
+    {.model_type = "bert",
+     .architecture = "bert",
+     .activations = kEncoderActivations,
+     .encoder = true,
+     .names = kBertNames,
+     .describe = DescribeBert},
     {.model_type = "bloom", .architecture = "bloom", .activations = kGelus, .feed_forward_widths = 4, .defaults = R"({"seq_length":2048})"},
     {.model_type = "codeshell", .architecture = "codeshell", .activations = kGelus, .feed_forward_widths = 4},
     {.model_type = "cohere2", .architecture = "cohere2", .activations = kSilu, .describe = DescribeCohere2},
@@ -641,6 +654,13 @@ constexpr HfFamily kFamilies[] = {
      .pairs = true,
      .defaults = R"({"rope_theta":1000000})",
      .describe = OwnWindow},
+    {.model_type = "modernbert",
+     .architecture = "modern-bert",
+     .activations = kEncoderActivations,
+     .encoder = true,
+     .defaults = kModernBertDefaults,
+     .names = kModernBertNames,
+     .describe = DescribeModernBert},
     {.model_type = "mpt",
      .architecture = "mpt",
      .activations = kGelus,
@@ -652,6 +672,12 @@ constexpr HfFamily kFamilies[] = {
      .activations = "relu2",
      .norms_add_one = true,
      .defaults = R"({"partial_rotary_factor":0.5})"},
+    {.model_type = "nomic_bert",
+     .architecture = "nomic-bert",
+     .activations = "swiglu",
+     .encoder = true,
+     .names = kNomicBertNames,
+     .describe = DescribeNomicBert},
     {.model_type = "olmo",
      .architecture = "olmo",
      .activations = kSilu,
@@ -688,6 +714,13 @@ constexpr HfFamily kFamilies[] = {
      .activations = kSilu,
      .defaults = R"({"max_window_layers":28,"sliding_window":4096,"norm_topk_prob":false})",
      .describe = DescribeQwen3Moe},
+    {.model_type = "roberta",
+     .architecture = "bert",
+     .activations = kEncoderActivations,
+     .encoder = true,
+     .positions_behind_padding = true,
+     .names = kRobertaNames,
+     .describe = DescribeRoberta},
     {.model_type = "smallthinker", .architecture = "smallthinker", .activations = "relu", .describe = DescribeSmallThinker},
     {.model_type = "smollm3",
      .architecture = "smollm3",
@@ -697,6 +730,13 @@ constexpr HfFamily kFamilies[] = {
      .describe = DescribeSmolLm3},
     {.model_type = "stablelm", .architecture = "stablelm", .activations = kSilu, .defaults = R"({"partial_rotary_factor":0.25})"},
     {.model_type = "starcoder2", .architecture = "starcoder2", .activations = kGelus, .describe = OwnWindow},
+    {.model_type = "xlm-roberta",
+     .architecture = "bert",
+     .activations = kEncoderActivations,
+     .encoder = true,
+     .positions_behind_padding = true,
+     .names = kRobertaNames,
+     .describe = DescribeRoberta},
 };
 
 const NameRule* Find(std::span<const NameRule> rules, std::string_view published) {
@@ -719,6 +759,7 @@ Result<const HfFamily*> FindHfFamily(const std::string& model_type) {
 
 const NameRule* FindNameRule(const HfFamily& family, std::string_view published) {
   const NameRule* own = Find(family.names, published);
+  if (own == nullptr && family.encoder) own = Find(kEncoderNames, published);
   return own != nullptr ? own : Find(kCommonNames, published);
 }
 

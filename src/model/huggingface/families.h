@@ -28,6 +28,7 @@ enum class Arrangement : uint8_t {
   kHeadNorms,  // a tensor per head, in one
   kTaps,       // [columns, 1, taps] of a convolution
   kMinusExp,   // -exp of what is stored
+  kPositions,  // without the rows in front of the first position (HfFamily::positions_behind_padding)
   kIgnored,
 };
 
@@ -60,9 +61,11 @@ struct HfFamily {
   std::string_view architecture;
   // Names of the activation that the family is run with, as hidden_act and its kin give them.
   std::string_view activations;
-  bool pairs = false;                // GGUF files have rows of queries and keys in pairs, published ones in halves
-  bool norms_add_one = false;        // to the weights
-  bool attention = true;             // some layers have heads
+  bool pairs = false;          // GGUF files have rows of queries and keys in pairs, published ones in halves
+  bool norms_add_one = false;  // to the weights
+  bool attention = true;       // some layers have heads
+  bool encoder = false;        // of whole texts: no output matrix, and modules.json says what becomes of the tokens
+  bool positions_behind_padding = false;
   uint32_t feed_forward_widths = 0;  // of the model's width, where config.json does not say; 0: it must
   // What its publisher's code takes for members that config.json leaves out, as JSON; others have to be there, or have no say.
   std::string_view defaults = {};

@@ -14,6 +14,7 @@
 #include "formats/safetensors.h"
 #include "model/config.h"
 #include "model/huggingface/describe.h"
+#include "model/huggingface/encoders.h"
 #include "model/huggingface/quantized_tensors.h"
 #include "text/sentencepiece_model.h"
 #include "text/tokenizer_json.h"
@@ -290,6 +291,8 @@ Result<Described> DescribeFolder(const ConfigOfFamily& of, const std::vector<HfT
   BANTAM_TRY(Describe(*of.family, config, &described.metadata, &described.tables));
   BANTAM_ASSIGN(described.layout.heads, of.family->attention ? ReadHeads(config) : HfHeads{});
   BANTAM_ASSIGN(described.layout.layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
+  BANTAM_ASSIGN(described.layout.positions_skipped, PositionsSkipped(*of.family, config));
+  if (of.family->encoder) return described;
   BANTAM_ASSIGN(described.layout.tied, ReadTied(config, tensors));
   return described;
 }
@@ -308,6 +311,10 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   BANTAM_ASSIGN(Shards shards, OpenShards(files, file.path));
   BANTAM_TRY(JoinShards(files, of.config, file.path, &shards));
   BANTAM_ASSIGN(Described described, DescribeFolder(of, shards.tensors).With(config_path));
+  if (of.family->encoder) {
+    Description description(of.family->architecture, &described.metadata);
+    BANTAM_TRY(DescribeTextUse(files, file.path, &description));
+  }
   described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
   BANTAM_TRY(CheckVocabularySize(of.config, tensors).With(config_path));

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 #include <tuple>
+#include <utility>
 
 #include "model/config.h"
 
@@ -16,8 +17,16 @@ namespace bantam {
 namespace {
 
 // What stands in front of the decoder's own names.
-constexpr std::string_view kPrefixes[] = {
-    "model.language_model.", "language_model.model.", "language_model.", "model.", "transformer.", "gpt_neox.", "ernie.", "backbone."};
+constexpr std::string_view kPrefixes[] = {"model.language_model.",
+                                          "language_model.model.",
+                                          "language_model.",
+                                          "model.",
+                                          "transformer.",
+                                          "gpt_neox.",
+                                          "ernie.",
+                                          "backbone.",
+                                          "bert.",
+                                          "roberta."};
 // Parts of models that see and hear, and blocks that predict further tokens: the text model runs without them.
 constexpr std::string_view kOtherParts[] = {"vision_tower.",
                                             "vision_model.",
@@ -55,14 +64,17 @@ Name TakeApart(std::string_view text) {
     break;
   }
   Name name;
-  for (const std::string_view suffix : {".weight", ".bias"}) {
+  // Old files of BERT name what norms have by its letters.
+  constexpr std::pair<std::string_view, std::string_view> kSuffixes[] = {
+      {".weight", ".weight"}, {".bias", ".bias"}, {".gamma", ".weight"}, {".beta", ".bias"}};
+  for (const auto& [suffix, meant] : kSuffixes) {
     // Tables of GPT-2 and its kin, whose whole name ends so.
     if (!text.ends_with(suffix) || text.ends_with(".attn.bias") || text.ends_with(".attention.bias")) continue;
-    name.suffix = suffix;
+    name.suffix = meant;
     text.remove_suffix(suffix.size());
     break;
   }
-  for (const std::string_view list : {"layers.", "h.", "blocks."}) {
+  for (const std::string_view list : {"layers.", "h.", "blocks.", "encoder.layer.", "encoder.layers."}) {
     if (!text.starts_with(list)) continue;
     const size_t dot = text.find('.', list.size());
     name.layer = ReadNumber(text.substr(list.size(), dot - list.size()));
@@ -292,6 +304,13 @@ class Mapper {
         break;
       case Arrangement::kNorm:
         if (layout_.family->norms_add_one && name.suffix == ".weight") assembly.change = Change::kAddOne;
+        break;
+      case Arrangement::kPositions:
+        if (assembly.rows <= layout_.positions_skipped) {
+          return WrongShape(tensor, fmt::format("more than {} rows", layout_.positions_skipped));
+        }
+        assembly.order.first = layout_.positions_skipped;
+        assembly.rows -= layout_.positions_skipped;
         break;
       case Arrangement::kMinusExp:
         assembly.change = Change::kMinusExp;

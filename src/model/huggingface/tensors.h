@@ -24,6 +24,7 @@ struct HfLayout {
   const HfFamily* family = nullptr;
   HfHeads heads;
   uint32_t layers = 0;
+  uint32_t positions_skipped = 0;
   bool tied = false;  // the output matrix is the embeddings'; what stands in its place is not read
 };
 

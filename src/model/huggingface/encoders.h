@@ -1,0 +1,30 @@
+// What the publishers of encoders (BERT and its kin) call things, and what a folder says of how their tokens become a vector.
+#pragma once
+
+#include <string>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "model/huggingface/families.h"
+
+namespace bantam {
+
+extern const std::span<const NameRule> kEncoderNames;  // of all of them, behind their own
+extern const std::span<const NameRule> kBertNames;
+extern const std::span<const NameRule> kRobertaNames;
+extern const std::span<const NameRule> kNomicBertNames;
+extern const std::span<const NameRule> kModernBertNames;
+
+Status DescribeBert(const HfConfig& config, Description* description);
+Status DescribeRoberta(const HfConfig& config, Description* description);
+Status DescribeNomicBert(const HfConfig& config, Description* description);
+Status DescribeModernBert(const HfConfig& config, Description* description);
+
+// Rows of the table of positions that stand in front of that of the first token: RoBERTa counts from behind the padding token's id.
+Result<uint32_t> PositionsSkipped(const HfFamily& family, const HfConfig& config);
+
+// modules.json, as sentence-transformers writes it: pooling, and whether vectors have unit length. Unsupported for what else may stand
+// there.
+Status DescribeTextUse(FileSystem& files, const std::string& folder, Description* description);
+
+}  // namespace bantam
