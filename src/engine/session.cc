@@ -15,6 +15,7 @@ Session::Session(const Model& model, const MemoryPlan& plan)
       sequence_(plan.options.context, KvBlocks(model.program, plan.options)[KvPart::kWindowed], WindowMax(model.program)) {}
 
 Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryPlan& plan, const Resources& resources) {
+  CHECK(!model.program.whole_texts);
   std::unique_ptr<Session> session(new Session(model, plan));
   BANTAM_ASSIGN(session->cache_, KvCache::Make(session->layout_, KvBlocks(model.program, plan.options),
                                                {model.program.state_floats, /*sequences=*/1}, resources.budget));

@@ -1,0 +1,164 @@
+#include "engine/text_encoder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace bantam {
+namespace {
+
+Result<std::vector<uint32_t>> Tokenize(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit) {
+  // Refused before memory is spent on tokenising it.
+  if (!limit.truncate && text.size() / tokenizer.longest_token() > limit.tokens_max) {
+    return Error(Code::kExhausted,
+                 fmt::format("a text of {} bytes cannot fit {} tokens; shorten it, or have its end left away (--truncate)", text.size(),
+                             limit.tokens_max));
+  }
+  return tokenizer.Encode(text, /*special=*/false);
+}
+
+Error TooLong(size_t tokens, const TextLimit& limit) {
+  return Error(Code::kExhausted,
+               fmt::format("{} tokens, and the model reads at most {} at once; shorten the text, or have its end left away (--truncate)",
+                           tokens, limit.tokens_max));
+}
+
+void Append(const std::vector<uint32_t>& from, std::vector<uint32_t>* to) { to->insert(to->end(), from.begin(), from.end()); }
+
+// Cuts `last` so that it and `others` fit.
+Status Fit(size_t others, const TextLimit& limit, std::vector<uint32_t>* last) {
+  if (others + last->size() <= limit.tokens_max) return Ok();
+  if (!limit.truncate || others >= limit.tokens_max) return TooLong(others + last->size(), limit);
+  last->resize(limit.tokens_max - others);
+  return Ok();
+}
+
+}  // namespace
+
+Result<TextTokens> TokenizeText(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit) {
+  const TokenizerSpec& spec = tokenizer.spec();
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, Tokenize(tokenizer, text, limit));
+  BANTAM_TRY(Fit(spec.prefix.size() + spec.suffix.size(), limit, &tokens));
+  TextTokens made;
+  Append(spec.prefix, &made.tokens);
+  Append(tokens, &made.tokens);
+  Append(spec.suffix, &made.tokens);
+  if (made.tokens.empty()) return Error(Code::kInvalidArgument, "an empty text has no tokens in this vocabulary; leave it out");
+  return made;
+}
+
+Result<TextTokens> TokenizePair(const Tokenizer& tokenizer, std::string_view first, std::string_view second, const TextLimit& limit) {
+  const TokenizerSpec& spec = tokenizer.spec();
+  BANTAM_ASSIGN(const std::vector<uint32_t> tokens, Tokenize(tokenizer, first, limit));
+  BANTAM_ASSIGN(std::vector<uint32_t> behind, Tokenize(tokenizer, second, limit));
+  BANTAM_TRY(Fit(spec.prefix.size() + tokens.size() + spec.between.size() + spec.suffix.size(), limit, &behind));
+  TextTokens made;
+  Append(spec.prefix, &made.tokens);
+  Append(tokens, &made.tokens);
+  Append(spec.between, &made.tokens);
+  made.second = made.tokens.size();
+  Append(behind, &made.tokens);
+  Append(spec.suffix, &made.tokens);
+  if (made.tokens.empty()) return Error(Code::kInvalidArgument, "two empty texts have no tokens in this vocabulary; leave them out");
+  return made;
+}
+
+void ScaleToUnitLength(std::span<float> vector) {
+  double squares = 0;
+  for (const float x : vector) squares += static_cast<double>(x) * static_cast<double>(x);
+  if (squares == 0) return;
+  const double scale = 1 / std::sqrt(squares);
+  for (float& x : vector) x = static_cast<float>(static_cast<double>(x) * scale);
+}
+
+TextEncoder::TextEncoder(const Model& model, const MemoryPlan& plan)
+    : model_(model), plan_(plan), width_(model.program.buffers[model.program.logits].width) {}
+
+Result<std::unique_ptr<TextEncoder>> TextEncoder::Make(const Model& model, const MemoryPlan& plan, const Resources& resources) {
+  CHECK(model.program.whole_texts);
+  CHECK(plan.options.step_tokens >= plan.options.context);
+  CHECK(plan.options.step_outputs >= (model.program.pooling == Pooling::kEveryToken ? plan.options.step_tokens : plan.options.step_texts));
+  std::unique_ptr<TextEncoder> encoder(new TextEncoder(model, plan));
+  const PerKvPart<size_t> blocks = KvBlocks(model.program, plan.options);
+  BANTAM_ASSIGN(encoder->cache_, KvCache::Make(KvLayout(plan.options.kv_type, model.program.kv_layers), blocks, {}, resources.budget));
+  BANTAM_ASSIGN(encoder->executor_, Executor::Make({model.program, model.weights, *model.kernels, plan.options}, resources));
+  encoder->blocks_.resize(std::max(blocks[KvPart::kFull], blocks[KvPart::kWindowed]));
+  std::iota(encoder->blocks_.begin(), encoder->blocks_.end(), 0);
+  encoder->rows_.reserve(plan.options.step_tokens);
+  encoder->output_rows_.reserve(plan.options.step_outputs);
+  return encoder;
+}
+
+Status TextEncoder::Check(size_t index, const TextTokens& text) const {
+  const auto place = [&] { return fmt::format("text {}", index); };
+  if (text.tokens.empty()) return Error(Code::kInvalidArgument, "no tokens to read; give at least one").With(place());
+  if (text.tokens.size() > plan_.options.context) {
+    return TooLong(text.tokens.size(), {plan_.options.context, /*truncate=*/false}).With(place());
+  }
+  for (const uint32_t token : text.tokens) {
+    if (token < model_.program.vocabulary) continue;
+    return Error(Code::kInvalidArgument,
+                 fmt::format("token {}: expected an id below the vocabulary size {}", token, model_.program.vocabulary))
+        .With(place());
+  }
+  return Ok();
+}
+
+void TextEncoder::AddRows(const TextTokens& text, size_t first_block) {
+  const size_t n = text.tokens.size();
+  const size_t first = rows_.size();
+  KvTables tables;
+  for (const KvPart part : kAllKvParts) tables[part] = blocks_.data() + first_block;
+  for (size_t i = 0; i < n; ++i) {
+    StepRow row = {text.tokens[i], static_cast<uint32_t>(i), tables};
+    row.end = static_cast<uint32_t>(n);
+    // Files without a second type know no difference.
+    row.type = i >= text.second && model_.program.token_types > 1 ? 1 : 0;
+    rows_.push_back(row);
+  }
+  switch (model_.program.pooling) {
+    case Pooling::kEveryToken:
+      for (size_t i = 0; i < n; ++i) output_rows_.push_back(static_cast<uint32_t>(first + i));
+      return;
+    case Pooling::kMean:
+    case Pooling::kFirst:
+      output_rows_.push_back(static_cast<uint32_t>(first));
+      return;
+    case Pooling::kLast:
+      output_rows_.push_back(static_cast<uint32_t>(first + n - 1));
+      return;
+  }
+}
+
+Status TextEncoder::Encode(std::span<const TextTokens> texts, const Sink& sink, const Cancelled& cancelled) {
+  for (size_t i = 0; i < texts.size(); ++i) BANTAM_TRY(Check(i, texts[i]));
+  for (size_t begin = 0, end = 0; begin < texts.size(); begin = end) {
+    rows_.clear();
+    output_rows_.clear();
+    size_t block = 0;
+    for (; end < texts.size() && end - begin < plan_.options.step_texts; ++end) {
+      const size_t n = texts[end].tokens.size();
+      if (rows_.size() + n > plan_.options.step_tokens) break;
+      AddRows(texts[end], block);
+      block += KvBlockCount(n);
+    }
+    CHECK(end > begin && block <= blocks_.size());
+    if (!executor_->Run({rows_, output_rows_, cache_.base(), cancelled ? &cancelled : nullptr})) {
+      return Error(Code::kCancelled, "reading texts was interrupted");
+    }
+    const float* from = executor_->logits();
+    for (size_t i = begin; i < end; ++i) {
+      const size_t floats = width_ * (model_.program.pooling == Pooling::kEveryToken ? texts[i].tokens.size() : 1);
+      given_.assign(from, from + floats);
+      BANTAM_TRY(sink(i, given_));
+      from += floats;
+    }
+  }
+  return Ok();
+}
+
+}  // namespace bantam

@@ -1,0 +1,504 @@
+#include "engine/text_encoder.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/rng.h"
+#include "model/open.h"
+#include "model/vocabulary.h"
+#include "testing/checkpoint.h"
+#include "testing/paths.h"
+#include "testing/reference_logits.h"
+
+namespace bantam {
+namespace {
+
+using testing::DataPath;
+
+struct Options {
+  const KernelSet* kernels = RunnableKernels().front();
+  int threads = 2;
+  KvType kv_type = KvType::kF32;
+  TextOptions use = {};
+  size_t step_tokens = 96;  // the models' context
+  size_t step_texts = 4;
+};
+
+// Everything an encoder needs to run on its own.
+struct Runner {
+  Runner(const std::string& name, const Options& setup) : Runner(Path{DataPath("archs/" + name + ".gguf")}, setup) {}
+  struct Path {
+    std::string path;
+  };
+  Runner(const Path& path, const Options& setup) : budget(uint64_t{1} << 40), pool(ThreadPool::Make(setup.threads).value()) {
+    const auto files = MakeFileSystem();
+    ModelFile file = OpenModel(*files, path.path).value();
+    ModelOutline outline = OutlineModel(file, *setup.kernels, {}, setup.use).value();
+    model = LoadModel(std::move(outline), file, {budget, *pool}, nullptr).value();
+    MemoryPlan plan;
+    plan.options.context = std::min<size_t>(96, setup.step_tokens);
+    plan.options.kv_type = setup.kv_type;
+    plan.options.step_tokens = setup.step_tokens;
+    plan.options.step_texts = setup.step_texts;
+    plan.options.step_outputs = setup.step_tokens;
+    plan.options.threads = setup.threads;
+    const uint64_t before = budget.used_bytes();
+    encoder = TextEncoder::Make(*model, plan, {budget, *pool}).value();
+    const MemoryPlan planned = PlanMemory(model->program, plan.options, {});
+    EXPECT_EQ(budget.used_bytes() - before, planned.kv_bytes + planned.activations_bytes) << "planned to the byte";
+  }
+
+  std::vector<std::vector<float>> Encode(std::span<const TextTokens> texts) {
+    std::vector<std::vector<float>> all;
+    const auto sink = [&](size_t text, std::span<float> rows) -> Status {
+      EXPECT_EQ(text, all.size());
+      all.emplace_back(rows.begin(), rows.end());
+      return Ok();
+    };
+    const Status done = encoder->Encode(texts, sink);
+    EXPECT_TRUE(done.ok()) << done.error().message();
+    return all;
+  }
+  std::vector<float> Encode(const std::vector<uint32_t>& tokens) {
+    const TextTokens text = {tokens};
+    return Encode(std::span(&text, 1)).at(0);
+  }
+
+  MemoryBudget budget;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<TextEncoder> encoder;
+};
+
+std::vector<TextTokens> RandomTexts(Rng& rng, std::initializer_list<size_t> sizes) {
+  std::vector<TextTokens> texts;
+  for (const size_t size : sizes) {
+    TextTokens text;
+    for (size_t i = 0; i < size; ++i) text.tokens.push_back(static_cast<uint32_t>(rng.Next() % 120));
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+TextOptions Pooled(Pooling pooling) {
+  TextOptions use;
+  use.pooling = pooling;
+  return use;
+}
+
+class Encoders : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Encoders, MatchTheReference) {
+  const auto reference = testing::ReadReferenceLogits(DataPath(std::string("archs/") + GetParam() + ".logits"));
+  double largest = 0;
+  for (const KernelSet* kernels : RunnableKernels()) {
+    std::vector<float> first;
+    for (const int threads : {1, 2, 3}) {
+      const auto got =
+          Runner(GetParam(), {.kernels = kernels, .threads = threads, .use = Pooled(Pooling::kEveryToken)}).Encode(reference.tokens);
+      ASSERT_EQ(got.size(), reference.logits.size());
+      const double error = testing::Nmse(got, reference.logits);
+      EXPECT_LT(error, 1e-9) << kernels->name << ", " << threads << " threads";
+      largest = std::max(largest, error);
+      if (first.empty()) first = got;
+      EXPECT_EQ(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)), 0) << kernels->name << ", " << threads << " threads";
+    }
+  }
+  std::printf("%s: %.1e\n", GetParam(), largest);  // docs/families.md
+}
+
+TEST_P(Encoders, NoTextChangesAnother) {
+  Rng rng(7);
+  const std::vector<TextTokens> texts = RandomTexts(rng, {5, 40, 1, 17, 96, 16, 33, 2, 8, 60});
+  for (const KernelSet* kernels : RunnableKernels()) {
+    std::vector<std::vector<float>> alone;
+    Runner single(GetParam(), {.kernels = kernels, .threads = 1, .step_texts = 1});
+    for (const TextTokens& text : texts) alone.push_back(single.Encode(text.tokens));
+    for (const size_t step_tokens : {size_t{96}, size_t{200}, size_t{1000}}) {
+      Runner together(GetParam(), {.kernels = kernels, .threads = 3, .step_tokens = step_tokens, .step_texts = 6});
+      EXPECT_EQ(together.Encode(texts), alone) << kernels->name << ", steps of " << step_tokens;
+      std::vector<TextTokens> reversed(texts.rbegin(), texts.rend());
+      auto got = together.Encode(reversed);
+      std::reverse(got.begin(), got.end());
+      EXPECT_EQ(got, alone) << kernels->name << ", steps of " << step_tokens;
+    }
+  }
+}
+
+TEST_P(Encoders, Pool) {
+  Rng rng(8);
+  const std::vector<TextTokens> texts = RandomTexts(rng, {9, 20, 1});
+  const auto rows = Runner(GetParam(), {.use = Pooled(Pooling::kEveryToken)}).Encode(texts);
+  const auto first = Runner(GetParam(), {.use = Pooled(Pooling::kFirst)}).Encode(texts);
+  const auto last = Runner(GetParam(), {.use = Pooled(Pooling::kLast)}).Encode(texts);
+  const auto mean = Runner(GetParam(), {.use = Pooled(Pooling::kMean)}).Encode(texts);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const size_t n = texts[i].tokens.size();
+    const size_t width = rows[i].size() / n;
+    ASSERT_EQ(rows[i].size(), n * width);
+    EXPECT_EQ(first[i], std::vector<float>(rows[i].begin(), rows[i].begin() + static_cast<std::ptrdiff_t>(width)));
+    EXPECT_EQ(last[i], std::vector<float>(rows[i].end() - static_cast<std::ptrdiff_t>(width), rows[i].end()));
+    for (size_t c = 0; c < width; ++c) {
+      double sum = 0;
+      for (size_t t = 0; t < n; ++t) sum += static_cast<double>(rows[i][t * width + c]);
+      EXPECT_NEAR(static_cast<double>(mean[i][c]), sum / static_cast<double>(n), 1e-6);
+    }
+  }
+}
+
+// The first token knows of the last.
+TEST_P(Encoders, SeeLaterTokens) {
+  Runner runner(GetParam(), {.use = Pooled(Pooling::kFirst)});
+  std::vector<uint32_t> tokens(30, 10);
+  const auto before = runner.Encode(tokens);
+  tokens.back() = 11;
+  EXPECT_NE(runner.Encode(tokens), before);
+}
+
+TEST_P(Encoders, KeysAndValuesMayBeRounded) {
+  const auto reference = testing::ReadReferenceLogits(DataPath(std::string("archs/") + GetParam() + ".logits"));
+  for (const auto& [type, limit] : {std::pair(KvType::kF16, 1e-5), std::pair(KvType::kInt8, 1e-3)}) {
+    const auto got = Runner(GetParam(), {.kv_type = type, .use = Pooled(Pooling::kEveryToken)}).Encode(reference.tokens);
+    EXPECT_LT(testing::Nmse(got, reference.logits), limit);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Encoders, ::testing::Values("bert", "nomic-bert", "nomic-bert-moe", "modern-bert"), [](const auto& row) {
+  std::string name = row.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST(TextEncoder, ScoresMatchTheReference) {
+  for (const std::string name : {"bert", "modern-bert"}) {
+    const auto reference = testing::ReadReferenceLogits(DataPath("archs/" + name + "-rank.logits"));
+    TextOptions use;
+    use.classify = true;
+    for (const KernelSet* kernels : RunnableKernels()) {
+      const auto got = Runner(name, {.kernels = kernels, .use = use}).Encode(reference.tokens);
+      ASSERT_EQ(got.size(), 1u);
+      EXPECT_NEAR(got[0], reference.logits[0], 1e-5f) << name << " " << kernels->name;
+    }
+  }
+}
+
+TEST(TextEncoder, TypesOfTokens) {
+  TextTokens text = {{2, 10, 11, 3, 12, 13, 3}, /*second=*/4};
+  Runner runner("bert", {});
+  const auto pair = runner.Encode(std::span(&text, 1));
+  text.second = SIZE_MAX;
+  EXPECT_NE(runner.Encode(std::span(&text, 1)), pair);
+  // What has no table of types knows no difference.
+  Runner untyped("modern-bert", {});
+  const auto single = untyped.Encode(std::span(&text, 1));
+  text.second = 4;
+  EXPECT_EQ(untyped.Encode(std::span(&text, 1)), single);
+}
+
+TEST(TextEncoder, RefusesWhatItCannotRead) {
+  Runner runner("bert", {});
+  const auto error = [&](std::vector<uint32_t> tokens) {
+    const TextTokens text = {std::move(tokens)};
+    const Status status = runner.encoder->Encode(std::span(&text, 1), [](size_t, std::span<float>) { return Status(Ok()); });
+    return status.ok() ? std::string() : status.error().message();
+  };
+  EXPECT_NE(error({}).find("no tokens"), std::string::npos);
+  EXPECT_NE(error({5, 120}).find("token 120: expected an id below the vocabulary size 120"), std::string::npos);
+  EXPECT_NE(error(std::vector<uint32_t>(97, 5)).find("97 tokens, and the model reads at most 96"), std::string::npos);
+  EXPECT_EQ(error(std::vector<uint32_t>(96, 5)), "");
+  const auto cancelled = [] { return true; };
+  const TextTokens text = {{5, 6}};
+  const Status status = runner.encoder->Encode(
+      std::span(&text, 1), [](size_t, std::span<float>) { return Status(Ok()); }, cancelled);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code(), Code::kCancelled);
+}
+
+TEST(TextEncoder, ClassifierOfAModelWithoutOne) {
+  const auto files = MakeFileSystem();
+  ModelFile file = OpenModel(*files, DataPath("archs/nomic-bert.gguf")).value();
+  TextOptions use;
+  use.classify = true;
+  const auto outline = OutlineModel(file, *RunnableKernels().front(), {}, use);
+  ASSERT_FALSE(outline.ok());
+  EXPECT_EQ(outline.error().code(), Code::kUnsupported);
+}
+
+// ---- Hugging Face folders ----
+
+// A file's tensors under the names that publishers give them, "#" being a layer's number.
+using Names = std::vector<std::pair<std::string, std::string>>;
+
+testing::StoredTensors Publish(const std::string& model, const Names& names) {
+  const auto files = MakeFileSystem();
+  ModelFile file = OpenModel(*files, DataPath("archs/" + model + ".gguf")).value();
+  testing::StoredTensors published;
+  for (const TensorInfo& tensor : file.directory.tensors()) {
+    std::string name(tensor.name);
+    std::string layer;
+    if (name.starts_with("blk.")) {
+      const size_t dot = name.find('.', 4);
+      layer = name.substr(4, dot - 4);
+      name = "#" + name.substr(dot);
+    }
+    const size_t dot = name.rfind('.');
+    const auto rule = std::find_if(names.begin(), names.end(), [&](const auto& pair) { return pair.first == name.substr(0, dot); });
+    if (rule == names.end()) continue;
+    std::string target = rule->second + name.substr(dot);
+    if (const size_t at = target.find('#'); at != std::string::npos) target.replace(at, 1, layer);
+    testing::StoredTensor stored = {"F32", {}, {}};
+    for (uint32_t d = tensor.n_dimensions; d-- > 0;) stored.shape.push_back(tensor.dimensions[d]);
+    const auto bytes = file.source->View(tensor.offset_bytes, tensor.size_bytes).value();
+    stored.bytes.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    published[target] = std::move(stored);
+  }
+  return published;
+}
+
+// A folder computes the bits of the file whose tensors it has.
+class EncoderFolders : public ::testing::Test {
+ protected:
+  void Check(const std::string& model, const Json& config, const testing::StoredTensors& tensors, bool classifies) {
+    testing::WriteCheckpoint(folder_.Path("model"), config, tensors);
+    Rng rng(3);
+    std::vector<TextTokens> texts = RandomTexts(rng, {30, 7, 96});
+    texts[0].second = 20;
+    for (const bool classify : {false, true}) {
+      if (classify && !classifies) continue;
+      Options setup;
+      setup.use.classify = classify;
+      if (!classify) setup.use.pooling = Pooling::kFirst;
+      EXPECT_EQ(Runner(Runner::Path{folder_.Path("model")}, setup).Encode(texts), Runner(model, setup).Encode(texts))
+          << "classify " << classify;
+    }
+  }
+  Config Read() {
+    const auto files = MakeFileSystem();
+    ModelFile file = OpenModel(*files, folder_.Path("model")).value();
+    return OutlineModel(file, *RunnableKernels().front())->config;
+  }
+  std::string Problem() {
+    const auto files = MakeFileSystem();
+    const auto file = OpenModel(*files, folder_.Path("model"));
+    return file.ok() ? "" : file.error().message();
+  }
+  void WritePooling(std::string_view modules, std::string_view pooling) {
+    std::filesystem::create_directories(folder_.Path("model/1_Pooling"));
+    testing::WriteText(folder_.Path("model/modules.json"), modules);
+    testing::WriteText(folder_.Path("model/1_Pooling/config.json"), pooling);
+  }
+  testing::TemporaryFolder folder_;
+};
+
+Json BertConfig(std::string_view model_type) {
+  return {{"model_type", model_type}, {"hidden_size", 32},    {"num_hidden_layers", 2},  {"num_attention_heads", 4},
+          {"intermediate_size", 32},  {"hidden_act", "gelu"}, {"layer_norm_eps", 1e-12}, {"max_position_embeddings", 96},
+          {"vocab_size", 120},        {"pad_token_id", 1},    {"type_vocab_size", 2}};
+}
+
+// The names of "bert-base-uncased" and its kin.
+Names BertNames(const std::string& prefix) {
+  const std::string embeddings = prefix + "embeddings.";
+  const std::string layer = prefix + "encoder.layer.#.";
+  return {{"token_embd", embeddings + "word_embeddings"},
+          {"position_embd", embeddings + "position_embeddings"},
+          {"token_types", embeddings + "token_type_embeddings"},
+          {"token_embd_norm", embeddings + "LayerNorm"},
+          {"#.attn_q", layer + "attention.self.query"},
+          {"#.attn_k", layer + "attention.self.key"},
+          {"#.attn_v", layer + "attention.self.value"},
+          {"#.attn_output", layer + "attention.output.dense"},
+          {"#.attn_output_norm", layer + "attention.output.LayerNorm"},
+          {"#.ffn_up", layer + "intermediate.dense"},
+          {"#.ffn_down", layer + "output.dense"},
+          {"#.layer_output_norm", layer + "output.LayerNorm"}};
+}
+
+TEST_F(EncoderFolders, Bert) {
+  Names names = BertNames("bert.");
+  names.emplace_back("cls", "bert.pooler.dense");
+  names.emplace_back("cls.output", "classifier");
+  testing::StoredTensors tensors = Publish("bert", names);
+  // Old files write norms so.
+  auto node = tensors.extract("bert.embeddings.LayerNorm.weight");
+  node.key() = "bert.embeddings.LayerNorm.gamma";
+  tensors.insert(std::move(node));
+  tensors["cls.predictions.bias"] = {"F32", {120}, std::string(480, '\0')};
+  tensors["bert.embeddings.position_ids"] = {"I64", {1, 96}, std::string(768, '\0')};
+  Check("bert", BertConfig("bert"), tensors, /*classifies=*/true);
+  EXPECT_EQ(Read().pooling, Pooling::kMean);
+  EXPECT_TRUE(Read().unit_length);
+}
+
+// Positions begin behind the padding token's.
+TEST_F(EncoderFolders, XlmRoberta) {
+  Names names = BertNames("roberta.");
+  names.emplace_back("cls", "classifier.dense");
+  names.emplace_back("cls.output", "classifier.out_proj");
+  testing::StoredTensors tensors = Publish("bert", names);
+  testing::StoredTensor& positions = tensors["roberta.embeddings.position_embeddings.weight"];
+  positions.bytes = std::string(2 * 32 * 4, '\x7f') + positions.bytes;
+  positions.shape[0] += 2;
+  Json config = BertConfig("xlm-roberta");
+  config["max_position_embeddings"] = 98;
+  Check("bert", config, tensors, /*classifies=*/true);
+  EXPECT_EQ(Read().context_max, 96u);
+}
+
+TEST_F(EncoderFolders, NomicBert) {
+  const std::string layer = "encoder.layers.#.";
+  const Names names = {{"token_embd", "embeddings.word_embeddings"},
+                       {"token_types", "embeddings.token_type_embeddings"},
+                       {"token_embd_norm", "emb_ln"},
+                       {"#.attn_qkv", layer + "attn.Wqkv"},
+                       {"#.attn_output", layer + "attn.out_proj"},
+                       {"#.attn_output_norm", layer + "norm1"},
+                       {"#.ffn_up", layer + "mlp.fc11"},
+                       {"#.ffn_gate", layer + "mlp.fc12"},
+                       {"#.ffn_down", layer + "mlp.fc2"},
+                       {"#.layer_output_norm", layer + "norm2"}};
+  const Json config = {{"model_type", "nomic_bert"},
+                       {"n_embd", 32},
+                       {"n_layer", 2},
+                       {"n_head", 4},
+                       {"n_inner", 40},
+                       {"activation_function", "swiglu"},
+                       {"n_positions", 8192},
+                       {"vocab_size", 120},
+                       {"layer_norm_epsilon", 1e-12},
+                       {"rotary_emb_base", 1000},
+                       {"prenorm", false},
+                       {"rotary_emb_fraction", 1.0},
+                       {"rotary_scaling_factor", nullptr}};
+  Check("nomic-bert", config, Publish("nomic-bert", names), /*classifies=*/false);
+  EXPECT_EQ(Read().context_max, 2048u) << "tokens that the models were trained on";
+}
+
+TEST_F(EncoderFolders, ModernBert) {
+  const std::string layer = "model.layers.#.";
+  const Names names = {{"token_embd", "model.embeddings.tok_embeddings"},
+                       {"token_embd_norm", "model.embeddings.norm"},
+                       {"#.attn_norm", layer + "attn_norm"},
+                       {"#.attn_qkv", layer + "attn.Wqkv"},
+                       {"#.attn_output", layer + "attn.Wo"},
+                       {"#.ffn_norm", layer + "mlp_norm"},
+                       {"#.ffn_up", layer + "mlp.Wi"},
+                       {"#.ffn_down", layer + "mlp.Wo"},
+                       {"output_norm", "model.final_norm"},
+                       {"cls", "head.dense"},
+                       {"cls.norm", "head.norm"},
+                       {"cls.output", "classifier"}};
+  const Json config = {{"model_type", "modernbert"},
+                       {"hidden_size", 32},
+                       {"num_hidden_layers", 3},
+                       {"num_attention_heads", 4},
+                       {"intermediate_size", 20},
+                       {"hidden_activation", "gelu"},
+                       {"max_position_embeddings", 96},
+                       {"norm_eps", 1e-5},
+                       {"local_attention", 16},
+                       {"global_attn_every_n_layers", 3},
+                       {"vocab_size", 120},
+                       {"global_rope_theta", 160000.0},
+                       {"local_rope_theta", 10000.0},
+                       {"classifier_pooling", "mean"}};
+  Check("modern-bert", config, Publish("modern-bert", names), /*classifies=*/true);
+  EXPECT_EQ(Read().layers[1].window, 17u) << "eight tokens on either side";
+}
+
+TEST_F(EncoderFolders, WhatStandsBehindTheModel) {
+  testing::WriteCheckpoint(folder_.Path("model"), BertConfig("bert"), Publish("bert", BertNames("")));
+  constexpr std::string_view kTransformer = R"({"path":"","type":"sentence_transformers.models.Transformer"})";
+  constexpr std::string_view kPooling = R"({"path":"1_Pooling","type":"sentence_transformers.models.Pooling"})";
+  constexpr std::string_view kNormalize = R"({"path":"2_Normalize","type":"sentence_transformers.models.Normalize"})";
+  const auto list = [](std::initializer_list<std::string_view> modules) { return fmt::format("[{}]", fmt::join(modules, ",")); };
+  WritePooling(list({kTransformer, kPooling, kNormalize}), R"({"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false})");
+  EXPECT_EQ(Read().pooling, Pooling::kFirst);
+  EXPECT_TRUE(Read().unit_length);
+  WritePooling(list({kTransformer, kPooling}), R"({"pooling_mode_mean_tokens":true})");
+  EXPECT_EQ(Read().pooling, Pooling::kMean);
+  EXPECT_FALSE(Read().unit_length);
+  WritePooling(list({kTransformer, kPooling}), R"({"pooling_mode_mean_tokens":true,"pooling_mode_max_tokens":true})");
+  EXPECT_NE(Problem().find("pooling other than"), std::string::npos) << Problem();
+  WritePooling(list({kTransformer, kPooling, R"({"path":"2_Dense","type":"sentence_transformers.models.Dense"})"}),
+               R"({"pooling_mode_mean_tokens":true})");
+  EXPECT_NE(Problem().find("models.Dense behind the model is not supported"), std::string::npos) << Problem();
+  WritePooling(list({R"({"path":"../1_Pooling","type":"sentence_transformers.models.Pooling"})"}), "{}");
+  EXPECT_NE(Problem().find("expected the name of a folder"), std::string::npos) << Problem();
+}
+
+TEST_F(EncoderFolders, WhatIsRefused) {
+  for (const auto& [member, value] :
+       {std::pair<const char*, Json>("position_embedding_type", "relative_key"), std::pair<const char*, Json>("is_decoder", true),
+        std::pair<const char*, Json>("hidden_act", "mish")}) {
+    Json config = BertConfig("bert");
+    config[member] = value;
+    testing::WriteCheckpoint(folder_.Path("model"), config, Publish("bert", BertNames("")));
+    EXPECT_NE(Problem(), "") << member;
+  }
+}
+
+class Texts : public ::testing::Test {
+ protected:
+  Texts() {
+    const auto files = MakeFileSystem();
+    tokenizer_.emplace(ReadVocabulary(OpenModel(*files, DataPath("archs/bert.gguf")).value()).value());
+  }
+  std::vector<uint32_t> Ids(std::string_view text) { return tokenizer_->Encode(text, /*special=*/false).value(); }
+  std::optional<Tokenizer> tokenizer_;
+};
+
+constexpr uint32_t kCls = 2, kSep = 3;
+
+TEST_F(Texts, Surrounded) {
+  const std::vector<uint32_t> ids = Ids("the pump leaks");
+  std::vector<uint32_t> expected = {kCls};
+  expected.insert(expected.end(), ids.begin(), ids.end());
+  expected.push_back(kSep);
+  EXPECT_EQ(TokenizeText(*tokenizer_, "the pump leaks", {96, false})->tokens, expected);
+  EXPECT_EQ(TokenizeText(*tokenizer_, "", {96, false})->tokens, (std::vector<uint32_t>{kCls, kSep}));
+}
+
+TEST_F(Texts, Truncated) {
+  const std::vector<uint32_t> ids = Ids("the pump is hot");
+  ASSERT_EQ(ids.size(), 4u);
+  EXPECT_EQ(TokenizeText(*tokenizer_, "the pump is hot", {6, false})->tokens.size(), 6u);
+  const auto long_text = TokenizeText(*tokenizer_, "the pump is hot", {5, false});
+  ASSERT_FALSE(long_text.ok());
+  EXPECT_EQ(long_text.error().code(), Code::kExhausted);
+  EXPECT_EQ(TokenizeText(*tokenizer_, "the pump is hot", {5, true})->tokens, (std::vector<uint32_t>{kCls, ids[0], ids[1], ids[2], kSep}));
+  EXPECT_FALSE(TokenizeText(*tokenizer_, "the pump is hot", {1, true}).ok()) << "no room for a token";
+}
+
+TEST_F(Texts, Pairs) {
+  const uint32_t pump = Ids("pump")[0], hot = Ids("hot")[0], water = Ids("water")[0];
+  const auto pair = TokenizePair(*tokenizer_, "pump hot", "water hot", {96, false});
+  EXPECT_EQ(pair->tokens, (std::vector<uint32_t>{kCls, pump, hot, kSep, water, hot, kSep}));
+  EXPECT_EQ(pair->second, 4u);
+  const auto cut = TokenizePair(*tokenizer_, "pump hot", "water hot", {6, true});
+  EXPECT_EQ(cut->tokens, (std::vector<uint32_t>{kCls, pump, hot, kSep, water, kSep}));
+  EXPECT_FALSE(TokenizePair(*tokenizer_, "pump hot", "water hot", {6, false}).ok());
+  EXPECT_FALSE(TokenizePair(*tokenizer_, "pump hot", "water hot", {5, true}).ok()) << "nothing of the second text is left";
+}
+
+TEST(UnitLength, Scales) {
+  std::vector<float> x = {3, 0, -4};
+  ScaleToUnitLength(x);
+  EXPECT_EQ(x, (std::vector<float>{0.6f, 0, -0.8f}));
+  std::vector<float> nothing(3);
+  ScaleToUnitLength(nothing);
+  EXPECT_EQ(nothing, std::vector<float>(3));
+}
+
+}  // namespace
+}  // namespace bantam
