@@ -14,6 +14,7 @@
 #include "cli/package_text.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "model/arch/registry.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
 
@@ -189,6 +190,16 @@ Result<std::string> DescribePackage(FileSystem& files, const std::string& path, 
   return shown;
 }
 
+// Of an encoder, one text as long as the context.
+StepShape ShapeOf(ModelFile& file, const RunOptions& run) {
+  StepShape shape;
+  const Result<Config> config = ReadConfig(file);
+  if (!config.ok() || !config->later_tokens) return shape;
+  shape.step_tokens = run.context == 0 ? std::min(config->context_max, kContextDefault) : run.context;
+  shape.texts = 1;
+  return shape;
+}
+
 int Inspect(FileSystem& files, const Options& options) {
   const Result<std::string> path = FindModel(files, options.model);
   if (!path.ok()) return Fail(path.error());
@@ -209,11 +220,13 @@ int Inspect(FileSystem& files, const Options& options) {
   if (!vocabulary_only) {
     // A tokenizer this build cannot run does not stop `logits`, so it does not stop the plan either.
     const Result<Tokenizer> tokenizer = ReadVocabulary(*file);
+    const StepShape shape = ShapeOf(*file, options.run);
     const Result<Prepared> prepared =
-        Prepare(files, std::move(file).value(), {tokenizer.ok() ? &*tokenizer : nullptr, /*text_bytes=*/0, options.run, StepShape{}});
+        Prepare(files, std::move(file).value(), {tokenizer.ok() ? &*tokenizer : nullptr, /*text_bytes=*/0, options.run, shape});
     if (prepared.ok()) {
       plan_text = fmt::format("\nmemory plan (kernels {})\n{}", prepared->outline.kernels->name, Describe(prepared->plan));
-      plan_text += fmt::format("  decoding reads {} bytes of weights per token\n", DecodeReadBytes(prepared->outline.program));
+      if (!prepared->outline.program.whole_texts)
+        plan_text += fmt::format("  decoding reads {} bytes of weights per token\n", DecodeReadBytes(prepared->outline.program));
       json["plan"] = PlanJson(prepared->plan, prepared->outline);
     } else {
       problem = prepared.error();

@@ -71,6 +71,8 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
     return Error(Code::kInvalidArgument, fmt::format("--threads {}: expected 1 to {}", options.threads, ThreadPool::kThreadsMax));
   }
   plan.threads = options.threads == 0 ? std::min(cores, ThreadPool::kThreadsMax) : options.threads;
+  // What is kept of whole texts is small.
+  if (outline.program.whole_texts) plan.kv_type = KvType::kF32;
   if (!options.kv.empty()) {
     const auto type = KvTypeFromName(options.kv);
     if (!type) return Error(Code::kInvalidArgument, fmt::format("--kv {}: expected f32, f16 or q8", options.kv));
@@ -81,7 +83,8 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   }
   plan.context = options.context == 0 ? std::min(outline.program.context_max, kContextDefault) : options.context;
   plan.step_tokens = shape.step_tokens;
-  plan.step_outputs = shape.all_outputs ? shape.step_tokens : 1;
+  plan.step_outputs = shape.all_outputs ? shape.step_tokens : std::max<size_t>(shape.texts, 1);
+  plan.step_texts = std::max<size_t>(shape.texts, 1);
   return plan;
 }
 
@@ -119,7 +122,8 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   if (tuning && run.threads == 0) run.threads = tuning->threads;
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(run.kernels));
   BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));
-  BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels, rope));
+  BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels, rope, request.text));
+  BANTAM_TRY(CheckUse(prepared.outline.config, request.shape.texts != 0).With(file.path));
   FitRequest fit;
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(run, prepared.outline, limits.cores, request.shape));
   fit.wanted.uneven_cores = limits.uneven_cores;
@@ -164,12 +168,29 @@ Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, con
                fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path, tokenizer.size(), tokens));
 }
 
-Result<Loaded> Load(Prepared prepared) {
+Status CheckUse(const Config& config, bool whole_texts) {
+  if (config.later_tokens == whole_texts) return Ok();
+  if (whole_texts) {
+    return Error(
+        Code::kUnsupported,
+        fmt::format("{} models go on with a text (bantam run) and make no vectors of it; encoders such as bert do", config.architecture));
+  }
+  return Error(Code::kUnsupported,
+               fmt::format("{} models read whole texts and write none; use bantam embed, or bantam rerank if it has a classifier",
+                           config.architecture));
+}
+
+Result<Loaded> LoadWithoutSession(Prepared prepared) {
   Loaded loaded;
   loaded.plan = prepared.plan;
   loaded.budget = std::make_unique<MemoryBudget>(prepared.memory_limit_bytes);
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
+  return loaded;
+}
+
+Result<Loaded> Load(Prepared prepared) {
+  BANTAM_ASSIGN(Loaded loaded, LoadWithoutSession(std::move(prepared)));
   BANTAM_ASSIGN(loaded.session, Session::Make(*loaded.model, loaded.plan, {*loaded.budget, *loaded.pool}));
   return loaded;
 }

@@ -44,6 +44,7 @@ void AddRunOptions(CLI::App& verb, RunOptions* options);
 struct StepShape {
   size_t step_tokens = 128;
   bool all_outputs = false;
+  size_t texts = 0;  // whole texts of a step, on a model that makes vectors of them; 0: one that goes on with a text
 };
 
 // A model file with everything that is known before weights are read.
@@ -61,6 +62,7 @@ struct PrepareRequest {
   uint64_t text_bytes = 0;               // that the verb keeps beside it
   RunOptions run;
   StepShape shape;
+  TextOptions text = {};
 };
 
 // Errors are those of each step; they name the input.
@@ -81,5 +83,10 @@ struct Loaded {
   std::unique_ptr<Session> session;
 };
 Result<Loaded> Load(Prepared prepared);
+// The same without the session.
+Result<Loaded> LoadWithoutSession(Prepared prepared);
+
+// Unsupported, with the verb to use, for a model that makes vectors of texts, or with `whole_texts` for one that goes on with them.
+Status CheckUse(const Config& config, bool whole_texts);
 
 }  // namespace bantam

@@ -294,7 +294,8 @@ Result<int> Run(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const std::string path, options.has_model ? FindModel(files, options.model) : FindDemoModel(files));
   BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
   // Of a model that this build cannot run, the architecture is the first thing to say.
-  BANTAM_TRY(ReadConfig(file));
+  BANTAM_ASSIGN(const Config config, ReadConfig(file));
+  BANTAM_TRY(CheckUse(config, /*whole_texts=*/false).With(path));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
   BANTAM_ASSIGN(const SamplerOptions sampler, FinishSamplerOptions(options.sampling, tokenizer));
   if (const auto stops = StopStrings::Make(options.stops); !stops.ok()) return Error(stops.error()).With("--stop");

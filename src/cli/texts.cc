@@ -1,0 +1,113 @@
+#include "cli/texts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cli/model_folder.h"
+#include "cli/terminal.h"
+#include "model/arch/registry.h"
+#include "model/open.h"
+#include "model/vocabulary.h"
+
+namespace bantam {
+namespace {
+
+// Short texts share steps of about so many tokens, which products of whole tiles and all threads like.
+constexpr size_t kStepTokens = 512;
+constexpr size_t kStepTextsMax = 64;
+
+std::vector<std::string> Lines(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string line = text.substr(begin, end - begin);
+    if (line.ends_with('\r')) line.pop_back();
+    lines.push_back(std::move(line));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+}  // namespace
+
+void AddTextsOptions(CLI::App& verb, TextsOptions* options) {
+  verb.add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
+  verb.add_option("TEXT", options->texts, "the texts; without them and --file, the lines of standard input");
+  verb.add_option("--file", options->file, "read the texts from this file, one from each line");
+  verb.add_flag("--truncate", options->truncate, "leave the end of a text away that is too long (default: that is an error)");
+  verb.add_flag("--json", options->json, "print a JSON object on each line");
+  verb.add_option("--context", options->run.context, "most tokens of a text (default: the model's)")->check(WholeNumber());
+  verb.add_option("-t,--threads", options->run.threads, "threads (default: what bantam tune found, or the usable physical cores)")
+      ->check(WholeNumber());
+  AddLoadOptions(verb, &options->run);
+}
+
+Result<std::vector<std::string>> ReadTexts(FileSystem& files, const TextsOptions& options) {
+  if (!options.texts.empty() && !options.file.empty()) {
+    return Error(Code::kInvalidArgument, "TEXT and --file were both given; give one");
+  }
+  if (!options.texts.empty()) return options.texts;
+  std::vector<std::string> texts;
+  if (!options.file.empty()) {
+    BANTAM_ASSIGN(const std::string text, files.ReadText(options.file, kInputBytesMax));
+    texts = Lines(text);
+  } else {
+    if (StdinIsTerminal()) Note("[reading a text from each line of standard input; Ctrl-D ends it]\n");
+    BANTAM_ASSIGN(const std::string text, ReadStdin(kInputBytesMax));
+    texts = Lines(text);
+  }
+  if (texts.empty()) return Error(Code::kInvalidArgument, "no texts: give some, a --file, or lines on standard input");
+  return texts;
+}
+
+Result<OpenedEncoder> OpenEncoder(FileSystem& files, const TextsOptions& options) {
+  BANTAM_ASSIGN(std::string path, FindModel(files, options.model));
+  BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
+  BANTAM_ASSIGN(Config config, ReadConfig(file));
+  BANTAM_TRY(CheckUse(config, /*whole_texts=*/true).With(path));
+  BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
+  const size_t tokens_max = options.run.context == 0 ? config.context_max : options.run.context;
+  return OpenedEncoder{std::move(path), std::move(file), std::move(config), std::move(tokenizer), {tokens_max, options.truncate}};
+}
+
+Result<ReadyEncoder> MakeEncoder(FileSystem& files, OpenedEncoder opened, const TextsOptions& options, std::span<const TextTokens> texts,
+                                 const TextOptions& use) {
+  size_t longest = 1;
+  size_t total = 0;
+  uint64_t bytes = 0;
+  for (const TextTokens& text : texts) {
+    longest = std::max(longest, text.tokens.size());
+    total += text.tokens.size();
+    bytes += sizeof(TextTokens) + text.tokens.capacity() * sizeof(uint32_t);
+  }
+  RunOptions run = options.run;
+  run.context = longest;
+  StepShape shape;
+  shape.step_tokens = std::max(longest, std::min(total, kStepTokens));
+  shape.texts = std::clamp<size_t>(texts.size(), 1, std::min(kStepTextsMax, shape.step_tokens));
+  const Pooling pooling = use.pooling.value_or(opened.config.pooling);
+  shape.all_outputs = !use.classify && pooling == Pooling::kEveryToken;
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened.file), {&opened.tokenizer, bytes, run, shape, use}));
+  BANTAM_TRY(CheckVocabulary(opened.tokenizer, prepared, opened.path));
+  NoteContext(prepared);
+  DeferInterrupts();
+  ReadyEncoder ready;
+  BANTAM_ASSIGN(ready.loaded, LoadWithoutSession(std::move(prepared)));
+  EndProgressLine();
+  BANTAM_ASSIGN(ready.encoder, TextEncoder::Make(*ready.loaded.model, ready.loaded.plan, {*ready.loaded.budget, *ready.loaded.pool}));
+  return ready;
+}
+
+std::string EncodingStats(const ReadyEncoder& ready, std::span<const TextTokens> texts, int64_t ns) {
+  size_t tokens = 0;
+  for (const TextTokens& text : texts) tokens += text.tokens.size();
+  const double seconds = static_cast<double>(std::max<int64_t>(ns, 1)) * 1e-9;
+  return fmt::format("{} text{} of {} tokens, {:.1f} tokens/s; kernels {}, {} thread{}; peak memory {} of {} planned\n", texts.size(),
+                     texts.size() == 1 ? "" : "s", tokens, static_cast<double>(tokens) / seconds, ready.loaded.model->kernels->name,
+                     ready.loaded.plan.options.threads, ready.loaded.plan.options.threads == 1 ? "" : "s", FormatBytes(PeakResidentBytes()),
+                     FormatBytes(ready.loaded.plan.total_bytes()));
+}
+
+}  // namespace bantam
