@@ -74,6 +74,7 @@ TEST(TokenizerBytes, EveryFieldComesBack) {
   spec.end_of_turn = {1};
   spec.prefix = {0, 1};
   spec.suffix = {1};
+  spec.between = {1, 0};
   const StoredTokenizer got = DecodeTokenizer(Bytes(EncodeTokenizer(stored))).value();
   EXPECT_TRUE(got.spec.pieces_anywhere && got.spec.single_precision && got.spec.added_listed && !got.spec.fuse_unknown);
   EXPECT_EQ(got.spec.word_inside, "##");
@@ -87,6 +88,7 @@ TEST(TokenizerBytes, EveryFieldComesBack) {
   EXPECT_EQ(got.spec.bos, 0u);
   EXPECT_EQ(got.spec.eos, std::nullopt);
   EXPECT_EQ(got.spec.prefix, (std::vector<uint32_t>{0, 1}));
+  EXPECT_EQ(got.spec.between, (std::vector<uint32_t>{1, 0}));
 }
 
 TEST(TokenizerBytes, DamageIsAnErrorOrAVocabulary) {

@@ -68,6 +68,25 @@ TEST(VocabularyFile, PrefixAndSuffix) {
   EXPECT_EQ(Open("unigram.json").value().WithPrefix({}), (std::vector<uint32_t>{2}));
 }
 
+// What the publishers' code puts between two texts: BERT one separator, RoBERTa two.
+TEST(VocabularyFile, BetweenTwoTexts) {
+  const auto between = [](std::string_view processor) {
+    const std::string json =
+        R"({"model":{"type":"WordLevel","vocab":{"a":0,"c":1,"s":2},"unk_token":"a"},"post_processor":)" + std::string(processor) + "}";
+    return ReadTokenizerJson(json, "").value().between;
+  };
+  EXPECT_EQ(between(R"({"type":"BertProcessing","cls":["c",1],"sep":["s",2]})"), (std::vector<uint32_t>{2}));
+  EXPECT_EQ(between(R"({"type":"RobertaProcessing","cls":["c",1],"sep":["s",2]})"), (std::vector<uint32_t>{2, 2}));
+  const std::string tokens = R"("special_tokens":{"c":{"id":"c","ids":[1]},"s":{"id":"s","ids":[2]}}})";
+  const std::string single =
+      R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"c"}},{"Sequence":{"id":"A"}},{"SpecialToken":{"id":"s"}}],)";
+  const std::string s = R"({"SpecialToken":{"id":"s"}},)";
+  EXPECT_EQ(
+      between(single + R"("pair":[{"Sequence":{"id":"A"}},)" + s + s + R"({"Sequence":{"id":"B"}},{"SpecialToken":{"id":"c"}}],)" + tokens),
+      (std::vector<uint32_t>{2, 2}));
+  EXPECT_EQ(between(single + R"("pair":[],)" + tokens), (std::vector<uint32_t>{2}));
+}
+
 TEST(VocabularyFile, UntrustedTextIsNoControlToken) {
   const Tokenizer tokenizer = Open("byte_level.json").value();
   const auto trusted = tokenizer.Encode("<|im_end|>", /*special=*/true).value();

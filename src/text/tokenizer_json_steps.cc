@@ -130,7 +130,7 @@ Status ReadSplit(const Json& json, TokenizerSpec* spec) {
   return Ok();
 }
 
-// The tokens of {"SpecialToken": {"id": NAME}} on either side of the first sequence.
+// The tokens of {"SpecialToken": {"id": NAME}} in front of the first sequence, behind it, and behind the second.
 Status ReadTemplateTokens(const Json& json, const char* member, std::array<std::vector<uint32_t>*, 3> places, TokenizerSpec* spec) {
   size_t sequences = 0;
   for (const Json& part : ListAt(json, member)) {
@@ -154,7 +154,9 @@ Status ReadTemplateTokens(const Json& json, const char* member, std::array<std::
 Status ReadTemplate(const Json& json, TokenizerSpec* spec) {
   BANTAM_TRY(ReadTemplateTokens(json, "single", {&spec->prefix, &spec->suffix, &spec->suffix}, spec));
   std::vector<uint32_t> ignored;
-  return ReadTemplateTokens(json, "pair", {&ignored, &spec->between, &ignored}, spec);
+  BANTAM_TRY(ReadTemplateTokens(json, "pair", {&ignored, &spec->between, &ignored}, spec));
+  if (ListAt(json, "pair").empty()) spec->between = spec->suffix;
+  return Ok();
 }
 
 // "cls" and "sep" as [text, id].
