@@ -1,6 +1,7 @@
 // A hostile package: as it comes, and with digests that fit, so that what is behind them is reached: lists, vocabulary, panels, two tokens.
-#include <cstring>
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "formats/package.h"
@@ -11,37 +12,43 @@
 namespace bantam {
 namespace {
 
-// Leaves and roots of the sections that lie within the file, and the digest.
-void Seal(std::string* file) {
+// The sections that lie within the file, laid out again under a manifest that fits them: whatever was inserted or lost.
+std::string Seal(const std::string& file) {
   constexpr size_t kCountAt = 24;
+  constexpr size_t kFlagsAt = 4;
   constexpr size_t kOffsetAt = 8;
   constexpr size_t kSizeAt = 16;
-  constexpr size_t kRootAt = 32;
-  if (file->size() < kPackageHeaderBytes) return;
-  const uint64_t length = file->size();
-  std::memcpy(file->data() + kSizeAt, &length, sizeof(length));
-  const auto count = LoadUnaligned<uint32_t>(file->data() + kCountAt);
-  const uint64_t table_end = kPackageHeaderBytes + uint64_t{count} * kPackageEntryBytes;
-  if (count > kPackageSectionsMax || table_end > file->size()) return;
-  uint64_t leaves_at = table_end;
-  for (uint32_t i = 0; i < count; ++i) {
-    char* entry = file->data() + kPackageHeaderBytes + i * kPackageEntryBytes;
-    const auto offset = LoadUnaligned<uint64_t>(entry + kOffsetAt);
-    const auto size = LoadUnaligned<uint64_t>(entry + kSizeAt);
-    if (size == 0 || size > length || offset > length - size) break;
-    ChunkHasher hasher(kPackageChunkBytes);
-    hasher.Update(std::as_bytes(std::span(*file)).subspan(offset, size));
-    const std::vector<Digest> leaves = hasher.Finish();
-    const Digest root = MerkleRoot(leaves);
-    std::memcpy(entry + kRootAt, root.data(), root.size());
-    const uint64_t bytes = leaves.size() * kDigestBytes;
-    if (bytes > length - leaves_at) break;
-    std::memcpy(file->data() + leaves_at, leaves.data(), bytes);
-    leaves_at += bytes;
+  PackageManifest manifest;
+  std::vector<std::string> sections;
+  std::string leaves;
+  const uint32_t count = file.size() < kPackageHeaderBytes ? 0 : LoadUnaligned<uint32_t>(file.data() + kCountAt);
+  for (uint32_t i = 0; i < std::min(count, kPackageSectionsMax); ++i) {
+    const size_t at = kPackageHeaderBytes + i * kPackageEntryBytes;
+    if (at + kPackageEntryBytes > file.size()) break;
+    PackageSection section;
+    section.kind = LoadUnaligned<uint32_t>(file.data() + at);
+    section.critical = (LoadUnaligned<uint32_t>(file.data() + at + kFlagsAt) & 1) != 0;
+    const auto offset = LoadUnaligned<uint64_t>(file.data() + at + kOffsetAt);
+    section.size_bytes = LoadUnaligned<uint64_t>(file.data() + at + kSizeAt);
+    if (offset >= file.size()) break;
+    section.size_bytes = std::clamp<uint64_t>(section.size_bytes, 1, file.size() - offset);
+    sections.push_back(file.substr(offset, section.size_bytes));
+    if (section.kind != static_cast<uint32_t>(SectionKind::kSignatures)) {
+      ChunkHasher hasher(kPackageChunkBytes);
+      hasher.Update(std::as_bytes(std::span(sections.back())));
+      const std::vector<Digest> own = hasher.Finish();
+      section.root = MerkleRoot(own);
+      leaves += AsText(std::as_bytes(std::span(own)));
+    }
+    manifest.sections.push_back(section);
   }
-  const std::string covered = file->substr(0, kPackageDigestAt) + file->substr(kPackageHeaderBytes, table_end - kPackageHeaderBytes);
-  const Digest digest = Sha256Of(std::as_bytes(std::span(covered)));
-  std::memcpy(file->data() + kPackageDigestAt, digest.data(), digest.size());
+  if (sections.empty()) return file;
+  std::string sealed = EncodeManifest(&manifest) + leaves;
+  for (size_t i = 0; i < sections.size(); ++i) {
+    sealed.resize(manifest.sections[i].offset_bytes);
+    sealed += sections[i];
+  }
+  return sealed;
 }
 
 void Run(std::string_view bytes) {
@@ -55,9 +62,8 @@ void Run(std::string_view bytes) {
 }  // namespace bantam
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::string bytes(reinterpret_cast<const char*>(data), size);
+  const std::string bytes(reinterpret_cast<const char*>(data), size);
   bantam::Run(bytes);
-  bantam::Seal(&bytes);
-  bantam::Run(bytes);
+  bantam::Run(bantam::Seal(bytes));
   return 0;
 }

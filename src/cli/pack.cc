@@ -16,6 +16,7 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "model/open.h"
+#include "model/vocabulary.h"
 
 namespace bantam {
 namespace {
@@ -51,7 +52,7 @@ Result<PackOptions> OptionsOf(FileSystem& files, const ModelFile& file, const Pa
   PackOptions options;
   options.tool_version = BANTAM_VERSION;
   options.source_vocabulary = arguments.source_vocabulary;
-  BANTAM_ASSIGN(options.sources, DigestSources(files, file.path, MakeProgressLine()));
+  BANTAM_ASSIGN(options.sources, DigestSources(files, file, MakeProgressLine()));
   if (arguments.licence.empty()) {
     BANTAM_ASSIGN(options.licence, FindLicence(files, file));
   } else {
@@ -93,7 +94,10 @@ Result<std::string> Verify(FileSystem& files, const VerifyArguments& arguments) 
   BANTAM_ASSIGN(const auto pool, MakePool(files, arguments.threads));
   BANTAM_ASSIGN(const PackageManifest manifest, VerifyPackage(files, path, *pool, MakeProgressLine()));
   // Digests that fit say what the packer wrote, not that it was right.
-  BANTAM_ASSIGN(const ModelFile file, OpenModel(files, path));
+  BANTAM_ASSIGN(const ModelFile file, OpenPackage(files, path, {.source_vocabulary = true}));
+  if (!file.tokenizer.empty()) {
+    BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
+  }
   EndProgressLine();
   if (arguments.json) return DumpJson(PackageJson(manifest), /*indent=*/2) + "\n";
   return fmt::format("{}: whole\n{}", Printable(path), PackageText(manifest));

@@ -95,6 +95,7 @@ Result<ModelFile> JoinGgufParts(FileSystem& files, ModelFile first) {
   parts.push_back(std::move(first));
   for (uint32_t number = 1; number < split.count; ++number) {
     BANTAM_ASSIGN(ModelFile part, OpenPart(files, stem + Ending(number, split.count), number, split));
+    whole.further_paths.push_back(part.path);
     parts.push_back(std::move(part));
   }
   auto source = std::make_unique<PartsSource>(std::move(parts));

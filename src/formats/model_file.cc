@@ -75,7 +75,7 @@ std::string_view NameOf(const TensorInfo& tensor) { return tensor.name; }
 uint64_t ModelFile::held_bytes() const {
   constexpr uint64_t kIndexBytes = sizeof(uint32_t);  // by name, beside each entry
   return header_bytes + metadata.entries().size() * (sizeof(MetadataEntry) + kIndexBytes) +
-         directory.tensors().size() * (sizeof(TensorInfo) + kIndexBytes);
+         directory.tensors().size() * (sizeof(TensorInfo) + kIndexBytes) + (source == nullptr ? 0 : source->held_bytes());
 }
 
 Status SizeTensor(TensorInfo* tensor) {

@@ -91,6 +91,8 @@ class TensorSource {
   virtual Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) = 0;
   // The range will not be read again soon.
   virtual void Release(uint64_t offset_bytes, uint64_t size_bytes) = 0;
+  // Memory held besides what is mapped.
+  virtual uint64_t held_bytes() const { return 0; }
 
   // Where a tensor lies as long as the source lives, for those who use it without a copy: blocks, or panels that are ready for the
   // kernels (each matrix whole panels, 64-byte aligned). Nothing where there is no such place.
@@ -118,7 +120,8 @@ class TensorDirectory {
 
 struct ModelFile {
   std::string path;
-  std::string format;  // "GGUF v3"
+  std::vector<std::string> further_paths;  // of models in several files, all but the first
+  std::string format;                      // "GGUF v3"
   uint64_t size_bytes = 0;
   // What metadata and directory view: a copy, so that a file which changes while it is in use cannot change what was checked.
   std::unique_ptr<std::byte[]> header;

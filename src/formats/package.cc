@@ -146,6 +146,10 @@ class PackageSource final : public TensorSource {
 
   Status Check(std::span<const std::byte> part) override { return weights_.CheckRange(part); }
 
+  uint64_t held_bytes() const override {
+    return weights_.chunks() * (kDigestBytes + sizeof(std::atomic<bool>)) + tensors_.size() * sizeof(PackedTensor);
+  }
+
  private:
   struct Range {
     const PackedTensor* tensor = nullptr;
@@ -251,7 +255,10 @@ Result<ModelFile> Read(Opened opened, const PackageOptions& options) {
   }
   BANTAM_ASSIGN(file.metadata, MergePairs(std::move(pairs)));
   std::vector<TensorInfo> infos;
-  for (const PackedTensor& tensor : tensors) infos.push_back(tensor.info);
+  for (PackedTensor& tensor : tensors) {
+    infos.push_back(tensor.info);
+    tensor.info.name = {};  // the source may outlive what names view
+  }
   BANTAM_ASSIGN(file.directory, TensorDirectory::Make(std::move(infos)));
   file.source = std::make_unique<PackageSource>(std::move(opened.mapping), std::move(weights), std::move(tensors));
   return file;

@@ -30,7 +30,7 @@ enum class SectionKind : uint32_t {
   kEncryption = 17,
   kPolicy = 18,
 };
-// "weights"; of numbers that are not in the list "section 32".
+// "weights"; of numbers that are not in the list the number.
 std::string SectionName(uint32_t kind);
 
 struct PackageSection {
@@ -67,7 +67,8 @@ struct PackageTexts {
 };
 Result<PackageTexts> ReadPackageTexts(FileSystem& files, const std::string& path);
 
-// Every byte of the file: all chunks of all sections, and the zeros in between. Errors as above; Cancelled (progress).
+// Every byte of the file but those of signatures: all chunks of all sections, and the zeros in between. Errors as above; Cancelled
+// (progress).
 Result<PackageManifest> VerifyPackage(FileSystem& files, const std::string& path, ThreadPool& pool, const Progress& progress);
 
 }  // namespace bantam

@@ -40,6 +40,7 @@ std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(s
 
 Status CheckSection(const PackageSection& section, uint32_t flags) {
   const std::string name = SectionName(section.kind);
+  if (!HasLeaves(section.kind) && section.root != Digest{}) return Damaged(fmt::format("section {}: a root, expected zeros", name));
   if ((flags & ~(kCritical | kEncrypted)) != 0 || section.size_bytes == 0) {
     return Damaged(fmt::format("section {}: flags {:#x} and {} bytes make no section", name, flags, section.size_bytes));
   }

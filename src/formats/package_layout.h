@@ -24,7 +24,7 @@ inline constexpr uint32_t kPackageSectionsMax = 64;
 inline constexpr uint64_t kPackageChunkBytes = uint64_t{1} << 20;
 inline constexpr uint64_t kPackageSectionAlignment = 4096;
 inline constexpr uint64_t kPackageTensorAlignment = 64;
-inline constexpr uint64_t kPackageFileBytesMax = uint64_t{1} << 46;
+inline constexpr uint64_t kPackageFileBytesMax = uint64_t{1} << 42;
 // Of sections that are copied into memory.
 inline constexpr uint64_t kPackagePartBytesMax = uint64_t{256} << 20;
 

@@ -29,6 +29,8 @@ Result<std::unique_ptr<PackageWriter>> PackageWriter::Make(FileSystem& files, co
   BANTAM_ASSIGN(auto file, files.Create(path));
   std::unique_ptr<PackageWriter> writer(new PackageWriter(std::move(file), std::move(manifest)));
   BANTAM_TRY(writer->PadTo(writer->manifest_.sections[0].offset_bytes));
+  // What cannot be written last says so first.
+  BANTAM_TRY(writer->writer_->Overwrite(/*offset=*/0, std::as_bytes(std::span(kPackageMagic))));
   return writer;
 }
 

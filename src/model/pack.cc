@@ -256,6 +256,7 @@ void AddPairs(const ModelFile& file, const PackOptions& options, Parts* parts) {
   std::vector<PlacedPair> vocabulary;
   uint32_t place = 0;
   for (const MetadataEntry& entry : file.metadata.entries()) {
+    if (entry.key.starts_with("split.")) continue;  // it is one file now
     const bool of_vocabulary = std::find(std::begin(kVocabularyKeys), std::end(kVocabularyKeys), entry.key) != std::end(kVocabularyKeys);
     const bool of_templates = entry.key == kTemplateKey || entry.key.starts_with(std::string(kTemplateKey) + ".");
     (of_vocabulary ? vocabulary : of_templates ? templates : config).push_back({place++, entry});
@@ -284,10 +285,12 @@ Status WriteParts(const std::vector<std::pair<SectionPlan, std::string>>& parts,
 
 }  // namespace
 
-Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const std::string& path, const Progress& progress) {
+Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const ModelFile& file, const Progress& progress) {
+  const std::string& path = file.path;
   std::vector<std::pair<std::string, std::string>> found;  // path and name
   const auto listed = files.List(path);
   if (!listed.ok()) found.emplace_back(path, path.substr(path.rfind('/') + 1));
+  for (const std::string& further : file.further_paths) found.emplace_back(further, further.substr(further.rfind('/') + 1));
   for (const FileSystem::Entry& entry : listed.ok() ? *listed : std::vector<FileSystem::Entry>()) {
     const std::string_view name = entry.name;
     const bool matters = name.ends_with(".safetensors") || name.ends_with(".json") || name.ends_with(".model") ||

@@ -22,9 +22,9 @@ struct SourceFile {
   Digest digest = {};
 };
 
-// The model's file, or those of its folder that may matter: weights, JSON, vocabulary, template, licence. Errors: those of
+// The model's files, or those of its folder that may matter: weights, JSON, vocabulary, template, licence. Errors: those of
 // FileSystem; Cancelled.
-Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const std::string& path, const Progress& progress);
+Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const ModelFile& file, const Progress& progress);
 
 // The licence text that lies in a model's folder, or what the file says its licence is; empty where neither does. Errors: those of
 // FileSystem.
@@ -51,7 +51,7 @@ Result<PackReport> PackModel(FileSystem& files, ModelFile& file, const std::stri
                              const Progress& progress);
 
 // A package as the GGUF file that it was made of, or would have been: pairs in their order, tensors to the last bit. NotFound where the
-// package was made without the source's vocabulary.
+// package was made without the source's vocabulary; InvalidArgument where that is larger than a GGUF header may be.
 Status UnpackModel(FileSystem& files, const std::string& path, const std::string& out, const Progress& progress);
 
 }  // namespace bantam

@@ -91,9 +91,9 @@ TEST_F(PackTest, ShapesOfModels) {
   }
 }
 
-// Weights lie in the file and nowhere else; what they take is planned all the same.
+// Weights lie in the file and nowhere else; what they take is planned all the same. Query, key and value are three weights of one tensor.
 TEST_F(PackTest, PanelsAreUsedWhereTheyLie) {
-  testing::BuildTinyModel({.matrices = DType::kQ4_0}).Write(folder_.Path("m.gguf"));
+  testing::BuildTinyModel({.experts = 3, .experts_used = 2, .joined = true, .matrices = DType::kQ4_0}).Write(folder_.Path("m.gguf"));
   ASSERT_TRUE(Pack(folder_.Path("m.gguf"), folder_.Path("m.bantam")).ok());
   ModelFile file = OpenModel(*files_, folder_.Path("m.bantam")).value();
   const ModelOutline outline = OutlineModel(file, *ChooseKernels("auto").value()).value();
@@ -141,7 +141,7 @@ TEST_F(PackTest, VocabularyAndTemplatesGoAlong) {
   ModelFile source = OpenModel(*files_, folder_.Path("m.gguf")).value();
   EXPECT_EQ(FindLicence(*files_, source).value(), "apache-2.0");
   PackOptions options = {.tool_version = "test", .source_vocabulary = false};
-  options.sources = DigestSources(*files_, folder_.Path("m.gguf"), nullptr).value();
+  options.sources = DigestSources(*files_, source, nullptr).value();
   ASSERT_TRUE(Pack(folder_.Path("m.gguf"), folder_.Path("m.bantam"), options).ok());
   ModelFile package = OpenModel(*files_, folder_.Path("m.bantam")).value();
   EXPECT_EQ(package.metadata.Find("tokenizer.ggml.tokens"), nullptr);
@@ -171,7 +171,7 @@ TEST_F(PackTest, HuggingFaceFolders) {
   ASSERT_TRUE(Pack(folder_.Path("model"), folder_.Path("m.bantam")).ok());
   EXPECT_EQ(Logits(folder_.Path("m.bantam")), Logits(folder_.Path("model")));
   EXPECT_EQ(FindLicence(*files_, OpenModel(*files_, folder_.Path("model")).value()).value(), "free");
-  const auto sources = DigestSources(*files_, folder_.Path("model"), nullptr).value();
+  const auto sources = DigestSources(*files_, OpenModel(*files_, folder_.Path("model")).value(), nullptr).value();
   std::vector<std::string> names;
   for (const SourceFile& source : sources) names.push_back(source.name);
   EXPECT_THAT(names, ::testing::ElementsAre("LICENSE", "config.json", "model.safetensors"));

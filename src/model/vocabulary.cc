@@ -16,8 +16,6 @@
 namespace bantam {
 namespace {
 
-constexpr size_t kMergesMax = 4 * kVocabularyMax;
-constexpr size_t kCharsmapBytesMax = size_t{8} << 20;
 // HF's WordPiece: longer words are unknown.
 constexpr size_t kWordPieceCharactersMax = 100;
 
@@ -412,8 +410,7 @@ Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools) {
   if (file.tokenizer.empty()) {
     BANTAM_ASSIGN(tokens, ReadTemplateTokens(metadata).With(file.path));
   } else {
-    BANTAM_ASSIGN(StoredTokenizer stored, DecodeTokenizer(file.tokenizer).With(file.path));
-    tokens = std::move(stored.names);
+    BANTAM_ASSIGN(tokens, DecodeTokenizerNames(file.tokenizer).With(file.path));
   }
   return ChatTemplate::Make(source.value_or(""), tokens).With(file.path);
 }

@@ -164,6 +164,21 @@ Error Interrupted(const ModelFile& file) { return Error(Code::kCancelled, fmt::f
 // Where one weight is used in place: for several matrices, from the first row of the first to the last of the last.
 using Parts = std::vector<std::span<const std::byte>>;
 
+// In order, and joined where they overlap or touch: several weights of one tensor span each other's rows.
+Parts Joined(Parts parts) {
+  std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.data() < b.data(); });
+  Parts joined;
+  for (const auto& part : parts) {
+    if (joined.empty() || joined.back().data() + joined.back().size() < part.data()) {
+      joined.push_back(part);
+      continue;
+    }
+    const std::byte* begin = joined.back().data();
+    joined.back() = {begin, std::max(begin + joined.back().size(), part.data() + part.size())};
+  }
+  return joined;
+}
+
 // On all threads. Progress is reported between pieces that take each thread a few milliseconds.
 Status CheckParts(const Parts& parts, ModelFile& file, ThreadPool& pool, const std::function<bool(uint64_t)>& going_on) {
   constexpr size_t kPieceBytes = size_t{1} << 20;
@@ -251,8 +266,9 @@ Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Res
   const uint64_t total = WeightsBytes(program);
   BANTAM_ASSIGN(weights.mapped_, resources.budget.Reserve(mapped, "weights"));
   BANTAM_ASSIGN(weights.arena_, Arena::Make(resources.budget, total - mapped, "weights"));
-  BANTAM_TRY(
-      CheckParts(placed, file, resources.pool, [&](uint64_t done) { return !progress || progress("checking weights", done, total); }));
+  placed = Joined(std::move(placed));
+  const auto going_on = [&](uint64_t checked) { return !progress || progress("checking weights", std::min(checked, mapped), total); };
+  BANTAM_TRY(CheckParts(placed, file, resources.pool, going_on));
   uint64_t done = mapped;
   for (WeightId id = 0; id < program.weights.size(); ++id) {
     const WeightSpec& spec = program.weights[id];
@@ -270,9 +286,7 @@ Result<Weights> Weights::Load(const Program& program, ModelFile& file, const Res
     if (progress && !progress("loading weights", done, total)) return Interrupted(file);
   }
   if (mapped != 0) {
-    const auto by_begin = [](const auto& a, const auto& b) { return a.data() < b.data(); };
-    const auto [first, last] = std::minmax_element(placed.begin(), placed.end(), by_begin);
-    weights.placed_ = {first->data(), last->data() + last->size()};
+    weights.placed_ = {placed.front().data(), placed.back().data() + placed.back().size()};
     weights.source_ = std::move(file.source);
   }
   return weights;

@@ -15,6 +15,7 @@ namespace {
 constexpr size_t kStepsMax = 32;
 constexpr size_t kStepTextMax = 4096;  // bytes of a pattern or a replacement
 // Compatibility forms grow a text up to 11 times.
+constexpr size_t kSpaceMarkBytesMax = 16;
 constexpr size_t kGrowthMax = 64;
 constexpr size_t kGrowthFree = 1 << 16;
 
@@ -193,6 +194,9 @@ Result<Normalizer> Normalizer::Make(std::span<const NormalizerStep> steps) {
       prepared.step.pattern.shrink_to_fit();
     } else if (step.kind == NormalizerStep::Kind::kReplaceRegex) {
       BANTAM_ASSIGN(prepared.matcher, CompileMatcher(step.pattern));
+    } else if (step.kind == NormalizerStep::Kind::kSentencePiece && step.with.size() > kSpaceMarkBytesMax) {
+      return Error(Code::kCorrupt, fmt::format("a normalizer step marks spaces with {} bytes, expected at most {}; convert the model again",
+                                               step.with.size(), kSpaceMarkBytesMax));
     } else if (step.kind == NormalizerStep::Kind::kReplace && step.pattern.empty()) {
       return Error(Code::kCorrupt, "a normalizer step replaces nothing (an empty pattern); convert the model again");
     }

@@ -39,8 +39,7 @@ Status PreTokenizer::Split(std::string_view text, bool first, MatchWork* work, W
   work->failed = {};
   Walk(0, text, first, work, sink);
   if (!work->exhausted) return Ok();
-  return Error(Code::kExhausted,
-               "a pattern of the vocabulary's pre-tokenizer takes too long on this text; shorten it or convert the model again");
+  return Error(Code::kExhausted, "the vocabulary's pre-tokenizer takes too long on this text; shorten it or convert the model again");
 }
 
 void PreTokenizer::Walk(size_t index, std::string_view text, bool first, MatchWork* work, WordSink* sink) const {
@@ -50,6 +49,12 @@ void PreTokenizer::Walk(size_t index, std::string_view text, bool first, MatchWo
     return;
   }
   const SplitStep& step = steps_[index].step;
+  // Steps that write the text anew make it longer, each again: their work counts like that of patterns, and is bounded with it.
+  if (step.kind != SplitStep::Kind::kPattern) {
+    work->steps += text.size();
+    work->exhausted = work->steps > work->steps_max;
+    if (work->exhausted) return;
+  }
   switch (step.kind) {
     case SplitStep::Kind::kPattern:
       if (step.behavior == SplitStep::Behavior::kIsolated || step.behavior == SplitStep::Behavior::kRemoved) {

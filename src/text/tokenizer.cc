@@ -12,6 +12,7 @@
 namespace bantam {
 namespace {
 
+constexpr size_t kMarkBytesMax = 64;
 constexpr size_t kEncodeBytesMax = size_t{1} << 31;
 // Steps of pattern matching per byte of text: those of real pre-tokenizers need fewer than 10.
 constexpr uint64_t kStepsPerByte = 200;
@@ -206,6 +207,14 @@ Tokenizer::Tokenizer(TokenizerSpec spec) : spec_(std::make_unique<TokenizerSpec>
 
 Status Tokenizer::CheckTexts() {
   const TokenizerSpec& spec = *spec_;
+  // They are put to every token, or to every character of a word.
+  for (const std::string* mark : {&spec.word_inside, &spec.word_end, &spec.decode.space_mark, &spec.decode.word_end}) {
+    if (mark->size() > kMarkBytesMax) {
+      return Error(Code::kCorrupt,
+                   fmt::format("a mark of {} bytes inside or at the end of words, expected at most {}; convert the model again",
+                               mark->size(), kMarkBytesMax));
+    }
+  }
   // Not the unigram model, whose sums are rounded: where two ways are equal, what came before decides.
   const bool by_marks = spec.model == TokenizerModel::kSpmBpe ||
                         (spec.model == TokenizerModel::kBpe && !spec.byte_level && spec.word_end.empty() && !spec.ignore_merges);

@@ -11,6 +11,9 @@ namespace bantam {
 namespace {
 
 constexpr uint32_t kVersion = 1;
+// Far above those of any vocabulary; what has fewer of its own is refused by whoever uses it.
+constexpr size_t kStepsMax = 64;
+constexpr size_t kEndsMax = 256;  // tokens that end a turn, that a text begins with, and the like
 constexpr auto kModelLast = TokenizerModel::kWordLevel;
 constexpr auto kNormalizerLast = NormalizerStep::Kind::kByteLevel;
 constexpr auto kSplitLast = SplitStep::Kind::kMetaspace;
@@ -97,28 +100,34 @@ void PutSteps(const TokenizerSpec& spec, Writer* out) {
   }
 }
 
+Error TooMany(std::string_view what, size_t count, size_t count_max) {
+  return Error(Code::kCorrupt, fmt::format("{}: {} entries or bytes, expected at most {}; the file is damaged", what, count, count_max));
+}
+
 class Reader {
  public:
   explicit Reader(std::span<const std::byte> bytes) : reader_(bytes) {}
 
   Result<uint32_t> U32(std::string_view what) { return reader_.Read<uint32_t>(what); }
   Result<uint64_t> U64(std::string_view what) { return reader_.Read<uint64_t>(what); }
-  Status Text(std::string_view what, std::string* text) {
+  Status Text(std::string_view what, std::string* text, size_t size_max = kCharsmapBytesMax) {
     BANTAM_ASSIGN(const uint32_t size, U32(what));
+    if (size > size_max) return TooMany(what, size, size_max);
     BANTAM_ASSIGN(const auto bytes, reader_.Take(size, what));
     *text = AsText(bytes);
     return Ok();
   }
   // A count of things that take at least so many bytes each: what is reserved for them is bounded by what is there.
-  Result<size_t> Count(std::string_view what, size_t bytes_each) {
+  Result<size_t> Count(std::string_view what, size_t bytes_each, size_t count_max) {
     BANTAM_ASSIGN(const uint32_t count, U32(what));
+    if (count > count_max) return TooMany(what, count, count_max);
     if (count <= reader_.remaining() / bytes_each) return size_t{count};
     return Error(Code::kCorrupt,
                  fmt::format("{}: {} entries, and {} bytes are left; the file is damaged", what, count, reader_.remaining()));
   }
   template <typename Element>
-  Status List(std::string_view what, std::vector<Element>* list) {
-    BANTAM_ASSIGN(const size_t count, Count(what, sizeof(Element)));
+  Status List(std::string_view what, std::vector<Element>* list, size_t count_max = kVocabularyMax) {
+    BANTAM_ASSIGN(const size_t count, Count(what, sizeof(Element), count_max));
     BANTAM_ASSIGN(const auto bytes, reader_.Take(count * sizeof(Element), what));
     list->resize(count);
     if (count != 0) std::memcpy(list->data(), bytes.data(), bytes.size());
@@ -155,7 +164,7 @@ class Reader {
 };
 
 Status ReadSteps(Reader& in, TokenizerSpec* spec) {
-  BANTAM_ASSIGN(const size_t added, in.Count("added", 8));
+  BANTAM_ASSIGN(const size_t added, in.Count("added", /*bytes_each=*/8, kVocabularyMax));
   for (size_t i = 0; i < added; ++i) {
     AddedToken token = {};
     BANTAM_ASSIGN(token.token, in.U32("added"));
@@ -163,7 +172,7 @@ Status ReadSteps(Reader& in, TokenizerSpec* spec) {
         "added", [](auto& owner, const auto& visit) { AddedFlags(owner, visit); }, &token));
     spec->added.push_back(token);
   }
-  BANTAM_ASSIGN(const size_t steps, in.Count("normalizer", 16));
+  BANTAM_ASSIGN(const size_t steps, in.Count("normalizer", /*bytes_each=*/16, kStepsMax));
   for (size_t i = 0; i < steps; ++i) {
     NormalizerStep step = {};
     BANTAM_TRY(in.Number("normalizer", kNormalizerLast, &step.kind));
@@ -173,7 +182,7 @@ Status ReadSteps(Reader& in, TokenizerSpec* spec) {
     BANTAM_TRY(in.Text("normalizer", &step.with));
     spec->normalizer.push_back(std::move(step));
   }
-  BANTAM_ASSIGN(const size_t splits, in.Count("splits", 24));
+  BANTAM_ASSIGN(const size_t splits, in.Count("splits", /*bytes_each=*/24, kStepsMax));
   for (size_t i = 0; i < splits; ++i) {
     SplitStep step = {};
     BANTAM_TRY(in.Number("splits", kSplitLast, &step.kind));
@@ -222,6 +231,17 @@ Status CheckLists(const TokenizerSpec& spec) {
   return Ok();
 }
 
+// The version, and the names behind it.
+Result<TemplateTokens> ReadNames(Reader& in) {
+  BANTAM_ASSIGN(const uint32_t version, in.U32("version"));
+  if (version != kVersion) {
+    return Error(Code::kUnsupported, fmt::format("a vocabulary of version {}, expected {}; update this program", version, kVersion));
+  }
+  TemplateTokens names;
+  for (std::string* name : {&names.bos, &names.eos, &names.unknown, &names.pad}) BANTAM_TRY(in.Text("names", name, kTokenBytesMax));
+  return names;
+}
+
 static_assert(sizeof(Merge) == 3 * sizeof(uint32_t) && sizeof(TokenType) == 1, "these lists are stored as they are in memory");
 
 }  // namespace
@@ -230,6 +250,9 @@ std::string EncodeTokenizer(const StoredTokenizer& tokenizer) {
   const TokenizerSpec& spec = tokenizer.spec;
   Writer out;
   out.U32(kVersion);
+  for (const std::string* name : {&tokenizer.names.bos, &tokenizer.names.eos, &tokenizer.names.unknown, &tokenizer.names.pad}) {
+    out.Text(*name);
+  }
   out.Number(spec.model);
   out.Flags([](auto& owner, const auto& visit) { SpecFlags(owner, visit); }, spec);
   out.U64(spec.word_characters_max);
@@ -249,9 +272,6 @@ std::string EncodeTokenizer(const StoredTokenizer& tokenizer) {
   out.List(spec.prefix);
   out.List(spec.suffix);
   out.List(spec.between);
-  for (const std::string* name : {&tokenizer.names.bos, &tokenizer.names.eos, &tokenizer.names.unknown, &tokenizer.names.pad}) {
-    out.Text(*name);
-  }
   return out.Take();
 }
 
@@ -259,21 +279,18 @@ Result<StoredTokenizer> DecodeTokenizer(std::span<const std::byte> bytes) {
   StoredTokenizer tokenizer;
   TokenizerSpec& spec = tokenizer.spec;
   Reader in(bytes);
-  BANTAM_ASSIGN(const uint32_t version, in.U32("version"));
-  if (version != kVersion) {
-    return Error(Code::kUnsupported, fmt::format("a vocabulary of version {}, expected {}; update this program", version, kVersion));
-  }
+  BANTAM_ASSIGN(tokenizer.names, ReadNames(in));
   BANTAM_TRY(in.Number("model", kModelLast, &spec.model));
   BANTAM_TRY(in.Flags(
       "flags", [](auto& owner, const auto& visit) { SpecFlags(owner, visit); }, &spec));
   BANTAM_ASSIGN(spec.word_characters_max, in.U64("word_characters_max"));
   BANTAM_TRY(in.Text("word_end", &spec.word_end));
   BANTAM_TRY(in.Text("word_inside", &spec.word_inside));
-  BANTAM_TRY(in.Text("texts", &spec.texts));
+  BANTAM_TRY(in.Text("texts", &spec.texts, kVocabularyTextMax));
   BANTAM_TRY(in.List("text_ends", &spec.text_ends));
   BANTAM_TRY(in.List("types", &spec.types));
   BANTAM_TRY(in.List("scores", &spec.scores));
-  BANTAM_TRY(in.List("merges", &spec.merges));
+  BANTAM_TRY(in.List("merges", &spec.merges, kMergesMax));
   BANTAM_TRY(ReadSteps(in, &spec));
   BANTAM_TRY(in.Flags(
       "decode", [](auto& owner, const auto& visit) { DecodeFlags(owner, visit); }, &spec.decode));
@@ -283,16 +300,18 @@ Result<StoredTokenizer> DecodeTokenizer(std::span<const std::byte> bytes) {
     BANTAM_ASSIGN(const uint32_t stored, in.U32("special tokens"));
     if (stored != kNoToken) *id = stored;
   }
-  BANTAM_TRY(in.List("end_of_turn", &spec.end_of_turn));
-  BANTAM_TRY(in.List("prefix", &spec.prefix));
-  BANTAM_TRY(in.List("suffix", &spec.suffix));
-  BANTAM_TRY(in.List("between", &spec.between));
-  for (std::string* name : {&tokenizer.names.bos, &tokenizer.names.eos, &tokenizer.names.unknown, &tokenizer.names.pad}) {
-    BANTAM_TRY(in.Text("names", name));
-  }
+  BANTAM_TRY(in.List("end_of_turn", &spec.end_of_turn, kEndsMax));
+  BANTAM_TRY(in.List("prefix", &spec.prefix, kEndsMax));
+  BANTAM_TRY(in.List("suffix", &spec.suffix, kEndsMax));
+  BANTAM_TRY(in.List("between", &spec.between, kEndsMax));
   BANTAM_TRY(in.End());
   BANTAM_TRY(CheckLists(spec));
   return tokenizer;
+}
+
+Result<TemplateTokens> DecodeTokenizerNames(std::span<const std::byte> bytes) {
+  Reader in(bytes);
+  return ReadNames(in);
 }
 
 }  // namespace bantam

@@ -21,4 +21,7 @@ std::string EncodeTokenizer(const StoredTokenizer& tokenizer);
 // Corrupt, naming the field, when the bytes are too few or too many, a number is outside its list, or lists contradict each other.
 Result<StoredTokenizer> DecodeTokenizer(std::span<const std::byte> bytes);
 
+// The names alone, which stand in front: nothing behind them is looked at.
+Result<TemplateTokens> DecodeTokenizerNames(std::span<const std::byte> bytes);
+
 }  // namespace bantam

@@ -41,10 +41,13 @@ TEST(TokenizerBytes, AStoredVocabularyAgreesWithTheReference) {
     EXPECT_EQ(stored->names.eos, "</s>");
     EXPECT_EQ(stored->names.pad, "<pad>");
     const Tokenizer tokenizer = Tokenizer::Make(std::move(stored->spec)).value();
+    const Tokenizer original = Tokenizer::Make(Open(name).spec).value();
     for (const Json& one : cases) {
       if (one["vocabulary"] != name) continue;
       const auto text = one["text"].get<std::string>();
-      EXPECT_EQ(tokenizer.Encode(text, /*special=*/true).value(), one["ids"].get<std::vector<uint32_t>>()) << name << ": " << text;
+      const auto ids = one["ids"].get<std::vector<uint32_t>>();
+      EXPECT_EQ(tokenizer.Encode(text, /*special=*/true).value(), ids) << name << ": " << text;
+      EXPECT_EQ(tokenizer.Decode(ids, /*special=*/false), original.Decode(ids, /*special=*/false)) << name << ": " << text;
     }
   }
 }
@@ -75,6 +78,7 @@ TEST(TokenizerBytes, EveryFieldComesBack) {
   spec.prefix = {0, 1};
   spec.suffix = {1};
   spec.between = {1, 0};
+  spec.between = {1, 0};
   const StoredTokenizer got = DecodeTokenizer(Bytes(EncodeTokenizer(stored))).value();
   EXPECT_TRUE(got.spec.pieces_anywhere && got.spec.single_precision && got.spec.added_listed && !got.spec.fuse_unknown);
   EXPECT_EQ(got.spec.word_inside, "##");
@@ -85,6 +89,17 @@ TEST(TokenizerBytes, EveryFieldComesBack) {
   EXPECT_TRUE(got.spec.splits[0].invert && got.spec.splits[0].split && got.spec.splits[0].prefix == SplitStep::Prefix::kAlways);
   EXPECT_EQ(got.spec.splits[0].behavior, SplitStep::Behavior::kMergedWithNext);
   EXPECT_EQ(got.spec.decode.word_end, "</w>");
+  EXPECT_TRUE(got.spec.decode.strip_space && got.spec.decode.byte_level && got.spec.decode.tidy_punctuation);
+  EXPECT_EQ(got.spec.decode.space_mark, "_");
+  const NormalizerStep& step = got.spec.normalizer[0];
+  EXPECT_TRUE(step.kind == NormalizerStep::Kind::kSentencePiece && step.collapse_spaces && step.space_as_suffix && step.add_space);
+  EXPECT_TRUE(got.spec.splits[0].kind == SplitStep::Kind::kMetaspace && got.spec.splits[0].mark == "_" &&
+              got.spec.splits[0].pattern == "x+");
+  EXPECT_TRUE(got.spec.merges.size() == 1 && got.spec.merges[0].right == 1 && got.spec.merges[0].joined == 1);
+  EXPECT_EQ(got.spec.end_of_turn, std::vector<uint32_t>{1});
+  EXPECT_EQ(got.spec.suffix, std::vector<uint32_t>{1});
+  EXPECT_EQ(got.spec.between, (std::vector<uint32_t>{1, 0}));
+  EXPECT_EQ(got.spec.pad, 1u);
   EXPECT_EQ(got.spec.bos, 0u);
   EXPECT_EQ(got.spec.eos, std::nullopt);
   EXPECT_EQ(got.spec.prefix, (std::vector<uint32_t>{0, 1}));
@@ -106,6 +121,43 @@ TEST(TokenizerBytes, DamageIsAnErrorOrAVocabulary) {
     const auto tokenizer = Tokenizer::Make(std::move(stored->spec));
     if (tokenizer.ok()) (void)tokenizer->Encode("the words, and 123 others", /*special=*/true).ok();
   }
+}
+
+// What no vocabulary has, but a file may say: work and memory stay in proportion to the text.
+TEST(TokenizerBytes, StepsThatGrowAreStopped) {
+  StoredTokenizer stored = Open("byte_level.json");
+  stored.spec.splits.assign(32, SplitStep{SplitStep::Kind::kByteLevel});
+  const Tokenizer doubling = Tokenizer::Make(std::move(stored.spec)).value();
+  EXPECT_EQ(doubling.Encode("\xc3\xa9t\xc3\xa9", /*special=*/false).error().code(), Code::kExhausted);
+  stored = Open("byte_level.json");
+  for (size_t i = 0; i < 32; ++i) {
+    SplitStep step = {SplitStep::Kind::kMetaspace};
+    step.mark = i % 2 == 0 ? "a" : "b";
+    step.prefix = SplitStep::Prefix::kAlways;
+    step.split = true;
+    stored.spec.splits.push_back(step);
+  }
+  const Tokenizer branching = Tokenizer::Make(std::move(stored.spec)).value();
+  EXPECT_EQ(branching.Encode("x", /*special=*/false).error().code(), Code::kExhausted);
+  stored = Open("wordpiece.json");
+  stored.spec.word_inside = std::string(100, '#');
+  EXPECT_EQ(Tokenizer::Make(std::move(stored.spec)).error().code(), Code::kCorrupt);
+  stored = Open("bpe.model");
+  NormalizerStep spaces = {NormalizerStep::Kind::kSentencePiece, "", std::string(4096, '_')};
+  stored.spec.normalizer = {spaces};
+  EXPECT_EQ(Tokenizer::Make(std::move(stored.spec)).error().code(), Code::kCorrupt);
+}
+
+TEST(TokenizerBytes, ListsAreBounded) {
+  const auto refused = [](auto&& change) {
+    StoredTokenizer stored = Open("bpe.json");
+    change(&stored.spec);
+    const auto got = DecodeTokenizer(Bytes(EncodeTokenizer(stored)));
+    return got.ok() ? std::string("taken") : got.error().message();
+  };
+  EXPECT_NE(refused([](TokenizerSpec* spec) { spec->normalizer.resize(1000); }).find("normalizer: 1000"), std::string::npos);
+  EXPECT_NE(refused([](TokenizerSpec* spec) { spec->end_of_turn.assign(1000, 0); }).find("end_of_turn: 1000"), std::string::npos);
+  EXPECT_EQ(DecodeTokenizerNames(Bytes(EncodeTokenizer(Open("bpe.json"))))->bos, "<s>");
 }
 
 TEST(TokenizerBytes, ContradictionsAreNamed) {

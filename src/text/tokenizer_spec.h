@@ -17,6 +17,10 @@ inline constexpr uint32_t kVocabularyMax = 1 << 20;
 // Bytes of all token texts together: several times those of the largest vocabularies.
 inline constexpr size_t kVocabularyTextMax = size_t{64} << 20;
 
+inline constexpr size_t kMergesMax = 4 * kVocabularyMax;
+// Of SentencePiece's precompiled map.
+inline constexpr size_t kCharsmapBytesMax = size_t{8} << 20;
+
 // Of a score: some models compute with 32 bits.
 inline constexpr double kScoreMax = 3.4e38;
 
