@@ -132,8 +132,11 @@ class Bench {
     StepProfile profile = {clock_, {}};
     BANTAM_TRY(TimeRun(*loaded_.session, test, clock_, Interrupted, &profile));
     const auto times = SumProfile(loaded_.model->program, profile);
+    const double kv_blocks = static_cast<double>(profile.kv_blocks) / static_cast<double>(test.tokens);
     *text += ProfileText(times, test.tokens);
+    *text += fmt::format("      attention read {:.1f} blocks of {} keys and values per token\n", kv_blocks, kKvBlockTokens);
     (*row)["profile"] = ProfileJson(times);
+    (*row)["kv_blocks_per_token"] = kv_blocks;
     return Ok();
   }
 

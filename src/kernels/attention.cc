@@ -9,10 +9,29 @@ using kernels::Attention;
 using kernels::AttentionStateFloats;
 using kernels::kSegmentTokens;
 
+namespace {
+
+// The first token that some query of the call sees, and the end of what the last one sees.
+struct Tokens {
+  size_t first;
+  size_t end;
+};
+Tokens TokensOf(const Attention& a) {
+  return {a.window == 0 || a.n_context < a.window ? 0 : a.n_context - a.window, std::min(a.n_context + a.tokens - 1, a.context_end)};
+}
+
+}  // namespace
+
 AttentionSegments SegmentsOf(const Attention& a) {
-  const size_t end = std::min(a.n_context + a.tokens - 1, a.context_end);
-  const size_t first = a.window == 0 || a.n_context < a.window ? 0 : a.n_context - a.window;
-  return {first / kSegmentTokens, (end + kSegmentTokens - 1) / kSegmentTokens};
+  const Tokens tokens = TokensOf(a);
+  return {tokens.first / kSegmentTokens, (tokens.end + kSegmentTokens - 1) / kSegmentTokens};
+}
+
+size_t BlocksRead(const Attention& a, size_t segment) {
+  const Tokens tokens = TokensOf(a);
+  const size_t first = std::max(tokens.first, segment * kSegmentTokens);
+  const size_t end = std::min(tokens.end, (segment + 1) * kSegmentTokens);
+  return first >= end ? 0 : (end + kernels::kKvTokens - 1) / kernels::kKvTokens - first / kernels::kKvTokens;
 }
 
 // As softmax sums are merged anywhere: relative to the larger of both maxima.

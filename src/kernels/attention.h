@@ -17,6 +17,9 @@ struct AttentionSegments {
 };
 AttentionSegments SegmentsOf(const kernels::Attention& attention);
 
+// KV blocks that a kernel reads for one segment.
+size_t BlocksRead(const kernels::Attention& attention, size_t segment);
+
 // Adds what a later segment gave to the states of the ones before it.
 void MergeAttention(const float* later, size_t rows, size_t head_dim, float* states);
 

@@ -53,6 +53,11 @@ struct Chunk {
   size_t first_token;
 };
 
+// In the sequence, of a token counted through the blocks that are there.
+inline size_t PositionOf(const Attention& a, size_t token) {
+  return a.numbers == nullptr ? token : a.numbers[token / kKvTokens] * kKvTokens + token % kKvTokens;
+}
+
 // c tanh(s / c) = c - 2 c / (exp(2 s / c) + 1).
 template <typename V>
 inline typename V::F Cap(typename V::F score, float cap) {
@@ -101,9 +106,9 @@ inline float Weigh(const Attention& a, const Query& query, const Chunk& chunk, f
     if (a.softcap != 0) score = Cap<V>(score, a.softcap);
     V::Store(scores + t, score);
   }
-  if (query.slope != 0) {
-    const auto distance = static_cast<float>(query.end - 1) - static_cast<float>(chunk.first_token);
-    for (size_t t = begin; t < end; ++t) scores[t] += query.slope * (static_cast<float>(t) - distance);
+  for (size_t first = begin; query.slope != 0 && first < end; first += kKvTokens) {
+    const auto distance = static_cast<float>(PositionOf(a, query.end - 1)) - static_cast<float>(PositionOf(a, chunk.first_token + first));
+    for (size_t t = 0; t < kKvTokens; ++t) scores[first + t] += query.slope * (static_cast<float>(t) - distance);
   }
   for (size_t t = begin; t < query.from; ++t) scores[t] = lowest;
   for (size_t t = query.to; t < end; ++t) scores[t] = lowest;

@@ -99,6 +99,9 @@ struct Attention {
   const float* query;      // [tokens] of [group][head_dim], row_stride floats apart
   const uint8_t* kv_base;  // block b of the sequence starts at kv_base + blocks[b] * block_bytes
   const uint32_t* blocks;
+  // Where some blocks are left out of the sequence, for none of the tokens sees them: the numbers of those that are there, in the sequence,
+  // which linear biases count by; all other positions here count what is there. Or null.
+  const uint32_t* numbers = nullptr;
   size_t block_bytes;
   size_t head_offset;  // of this layer and kv head in a block
   size_t head_dim;

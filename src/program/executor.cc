@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "base/check.h"
-#include "kernels/attention.h"
 #include "kernels/tiles.h"
 
 namespace bantam {
@@ -192,6 +191,7 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
   for (int thread = 0; thread < setup.options.threads; ++thread) {
     executor->scratch_.push_back(executor->arena_.TakeArray<float>(scratch_floats));
     executor->packed_.push_back(executor->arena_.TakeArray<uint8_t>(kTilePanels * executor->packed_bytes_));
+    executor->seen_.push_back(executor->arena_.TakeArray<uint32_t>(SeenBlocksBytes(program, setup.options) / sizeof(uint32_t)));
   }
   executor->segment_states_ = executor->arena_.TakeArray<float>(SegmentStatesBytes(program, setup.options) / sizeof(float));
   for (int thread = 0; thread < setup.options.threads && setup.options.threads > 1; ++thread) {
@@ -216,6 +216,7 @@ bool Executor::Run(const Step& step) {
   const std::vector<bool>& barrier_before = single_ ? barrier_before_single_ : barrier_before_;
   stop_before_ = kNever;
   ++runs_;
+  for (Place& place : op_) place.kv_blocks = 0;
   if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
   pool_.Run([&](int thread) {
     StepProfile* profile = thread == 0 ? step_->profile : nullptr;
@@ -238,6 +239,9 @@ bool Executor::Run(const Step& step) {
       if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;
     }
   });
+  for (const Place& place : op_) {
+    if (step.profile != nullptr) step.profile->kv_blocks += place.kv_blocks;
+  }
   step_ = nullptr;
   return stop_before_ == kNever;
 }
@@ -269,6 +273,10 @@ void Executor::Execute(const EmbedOp& op, int thread) {
   const size_t width = program_.buffers[op.out].width;
   for (size_t t = begin; t < end; ++t) {
     float* out = FloatRow(op.out, t);
+    if (step_->rows[t].token >= program_.weights[op.table].rows) {
+      std::fill_n(out, width, 0.0f);
+      continue;
+    }
     EmbedRow(op.table, step_->rows[t].token, out);
     for (size_t i = 0; op.scale != 1 && i < width; ++i) out[i] *= op.scale;
   }
@@ -379,89 +387,6 @@ void Executor::Execute(const KvAppendOp& op, int thread) {
     uint8_t* block = step_->kv_base[part] + row.tables[part][row.position / kKvBlockTokens] * kv_.block_bytes(part);
     kv_.Store(block, op.layer, head, row.position % kKvBlockTokens, FloatRow(op.keys, t) + head * head_dim,
               FloatRow(op.values, t) + head * head_dim);
-  }
-}
-
-kernels::Attention Executor::AttentionOf(const AttendOp& op, size_t first, size_t tokens, size_t head) const {
-  const KvPart part = kv_.part(op.layer);
-  const size_t head_dim = kv_.head_dim(op.layer);
-  const size_t group = op.heads / kv_.heads(op.layer);
-  const StepRow& row = step_->rows[first];
-  const size_t window = kv_.window(op.layer);
-  CHECK(!op.later || row.end > row.position);
-  const size_t end = !op.later ? row.position + 1 : window == 0 ? row.end : row.position + 1 + window / 2;
-  return {.query = FloatRow(op.in, first) + head * group * head_dim,
-          .kv_base = step_->kv_base[part],
-          .blocks = row.tables[part],
-          .block_bytes = kv_.block_bytes(part),
-          .head_offset = kv_.HeadOffset(op.layer, head),
-          .head_dim = head_dim,
-          .group = group,
-          .tokens = tokens,
-          .row_stride = row_bytes_[op.in] / sizeof(float),
-          .window = window,
-          .n_context = end,
-          .context_end = op.later ? row.end : SIZE_MAX,
-          .scale = op.scale,
-          .softcap = op.softcap,
-          .slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head * group,
-          .sinks = op.sinks == kNone ? nullptr : weights_.Vector(op.sinks) + head * group};
-}
-
-void Executor::Execute(const AttendOp& op, int thread) {
-  const size_t kv_heads = kv_.heads(op.layer);
-  const KvPart part = kv_.part(op.layer);
-  const std::span<const StepRow> rows = step_->rows;
-  const size_t threads = static_cast<size_t>(pool_.size());
-  if (SplitsContext(rows.size() * kv_heads, pool_.size())) return AttendInSegments(op, thread);
-  // At least two pieces for each thread, where there are so many.
-  const size_t most = std::clamp<size_t>(rows.size() * kv_heads / (2 * threads), 1, kernels::kAttentionTokens);
-  size_t piece = 0;
-  for (size_t t = 0, end = 0; t < rows.size(); t = end) {
-    // Neighbours of one sequence go together.
-    const auto follows = [&](size_t next) {
-      return rows[next].tables[part] == rows[t].tables[part] && rows[next].position == rows[t].position + (next - t);
-    };
-    for (end = t + 1; end < rows.size() && end - t < most && follows(end);) ++end;
-    for (size_t head = 0; head < kv_heads; ++head) {
-      // Later positions see more tokens: dealing pieces out in turn balances them.
-      if (piece++ % threads != static_cast<size_t>(thread)) continue;
-      const kernels::Attention attention = AttentionOf(op, t, end - t, head);
-      AttendAll(kernels_.attention[static_cast<size_t>(kv_.type())], attention, scratch_[static_cast<size_t>(thread)],
-                FloatRow(op.out, t) + head * attention.group * attention.head_dim);
-    }
-  }
-}
-
-void Executor::AttendInSegments(const AttendOp& op, int thread) {
-  const size_t kv_heads = kv_.heads(op.layer);
-  const size_t segments_max = SegmentsMax(program_.kv_layers[op.layer], options_);
-  size_t total = 0;
-  for (size_t t = 0; t < step_->rows.size(); ++t) {
-    const AttentionSegments segments = SegmentsOf(AttentionOf(op, t, /*tokens=*/1, /*head=*/0));
-    total += kv_heads * (segments.end - segments.begin);
-  }
-  const auto [share_begin, share_end] = Share(total, thread, pool_.size());
-  size_t first = 0;  // of the head's segments, counted through all rows and heads
-  for (size_t i = 0; i < step_->rows.size() * kv_heads; ++i) {
-    const size_t head = i % kv_heads;
-    const kernels::Attention attention = AttentionOf(op, i / kv_heads, /*tokens=*/1, head);
-    const AttentionSegments segments = SegmentsOf(attention);
-    const size_t count = segments.end - segments.begin;
-    CHECK(count <= segments_max);
-    const size_t floats = AttentionStatesFloats(attention.group, attention.head_dim);
-    const auto states = [&](size_t segment) { return segment_states_ + (i * segments_max + segment) * floats; };
-    const size_t begin = std::clamp(share_begin, first, first + count) - first;
-    const size_t end = std::clamp(share_end, first, first + count) - first;
-    first += count;
-    if (begin == end) continue;
-    for (size_t segment = begin; segment < end; ++segment) {
-      kernels_.attention[static_cast<size_t>(kv_.type())](attention, segments.begin + segment, states(segment));
-    }
-    if (segments_done_[i].fetch_add(end - begin, std::memory_order_acq_rel) + end - begin < count) continue;
-    segments_done_[i].store(0, std::memory_order_relaxed);  // the others look again behind a barrier
-    for (size_t segment = 1; segment < count; ++segment) MergeAttention(states(segment), attention.group, attention.head_dim, states(0));
-    FinishAttention(attention, states(0), FloatRow(op.out, i / kv_heads) + head * attention.group * attention.head_dim);
   }
 }
 

@@ -44,6 +44,9 @@ struct StepProfile {
   const Clock& clock;
   std::vector<int64_t> op_ns;
   int64_t waiting_ns = 0;
+  // Blocks of 16 tokens' keys and values that attention of all threads read, each kv head's counted, as often as it was read: once for at
+  // most kernels::kAttentionTokens rows.
+  uint64_t kv_blocks = 0;
 };
 
 struct Step {
@@ -151,8 +154,22 @@ class Executor {
   // Calls work(begin, end) for pieces of at most `most` panels until all `panels` of the thread's operation are taken for these rows.
   template <typename Work>
   void ForEachPiece(const RowRange& rows, size_t panels, size_t most, int thread, const Work& work);
-  // One kv head and `tokens` rows from row `first` on.
-  kernels::Attention AttentionOf(const AttendOp& op, size_t first, size_t tokens, size_t head) const;
+  // What some rows see, as their kernels are told: all KV blocks of the sequence, or those that a block-sparse layer shows them.
+  struct Seen {
+    size_t first_row;
+    size_t rows;
+    const uint32_t* blocks;
+    const uint32_t* numbers;  // kernels::Attention::numbers
+    size_t tokens;            // end of what the first row sees
+    size_t window;
+    size_t context_end = SIZE_MAX;  // kernels::Attention::context_end
+  };
+  // Of rows that LookAlike.
+  Seen SeenBy(const AttendOp& op, size_t first_row, size_t rows, int thread) const;
+  // Whether rows of one sequence can go together: the last of them sees what the first sees, and what follows.
+  bool LookAlike(const AttendOp& op, size_t first_row, size_t last_row) const;
+  // One kv head of these rows.
+  kernels::Attention AttentionOf(const AttendOp& op, const Seen& seen, size_t head) const;
   // Every thread takes its share of all rows' and heads' segments; who finishes a head's last one merges them.
   void AttendInSegments(const AttendOp& op, int thread);
   void Execute(const EmbedOp& op, int thread);
@@ -182,6 +199,12 @@ class Executor {
   void Execute(const DeltaOp& op, int thread);
   void Execute(const SelectOp& op, int thread);
   void Execute(const PermuteOp& op, int thread);
+  void Execute(const PlaceOp& op, int thread);
+  void Execute(const WeighOp& op, int thread);
+  void Execute(const MatchLengthOp& op, int thread);
+  void Execute(const CutBelowOp& op, int thread);
+  void Execute(const MixPartsOp& op, int thread);
+  void Execute(const AddToPartsOp& op, int thread);
   void Execute(const GatherOutputsOp& op, int thread);
   void Execute(const PoolOp& op, int thread);
   void Execute(const QuantizeOp& op, int thread);
@@ -198,6 +221,7 @@ class Executor {
   uint64_t runs_ = 0;
   struct alignas(64) Place {
     size_t op = 0;
+    uint64_t kv_blocks = 0;  // StepProfile
   };
   std::vector<Place> op_;                           // that each thread is at
   std::vector<std::atomic<size_t>> segments_done_;  // of each row's kv heads, while a context is split
@@ -208,6 +232,7 @@ class Executor {
   std::vector<size_t> row_bytes_;
   std::vector<float*> scratch_;   // per thread
   std::vector<uint8_t*> packed_;  // per thread: kTilePanels panels of packed_bytes_
+  std::vector<uint32_t*> seen_;   // per thread: blocks that rows see, and behind them their numbers
   uint64_t packed_bytes_ = 0;
   std::vector<RopeAngles> ropes_;  // for the planned context
   // Per operation; of steps of one row, and of others.

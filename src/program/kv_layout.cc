@@ -72,7 +72,7 @@ KvLayout::KvLayout(KvType type, const std::vector<KvHeads>& layers) : type_(type
     if (type == KvType::kInt8) head_bytes += 2 * kKvBlockTokens * sizeof(float);
     head_bytes = AlignUp(head_bytes);
     size_t& block_bytes = block_bytes_[heads.window == 0 ? KvPart::kFull : KvPart::kWindowed];
-    layers_.push_back({heads.heads, heads.head_dim, heads.window, block_bytes, head_bytes});
+    layers_.push_back({heads.heads, heads.head_dim, heads.window, heads.sparse, block_bytes, head_bytes});
     block_bytes += heads.heads * head_bytes;
   }
 }
@@ -80,7 +80,8 @@ KvLayout::KvLayout(KvType type, const std::vector<KvHeads>& layers) : type_(type
 uint64_t KvLayout::ReadBytes(size_t context) const {
   uint64_t total = 0;
   for (const Layer& layer : layers_) {
-    const size_t seen = layer.window == 0 ? context : std::min(context, layer.window);
+    const size_t sparse = context == 0 ? 0 : SeenTokens(layer.sparse, context - 1);
+    const size_t seen = layer.window == 0 ? sparse : std::min(sparse, layer.window);
     total += seen * (layer.heads * layer.head_bytes / kKvBlockTokens);
   }
   return total;

@@ -9,9 +9,9 @@
 #include <string_view>
 #include <vector>
 
-namespace bantam {
+#include "program/block_sparse.h"
 
-inline constexpr size_t kKvBlockTokens = 16;
+namespace bantam {
 
 // In the order of kernels::KernelSet::attention.
 enum class KvType : uint8_t {
@@ -26,6 +26,7 @@ struct KvHeads {
   size_t heads = 0;
   size_t head_dim = 0;
   size_t window = 0;  // tokens that a query sees, itself included; 0: all
+  BlockSparse sparse = {};
 };
 
 // Layers that see the whole context and layers with a window keep their blocks apart: the latter need few and reuse them as a ring.
@@ -57,6 +58,7 @@ class KvLayout {
   size_t block_bytes(KvPart part) const { return block_bytes_[part]; }
   KvPart part(uint32_t layer) const { return layers_[layer].window == 0 ? KvPart::kFull : KvPart::kWindowed; }
   size_t window(uint32_t layer) const { return layers_[layer].window; }
+  const BlockSparse& sparse(uint32_t layer) const { return layers_[layer].sparse; }
   size_t head_dim(uint32_t layer) const { return layers_[layer].head_dim; }
   size_t heads(uint32_t layer) const { return layers_[layer].heads; }
   // Of a head's K within a block.
@@ -70,7 +72,9 @@ class KvLayout {
 
  private:
   struct Layer {
-    size_t heads, head_dim, window, offset, head_bytes;
+    size_t heads, head_dim, window;
+    BlockSparse sparse;
+    size_t offset, head_bytes;
   };
   KvType type_;
   std::vector<Layer> layers_;

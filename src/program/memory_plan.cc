@@ -137,9 +137,15 @@ uint64_t SegmentStatesBytes(const Program& program, const PlanOptions& options) 
   return AlignUp(floats * sizeof(float));
 }
 
+uint64_t SeenBlocksBytes(const Program& program, const PlanOptions& options) {
+  const auto sparse = [](const KvHeads& layer) { return layer.sparse.block_tokens != 0; };
+  if (std::none_of(program.kv_layers.begin(), program.kv_layers.end(), sparse)) return 0;
+  return AlignUp(2 * KvBlockCount(options.context) * sizeof(uint32_t));
+}
+
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options) {
-  const uint64_t per_thread =
-      ThreadScratchBytes(program) + kernels::kTilePanels * PackedPanelBytes(program) + OwnRowsBytes(program, options.threads);
+  const uint64_t per_thread = ThreadScratchBytes(program) + kernels::kTilePanels * PackedPanelBytes(program) +
+                              OwnRowsBytes(program, options.threads) + SeenBlocksBytes(program, options);
   uint64_t total = static_cast<uint64_t>(options.threads) * per_thread + SegmentStatesBytes(program, options);
   for (BufferId id = 0; id < program.buffers.size(); ++id) {
     total += AlignUp(RowsMax(program, program.buffers[id], options) * program.RowWidthBytes(id));

@@ -91,6 +91,9 @@ size_t SegmentsMax(const KvHeads& layer, const PlanOptions& options);
 // What the segments of one operation give, until they are merged.
 uint64_t SegmentStatesBytes(const Program& program, const PlanOptions& options);
 
+// Of one thread: which blocks rows of block-sparse layers see. 0 without such layers.
+uint64_t SeenBlocksBytes(const Program& program, const PlanOptions& options);
+
 uint64_t ActivationsBytes(const Program& program, const PlanOptions& options);
 
 // What a verb holds beside the model.

@@ -7,12 +7,52 @@
 namespace bantam {
 namespace {
 
-template <typename... Functions>
-struct Overloaded : Functions... {
-  using Functions::operator()...;
+// What BuffersOf says of each kind; most read one and write another.
+struct Buffers {
+  template <typename Plain>
+  OpBuffers operator()(const Plain& o) const {
+    return OpBuffers{{o.in}, {o.out}};
+  }
+  OpBuffers operator()(const EmbedOp& o) const { return OpBuffers{{}, {o.out}}; }
+  OpBuffers operator()(const EmbedPositionsOp& o) const { return OpBuffers{{o.out}, {o.out}}; }
+  OpBuffers operator()(const RopeAnglesOp& o) const { return OpBuffers{{}, {o.out}}; }
+  OpBuffers operator()(const RopeOp& o) const { return OpBuffers{{o.angles, o.in}, {o.in}}; }
+  OpBuffers operator()(const KvAppendOp& o) const { return OpBuffers{{o.keys, o.values}, {}}; }
+  OpBuffers operator()(const MatMulOp& o) const {
+    OpBuffers buffers{{o.in}, {}};
+    for (const MatMulPart& part : o.parts) {
+      buffers.writes.push_back(part.out);
+      if (part.accumulate) buffers.reads.push_back(part.out);
+    }
+    return buffers;
+  }
+  OpBuffers operator()(const ActivateOp& o) const {
+    OpBuffers buffers{{o.in}, {o.out}};
+    if (o.factor != kNone) buffers.reads.push_back(o.factor);
+    return buffers;
+  }
+  OpBuffers operator()(const AddOp& o) const { return OpBuffers{{o.in, o.out}, {o.out}}; }
+  OpBuffers operator()(const PointwiseOp& o) const { return OpBuffers{{o.buffer}, {o.buffer}}; }
+  OpBuffers operator()(const GateRowsOp& o) const { return OpBuffers{{o.gate, o.rows}, {o.rows}}; }
+  OpBuffers operator()(const RouteOp& o) const { return OpBuffers{{o.logits}, {o.ids, o.weights}}; }
+  OpBuffers operator()(const ExpertMatMulOp& o) const { return OpBuffers{{o.in, o.ids}, {o.out}}; }
+  OpBuffers operator()(const CombineOp& o) const { return OpBuffers{{o.in, o.weights}, {o.out}}; }
+  OpBuffers operator()(const MultiplyOp& o) const { return OpBuffers{{o.in, o.factor}, {o.out}}; }
+  OpBuffers operator()(const PermuteOp& o) const { return o.ids == kNone ? OpBuffers{{o.in}, {o.out}} : OpBuffers{{o.in, o.ids}, {o.out}}; }
+  OpBuffers operator()(const DeltaOp& o) const { return OpBuffers{{o.q.buffer, o.k.buffer, o.v.buffer, o.alpha, o.beta}, {o.out}}; }
+  OpBuffers operator()(const ScanOp& o) const { return OpBuffers{{o.x.buffer, o.b.buffer, o.c.buffer, o.dt}, {o.out}}; }
+  OpBuffers operator()(const PlaceOp& o) const { return OpBuffers{{o.in, o.out}, {o.out}}; }
+  OpBuffers operator()(const WeighOp& o) const { return OpBuffers{{o.buffer}, {o.buffer}}; }
+  OpBuffers operator()(const MatchLengthOp& o) const { return OpBuffers{{o.in, o.buffer}, {o.buffer}}; }
+  OpBuffers operator()(const CutBelowOp& o) const { return OpBuffers{{o.buffer}, {o.buffer}}; }
+  OpBuffers operator()(const MixPartsOp& o) const { return OpBuffers{{o.in, o.coefficients}, {o.out}}; }
+  OpBuffers operator()(const AddToPartsOp& o) const {
+    OpBuffers buffers{{o.in, o.out}, {o.out}};
+    if (o.coefficients != kNone) buffers.reads.push_back(o.coefficients);
+    return buffers;
+  }
+  OpBuffers operator()(const NormQuantizeOp& o) const { return OpBuffers{{o.norm.in}, {o.norm.out}}; }
 };
-template <typename... Functions>
-Overloaded(Functions...) -> Overloaded<Functions...>;
 
 }  // namespace
 
@@ -39,81 +79,15 @@ size_t WindowMax(const Program& program) {
 
 const char* OpName(const Op& op) {
   static constexpr const char* kNames[] = {
-      "embed",     "embed_positions", "norm",  "rope_angles",   "rope",          "kv_append",   "attend", "matmul",  "activate", "add",
-      "pointwise", "gate_rows",       "route", "expert_matmul", "combine",       "multiply",    "select", "permute", "convolve", "scan",
-      "delta",     "gather_outputs",  "pool",  "quantize",      "norm_quantize", "gated_matmul"};
+      "embed",   "embed_positions", "norm",          "rope_angles", "rope",      "kv_append",    "attend",
+      "matmul",  "activate",        "add",           "pointwise",   "gate_rows", "route",        "expert_matmul",
+      "combine", "multiply",        "select",        "permute",     "convolve",  "scan",         "delta",
+      "place",   "weigh",           "match_length",  "cut_below",   "mix_parts", "add_to_parts", "gather_outputs",
+      "pool",    "quantize",        "norm_quantize", "gated_matmul"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>);
   return kNames[op.index()];
 }
 
-OpBuffers BuffersOf(const Op& op) {
-  return std::visit(Overloaded{
-                        [](const auto& o) {
-                          return OpBuffers{{o.in}, {o.out}};
-                        },
-                        [](const EmbedOp& o) {
-                          return OpBuffers{{}, {o.out}};
-                        },
-                        [](const EmbedPositionsOp& o) {
-                          return OpBuffers{{o.out}, {o.out}};
-                        },
-                        [](const RopeAnglesOp& o) {
-                          return OpBuffers{{}, {o.out}};
-                        },
-                        [](const RopeOp& o) {
-                          return OpBuffers{{o.angles, o.in}, {o.in}};
-                        },
-                        [](const KvAppendOp& o) {
-                          return OpBuffers{{o.keys, o.values}, {}};
-                        },
-                        [](const MatMulOp& o) {
-                          OpBuffers buffers{{o.in}, {}};
-                          for (const MatMulPart& part : o.parts) {
-                            buffers.writes.push_back(part.out);
-                            if (part.accumulate) buffers.reads.push_back(part.out);
-                          }
-                          return buffers;
-                        },
-                        [](const ActivateOp& o) {
-                          OpBuffers buffers{{o.in}, {o.out}};
-                          if (o.factor != kNone) buffers.reads.push_back(o.factor);
-                          return buffers;
-                        },
-                        [](const AddOp& o) {
-                          return OpBuffers{{o.in, o.out}, {o.out}};
-                        },
-                        [](const PointwiseOp& o) {
-                          return OpBuffers{{o.buffer}, {o.buffer}};
-                        },
-                        [](const GateRowsOp& o) {
-                          return OpBuffers{{o.gate, o.rows}, {o.rows}};
-                        },
-                        [](const RouteOp& o) {
-                          return OpBuffers{{o.logits}, {o.ids, o.weights}};
-                        },
-                        [](const ExpertMatMulOp& o) {
-                          return OpBuffers{{o.in, o.ids}, {o.out}};
-                        },
-                        [](const CombineOp& o) {
-                          return OpBuffers{{o.in, o.weights}, {o.out}};
-                        },
-                        [](const MultiplyOp& o) {
-                          return OpBuffers{{o.in, o.factor}, {o.out}};
-                        },
-                        [](const PermuteOp& o) {
-                          return o.ids == kNone ? OpBuffers{{o.in}, {o.out}} : OpBuffers{{o.in, o.ids}, {o.out}};
-                        },
-                        [](const DeltaOp& o) {
-                          return OpBuffers{{o.q.buffer, o.k.buffer, o.v.buffer, o.alpha, o.beta}, {o.out}};
-                        },
-                        [](const ScanOp& o) {
-                          return OpBuffers{{o.x.buffer, o.b.buffer, o.c.buffer, o.dt}, {o.out}};
-                        },
-                        [](const NormQuantizeOp& o) {
-                          return OpBuffers{{o.norm.in}, {o.norm.out}};
-                        },
-                    },
-                    op);
-}
+OpBuffers BuffersOf(const Op& op) { return std::visit(Buffers{}, op); }
 
 }  // namespace bantam

@@ -61,11 +61,13 @@ struct WeightSpec {
   size_t matrices = 1;  // experts
   size_t first = 0;     // row of the tensor that is row 0, or element of a vector: files put several matrices into one tensor
   size_t stride = 0;    // rows of the tensor from one matrix to the next; 0: rows
+
+  bool operator==(const WeightSpec&) const = default;
 };
 
 // ---- The plain form ----
 
-// out[t] = row token[t] of the table, times scale.
+// out[t] = row token[t] of the table, times scale; zeros for tokens that it does not have.
 struct EmbedOp {
   WeightId table;
   BufferId out;
@@ -273,6 +275,43 @@ struct DeltaOp {
   float epsilon = 0;  // in the length of keys and queries
   size_t state = 0;   // [heads][head_dim][head_dim], floats from the start of the sequence's state
 };
+// Columns of `out` from `first` on = in.
+struct PlaceOp {
+  BufferId in;
+  BufferId out;
+  size_t first;
+};
+// Every row times a vector, or times its only element, in place.
+struct WeighOp {
+  BufferId buffer;
+  WeightId weight;
+};
+// Every row becomes as long (in the Euclidean norm) as that of `in`; zeros stay.
+struct MatchLengthOp {
+  BufferId in;
+  BufferId buffer;
+};
+// x = max(0, x - mean - deviations * standard deviation), both of the row, in place: of a normal distribution a part of known size is
+// left (Gemma Team, "Gemma 3n", 2025).
+struct CutBelowOp {
+  BufferId buffer;
+  float deviations;
+};
+// Of rows of `parts` equal parts: out[k] = in[k] + sum over i of coefficients[k * parts + i] * in[i].
+struct MixPartsOp {
+  BufferId in;
+  BufferId coefficients;
+  BufferId out;
+  size_t parts;
+};
+// out[k] += (1 + coefficients[k]) * in, or += in, for the parts from `first` on.
+struct AddToPartsOp {
+  BufferId in;
+  BufferId coefficients = kNone;
+  BufferId out = kNone;
+  size_t parts = 1;
+  size_t first = 0;
+};
 // out = the rows of `in` whose logits are wanted.
 struct GatherOutputsOp {
   BufferId in;
@@ -313,7 +352,8 @@ struct GatedMatMulOp {
 
 using Op = std::variant<EmbedOp, EmbedPositionsOp, NormOp, RopeAnglesOp, RopeOp, KvAppendOp, AttendOp, MatMulOp, ActivateOp, AddOp,
                         PointwiseOp, GateRowsOp, RouteOp, ExpertMatMulOp, CombineOp, MultiplyOp, SelectOp, PermuteOp, ConvolveOp, ScanOp,
-                        DeltaOp, GatherOutputsOp, PoolOp, QuantizeOp, NormQuantizeOp, GatedMatMulOp>;
+                        DeltaOp, PlaceOp, WeighOp, MatchLengthOp, CutBelowOp, MixPartsOp, AddToPartsOp, GatherOutputsOp, PoolOp, QuantizeOp,
+                        NormQuantizeOp, GatedMatMulOp>;
 
 struct Program {
   std::vector<BufferSpec> buffers;

@@ -123,6 +123,10 @@ struct Int8Kv {
   static float Load(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
 };
 
+size_t PositionOf(const Attention& a, size_t token) {
+  return a.numbers == nullptr ? token : a.numbers[token / kKvTokens] * kKvTokens + token % kKvTokens;
+}
+
 // softmax(q K^T * scale) V over the visible tokens of a segment, in one pass with a running maximum (Milakov and Gimelshein, "Online
 // normalizer calculation for softmax", 2018). Sums are double, and relative to a maximum that the state can hold.
 template <typename Kv>
@@ -155,7 +159,9 @@ void Attend(const Attention& a, size_t segment, float* states) {
         value_scale = static_cast<double>(F32Kv::Load(scales, kKvTokens + slot));
       }
       if (a.softcap != 0) score = static_cast<double>(a.softcap) * std::tanh(score / static_cast<double>(a.softcap));
-      if (a.slopes != nullptr) score -= static_cast<double>(a.slopes[row % a.group]) * static_cast<double>(visible_end - 1 - t);
+      if (a.slopes != nullptr) {
+        score -= static_cast<double>(a.slopes[row % a.group]) * static_cast<double>(PositionOf(a, visible_end - 1) - PositionOf(a, t));
+      }
       const double raised = std::max(largest, static_cast<double>(static_cast<float>(score)));
       const double keep = std::exp(largest - raised);
       const double weight = std::exp(score - raised);
