@@ -105,9 +105,16 @@ MetadataArray ArrayOf(ValueType type, const std::vector<T>& values) {
   return {type, values.size(), std::as_bytes(std::span(values))};
 }
 
+// What layers of any family may be (docs/adr/0012).
+struct LayerOptions {
+  std::vector<uint32_t> sparse;  // block size, local blocks, global stride; or none
+  uint32_t shared = 1;           // neighbouring layers that share weights
+};
+
 class Maker {
  public:
-  Maker(const Shape& shape, const Recipe& recipe, uint64_t seed) : shape_(shape), recipe_(recipe), rng_(seed) {}
+  Maker(const Shape& shape, const Recipe& recipe, uint64_t seed, LayerOptions options)
+      : shape_(shape), recipe_(recipe), rng_(seed), options_(std::move(options)) {}
 
   Status Write(FileSystem& files, const std::string& path) {
     const auto texts = Vocabulary(shape_.vocabulary);
@@ -121,10 +128,10 @@ class Maker {
     std::fill(types.begin() + 3, types.begin() + 259, 6);
     const std::string name = fmt::format("{} {} of random weights", shape_.name, recipe_.name);
     const auto u32 = [](std::string_view key, uint64_t value) { return MetadataEntry{key, value, ValueType::kU32}; };
-    const std::vector<MetadataEntry> metadata = {
+    std::vector<MetadataEntry> metadata = {
         {"general.architecture", std::string_view("llama"), ValueType::kString},
         {"general.name", std::string_view(name), ValueType::kString},
-        u32("llama.context_length", 8192),
+        u32("llama.context_length", 32768),
         u32("llama.embedding_length", shape_.width),
         u32("llama.block_count", shape_.layers),
         u32("llama.feed_forward_length", shape_.feed_forward),
@@ -140,7 +147,18 @@ class Maker {
         u32("tokenizer.ggml.bos_token_id", 1),
         u32("tokenizer.ggml.eos_token_id", 2),
         u32("tokenizer.ggml.unknown_token_id", 0)};
-    const auto tensors = TensorsOf(shape_, recipe_);
+    const char* sparse[] = {"block_size", "local_blocks", "global_stride"};
+    std::vector<std::string> keys;
+    for (const char* key : sparse) keys.push_back(fmt::format("llama.attention.block_sparse.{}", key));
+    for (size_t i = 0; i < options_.sparse.size(); ++i) metadata.push_back(u32(keys[i], options_.sparse[i]));
+    std::vector<int32_t> weights;
+    for (uint32_t i = 0; i < shape_.layers; ++i) weights.push_back(static_cast<int32_t>(i - i % options_.shared));
+    if (options_.shared > 1) metadata.push_back({"llama.layer_weights", ArrayOf(ValueType::kI32, weights), ValueType::kI32});
+    auto tensors = TensorsOf(shape_, recipe_);
+    std::erase_if(tensors, [&](const GgufTensor& tensor) {
+      uint32_t layer = 0;
+      return std::sscanf(tensor.name.c_str(), "blk.%u.", &layer) == 1 && layer % options_.shared != 0;
+    });
     BANTAM_ASSIGN(const auto writer, GgufWriter::Make(files, path, metadata, tensors));
     for (const GgufTensor& tensor : tensors) {
       BANTAM_TRY(WriteTensor(tensor, *writer));
@@ -177,6 +195,7 @@ class Maker {
   const Shape& shape_;
   const Recipe& recipe_;
   Rng rng_;
+  const LayerOptions options_;
 };
 
 template <typename Table>
@@ -200,9 +219,14 @@ int Main(int argc, char** argv) {
   app.add_option("TYPE", type, "how weights are stored")->required()->check(CLI::IsMember(NamesOf(kRecipes)));
   app.add_option("OUT", path, "the .gguf file to write")->required();
   app.add_option("--seed", seed, "of the random weights")->capture_default_str();
+  LayerOptions options;
+  app.add_option("--block-sparse", options.sparse, "tokens of a block, local blocks, stride of blocks seen by all")
+      ->delimiter(',')
+      ->expected(3);
+  app.add_option("--shared", options.shared, "neighbouring layers that share weights")->check(CLI::Range(1, 512));
   CLI11_PARSE(app, argc, argv);
   const auto files = MakeFileSystem();
-  const Status written = Maker(RowOf(kShapes, shape), RowOf(kRecipes, type), seed).Write(*files, path);
+  const Status written = Maker(RowOf(kShapes, shape), RowOf(kRecipes, type), seed, std::move(options)).Write(*files, path);
   if (written.ok()) return 0;
   std::fprintf(stderr, "make_model: %s\n", written.error().message().c_str());
   return ExitStatus(written.error().code());

@@ -43,6 +43,7 @@ Status MetadataBuilder::Build(const std::vector<Tensor>& tensors, ModelFile* fil
     size += entry.key.size();
     if (const auto* text = std::get_if<std::string>(&entry.value)) size += text->size();
     if (const auto* counts = std::get_if<std::vector<uint32_t>>(&entry.value)) size += counts->size() * sizeof(uint32_t);
+    if (const auto* numbers = std::get_if<std::vector<float>>(&entry.value)) size += numbers->size() * sizeof(float);
   }
   for (const Tensor& tensor : tensors) size += tensor.name.size();
   file->header_bytes = size;
@@ -68,6 +69,8 @@ Status MetadataBuilder::Build(const std::vector<Tensor>& tensors, ModelFile* fil
       made.value = MetadataArray{ValueType::kU8, bytes->size(), *bytes};
     } else if (const auto* counts = std::get_if<std::vector<uint32_t>>(&entry.value)) {
       made.value = MetadataArray{ValueType::kU32, counts->size(), block.Add(counts->data(), counts->size() * sizeof(uint32_t))};
+    } else if (const auto* numbers = std::get_if<std::vector<float>>(&entry.value)) {
+      made.value = MetadataArray{ValueType::kF32, numbers->size(), block.Add(numbers->data(), numbers->size() * sizeof(float))};
     }
     entries.push_back(made);
   }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -65,8 +66,20 @@ struct LayerPlan {
   size_t window = 0;           // tokens that a query sees, itself included; 0: all
   RopeId rope = 0;             // of Config::ropes, or kNone
   bool attention_norm = true;  // where Config::norms_before
+  BlockSparse sparse;
+  uint32_t weights = kNone;  // the layer whose tensors it uses; kNone: it has its own
+  uint32_t kv_of = kNone;    // the layer in front whose keys and values it attends to; kNone: it has its own
+  // Of the gate, what lies so many deviations above its mean is kept and the rest is 0, if set.
+  std::optional<float> sparse_gate;
   FeedForward feed_forward = FeedForward::kGated;
   size_t feed_forward_width = 0;  // of one expert, where there are several
+};
+
+// Several residual streams (Baykal et al., "Alternating updates for efficient transformers", 2023): each layer predicts all of them, works
+// on the active one, and corrects all by what it found.
+struct Streams {
+  size_t count = 1;
+  size_t active = 0;
 };
 
 struct Config {
@@ -91,6 +104,10 @@ struct Config {
   bool norms_of_sum = false;  // of the stream, after each has been added
   bool parallel = false;      // both read what the layer was given, and not the feed-forward what attention made of it
   float residual_scale = 1;
+  Streams streams;
+  size_t per_layer_width = 0;                  // of embeddings that each layer has of its own, which gate what it adds at its end; 0: none
+  bool layer_scales = false;                   // the stream is multiplied by a number behind a layer, where the file has one
+  size_t laurel_rank = 0;                      // of a product beside attention (Menghani et al., "LAuReL", 2024); 0: none
   std::string feed_forward_norm = "ffn_norm";  // in the file
   std::string output_norm = "output_norm";     // in the file; empty: none
   std::string attention_norm_behind = "post_attention_norm";
@@ -103,6 +120,8 @@ struct Config {
   float qkv_clamp = 0;                // 0: none
   bool attention_output_bias = true;  // where the file has one
   QueryKeyNorm query_key_norm = QueryKeyNorm::kNowhere;
+  bool value_norms = false;        // of each head, without weights
+  bool keys_as_values = false;     // where the file has no matrix of values
   bool norms_behind_rope = false;  // queries and keys are normalised after they are turned
   bool sinks = false;
   bool later_tokens = false;    // are seen too: an encoder of whole texts

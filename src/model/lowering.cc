@@ -6,25 +6,20 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <set>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "model/recurrent_builder.h"
 
 namespace bantam {
 namespace {
 
-struct Shape {
-  size_t columns;
-  size_t rows = 1;
-  size_t matrices = 1;
-};
-
-class Builder {
+class Builder : private RecurrentBuilder {
  public:
-  Builder(const Config& config, const TensorDirectory& tensors) : config_(config), tensors_(tensors) {}
+  using RecurrentBuilder::RecurrentBuilder;
 
   Result<Program> Build() {
     program_.context_max = config_.context_max;
@@ -32,6 +27,7 @@ class Builder {
     program_.ropes = config_.ropes;
     program_.whole_texts = config_.later_tokens;
     program_.pooling = config_.later_tokens ? config_.pooling : Pooling::kEveryToken;
+    kv_index_.assign(config_.layers.size(), kNone);
     BANTAM_TRY(Embed());
     for (size_t i = 0; i < config_.layers.size(); ++i) {
       BANTAM_TRY(Layer(i));
@@ -42,204 +38,6 @@ class Builder {
   }
 
  private:
-  BufferId Buffer(std::string name, size_t width, Rows rows = Rows::kTokens, BufferForm form = BufferForm::kFloats) {
-    // Layers of one shape share their buffers.
-    for (BufferId id = 0; id < program_.buffers.size(); ++id) {
-      if (program_.buffers[id].name == name && program_.buffers[id].width == width) return id;
-    }
-    program_.buffers.push_back({std::move(name), width, rows, form});
-    return static_cast<BufferId>(program_.buffers.size() - 1);
-  }
-  size_t Width(BufferId buffer) const { return program_.buffers[buffer].width; }
-  bool Has(const std::string& tensor) const { return tensors_.Find(tensor) != nullptr; }
-
-  Result<const TensorInfo*> Tensor(const std::string& name, Shape shape) {
-    const TensorInfo* tensor = tensors_.Find(name);
-    if (tensor == nullptr) {
-      return Error(Code::kCorrupt, fmt::format("tensor {} is missing; the file is incomplete or of another architecture", name));
-    }
-    if (tensor->columns() != shape.columns || tensor->rows() != shape.rows || tensor->matrices() != shape.matrices) {
-      return Error(Code::kCorrupt, fmt::format("tensor {}: shape [{}, {}, {}], expected [{}, {}, {}]", name, tensor->columns(),
-                                               tensor->rows(), tensor->matrices(), shape.columns, shape.rows, shape.matrices));
-    }
-    return tensor;
-  }
-  Result<WeightId> Weight(const std::string& name, WeightStorage storage, Shape shape) {
-    return Part(name, storage, shape, {.begin = 0, .end = storage == WeightStorage::kVector ? shape.columns : shape.rows});
-  }
-  // Rows of a matrix, or elements of a vector.
-  struct Range {
-    size_t begin;
-    size_t end;
-  };
-  Result<WeightId> Part(const std::string& name, WeightStorage storage, Shape shape, Range part) {
-    BANTAM_ASSIGN(const TensorInfo* tensor, Tensor(name, shape));
-    WeightSpec spec = {name, tensor->dtype, storage, shape.columns, shape.rows, shape.matrices, part.begin};
-    (storage == WeightStorage::kVector ? spec.columns : spec.rows) = part.end - part.begin;
-    if (storage == WeightStorage::kVector && part.begin % Info(tensor->dtype).block_elements != 0) {
-      return Error(Code::kUnsupported, fmt::format("tensor {}: a vector of {} parts in format {}", name, shape.columns / spec.columns,
-                                                   Info(tensor->dtype).name));
-    }
-    program_.weights.push_back(std::move(spec));
-    return static_cast<WeightId>(program_.weights.size() - 1);
-  }
-  Result<WeightId> Matrix(const std::string& name, Shape shape) { return Weight(name, WeightStorage::kPanels, shape); }
-  Result<WeightId> Vector(const std::string& name, size_t width) { return Weight(name, WeightStorage::kVector, {width}); }
-  // PREFIX.factor, which this program makes of a quantiser's scales (docs/formats/safetensors.md), or else PREFIX.scale.
-  Result<WeightId> ScaleOf(const std::string& prefix, size_t count, bool scaled) {
-    const std::string factor = prefix + ".factor";
-    if (!Has(factor)) return scaled ? OptionalVector(prefix + ".scale", count) : kNone;
-    own_used_.insert(factor);
-    return Vector(factor, count);
-  }
-  // `in` with its columns as the weights have theirs: those of products of the same input, where they agree, under one name.
-  struct Ordered {
-    BufferId in;
-    BufferId ids = kNone;
-    size_t experts = 1;
-  };
-  Result<BufferId> Order(const std::string& prefix, const Ordered& of) {
-    std::string name = prefix + ".order";
-    for (const auto& [one, all] : {std::pair("attn_q", "attn_qkv"),
-                                   {"attn_k", "attn_qkv"},
-                                   {"attn_v", "attn_qkv"},
-                                   {"ffn_gate", "ffn_gate_up"},
-                                   {"ffn_up", "ffn_gate_up"}}) {
-      const size_t at = prefix.rfind('.') + 1;
-      const size_t end = std::min(prefix.find('_', prefix.find('_', at) + 1), prefix.size());
-      if (Has(name) || prefix.substr(at, end - at) != one) continue;
-      name = prefix.substr(0, at) + all + prefix.substr(end) + ".order";
-    }
-    if (!Has(name)) return of.in;
-    const std::string buffer_name = program_.buffers[of.in].name + (of.ids == kNone ? ".ordered" : ".ordered_by_expert");
-    const Rows rows = of.ids == kNone ? program_.buffers[of.in].rows : Rows::kTokenSlots;
-    const BufferId out = Buffer(buffer_name, Width(of.in), rows);
-    if (IsOrdered(name, of.in, out)) return out;
-    BANTAM_TRY(Tensor(name, {Width(of.in), of.experts}));
-    own_used_.insert(name);
-    program_.weights.push_back({name, tensors_.Find(name)->dtype, WeightStorage::kOrder, Width(of.in), of.experts});
-    program_.ops.push_back(PermuteOp{of.in, out, static_cast<WeightId>(program_.weights.size() - 1), of.ids});
-    return out;
-  }
-  // Whether `out` still holds `in` in that order.
-  bool IsOrdered(const std::string& name, BufferId in, BufferId out) const {
-    for (size_t i = program_.ops.size(); i-- > 0;) {
-      const auto* permute = std::get_if<PermuteOp>(&program_.ops[i]);
-      if (permute != nullptr && permute->out == out) return permute->in == in && program_.weights[permute->order].name == name;
-      for (const BufferId written : BuffersOf(program_.ops[i]).writes) {
-        if (written == in) return false;
-      }
-    }
-    return false;
-  }
-  // Tensors of our own stand for products; one that is left over would change what the model computes.
-  Status CheckOwn() const {
-    size_t own = 0;
-    std::string_view last;
-    for (const TensorInfo& tensor : tensors_.tensors()) {
-      if (!tensor.name.ends_with(".factor") && !tensor.name.ends_with(".order")) continue;
-      ++own;
-      last = tensor.name;
-    }
-    if (own == own_used_.size()) return Ok();
-    return Error(Code::kUnsupported,
-                 fmt::format("{} tensors like {}, {} of which belong to no product of this model", own, last, own - own_used_.size()));
-  }
-  Result<WeightId> OptionalVector(const std::string& name, size_t width) {
-    if (!Has(name)) return kNone;
-    return Vector(name, width);
-  }
-  // [width] for each of `count`, as one vector.
-  Result<WeightId> OptionalVectors(const std::string& name, size_t width, size_t count) {
-    if (!Has(name)) return kNone;
-    return Vectors(name, width, count);
-  }
-  Result<WeightId> Vectors(const std::string& name, size_t width, size_t count) {
-    BANTAM_ASSIGN(const TensorInfo* tensor, Tensor(name, {width, count}));
-    program_.weights.push_back({name, tensor->dtype, WeightStorage::kVector, width * count});
-    return static_cast<WeightId>(program_.weights.size() - 1);
-  }
-
-  // out = PREFIX.weight * in, with PREFIX.scale and PREFIX.bias where the file has them. Files scale the sum with the bias
-  // in the feed-forward and the bare product elsewhere.
-  enum class Scaling { kNothing, kProduct, kSum };
-  Scaling OfFeedForward() const { return config_.feed_forward_scales ? Scaling::kSum : Scaling::kNothing; }
-  struct Product {
-    std::string prefix;
-    BufferId in;
-    BufferId out;
-    Scaling scaling = Scaling::kProduct;
-    bool biased = true;
-  };
-  Status MatMul(const Product& product) { return MatMulRows(product, {.begin = 0, .end = Width(product.out)}, Width(product.out)); }
-  // The same with some of the tensor's rows.
-  Status MatMulRows(const Product& product, Range rows, size_t all_rows) {
-    const std::string& prefix = product.prefix;
-    BANTAM_ASSIGN(const BufferId in, Order(prefix, {product.in}));
-    BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(product.in), all_rows}, rows));
-    // The values of this format are no weights without its second scale.
-    const bool scaled = product.scaling != Scaling::kNothing || program_.weights[weight].dtype == DType::kNVFP4;
-    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, /*count=*/1, scaled));
-    WeightId bias = kNone;
-    if (product.biased && Has(prefix + ".bias")) {
-      BANTAM_ASSIGN(bias, Part(prefix + ".bias", WeightStorage::kVector, {all_rows}, rows));
-    }
-    const bool scales_sum = product.scaling == Scaling::kSum && !Has(prefix + ".factor");
-    program_.ops.push_back(MatMulOp{in, {{weight, scale, bias, scales_sum, product.out}}});
-    return Ok();
-  }
-
-  // The gate's rows of every expert, then its rows of up.
-  Status ExpertGateAndUp(const std::string& prefix, BufferId in, BufferId ids, const std::array<BufferId, 2>& out) {
-    const size_t rows = Width(out[0]);
-    const std::string name = prefix + "ffn_gate_up_exps";
-    if (Has(name + ".bias")) return Error(Code::kUnsupported, fmt::format("tensor {}.bias: of gate and up in one", name));
-    for (size_t i = 0; i < out.size(); ++i) {
-      const Range part = {i * rows, (i + 1) * rows};
-      BANTAM_ASSIGN(const WeightId weight, Part(name + ".weight", WeightStorage::kPanels, {Width(in), 2 * rows, config_.experts}, part));
-      program_.weights[weight].stride = 2 * rows;
-      // The scales of both stand under the name of up.
-      const bool scaled = config_.feed_forward_scales || program_.weights[weight].dtype == DType::kNVFP4;
-      BANTAM_ASSIGN(const WeightId scale, scaled ? OptionalVector(prefix + "ffn_up_exps.scale", config_.experts) : kNone);
-      program_.ops.push_back(ExpertMatMulOp{in, ids, out[i], weight, scale});
-    }
-    return Ok();
-  }
-
-  Status ExpertMatMul(const std::string& prefix, BufferId stored, BufferId ids, BufferId out) {
-    const Shape shape = {Width(stored), Width(out), config_.experts};
-    BANTAM_ASSIGN(const BufferId in, Order(prefix, {stored, ids, config_.experts}));
-    BANTAM_ASSIGN(const WeightId weight, Matrix(prefix + ".weight", shape));
-    const bool scaled = config_.feed_forward_scales || program_.weights[weight].dtype == DType::kNVFP4;
-    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, config_.experts, scaled));
-    BANTAM_ASSIGN(const WeightId bias, OptionalVectors(prefix + ".bias", shape.rows, shape.matrices));
-    program_.ops.push_back(ExpertMatMulOp{in, ids, out, weight, scale, bias});
-    return Ok();
-  }
-
-  // Weights and biases as wide as one of `groups` parts of the row, as [width, groups], or as wide as the row.
-  Result<WeightId> NormVector(const std::string& name, size_t width, size_t groups) {
-    const TensorInfo* tensor = tensors_.Find(name);
-    if (groups > 1 && tensor != nullptr && tensor->rows() == groups) return OptionalVectors(name, width / groups, groups);
-    return Vector(name, width / groups);
-  }
-  Status Norm(const std::string& prefix, BufferId in, BufferId out, size_t groups = 1) {
-    NormOp op = {.in = in, .out = out, .epsilon = config_.norm_epsilon, .kind = config_.norm, .groups = groups};
-    if (config_.norm_weights) {
-      // Falcon H1 leaves the ending of one name away.
-      const bool ends = Has(prefix + ".weight") || !Has(prefix);
-      BANTAM_ASSIGN(op.weight, NormVector(ends ? prefix + ".weight" : prefix, Width(in), groups));
-      if (Has(prefix + ".bias")) {
-        BANTAM_ASSIGN(op.bias, NormVector(prefix + ".bias", Width(in), groups));
-      }
-    }
-    program_.ops.push_back(op);
-    return Ok();
-  }
-  void ChangeEach(BufferId buffer, Pointwise function, float value, float nothing) {
-    if (value != nothing) program_.ops.push_back(PointwiseOp{buffer, function, value});
-  }
-
   Status Embed() {
     // Some files have one tensor for both ends, by either name.
     const std::string name = Has("token_embd.weight") ? "token_embd.weight" : "output.weight";
@@ -257,6 +55,12 @@ class Builder {
     stream_ = Buffer("stream", config_.width);
     program_.ops.push_back(EmbedOp{embedding_, stream_, config_.embedding_scale});
     BANTAM_TRY(AddTables());
+    if (config_.per_layer_width > 0) {
+      BANTAM_TRY(PerLayerInputs());
+    }
+    if (config_.streams.count > 1) {
+      BANTAM_TRY(SpreadStreams());
+    }
     for (RopeId rope = 0; rope < config_.ropes.size(); ++rope) {
       angles_.push_back(Buffer(fmt::format("rope_angles_{}", rope), 2 * config_.ropes[rope].pairs()));
       program_.ops.push_back(RopeAnglesOp{rope, angles_.back()});
@@ -281,20 +85,39 @@ class Builder {
     return Ok();
   }
 
+  struct Inputs {
+    BufferId attention;
+    BufferId feed_forward;
+    BufferId router;  // logits, where they are made before attention
+  };
+
   Status Layer(size_t index) {
     const LayerPlan& layer = config_.layers[index];
-    const std::string prefix = fmt::format("blk.{}.", index);
+    const std::string prefix = fmt::format("blk.{}.", layer.weights == kNone ? index : layer.weights);
     Inputs inputs = {stream_, stream_, kNone};
     CHECK(config_.norms_before || !config_.parallel);
+    const bool streams = config_.streams.count > 1;
+    if (streams) {
+      BANTAM_TRY(PredictStreams(prefix));
+    }
     BANTAM_TRY(MakeInputs(prefix, layer, &inputs));
+    if (config_.laurel_rank > 0) {
+      BANTAM_TRY(Laurel(prefix, inputs.attention));
+    }
     if (config_.early_router && layer.feed_forward == FeedForward::kExperts) {
       BANTAM_TRY(Router(prefix, stream_, &inputs.router));
     }
     BANTAM_TRY(Mix(prefix, layer, inputs.attention));
+    if (config_.laurel_rank > 0) AddLaurel();
     if (!config_.parallel && config_.norms_before && layer.feed_forward != FeedForward::kAbsent) {
       inputs.feed_forward = Buffer("normed", config_.width);
       BANTAM_TRY(Norm(prefix + config_.feed_forward_norm, stream_, inputs.feed_forward));
     }
+    BANTAM_TRY(Feed(prefix, layer, inputs));
+    return streams ? CorrectStreams(prefix, index) : EndLayer(prefix, index);
+  }
+
+  Status Feed(const std::string& prefix, const LayerPlan& layer, const Inputs& inputs) {
     switch (layer.feed_forward) {
       case FeedForward::kAbsent:
         return Ok();
@@ -307,6 +130,159 @@ class Builder {
     }
     return Ok();
   }
+
+  // ---- Embeddings for each layer, and several streams ----
+
+  // What each layer takes of its own of a token: a look-up, and a product of the token's embedding.
+  Status PerLayerInputs() {
+    const size_t layers = config_.layers.size();
+    const size_t all = config_.per_layer_width * layers;
+    per_layer_ = Buffer("per_layer", all);
+    const BufferId projected = Buffer("per_layer_projected", all);
+    // Tokens of pictures and sounds stand behind those of text and may have none.
+    const char* name = "per_layer_token_embd.weight";
+    const TensorInfo* found = tensors_.Find(name);
+    const size_t rows = found == nullptr ? program_.vocabulary : std::min<uint64_t>(found->rows(), program_.vocabulary);
+    BANTAM_ASSIGN(const WeightId table, Weight(name, WeightStorage::kRows, {all, rows}));
+    program_.ops.push_back(EmbedOp{table, per_layer_, std::sqrt(static_cast<float>(config_.per_layer_width))});
+    BANTAM_TRY(MatMul({"per_layer_model_proj", stream_, projected, Scaling::kNothing, /*biased=*/false}));
+    ChangeEach(projected, Pointwise::kScale, 1.0f / std::sqrt(static_cast<float>(config_.width)), 1);
+    NormOp norm = {.in = projected, .out = projected, .epsilon = config_.norm_epsilon, .groups = layers};
+    BANTAM_ASSIGN(norm.weight, Vector("per_layer_proj_norm.weight", config_.per_layer_width));
+    program_.ops.push_back(norm);
+    program_.ops.push_back(AddOp{projected, per_layer_});
+    ChangeEach(per_layer_, Pointwise::kScale, kRootHalf, 1);
+    return Ok();
+  }
+
+  // The layer's own part of them, gated by `in`: what the layer adds at its end, in the branch.
+  Status PerLayerBranch(const std::string& prefix, size_t index, BufferId in) {
+    const size_t width = config_.per_layer_width;
+    const BufferId gate = Buffer("per_layer_gate", width);
+    const BufferId own = Buffer("per_layer_own", width);
+    const BufferId branch = Buffer("branch", config_.width);
+    BANTAM_TRY(MatMul({prefix + "inp_gate", in, gate, Scaling::kNothing, /*biased=*/false}));
+    program_.ops.push_back(SelectOp{per_layer_, own, index * width, width, width});
+    program_.ops.push_back(ActivateOp{gate, own, own, config_.activation});
+    BANTAM_TRY(MatMul({prefix + "proj", own, branch, Scaling::kNothing, /*biased=*/false}));
+    return Norm(prefix + "post_norm", branch, branch);
+  }
+
+  Status EndLayer(const std::string& prefix, size_t index) {
+    if (config_.per_layer_width > 0) {
+      BANTAM_TRY(PerLayerBranch(prefix, index, stream_));
+      program_.ops.push_back(AddOp{Buffer("branch", config_.width), stream_});
+    }
+    if (config_.layer_scales && Has(prefix + "layer_output_scale.weight")) {
+      BANTAM_ASSIGN(const WeightId scale, Vector(prefix + "layer_output_scale.weight", /*width=*/1));
+      program_.ops.push_back(WeighOp{stream_, scale});
+    }
+    return Ok();
+  }
+
+  // out = a matrix of the stack times in, and as long as `length`.
+  Status StreamProduct(const std::string& name, size_t matrix, BufferId in, BufferId length, BufferId out) {
+    const size_t width = config_.width;
+    BANTAM_ASSIGN(const TensorInfo* tensor, Tensor(name, {width, width, config_.streams.count - 1}));
+    const WeightId weight = Add({name, tensor->dtype, WeightStorage::kPanels, width, width, /*matrices=*/1, matrix * width});
+    program_.ops.push_back(MatMulOp{in, {{.weight = weight, .out = out}}});
+    program_.ops.push_back(MatchLengthOp{length, out});
+    return Ok();
+  }
+
+  // The embedding is the first stream, and products of it as long as it is the others.
+  Status SpreadStreams() {
+    const size_t width = config_.width;
+    streams_ = Buffer("streams", config_.streams.count * width);
+    predictions_ = Buffer("predictions", config_.streams.count * width);
+    const BufferId part = Buffer("branch", width);
+    program_.ops.push_back(PlaceOp{stream_, streams_, 0});
+    for (size_t i = 1; i < config_.streams.count; ++i) {
+      BANTAM_TRY(StreamProduct("altup_proj.weight", i - 1, stream_, stream_, part));
+      program_.ops.push_back(PlaceOp{part, streams_, i * width});
+    }
+    return Ok();
+  }
+
+  // A product of what a router makes of the active stream: what predictions and corrections are weighed by.
+  Status StreamCoefficients(const std::string& prefix, const char* matrix, BufferId coefficients) {
+    const BufferId normed = Buffer("normed", config_.width);
+    const BufferId modalities = Buffer("modalities", config_.streams.count);
+    BANTAM_TRY(Norm(prefix + "altup_router_norm", stream_, normed));
+    ChangeEach(normed, Pointwise::kScale, 1.0f / static_cast<float>(config_.width), 1);
+    BANTAM_TRY(MatMul({prefix + "altup_router", normed, modalities, Scaling::kNothing, /*biased=*/false}));
+    program_.ops.push_back(PointwiseOp{modalities, Pointwise::kSoftCap, 1});  // a hyperbolic tangent
+    return MatMul({prefix + matrix, modalities, coefficients, Scaling::kNothing, /*biased=*/false});
+  }
+
+  SelectOp ActiveOf(BufferId streams, BufferId out) const {
+    return {streams, out, config_.streams.active * config_.width, config_.width, config_.width};
+  }
+
+  Status PredictStreams(const std::string& prefix) {
+    const size_t count = config_.streams.count;
+    const BufferId coefficients = Buffer("predict_coefficients", count * count);
+    program_.ops.push_back(ActiveOf(streams_, stream_));
+    BANTAM_TRY(StreamCoefficients(prefix, "altup_predict_coef", coefficients));
+    program_.ops.push_back(MixPartsOp{streams_, coefficients, predictions_, count});
+    std::swap(streams_, predictions_);
+    program_.ops.push_back(ActiveOf(streams_, stream_));
+    return Ok();
+  }
+
+  // All streams take a share of what the layer changed in the active one; those but the first take the layer's own embedding.
+  Status CorrectStreams(const std::string& prefix, size_t index) {
+    const size_t count = config_.streams.count;
+    const BufferId coefficients = Buffer("correct_coefficients", count);
+    const BufferId branch = Buffer("branch", config_.width);
+    BANTAM_TRY(StreamCoefficients(prefix, "altup_correct_coef", coefficients));
+    program_.ops.push_back(ActiveOf(streams_, branch));
+    program_.ops.push_back(AddOp{branch, stream_, -1});
+    program_.ops.push_back(AddToPartsOp{stream_, coefficients, streams_, count});
+    if (config_.per_layer_width == 0) return Ok();
+    program_.ops.push_back(ActiveOf(streams_, stream_));
+    BANTAM_ASSIGN(const WeightId scale, Vector(prefix + "altup_correct_scale.weight", config_.width));
+    program_.ops.push_back(WeighOp{stream_, scale});
+    BANTAM_TRY(PerLayerBranch(prefix, index, stream_));
+    program_.ops.push_back(AddToPartsOp{branch, kNone, streams_, count, /*first=*/1});
+    return Ok();
+  }
+
+  // The mean of the first stream and of products of the others, as long as the active one.
+  Status MergeStreams(BufferId out) {
+    const size_t width = config_.width;
+    const BufferId all = Buffer("output_streams", config_.streams.count * width, Rows::kOutputs);
+    const BufferId active = Buffer("output_active", width, Rows::kOutputs);
+    const BufferId part = Buffer("output_part", width, Rows::kOutputs);
+    const BufferId product = Buffer("output_product", width, Rows::kOutputs);
+    program_.ops.push_back(GatherOutputsOp{streams_, all});
+    program_.ops.push_back(ActiveOf(all, active));
+    program_.ops.push_back(SelectOp{all, out, 0, width, width});
+    for (size_t i = 1; i < config_.streams.count; ++i) {
+      program_.ops.push_back(SelectOp{all, part, i * width, width, width});
+      BANTAM_TRY(StreamProduct("altup_unembd_proj.weight", i - 1, part, active, product));
+      program_.ops.push_back(AddOp{product, out});
+    }
+    ChangeEach(out, Pointwise::kScale, 1.0f / static_cast<float>(config_.streams.count), 1);
+    return Ok();
+  }
+
+  // Beside attention: in, and a product of low rank of it.
+  Status Laurel(const std::string& prefix, BufferId in) {
+    const BufferId low = Buffer("laurel_low", config_.laurel_rank);
+    const BufferId laurel = Buffer("laurel", config_.width);
+    BANTAM_TRY(MatMul({prefix + "laurel_l", in, low, Scaling::kNothing, /*biased=*/false}));
+    BANTAM_TRY(MatMul({prefix + "laurel_r", low, laurel, Scaling::kNothing, /*biased=*/false}));
+    BANTAM_TRY(Norm(prefix + "laurel_post_norm", laurel, laurel));
+    program_.ops.push_back(AddOp{in, laurel});
+    return Ok();
+  }
+  void AddLaurel() {
+    program_.ops.push_back(AddOp{Buffer("laurel", config_.width), stream_});
+    ChangeEach(stream_, Pointwise::kScale, kRootHalf, 1);
+  }
+
+  // ---- Mixers ----
 
   Status Mix(const std::string& prefix, const LayerPlan& layer, BufferId in) {
     switch (layer.mixer) {
@@ -325,11 +301,6 @@ class Builder {
     return Ok();
   }
 
-  struct Inputs {
-    BufferId attention;
-    BufferId feed_forward;
-    BufferId router;  // logits, where they are made before attention
-  };
   // What attention reads, and in parallel layers what the feed-forward reads: the same norm, or one of its own.
   Status MakeInputs(const std::string& prefix, const LayerPlan& layer, Inputs* inputs) {
     if (!config_.norms_before || !layer.attention_norm) return Ok();
@@ -346,15 +317,6 @@ class Builder {
     return Ok();
   }
 
-  // Adds what a part of the layer gives to the stream.
-  Status AddBranch(const std::string& norm, BufferId branch) {
-    if (config_.norms_behind) {
-      BANTAM_TRY(Norm(norm, branch, branch));
-    }
-    program_.ops.push_back(AddOp{branch, stream_, config_.residual_scale});
-    return config_.norms_of_sum ? Norm(norm, stream_, stream_) : Ok();
-  }
-
   // Query, key and value from one tensor or from three. Old files have the biases of three beside the weights of one.
   Status Projections(const std::string& prefix, BufferId in, const std::array<BufferId, 3>& out) {
     static constexpr const char* kNames[] = {"attn_q", "attn_k", "attn_v"};
@@ -363,6 +325,10 @@ class Builder {
     const bool apart = !Has(prefix + "attn_qkv.bias");
     for (size_t i = 0, begin = 0; i < 3; begin += Width(out[i++])) {
       const std::string own = prefix + kNames[i];
+      if (i == 2 && config_.keys_as_values && !one && !Has(own + ".weight")) {
+        program_.ops.push_back(SelectOp{out[1], out[2], 0, Width(out[1]), Width(out[1])});
+        continue;
+      }
       BANTAM_TRY(one ? MatMulRows({prefix + "attn_qkv", in, out[i]}, {begin, begin + Width(out[i])}, all) : MatMul({own, in, out[i]}));
       if (!one || !apart) continue;
       BANTAM_ASSIGN(std::get<MatMulOp>(program_.ops.back()).parts[0].bias, OptionalVector(own + ".bias", Width(out[i])));
@@ -403,153 +369,6 @@ class Builder {
     return slopes;
   }
 
-  // ---- Recurrent layers ----
-
-  // Takes a part of the sequence's state.
-  size_t TakeState(size_t floats) {
-    const size_t at = program_.state_floats;
-    program_.state_floats += floats;
-    return at;
-  }
-
-  Status Convolution(const std::string& prefix, size_t taps, BufferId in, BufferId out, bool silu) {
-    const size_t columns = Width(in);
-    ConvolveOp op = {.in = in, .out = out, .weight = kNone, .taps = taps, .silu = silu};
-    BANTAM_ASSIGN(op.weight, Vectors(prefix + ".weight", taps, columns));
-    BANTAM_ASSIGN(op.bias, OptionalVector(prefix + ".bias", columns));
-    op.state = TakeState((taps - 1) * columns);
-    program_.ops.push_back(op);
-    return Ok();
-  }
-
-  // Products of `in` with rows of one tensor that follow each other, into buffers.
-  Status Split(const std::string& prefix, BufferId in, std::initializer_list<BufferId> outs, Scaling scaling) {
-    size_t all = 0;
-    for (const BufferId out : outs) all += Width(out);
-    size_t begin = 0;
-    for (const BufferId out : outs) {
-      BANTAM_TRY(MatMulRows({prefix, in, out, scaling}, {begin, begin + Width(out)}, all));
-      begin += Width(out);
-    }
-    return Ok();
-  }
-
-  Status StateSpaceLayer(const std::string& prefix, BufferId in) {
-    const StateSpace& space = config_.state_space;
-    const BufferId gate = Buffer("ssm_gate", space.width);
-    const BufferId scanned = Buffer("ssm_scanned", space.width);
-    const BufferId gated = Buffer("ssm_gated", space.width);
-    const BufferId branch = Buffer("branch", config_.width);
-    ScanOp scan = {.out = scanned,
-                   .heads = space.heads,
-                   .head_dim = space.width / space.heads,
-                   .groups = space.groups,
-                   .state_size = space.state_size};
-    BANTAM_TRY(space.step_rank == 0 ? PrepareScan(prefix, in, gate, &scan) : PrepareScanOfColumns(prefix, in, gate, &scan));
-    BANTAM_ASSIGN(scan.dt_bias, Vector(prefix + "ssm_dt.bias", space.heads));
-    BANTAM_ASSIGN(scan.decay, Vectors(prefix + "ssm_a", space.step_rank == 0 ? 1 : space.state_size, space.heads));
-    BANTAM_ASSIGN(scan.skip, Skip(prefix + "ssm_d"));
-    scan.state = TakeState(space.width * space.state_size);
-    program_.ops.push_back(scan);
-    program_.ops.push_back(ActivateOp{gate, scanned, gated, Activation::kSilu});
-    if (Has(prefix + "ssm_norm.weight")) {
-      BANTAM_TRY(Norm(prefix + "ssm_norm", gated, gated, space.groups));
-    }
-    BANTAM_TRY(MatMul({prefix + "ssm_out", gated, branch}));
-    return AddBranch(prefix + "post_attention_norm", branch);
-  }
-
-  // The second kind: one product makes the gate, what goes through the convolution, and the steps.
-  Status PrepareScan(const std::string& prefix, BufferId in, BufferId gate, ScanOp* scan) {
-    const StateSpace& space = config_.state_space;
-    const size_t shared = space.groups * space.state_size;
-    const BufferId mixed = Buffer("ssm_mixed", space.width + 2 * shared);
-    const BufferId convolved = Buffer("ssm_convolved", space.width + 2 * shared);
-    scan->dt = Buffer("ssm_steps", space.heads);
-    BANTAM_TRY(Split(prefix + "ssm_in", in, {gate, mixed, scan->dt}, Scaling::kProduct));
-    BANTAM_TRY(Convolution(prefix + "ssm_conv1d", space.taps, mixed, convolved, /*silu=*/true));
-    scan->x = {convolved, 0};
-    scan->b = {convolved, space.width};
-    scan->c = {convolved, space.width + shared};
-    return Ok();
-  }
-
-  // The first kind: steps and what the state takes are made of what the convolution gave.
-  Status PrepareScanOfColumns(const std::string& prefix, BufferId in, BufferId gate, ScanOp* scan) {
-    const StateSpace& space = config_.state_space;
-    const BufferId mixed = Buffer("ssm_mixed", space.width);
-    const BufferId convolved = Buffer("ssm_convolved", space.width);
-    const BufferId low = Buffer("ssm_step_ranks", space.step_rank);
-    const BufferId b = Buffer("ssm_b", space.state_size);
-    const BufferId c = Buffer("ssm_c", space.state_size);
-    scan->dt = Buffer("ssm_steps", space.heads);
-    BANTAM_TRY(Split(prefix + "ssm_in", in, {mixed, gate}, Scaling::kProduct));
-    BANTAM_TRY(Convolution(prefix + "ssm_conv1d", space.taps, mixed, convolved, /*silu=*/true));
-    BANTAM_TRY(Split(prefix + "ssm_x", convolved, {low, b, c}, Scaling::kNothing));
-    for (const BufferId buffer : {low, b, c}) {
-      if (space.norms) program_.ops.push_back(NormOp{.in = buffer, .out = buffer, .epsilon = config_.norm_epsilon});
-    }
-    BANTAM_TRY(MatMul({prefix + "ssm_dt", low, scan->dt, Scaling::kNothing, /*biased=*/false}));
-    scan->x = {convolved, 0};
-    scan->b = {b, 0};
-    scan->c = {c, 0};
-    return Ok();
-  }
-
-  // A number per head, which files of the second kind have as [1, heads].
-  Result<WeightId> Skip(const std::string& name) {
-    return config_.state_space.step_rank == 0 ? Vectors(name, 1, config_.state_space.heads) : Vector(name, config_.state_space.heads);
-  }
-
-  // Linear attention by a gated delta rule (Qwen 3.5).
-  Status DeltaRule(const std::string& prefix, BufferId in) {
-    const StateSpace& space = config_.state_space;
-    const size_t head_dim = space.state_size;
-    const size_t keys = space.groups * head_dim;
-    const BufferId mixed = Buffer("delta_mixed", 2 * keys + space.width);
-    const BufferId convolved = Buffer("delta_convolved", 2 * keys + space.width);
-    const BufferId gate = Buffer("delta_gate", space.width);
-    const BufferId branch = Buffer("branch", config_.width);
-    DeltaOp delta = {.q = {convolved, 0},
-                     .k = {convolved, keys},
-                     .v = {convolved, 2 * keys},
-                     .alpha = Buffer("delta_alpha", space.heads),
-                     .beta = Buffer("delta_beta", space.heads),
-                     .out = Buffer("delta_out", space.width),
-                     .heads = space.heads,
-                     .key_heads = space.groups,
-                     .head_dim = head_dim,
-                     .epsilon = config_.norm_epsilon};
-    BANTAM_TRY(MatMul({prefix + "attn_qkv", in, mixed}));
-    BANTAM_TRY(MatMul({prefix + "attn_gate", in, gate}));
-    BANTAM_TRY(MatMul({prefix + "ssm_alpha", in, delta.alpha}));
-    BANTAM_TRY(MatMul({prefix + "ssm_beta", in, delta.beta}));
-    BANTAM_TRY(Convolution(prefix + "ssm_conv1d", space.taps, mixed, convolved, /*silu=*/true));
-    BANTAM_ASSIGN(delta.dt_bias, Vector(prefix + "ssm_dt.bias", space.heads));
-    BANTAM_ASSIGN(delta.decay, Vector(prefix + "ssm_a", space.heads));
-    delta.state = TakeState(space.width * head_dim);
-    program_.ops.push_back(delta);
-    BANTAM_TRY(Norm(prefix + "ssm_norm", delta.out, delta.out, space.heads));
-    program_.ops.push_back(ActivateOp{gate, delta.out, delta.out, Activation::kSilu});
-    BANTAM_TRY(MatMul({prefix + "ssm_out", delta.out, branch}));
-    return AddBranch(prefix + "post_attention_norm", branch);
-  }
-
-  // Two gates around a short convolution (LFM2).
-  Status ShortConvolution(const std::string& prefix, BufferId in) {
-    const BufferId before = Buffer("conv_before", config_.width);
-    const BufferId behind = Buffer("conv_behind", config_.width);
-    const BufferId value = Buffer("conv_value", config_.width);
-    const BufferId convolved = Buffer("convolved", config_.width);
-    const BufferId branch = Buffer("branch", config_.width);
-    BANTAM_TRY(Split(prefix + "shortconv.in_proj", in, {before, behind, value}, Scaling::kNothing));
-    program_.ops.push_back(MultiplyOp{before, value, value});
-    BANTAM_TRY(Convolution(prefix + "shortconv.conv", config_.short_taps, value, convolved, /*silu=*/false));
-    program_.ops.push_back(MultiplyOp{behind, convolved, convolved});
-    BANTAM_TRY(MatMul({prefix + "shortconv.out_proj", convolved, branch, Scaling::kNothing}));
-    return AddBranch(prefix + "post_attention_norm", branch);
-  }
-
   // Whole texts' keys and values are over with the layer: layers of one shape share their place.
   uint32_t KvLayer(const KvHeads& heads) {
     std::vector<KvHeads>& layers = program_.kv_layers;
@@ -563,12 +382,13 @@ class Builder {
   }
 
   Status Attention(const std::string& prefix, const LayerPlan& layer, BufferId in) {
-    const uint32_t index = KvLayer({layer.kv_heads, layer.head_dim, layer.window});
+    if (layer.kv_of != kNone) return AttentionToOthers(prefix, layer, in);
+    const uint32_t index = KvLayer({layer.kv_heads, layer.head_dim, WindowOf(layer), layer.sparse});
+    kv_index_[static_cast<size_t>(&layer - config_.layers.data())] = index;
     const BufferId query = Buffer("query", layer.heads * layer.head_dim);
     const BufferId key = Buffer("key", layer.kv_heads * layer.head_dim);
     const BufferId value = Buffer("value", layer.kv_heads * layer.head_dim);
     const BufferId mixed = Buffer("mixed", layer.heads * layer.head_dim);
-    const BufferId branch = Buffer("branch", config_.width);
     const BufferId gate = config_.output_gates ? Buffer("attention_gate", Width(query)) : kNone;
     if (config_.output_gates) {
       BANTAM_TRY(GatedProjections(prefix, layer, in, {query, key, value, gate}));
@@ -578,6 +398,9 @@ class Builder {
     if (!config_.norms_behind_rope) {
       BANTAM_TRY(NormHeads(prefix, layer, query, key));
     }
+    if (config_.value_norms) {
+      program_.ops.push_back(NormOp{.in = value, .out = value, .epsilon = config_.norm_epsilon, .groups = layer.kv_heads});
+    }
     if (layer.rope != kNone) {
       program_.ops.push_back(RopeOp{layer.rope, angles_[layer.rope], query, layer.heads, layer.head_dim});
       program_.ops.push_back(RopeOp{layer.rope, angles_[layer.rope], key, layer.kv_heads, layer.head_dim});
@@ -586,20 +409,55 @@ class Builder {
       BANTAM_TRY(NormHeads(prefix, layer, query, key));
     }
     program_.ops.push_back(KvAppendOp{key, value, index});
-    AttendOp attend = {query,
-                       mixed,
-                       index,
-                       layer.heads,
-                       config_.attention_scale,
-                       config_.attention_softcap,
-                       Slopes(layer.heads),
-                       kNone,
-                       config_.later_tokens};
+    BANTAM_TRY(Attend(prefix, layer, {query, mixed, index}));
+    if (config_.output_gates) program_.ops.push_back(MultiplyOp{mixed, gate, mixed, /*sigmoid=*/true});
+    return AttentionOutput(prefix, mixed);
+  }
+
+  // Queries of its own, and keys and values of a layer in front.
+  Status AttentionToOthers(const std::string& prefix, const LayerPlan& layer, BufferId in) {
+    const BufferId query = Buffer("query", layer.heads * layer.head_dim);
+    const BufferId mixed = Buffer("mixed", layer.heads * layer.head_dim);
+    const uint32_t index = kv_index_[layer.kv_of];
+    CHECK(index != kNone && !config_.norms_behind_rope && !config_.output_gates);
+    const KvHeads& other = program_.kv_layers[index];
+    if (other.heads != layer.kv_heads || other.head_dim != layer.head_dim || other.window != WindowOf(layer) ||
+        other.sparse != layer.sparse) {
+      return Error(Code::kCorrupt,
+                   fmt::format("{}: {} kv heads of {} elements with window {}, and those of layer {}, which it attends to, are "
+                               "{} of {} with window {}; convert the model again",
+                               prefix.substr(0, prefix.size() - 1), layer.kv_heads, layer.head_dim, layer.window, layer.kv_of, other.heads,
+                               other.head_dim, other.window));
+    }
+    BANTAM_TRY(MatMul({prefix + "attn_q", in, query}));
+    if (config_.query_key_norm != QueryKeyNorm::kNowhere) {
+      BANTAM_TRY(Norm(prefix + "attn_q_norm", query, query, config_.query_key_norm == QueryKeyNorm::kHeads ? layer.heads : 1));
+    }
+    if (layer.rope != kNone) {
+      program_.ops.push_back(RopeOp{layer.rope, angles_[layer.rope], query, layer.heads, layer.head_dim});
+    }
+    BANTAM_TRY(Attend(prefix, layer, {query, mixed, index}));
+    return AttentionOutput(prefix, mixed);
+  }
+
+  struct Attended {
+    BufferId query;
+    BufferId mixed;
+    uint32_t index;
+  };
+  Status Attend(const std::string& prefix, const LayerPlan& layer, const Attended& what) {
+    AttendOp attend = {
+        what.query,          what.mixed, what.index,          layer.heads, config_.attention_scale, config_.attention_softcap,
+        Slopes(layer.heads), kNone,      config_.later_tokens};
     if (config_.sinks) {
       BANTAM_ASSIGN(attend.sinks, Vector(prefix + "attn_sinks.weight", layer.heads));
     }
     program_.ops.push_back(std::move(attend));
-    if (config_.output_gates) program_.ops.push_back(MultiplyOp{mixed, gate, mixed, /*sigmoid=*/true});
+    return Ok();
+  }
+
+  Status AttentionOutput(const std::string& prefix, BufferId mixed) {
+    const BufferId branch = Buffer("branch", config_.width);
     if (config_.inner_norms) {
       BANTAM_TRY(Norm(prefix + "attn_sub_norm", mixed, mixed));
     }
@@ -607,13 +465,21 @@ class Builder {
     return AddBranch(prefix + config_.attention_norm_behind, branch);
   }
 
+  // Of sparse layers whose queries see nothing but blocks near them, no more is kept.
+  static size_t WindowOf(const LayerPlan& layer) {
+    if (layer.sparse.block_tokens == 0 || layer.sparse.global_stride != 0) return layer.window;
+    const size_t local = layer.sparse.block_tokens * layer.sparse.local_blocks;
+    return layer.window == 0 ? local : std::min(layer.window, local);
+  }
+
   // activation(gate x) * (up x), and down again, into the branch.
   struct GatedUnit {
     std::string suffix;  // of the tensors' names
     size_t width;
+    std::optional<float> sparse = {};
   };
   Status Gated(const std::string& prefix, const GatedUnit& unit, BufferId in, BufferId branch) {
-    const auto& [suffix, width] = unit;
+    const auto& [suffix, width, sparse] = unit;
     const BufferId gate = Buffer("gate" + suffix, width);
     const BufferId up = Buffer("up" + suffix, width);
     const BufferId hidden = Buffer("hidden" + suffix, width);
@@ -624,6 +490,7 @@ class Builder {
       BANTAM_TRY(MatMul({prefix + "ffn_gate" + suffix, in, gate, OfFeedForward()}));
       BANTAM_TRY(MatMul({prefix + "ffn_up" + suffix, in, up, OfFeedForward()}));
     }
+    if (sparse) program_.ops.push_back(CutBelowOp{gate, *sparse});
     program_.ops.push_back(ActivateOp{gate, up, hidden, config_.activation});
     if (config_.inner_norms) {
       BANTAM_TRY(Norm(prefix + "ffn_sub_norm" + suffix, hidden, hidden));
@@ -633,7 +500,7 @@ class Builder {
 
   Status Dense(const std::string& prefix, const LayerPlan& layer, BufferId in) {
     const BufferId branch = Buffer("branch", config_.width);
-    BANTAM_TRY(Gated(prefix, {"", layer.feed_forward_width}, in, branch));
+    BANTAM_TRY(Gated(prefix, {"", layer.feed_forward_width, layer.sparse_gate}, in, branch));
     return AddBranch(prefix + config_.feed_forward_norm_behind, branch);
   }
 
@@ -709,7 +576,11 @@ class Builder {
     const BufferId last = Buffer("output_stream", config_.width, Rows::kOutputs);
     const BufferId normed = Buffer("output_normed", config_.width, Rows::kOutputs);
     const BufferId logits = program_.logits = Buffer("logits", program_.vocabulary, Rows::kOutputs);
-    program_.ops.push_back(GatherOutputsOp{stream_, last});
+    if (config_.streams.count > 1) {
+      BANTAM_TRY(MergeStreams(last));
+    } else {
+      program_.ops.push_back(GatherOutputsOp{stream_, last});
+    }
     BANTAM_TRY(Norm(config_.output_norm, last, normed));
     if (tied_) {
       BANTAM_ASSIGN(const WeightId bias, OptionalVector("output.bias", program_.vocabulary));
@@ -762,13 +633,13 @@ class Builder {
     return MatMul({"cls.output", in, program_.logits, Scaling::kNothing});
   }
 
-  const Config& config_;
-  const TensorDirectory& tensors_;
-  Program program_;
-  BufferId stream_ = kNone;
-  std::vector<BufferId> angles_;  // of each rotary embedding
+  static constexpr float kRootHalf = 0.70710678f;
+  BufferId streams_ = kNone;  // all of them, and room for the next
+  BufferId predictions_ = kNone;
+  BufferId per_layer_ = kNone;
+  std::vector<uint32_t> kv_index_;  // of each layer's keys and values in Program::kv_layers
+  std::vector<BufferId> angles_;    // of each rotary embedding
   WeightId embedding_ = kNone;
-  std::set<std::string> own_used_;  // tensors of our own (.factor, .order)
   bool tied_ = false;
 };
 

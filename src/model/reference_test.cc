@@ -64,7 +64,7 @@ TEST(Reference, LlamaDense) {
 }
 
 TEST(Reference, SmallOnes) {
-  for (const char* name : {"archs/bitnet", "archs/qwen35"}) {
+  for (const char* name : {"archs/bitnet", "archs/gemma3n", "archs/gemma4", "archs/qwen35"}) {
     double error = 0;
     CheckExact(DataPath(std::string(name) + ".gguf"), DataPath(std::string(name) + ".logits"), &error);
     std::printf("%s: %.1e\n", name, error);  // docs/families.md

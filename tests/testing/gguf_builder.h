@@ -72,6 +72,18 @@ class GgufBuilder {
     return *this;
   }
 
+  // Adds the tensors of one layer again, as those of another.
+  GgufBuilder& CopyLayer(int from, int to) {
+    const std::string prefix = "blk." + std::to_string(from) + ".";
+    for (size_t i = 0, n = tensors_.size(); i < n; ++i) {
+      if (!tensors_[i].name.starts_with(prefix)) continue;
+      Tensor copy = tensors_[i];
+      copy.name = "blk." + std::to_string(to) + "." + copy.name.substr(prefix.size());
+      tensors_.push_back(std::move(copy));
+    }
+    return *this;
+  }
+
   uint32_t version = 3;
   size_t alignment = 32;  // of what this writer lays out; general.alignment is the caller's to add
 

@@ -161,7 +161,10 @@ GgufBuilder BuildTinyModel(const TinyModel& model) {
   GgufBuilder builder;
   const std::string family = model.hybrid ? "granitehybrid." : "llama.";
   builder.Text("general.architecture", family.substr(0, family.size() - 1));
-  builder.U32(family + "block_count", model.layers).U32(family + "embedding_length", model.width);
+  const bool shared = !model.layer_weights.empty();
+  if (shared) builder.I32s(family + "layer_weights", model.layer_weights);
+  builder.U32(family + "block_count", shared ? static_cast<uint32_t>(model.layer_weights.size()) : model.layers)
+      .U32(family + "embedding_length", model.width);
   builder.U32(family + "context_length", model.context).U32(family + "feed_forward_length", model.feed_forward);
   if (model.hybrid) {
     AddHybridKeys(builder, model);

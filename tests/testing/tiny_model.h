@@ -12,7 +12,8 @@
 namespace bantam::testing {
 
 struct TinyModel {
-  uint32_t layers = 2;
+  uint32_t layers = 2;                      // of which there are tensors
+  std::vector<int32_t> layer_weights = {};  // whose tensors each layer takes; empty: its own
   uint32_t width = 256;
   uint32_t heads = 8;
   uint32_t kv_heads = 2;

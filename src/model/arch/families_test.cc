@@ -215,11 +215,43 @@ TEST_F(FamiliesTest, TablesOfLongRopeCountWithoutAName) {
   EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kLongRope);
 }
 
+// The last layers of Gemma 3n and 4 attend to keys and values of the last in front of them that see as much.
+TEST_F(FamiliesTest, KeysAndValuesOfOtherLayers) {
+  GgufBuilder builder = Of("gemma3n", 30);
+  builder.U32("gemma3n.attention.sliding_window", 512);
+  const auto config = Read(builder);
+  ASSERT_TRUE(config.ok()) << config.error().message();
+  EXPECT_EQ(Windows(*config), "wwwwfwwwwfwwwwfwwwwfwwwwfwwwwf");
+  EXPECT_EQ(config->layers[19].kv_of, kNone) << "20 layers keep their own where the file does not say";
+  EXPECT_EQ(config->layers[20].kv_of, 18u);
+  EXPECT_EQ(config->layers[24].kv_of, 19u);
+  EXPECT_TRUE(config->layers[9].sparse_gate.has_value());
+  EXPECT_FALSE(config->layers[10].sparse_gate.has_value());
+  GgufBuilder four = Of("gemma4", 6);
+  four.U32("gemma4.attention.sliding_window", 512).I32s("gemma4.attention.sliding_window_pattern", {1, 1, 0, 1, 1, 0});
+  four.U32("gemma4.attention.key_length", 64).U32("gemma4.attention.value_length", 64);
+  four.U32("gemma4.attention.key_length_swa", 32).U32("gemma4.attention.value_length_swa", 32);
+  EXPECT_EQ(Read(four)->layers[0].head_dim, 32u);
+  EXPECT_EQ(Read(four)->layers[5].head_dim, 64u);
+  EXPECT_EQ(Read(four)->ropes[1].rotated_dimensions, 32u);
+  four.U32("gemma4.attention.shared_kv_layers", 3);
+  EXPECT_EQ(Read(four)->layers[3].kv_of, 1u);
+  EXPECT_EQ(Read(four)->layers[5].kv_of, 2u);
+  GgufBuilder all = Of("gemma4", 6);
+  all.U32("gemma4.attention.sliding_window", 512).U32("gemma4.attention.shared_kv_layers", 5);
+  EXPECT_EQ(Read(all).error().code(), Code::kCorrupt);
+  GgufBuilder experts = Of("gemma4", 6);
+  experts.U32("gemma4.attention.sliding_window", 512).U32("gemma4.expert_count", 8);
+  EXPECT_EQ(Read(experts).error().code(), Code::kUnsupported);
+}
+
 TEST_F(FamiliesTest, EveryNameIsRead) {
   for (const std::string_view name : KnownArchitectures()) {
     GgufBuilder builder = Of(std::string(name));
     const std::string prefix = std::string(name) + ".";
-    builder.U32(prefix + "expert_count", 8).U32(prefix + "expert_used_count", 2).U32(prefix + "expert_feed_forward_length", 64);
+    // Gemma 4 with experts is refused.
+    if (name != "gemma4") builder.U32(prefix + "expert_count", 8).U32(prefix + "expert_used_count", 2);
+    builder.U32(prefix + "expert_feed_forward_length", 64);
     builder.U32(prefix + "expert_shared_feed_forward_length", 64)
         .U32(prefix + "expert_shared_count", 1)
         .U32(prefix + "interleave_moe_layer_step", 1)

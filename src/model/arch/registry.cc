@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "base/closest.h"
+#include "model/arch/layer_options.h"
 
 namespace bantam {
 namespace {
@@ -33,6 +34,8 @@ constexpr Family kFamilies[] = {
     {"gemma", ReadGemmaConfig},
     {"gemma2", ReadGemma2Config},
     {"gemma3", ReadGemma3Config},
+    {"gemma3n", ReadGemma3nConfig},
+    {"gemma4", ReadGemma4Config},
     {"gpt-oss", ReadGptOssConfig},
     {"gpt2", ReadGpt2Config},
     {"gptneox", ReadGptNeoxConfig},
@@ -87,6 +90,15 @@ void DropUnusedRopes(Config* config) {
   config->ropes = std::move(used);
 }
 
+Result<Config> ReadFamily(ModelFile& file, const Family& family) {
+  const FamilyMetadata metadata(file.metadata, family.architecture);
+  BANTAM_ASSIGN(Config config, family.read(file, metadata));
+  config.architecture = family.architecture;
+  DropUnusedRopes(&config);
+  BANTAM_TRY(ReadLayerOptions(metadata, &config));
+  return config;
+}
+
 }  // namespace
 
 std::vector<std::string_view> KnownArchitectures() {
@@ -102,11 +114,7 @@ Result<Config> ReadConfig(ModelFile& file) {
   }
   for (const Family& family : kFamilies) {
     if (family.architecture != *architecture) continue;
-    Result<Config> config = family.read(file, FamilyMetadata(file.metadata, family.architecture));
-    if (config.ok()) {
-      config->architecture = family.architecture;
-      DropUnusedRopes(&*config);
-    }
+    Result<Config> config = ReadFamily(file, family);
     return std::move(config).With(file.path);
   }
   const std::vector<std::string_view> known = KnownArchitectures();
@@ -156,6 +164,11 @@ Result<std::vector<uint32_t>> FamilyMetadata::PerLayer(std::string_view key, Ran
   if (!list.empty()) return list;
   BANTAM_ASSIGN(const uint32_t value, Require(key, range));
   return std::vector<uint32_t>(count, value);
+}
+
+Result<std::vector<double>> FamilyMetadata::Numbers(std::string_view key, std::vector<double> fallback) const {
+  BANTAM_ASSIGN(auto numbers, metadata_.Numbers(Key(key), kLayersMax));
+  return std::move(numbers).value_or(std::move(fallback));
 }
 
 Result<bool> FamilyMetadata::RequireBool(std::string_view key) const {

@@ -31,6 +31,8 @@ class FamilyMetadata {
   Result<std::vector<uint32_t>> List(std::string_view key, Range range, uint32_t count) const;
   // One number for all layers, or a list; `fallback` when the key is absent, which is Corrupt where that is empty.
   Result<std::vector<uint32_t>> PerLayer(std::string_view key, Range range, uint32_t count, std::vector<uint32_t> fallback) const;
+  // A list of at most kLayersMax numbers; `fallback` when the key is absent.
+  Result<std::vector<double>> Numbers(std::string_view key, std::vector<double> fallback) const;
   Result<bool> RequireBool(std::string_view key) const;
   Result<bool> ReadBool(std::string_view key, bool fallback) const;
   Result<double> ReadNumber(std::string_view key, double fallback) const;
@@ -59,6 +61,8 @@ Result<Config> ReadFalconH1Config(ModelFile& file, const FamilyMetadata& metadat
 Result<Config> ReadGemmaConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGemma2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGemma3Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGemma3nConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGemma4Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGptOssConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGpt2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGptNeoxConfig(ModelFile& file, const FamilyMetadata& metadata);

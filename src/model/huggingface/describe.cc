@@ -42,6 +42,23 @@ Status CheckActivation(const HfFamily& family, const HfConfig& config) {
                fmt::format("activation {}: models of type {} are run with {}", *activation, family.model_type, family.activations));
 }
 
+// Widths of feed-forwards as a list, one per layer.
+Status DescribeWidths(const HfConfig& config, uint32_t layers, Description* description) {
+  const Json& list = config.Member("intermediate_size");
+  if (!list.is_array()) return Ok();
+  std::vector<uint32_t> widths;
+  for (const Json& width : list) {
+    if (width.is_number_unsigned() && width.get<uint64_t>() <= kWidthMax && widths.size() < kLayersMax)
+      widths.push_back(width.get<uint32_t>());
+  }
+  if (widths.size() != layers || list.size() != layers) {
+    return Error(Code::kCorrupt,
+                 fmt::format("intermediate_size: {}, expected a number, or one for each of {} layers", ShortJson(list), layers));
+  }
+  description->Counts("feed_forward_length", std::move(widths));
+  return Ok();
+}
+
 Status DescribeShape(const HfFamily& family, const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
   BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "n_embd", "d_model", "n_embed"}));
@@ -49,8 +66,11 @@ Status DescribeShape(const HfFamily& family, const HfConfig& config, Description
   BANTAM_ASSIGN(const auto context, config.Count({"max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
                                                   "model_max_length", "seq_length"}));
   if (!context && family.attention) return Error(Code::kCorrupt, "max_position_embeddings is missing");
-  BANTAM_ASSIGN(auto feed_forward, config.Count({"intermediate_size", "n_inner", "ffn_hidden_size"}));
-  if (!feed_forward && family.feed_forward_widths != 0) feed_forward = width <= kWidthMax ? family.feed_forward_widths * width : 0;
+  BANTAM_TRY(DescribeWidths(config, layers, description));
+  const bool listed = config.Member("intermediate_size").is_array();
+  BANTAM_ASSIGN(auto feed_forward, listed ? std::optional<uint32_t>() : config.Count({"intermediate_size", "n_inner", "ffn_hidden_size"}));
+  if (!feed_forward && !listed && family.feed_forward_widths != 0)
+    feed_forward = width <= kWidthMax ? family.feed_forward_widths * width : 0;
   description->Count("block_count", layers);
   description->Count("embedding_length", width);
   if (family.attention) description->Count("attention.head_count", heads.heads);
@@ -111,10 +131,27 @@ Status DescribeYarn(const Json& scaling, double factor, Description* description
   return Ok();
 }
 
+// Gemma 4: a part of the pairs of layers that see everything turn, by the angles that they would have if all did.
+Status DescribeProportional(const HfConfig& config, const Json& scaling, RopeTables* tables) {
+  BANTAM_ASSIGN(const uint32_t head_dim, config.RequireCount({"global_head_dim"}));
+  BANTAM_ASSIGN(const auto fraction, HfConfig::NumberOf(scaling, {"partial_rotary_factor"}));
+  if (head_dim > kHeadDimMax || !(fraction.value_or(1) > 0 && fraction.value_or(1) <= 1)) {
+    return Error(Code::kCorrupt,
+                 fmt::format("rope_parameters: a part of {} of heads of {} elements turns, expected one above 0 and at most 1 "
+                             "of at most {}",
+                             fraction.value_or(1), head_dim, kHeadDimMax));
+  }
+  constexpr float kStill = 1e30f;  // as converters write it
+  const auto turned = static_cast<size_t>(head_dim * fraction.value_or(1) / 2);
+  for (size_t pair = 0; pair < head_dim / 2; ++pair) tables->divisors.push_back(pair < turned ? 1 : kStill);
+  return Ok();
+}
+
 Status DescribeScaling(const HfConfig& config, const Json& scaling, Description* description, RopeTables* tables) {
   const std::string type = JsonText(scaling, "rope_type").value_or(JsonText(scaling, "type").value_or("default"));
   if (type == "default") return Ok();
   if (type == "su" || type == "longrope") return DescribeLongRope(config, scaling, description, tables);
+  if (type == "proportional") return DescribeProportional(config, scaling, tables);
   if (type != "linear" && type != "dynamic" && type != "yarn" && type != "llama3") {
     return Error(Code::kUnsupported, fmt::format("rope_scaling of type {} is not supported", type));
   }
@@ -151,6 +188,43 @@ Status DescribeRope(const HfConfig& config, Description* description, RopeTables
   return DescribeScaling(config, scaling, description, tables);
 }
 
+// Block-sparse attention by the members of Phi 3 small, in any family.
+Status DescribeBlockSparse(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto block, config.Count({"blocksparse_block_size"}));
+  if (block.value_or(0) == 0) return Ok();
+  BANTAM_ASSIGN(const uint32_t local, config.RequireCount({"blocksparse_num_local_blocks"}));
+  BANTAM_ASSIGN(const uint32_t stride, config.RequireCount({"blocksparse_vert_stride"}));
+  BANTAM_ASSIGN(const auto same_heads, config.Flag({"blocksparse_homo_head_pattern"}));
+  BANTAM_ASSIGN(const auto dense, config.Count({"dense_attention_every_n_layers"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
+  if (!same_heads.value_or(false)) {
+    return Error(Code::kUnsupported, "block-sparse attention with another pattern for each head (blocksparse_homo_head_pattern false)");
+  }
+  if (layers > kLayersMax) return Ok();  // refused where layers are counted
+  std::vector<uint32_t> blocks;
+  for (uint32_t i = 1; i <= layers; ++i) blocks.push_back(dense.value_or(0) != 0 && i % *dense == 0 ? 0 : *block);
+  description->Counts("attention.block_sparse.block_size", std::move(blocks));
+  description->Count("attention.block_sparse.local_blocks", local);
+  description->Count("attention.block_sparse.global_stride", stride);
+  return Ok();
+}
+
+// What any family may have, by our own keys (ADR 0012).
+Status DescribeLayerOptions(const HfConfig& config, Description* description) {
+  BANTAM_TRY(DescribeBlockSparse(config, description));
+  const Json& shared = config.Member("layer_weights");
+  if (shared.is_null()) return Ok();
+  std::vector<uint32_t> weights;
+  for (size_t i = 0; shared.is_array() && i < shared.size() && i < kLayersMax; ++i) {
+    if (shared[i].is_number_unsigned() && shared[i].get<uint64_t>() < kLayersMax) weights.push_back(shared[i].get<uint32_t>());
+  }
+  if (weights.empty() || weights.size() != shared.size()) {
+    return Error(Code::kCorrupt, fmt::format("layer_weights: {}, expected a list of at most {} layers", ShortJson(shared), kLayersMax));
+  }
+  description->Counts("layer_weights", std::move(weights));
+  return Ok();
+}
+
 }  // namespace
 
 Result<HfHeads> ReadHeads(const HfConfig& config) {
@@ -179,6 +253,7 @@ Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder*
   if (family.attention) {
     BANTAM_TRY(DescribeRope(config, &description, tables));
   }
+  BANTAM_TRY(DescribeLayerOptions(config, &description));
   return family.describe == nullptr ? Ok() : family.describe(config, &description);
 }
 

@@ -19,6 +19,7 @@ Result<HfHeads> ReadHeads(const HfConfig& config);
 
 // Tables that GGUF files have as tensors: a divisor per pair of rotated dimensions.
 struct RopeTables {
+  std::vector<float> divisors;  // whatever the context
   std::vector<float> short_factors;
   std::vector<float> long_factors;
 };

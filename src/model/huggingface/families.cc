@@ -8,6 +8,8 @@
 #include "base/closest.h"
 #include "model/config.h"
 #include "model/huggingface/encoders.h"
+#include "model/huggingface/gemma.h"
+#include "model/huggingface/state_spaces.h"
 
 namespace bantam {
 namespace {
@@ -321,6 +323,11 @@ Status DescribeGranite(const HfConfig& config, Description* description) {
   return Factor(config, "logits_scaling", "logit_scale", description);
 }
 
+Status DescribeGraniteHybrid(const HfConfig& config, Description* description) {
+  BANTAM_TRY(DescribeGranite(config, description));
+  return DescribeGraniteLayers(config, description);
+}
+
 Status DescribeMiniCpm(const HfConfig& config, Description* description) {
   BANTAM_TRY(Factor(config, "scale_emb", "embedding_scale", description));
   BANTAM_ASSIGN(const auto depth, config.Number({"scale_depth"}));
@@ -579,6 +586,10 @@ const HfFamily kFamilies[] = {
      .defaults = kGemma3Defaults,
      .names = kNormsBehind,
      .describe = DescribeGemma3},
+    {.model_type = "gemma3n", .architecture = "gemma3n", .activations = kGelus, .names = Gemma3nNames(), .describe = DescribeGemma3n},
+    {.model_type = "gemma3n_text", .architecture = "gemma3n", .activations = kGelus, .names = Gemma3nNames(), .describe = DescribeGemma3n},
+    {.model_type = "gemma4", .architecture = "gemma4", .activations = kGelus, .names = Gemma4Names(), .describe = DescribeGemma4},
+    {.model_type = "gemma4_text", .architecture = "gemma4", .activations = kGelus, .names = Gemma4Names(), .describe = DescribeGemma4},
     {.model_type = "gpt2",
      .architecture = "gpt2",
      .activations = kGelus,
@@ -608,6 +619,13 @@ const HfFamily kFamilies[] = {
      .pairs = true,
      .defaults = R"({"attention_multiplier":1})",
      .describe = DescribeGranite},
+    {.model_type = "granitemoehybrid",
+     .architecture = "granitehybrid",
+     .activations = kSilu,
+     .pairs = true,
+     .defaults = R"({"attention_multiplier":1})",
+     .names = GraniteHybridNames(),
+     .describe = DescribeGraniteHybrid},
     {.model_type = "granitemoeshared",
      .architecture = "granitemoe",
      .activations = kSilu,
@@ -636,6 +654,13 @@ const HfFamily kFamilies[] = {
      .defaults = R"({"layer_norm_epsilon":1e-5})",
      .names = kMambaNames,
      .describe = DescribeMamba},
+    {.model_type = "mamba2",
+     .architecture = "mamba2",
+     .activations = kSilu,
+     .attention = false,
+     .defaults = R"({"layer_norm_epsilon":1e-5})",
+     .names = Mamba2Names(),
+     .describe = DescribeMamba2},
     {.model_type = "minicpm",
      .architecture = "minicpm",
      .activations = kSilu,

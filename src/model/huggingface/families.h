@@ -29,6 +29,9 @@ enum class Arrangement : uint8_t {
   kTaps,       // [columns, 1, taps] of a convolution
   kMinusExp,   // -exp of what is stored
   kPositions,  // without the rows in front of the first position (HfFamily::positions_behind_padding)
+  kColumn,     // a vector that is a matrix of one column
+  kMinusExpColumn,
+  kStateGroups,  // a vector as a row per group of a state space (HfLayout::state_groups)
   kIgnored,
 };
 
@@ -48,6 +51,7 @@ class Description {
   void Number(std::string_view key, double value) { metadata_->SetNumber(Key(key), value); }
   void Flag(std::string_view key, bool value) { metadata_->SetFlag(Key(key), value); }
   void Text(std::string_view key, std::string value) { metadata_->SetText(Key(key), std::move(value)); }
+  void Numbers(std::string_view key, std::vector<float> values) { metadata_->SetNumbers(Key(key), std::move(values)); }
   void Counts(std::string_view key, std::vector<uint32_t> values) { metadata_->SetCounts(Key(key), std::move(values)); }
 
  private:

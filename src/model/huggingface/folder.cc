@@ -293,6 +293,10 @@ Result<Described> DescribeFolder(const ConfigOfFamily& of, const std::vector<HfT
   BANTAM_ASSIGN(described.layout.layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
   BANTAM_ASSIGN(described.layout.positions_skipped, PositionsSkipped(*of.family, config));
   if (of.family->encoder) return described;
+  BANTAM_ASSIGN(const auto groups, config.Count({"mamba_n_groups", "n_groups"}));
+  BANTAM_ASSIGN(const auto experts, config.Count({"num_local_experts"}));
+  described.layout.state_groups = groups.value_or(1);
+  described.layout.shared_is_dense = experts == 0;
   BANTAM_ASSIGN(described.layout.tied, ReadTied(config, tensors));
   return described;
 }
@@ -318,6 +322,7 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
   BANTAM_TRY(CheckVocabularySize(of.config, tensors).With(config_path));
+  AddTable("rope_freqs.weight", std::move(described.tables.divisors), &tensors);
   AddTable("rope_factors_short.weight", std::move(described.tables.short_factors), &tensors);
   AddTable("rope_factors_long.weight", std::move(described.tables.long_factors), &tensors);
   BANTAM_TRY(TakeTokenizer(files, file.path, of.config, &described.metadata, &file));

@@ -224,7 +224,7 @@ TEST_F(Folder, WhatContradicts) {
     return Error();
   };
   EXPECT_THAT(with("model_type", "qwen9"),
-              HasSubstr("model_type qwen9 is not supported; of the 47 that are, the closest are qwen2, qwen3"));
+              HasSubstr("model_type qwen9 is not supported; of the 58 that are, the closest are qwen2, qwen3"));
   EXPECT_THAT(with("model_type", 3), HasSubstr("model_type: 3, expected a string"));
   EXPECT_THAT(with("hidden_act", "mish"), HasSubstr("activation mish: models of type llama are run with silu"));
   EXPECT_THAT(with("num_attention_heads", -4), HasSubstr("num_attention_heads: -4, expected a whole number"));
@@ -292,6 +292,34 @@ TEST_F(Folder, DefaultsAreThePublishers) {
               HasSubstr("attn_logit_softcapping null"));
   EXPECT_THAT(refusal("mpt", [](Json& config) { config["attn_config"] = {{"rope", true}}; }), HasSubstr("attn_config.rope"));
   EXPECT_EQ(refusal("mpt", [](Json& config) { config.erase("attn_config"); }), "");
+}
+
+// Options of any family: block-sparse attention by the members of Phi 3 small, and layers that share weights.
+TEST_F(Folder, LayerOptions) {
+  config_["blocksparse_block_size"] = 32;
+  config_["blocksparse_num_local_blocks"] = 4;
+  config_["blocksparse_vert_stride"] = 8;
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("blocksparse_homo_head_pattern false"));
+  config_["blocksparse_homo_head_pattern"] = true;
+  config_["dense_attention_every_n_layers"] = 2;
+  config_["layer_weights"] = {0, 0};
+  std::erase_if(tensors_, [](const auto& entry) { return entry.first.find("layers.1.") != std::string::npos; });
+  Write();
+  Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+  ASSERT_TRUE(file.ok()) << file.error().message();
+  const auto outline = OutlineModel(*file, **ChooseKernels("ref"));
+  ASSERT_TRUE(outline.ok()) << outline.error().message();
+  EXPECT_EQ(outline->program.kv_layers[0].sparse, (BlockSparse{32, 4, 8}));
+  EXPECT_EQ(outline->program.kv_layers[1].sparse, BlockSparse{});
+  for (Json wrong : {Json("all"), Json::array({0, -1}), Json::array({0, 1.5}), Json::array()}) {
+    config_["layer_weights"] = wrong;
+    Write();
+    EXPECT_THAT(Error(), HasSubstr("expected a list of at most 512 layers"));
+  }
+  config_["layer_weights"] = {0};
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("layer_weights"));
 }
 
 TEST_F(Folder, WindowsTurnByABaseOfTheirOwn) {

@@ -35,6 +35,9 @@ constexpr std::string_view kOtherParts[] = {"vision_tower.",
                                             "visual.",
                                             "model.visual.",
                                             "audio_tower.",
+                                            "model.audio_tower.",
+                                            "model.embed_audio.",
+                                            "model.embed_vision.",
                                             "model.multi_modal_projector.",
                                             "mtp.",
                                             "model.mtp_block.",
@@ -137,8 +140,11 @@ class Mapper {
     if (!from.quantized.empty()) {
       BANTAM_TRY(CheckQuantized(published, *rule, &assembly));
     }
+    NameRule placed = *rule;
+    constexpr std::string_view kShared = "_shexp";
+    if (layout_.shared_is_dense && placed.gguf.ends_with(kShared)) placed.gguf.remove_suffix(kShared.size());
     const std::string prefix = name.layer ? fmt::format("blk.{}.", *name.layer) : std::string();
-    return Arrange(from.tensor, name, *rule, {prefix, std::move(assembly)});
+    return Arrange(from.tensor, name, placed, {prefix, std::move(assembly)});
   }
 
   Result<std::vector<AssembledTensor>> Finish() {
@@ -315,6 +321,13 @@ class Mapper {
       case Arrangement::kMinusExp:
         assembly.change = Change::kMinusExp;
         break;
+      case Arrangement::kMinusExpColumn:
+        assembly.change = Change::kMinusExp;
+        return Rows(tensor, target, {1, std::move(assembly)});
+      case Arrangement::kColumn:
+        return Rows(tensor, target, {1, std::move(assembly)});
+      case Arrangement::kStateGroups:
+        return Rows(tensor, target, {std::max<uint64_t>(1, assembly.rows / std::max(1u, layout_.state_groups)), std::move(assembly)});
       case Arrangement::kTaps:
         return Taps(tensor, target, std::move(source));
       case Arrangement::kQkvGroups:
@@ -346,6 +359,18 @@ class Mapper {
     const bool one_of_many = rule.published.find('#', 2) != std::string_view::npos;
     if (one_of_many) return Stack(tensor, name.inner, target, std::move(source));
     Emit(target, tensor, std::move(assembly));
+    return Ok();
+  }
+
+  // A vector as rows of `width` elements.
+  struct Folded {
+    uint64_t width;
+    Assembly assembly;
+  };
+  Status Rows(const SafetensorsTensor& tensor, const std::string& target, Folded folded) {
+    const uint64_t elements = folded.assembly.rows;
+    if (tensor.shape.size() != 1 || elements % folded.width != 0) return WrongShape(tensor, fmt::format("rows of {}", folded.width));
+    made_.push_back({target, {folded.width, elements / folded.width}, std::move(folded.assembly)});
     return Ok();
   }
 

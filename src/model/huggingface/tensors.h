@@ -25,7 +25,9 @@ struct HfLayout {
   HfHeads heads;
   uint32_t layers = 0;
   uint32_t positions_skipped = 0;
-  bool tied = false;  // the output matrix is the embeddings'; what stands in its place is not read
+  uint32_t state_groups = 1;     // of a state space
+  bool shared_is_dense = false;  // without experts, what they would share is all there is of the feed-forward
+  bool tied = false;             // the output matrix is the embeddings'; what stands in its place is not read
 };
 
 struct AssembledTensor {

@@ -1,0 +1,257 @@
+// What lowering makes programs of: buffers, weights that are checked against the file, products and norms.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/model_file.h"
+#include "model/config.h"
+#include "program/program.h"
+
+namespace bantam {
+
+class ProgramBuilder {
+ public:
+  ProgramBuilder(const Config& config, const TensorDirectory& tensors) : config_(config), tensors_(tensors) {}
+
+ protected:
+  struct Shape {
+    size_t columns;
+    size_t rows = 1;
+    size_t matrices = 1;
+  };
+
+  BufferId Buffer(std::string name, size_t width, Rows rows = Rows::kTokens, BufferForm form = BufferForm::kFloats) {
+    // Layers of one shape share their buffers.
+    for (BufferId id = 0; id < program_.buffers.size(); ++id) {
+      if (program_.buffers[id].name == name && program_.buffers[id].width == width) return id;
+    }
+    program_.buffers.push_back({std::move(name), width, rows, form});
+    return static_cast<BufferId>(program_.buffers.size() - 1);
+  }
+  size_t Width(BufferId buffer) const { return program_.buffers[buffer].width; }
+  bool Has(const std::string& tensor) const { return tensors_.Find(tensor) != nullptr; }
+
+  Result<const TensorInfo*> Tensor(const std::string& name, Shape shape) {
+    const TensorInfo* tensor = tensors_.Find(name);
+    if (tensor == nullptr) {
+      return Error(Code::kCorrupt, fmt::format("tensor {} is missing; the file is incomplete or of another architecture", name));
+    }
+    if (tensor->columns() != shape.columns || tensor->rows() != shape.rows || tensor->matrices() != shape.matrices) {
+      return Error(Code::kCorrupt, fmt::format("tensor {}: shape [{}, {}, {}], expected [{}, {}, {}]", name, tensor->columns(),
+                                               tensor->rows(), tensor->matrices(), shape.columns, shape.rows, shape.matrices));
+    }
+    return tensor;
+  }
+  Result<WeightId> Weight(const std::string& name, WeightStorage storage, Shape shape) {
+    return Part(name, storage, shape, {.begin = 0, .end = storage == WeightStorage::kVector ? shape.columns : shape.rows});
+  }
+  // Rows of a matrix, or elements of a vector.
+  struct Range {
+    size_t begin;
+    size_t end;
+  };
+  Result<WeightId> Part(const std::string& name, WeightStorage storage, Shape shape, Range part, size_t stride = 0) {
+    BANTAM_ASSIGN(const TensorInfo* tensor, Tensor(name, shape));
+    WeightSpec spec = {name, tensor->dtype, storage, shape.columns, shape.rows, shape.matrices, part.begin};
+    (storage == WeightStorage::kVector ? spec.columns : spec.rows) = part.end - part.begin;
+    if (storage == WeightStorage::kVector && part.begin % Info(tensor->dtype).block_elements != 0) {
+      return Error(Code::kUnsupported, fmt::format("tensor {}: a vector of {} parts in format {}", name, shape.columns / spec.columns,
+                                                   Info(tensor->dtype).name));
+    }
+    spec.stride = stride;
+    return Add(std::move(spec));
+  }
+  // Layers that share weights get the same.
+  WeightId Add(WeightSpec spec) {
+    std::vector<WeightId>& same_name = weights_of_tensor_[spec.name];
+    for (const WeightId id : same_name) {
+      if (program_.weights[id] == spec) return id;
+    }
+    program_.weights.push_back(std::move(spec));
+    return same_name.emplace_back(static_cast<WeightId>(program_.weights.size() - 1));
+  }
+  Result<WeightId> Matrix(const std::string& name, Shape shape) { return Weight(name, WeightStorage::kPanels, shape); }
+  Result<WeightId> Vector(const std::string& name, size_t width) { return Weight(name, WeightStorage::kVector, {width}); }
+  // PREFIX.factor, which this program makes of a quantiser's scales (docs/formats/safetensors.md), or else PREFIX.scale.
+  Result<WeightId> ScaleOf(const std::string& prefix, size_t count, bool scaled) {
+    const std::string factor = prefix + ".factor";
+    if (!Has(factor)) return scaled ? OptionalVector(prefix + ".scale", count) : kNone;
+    own_used_.insert(factor);
+    return Vector(factor, count);
+  }
+  // `in` with its columns as the weights have theirs: those of products of the same input, where they agree, under one name.
+  struct Ordered {
+    BufferId in;
+    BufferId ids = kNone;
+    size_t experts = 1;
+  };
+  Result<BufferId> Order(const std::string& prefix, const Ordered& of) {
+    std::string name = prefix + ".order";
+    for (const auto& [one, all] : {std::pair("attn_q", "attn_qkv"),
+                                   {"attn_k", "attn_qkv"},
+                                   {"attn_v", "attn_qkv"},
+                                   {"ffn_gate", "ffn_gate_up"},
+                                   {"ffn_up", "ffn_gate_up"}}) {
+      const size_t at = prefix.rfind('.') + 1;
+      const size_t end = std::min(prefix.find('_', prefix.find('_', at) + 1), prefix.size());
+      if (Has(name) || prefix.substr(at, end - at) != one) continue;
+      name = prefix.substr(0, at) + all + prefix.substr(end) + ".order";
+    }
+    if (!Has(name)) return of.in;
+    const std::string buffer_name = program_.buffers[of.in].name + (of.ids == kNone ? ".ordered" : ".ordered_by_expert");
+    const Rows rows = of.ids == kNone ? program_.buffers[of.in].rows : Rows::kTokenSlots;
+    const BufferId out = Buffer(buffer_name, Width(of.in), rows);
+    if (IsOrdered(name, of.in, out)) return out;
+    BANTAM_TRY(Tensor(name, {Width(of.in), of.experts}));
+    own_used_.insert(name);
+    const WeightId order = Add({name, tensors_.Find(name)->dtype, WeightStorage::kOrder, Width(of.in), of.experts});
+    program_.ops.push_back(PermuteOp{of.in, out, order, of.ids});
+    return out;
+  }
+  // Whether `out` still holds `in` in that order.
+  bool IsOrdered(const std::string& name, BufferId in, BufferId out) const {
+    for (size_t i = program_.ops.size(); i-- > 0;) {
+      const auto* permute = std::get_if<PermuteOp>(&program_.ops[i]);
+      if (permute != nullptr && permute->out == out) return permute->in == in && program_.weights[permute->order].name == name;
+      for (const BufferId written : BuffersOf(program_.ops[i]).writes) {
+        if (written == in) return false;
+      }
+    }
+    return false;
+  }
+  // Tensors of our own stand for products; one that is left over would change what the model computes.
+  Status CheckOwn() const {
+    size_t own = 0;
+    std::string_view last;
+    for (const TensorInfo& tensor : tensors_.tensors()) {
+      if (!tensor.name.ends_with(".factor") && !tensor.name.ends_with(".order")) continue;
+      ++own;
+      last = tensor.name;
+    }
+    if (own == own_used_.size()) return Ok();
+    return Error(Code::kUnsupported,
+                 fmt::format("{} tensors like {}, {} of which belong to no product of this model", own, last, own - own_used_.size()));
+  }
+  Result<WeightId> OptionalVector(const std::string& name, size_t width) {
+    if (!Has(name)) return kNone;
+    return Vector(name, width);
+  }
+  // [width] for each of `count`, as one vector.
+  Result<WeightId> OptionalVectors(const std::string& name, size_t width, size_t count) {
+    if (!Has(name)) return kNone;
+    return Vectors(name, width, count);
+  }
+  Result<WeightId> Vectors(const std::string& name, size_t width, size_t count) {
+    BANTAM_ASSIGN(const TensorInfo* tensor, Tensor(name, {width, count}));
+    return Add({name, tensor->dtype, WeightStorage::kVector, width * count});
+  }
+
+  // out = PREFIX.weight * in, with PREFIX.scale and PREFIX.bias where the file has them. Files scale the sum with the bias
+  // in the feed-forward and the bare product elsewhere.
+  enum class Scaling { kNothing, kProduct, kSum };
+  Scaling OfFeedForward() const { return config_.feed_forward_scales ? Scaling::kSum : Scaling::kNothing; }
+  struct Product {
+    std::string prefix;
+    BufferId in;
+    BufferId out;
+    Scaling scaling = Scaling::kProduct;
+    bool biased = true;
+  };
+  Status MatMul(const Product& product) { return MatMulRows(product, {.begin = 0, .end = Width(product.out)}, Width(product.out)); }
+  // The same with some of the tensor's rows.
+  Status MatMulRows(const Product& product, Range rows, size_t all_rows) {
+    const std::string& prefix = product.prefix;
+    BANTAM_ASSIGN(const BufferId in, Order(prefix, {product.in}));
+    BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(product.in), all_rows}, rows));
+    // The values of this format are no weights without its second scale.
+    const bool scaled = product.scaling != Scaling::kNothing || program_.weights[weight].dtype == DType::kNVFP4;
+    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, /*count=*/1, scaled));
+    WeightId bias = kNone;
+    if (product.biased && Has(prefix + ".bias")) {
+      BANTAM_ASSIGN(bias, Part(prefix + ".bias", WeightStorage::kVector, {all_rows}, rows));
+    }
+    const bool scales_sum = product.scaling == Scaling::kSum && !Has(prefix + ".factor");
+    program_.ops.push_back(MatMulOp{in, {{weight, scale, bias, scales_sum, product.out}}});
+    return Ok();
+  }
+
+  // The gate's rows of every expert, then its rows of up.
+  Status ExpertGateAndUp(const std::string& prefix, BufferId in, BufferId ids, const std::array<BufferId, 2>& out) {
+    const size_t rows = Width(out[0]);
+    const std::string name = prefix + "ffn_gate_up_exps";
+    if (Has(name + ".bias")) return Error(Code::kUnsupported, fmt::format("tensor {}.bias: of gate and up in one", name));
+    for (size_t i = 0; i < out.size(); ++i) {
+      const Range part = {i * rows, (i + 1) * rows};
+      BANTAM_ASSIGN(const WeightId weight, Part(name + ".weight", WeightStorage::kPanels, {Width(in), 2 * rows, config_.experts}, part,
+                                                /*stride=*/2 * rows));
+      // The scales of both stand under the name of up.
+      const bool scaled = config_.feed_forward_scales || program_.weights[weight].dtype == DType::kNVFP4;
+      BANTAM_ASSIGN(const WeightId scale, scaled ? OptionalVector(prefix + "ffn_up_exps.scale", config_.experts) : kNone);
+      program_.ops.push_back(ExpertMatMulOp{in, ids, out[i], weight, scale});
+    }
+    return Ok();
+  }
+
+  Status ExpertMatMul(const std::string& prefix, BufferId stored, BufferId ids, BufferId out) {
+    const Shape shape = {Width(stored), Width(out), config_.experts};
+    BANTAM_ASSIGN(const BufferId in, Order(prefix, {stored, ids, config_.experts}));
+    BANTAM_ASSIGN(const WeightId weight, Matrix(prefix + ".weight", shape));
+    const bool scaled = config_.feed_forward_scales || program_.weights[weight].dtype == DType::kNVFP4;
+    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, config_.experts, scaled));
+    BANTAM_ASSIGN(const WeightId bias, OptionalVectors(prefix + ".bias", shape.rows, shape.matrices));
+    program_.ops.push_back(ExpertMatMulOp{in, ids, out, weight, scale, bias});
+    return Ok();
+  }
+
+  // Weights and biases as wide as one of `groups` parts of the row, as [width, groups], or as wide as the row.
+  Result<WeightId> NormVector(const std::string& name, size_t width, size_t groups) {
+    const TensorInfo* tensor = tensors_.Find(name);
+    if (groups > 1 && tensor != nullptr && tensor->rows() == groups) return OptionalVectors(name, width / groups, groups);
+    return Vector(name, width / groups);
+  }
+  Status Norm(const std::string& prefix, BufferId in, BufferId out, size_t groups = 1) {
+    NormOp op = {.in = in, .out = out, .epsilon = config_.norm_epsilon, .kind = config_.norm, .groups = groups};
+    if (config_.norm_weights) {
+      // Falcon H1 leaves the ending of one name away.
+      const bool ends = Has(prefix + ".weight") || !Has(prefix);
+      BANTAM_ASSIGN(op.weight, NormVector(ends ? prefix + ".weight" : prefix, Width(in), groups));
+      if (Has(prefix + ".bias")) {
+        BANTAM_ASSIGN(op.bias, NormVector(prefix + ".bias", Width(in), groups));
+      }
+    }
+    program_.ops.push_back(op);
+    return Ok();
+  }
+  void ChangeEach(BufferId buffer, Pointwise function, float value, float nothing) {
+    if (value != nothing) program_.ops.push_back(PointwiseOp{buffer, function, value});
+  }
+
+  // Adds what a part of the layer gives to the stream.
+  Status AddBranch(const std::string& norm, BufferId branch) {
+    if (config_.norms_behind) {
+      BANTAM_TRY(Norm(norm, branch, branch));
+    }
+    program_.ops.push_back(AddOp{branch, stream_, config_.residual_scale});
+    return config_.norms_of_sum ? Norm(norm, stream_, stream_) : Ok();
+  }
+
+  const Config& config_;
+  const TensorDirectory& tensors_;
+  Program program_;
+  BufferId stream_ = kNone;
+
+ private:
+  std::map<std::string, std::vector<WeightId>> weights_of_tensor_;
+  std::set<std::string> own_used_;  // tensors of our own (.factor, .order)
+};
+
+}  // namespace bantam
