@@ -126,12 +126,15 @@ TEST(TokenizerBytes, DamageIsAnErrorOrAVocabulary) {
 // What no vocabulary has, but a file may say: work and memory stay in proportion to the text.
 TEST(TokenizerBytes, StepsThatGrowAreStopped) {
   StoredTokenizer stored = Open("byte_level.json");
-  stored.spec.splits.assign(32, SplitStep{SplitStep::Kind::kByteLevel});
+  SplitStep bytes;
+  bytes.kind = SplitStep::Kind::kByteLevel;
+  stored.spec.splits.assign(32, bytes);
   const Tokenizer doubling = Tokenizer::Make(std::move(stored.spec)).value();
   EXPECT_EQ(doubling.Encode("\xc3\xa9t\xc3\xa9", /*special=*/false).error().code(), Code::kExhausted);
   stored = Open("byte_level.json");
   for (size_t i = 0; i < 32; ++i) {
-    SplitStep step = {SplitStep::Kind::kMetaspace};
+    SplitStep step;
+    step.kind = SplitStep::Kind::kMetaspace;
     step.mark = i % 2 == 0 ? "a" : "b";
     step.prefix = SplitStep::Prefix::kAlways;
     step.split = true;
@@ -143,7 +146,9 @@ TEST(TokenizerBytes, StepsThatGrowAreStopped) {
   stored.spec.word_inside = std::string(100, '#');
   EXPECT_EQ(Tokenizer::Make(std::move(stored.spec)).error().code(), Code::kCorrupt);
   stored = Open("bpe.model");
-  NormalizerStep spaces = {NormalizerStep::Kind::kSentencePiece, "", std::string(4096, '_')};
+  NormalizerStep spaces = {};
+  spaces.kind = NormalizerStep::Kind::kSentencePiece;
+  spaces.with = std::string(4096, '_');
   stored.spec.normalizer = {spaces};
   EXPECT_EQ(Tokenizer::Make(std::move(stored.spec)).error().code(), Code::kCorrupt);
 }
