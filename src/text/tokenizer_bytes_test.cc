@@ -132,6 +132,7 @@ TEST(TokenizerBytes, StepsThatGrowAreStopped) {
   const Tokenizer doubling = Tokenizer::Make(std::move(stored.spec)).value();
   EXPECT_EQ(doubling.Encode("\xc3\xa9t\xc3\xa9", /*special=*/false).error().code(), Code::kExhausted);
   stored = Open("byte_level.json");
+  stored.spec.splits.clear();
   for (size_t i = 0; i < 32; ++i) {
     SplitStep step;
     step.kind = SplitStep::Kind::kMetaspace;
