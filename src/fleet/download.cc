@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/json.h"
 #include "base/memory_budget.h"
+#include "fleet/retry.h"
 
 namespace bantam {
 namespace {
@@ -46,20 +47,21 @@ class Fetcher {
   Result<Downloaded> Run() {
     BANTAM_ASSIGN(part_, tools_.disk.OpenPart(PartPath(target_.path)));
     BANTAM_TRY(TakeUp());
-    int64_t idle = 0;
-    for (int failures = 0;; ++failures) {
-      const uint64_t before = part_->size();
+    Retry retry(tools_);
+    highest_ = part_->size();
+    while (true) {
       const Status attempt = Attempt();
-      if (attempt.ok()) break;
+      if (attempt.ok()) return Finish();
       // What has come is kept, whatever happened.
       BANTAM_TRY(Keep());
-      idle = part_->size() > before ? 0 : idle + 1;
-      if (attempt.error().code() != Code::kUnavailable || disk_full_ || idle > tools_.idle_retries_max || failures == kRetriesMax) {
-        return attempt.error();
+      if (attempt.error().code() == Code::kCancelled) return Stopped();
+      if (disk_full_) return attempt.error();
+      const bool brought = part_->size() > highest_;
+      highest_ = std::max(highest_, part_->size());
+      if (const Status again = retry.After(attempt.error(), brought); !again.ok()) {
+        return again.error().code() == Code::kCancelled ? Stopped() : again.error();
       }
-      BANTAM_TRY(tools_.pause(kNsPerSecond << std::min<int64_t>(idle, kIdleRetriesMax - 1)));
     }
-    return Finish();
   }
 
  private:
@@ -71,23 +73,38 @@ class Fetcher {
     return std::clamp<uint64_t>(tools.rate_bytes_per_s / kReadsPerSecond, kBytesMin, kBufferBytes);
   }
 
-  // What tells this file from another that had the same name.
-  std::string Identity() const { return fmt::format("{} {}", origin_.Name(), target_.digest.has_value() ? HexOf(*target_.digest) : "-"); }
+  // What tells this file from another that had the same name: its digest, wherever it comes from, or else its source.
+  std::string Identity() const {
+    return target_.digest.has_value() ? fmt::format("- {}", HexOf(*target_.digest)) : fmt::format("{} -", origin_.Name());
+  }
+
+  // Whether anything tells that bytes that come later belong to those that are here.
+  bool Resumable() const { return !tag_.empty() || target_.digest.has_value(); }
 
   // What an earlier attempt left, if it was for the same file; hashes it again.
   Status TakeUp() {
-    const Result<std::string> text = tools_.files.ReadText(PartStatePath(target_.path), kStateBytesMax);
+    const std::string state_path = PartStatePath(target_.path);
+    const Result<std::string> text = tools_.files.ReadText(state_path, kStateBytesMax);
     const Result<Json> state = text.ok() ? ParseJson(*text) : Result<Json>(text.error());
     uint64_t kept = 0;
+    total_ = target_.size_bytes;
     if (state.ok() && JsonText(*state, "source") == Identity() && JsonMember(*state, "version") == kStateVersion) {
       tag_ = JsonText(*state, "tag").value_or("");
       const Json& bytes = JsonMember(*state, "bytes");
       if (bytes.is_number_unsigned()) kept = bytes.get<uint64_t>();
+      const Json& total = JsonMember(*state, "total");
+      if (!total_.has_value() && total.is_number_unsigned()) total_ = total.get<uint64_t>();
     }
-    // Without a digest or a tag nobody could say whether the rest belongs to it; past what was flushed, a power cut may have left zeros.
-    if (tag_.empty() && !target_.digest.has_value()) kept = 0;
-    if (kept > target_.size_bytes.value_or(UINT64_MAX)) kept = 0;
+    const uint64_t noted = kept;
+    if (!Resumable() || kept > total_.value_or(UINT64_MAX)) kept = 0;
+    // Past what was flushed, a power cut may have left zeros.
     BANTAM_TRY(part_->Truncate(std::min(kept, part_->size())));
+    if (part_->size() == 0) {
+      tag_.clear();
+      total_ = target_.size_bytes;
+    }
+    // What the state says must not be said of the bytes that come now.
+    if (tools_.files.Exists(state_path) && (!text.ok() || noted == 0 || part_->size() != noted)) BANTAM_TRY(Keep());
     uint64_t offset = 0;
     while (offset < part_->size()) {
       BANTAM_ASSIGN(const size_t got, part_->Read(offset, buffer_));
@@ -101,34 +118,70 @@ class Fetcher {
     return Ok();
   }
 
+  // Forgets what is here, on the disk too before anything takes its place.
   Status StartAgain() {
     (void)hash_.Finish();
     resumed_ = 0;
-    flushed_ = 0;
-    return part_->Truncate(0);
+    BANTAM_TRY(part_->Truncate(0));
+    return Keep();
   }
 
-  Error Stopped() const { return Error(Code::kCancelled, fmt::format("{}: interrupted", target_.shown)); }
+  Error Stopped() const {
+    return Error(Code::kCancelled,
+                 fmt::format("{}: interrupted; {}", target_.shown,
+                             Resumable() ? "the same command goes on where this one stopped"
+                                         : "the source does not tell one version of the file from another, so the same command starts again"));
+  }
+
+  // From what is here on, or from the start.
+  Result<Opened> OpenRest() {
+    BANTAM_ASSIGN(Opened opened, origin_.Open(part_->size(), tag_));
+    const bool contradicts = opened.total.has_value() && total_.has_value() && *opened.total != *total_;
+    if (opened.offset == 0 || !contradicts || target_.size_bytes.has_value()) return opened;
+    // One version has one length: what is here is of another.
+    opened.bytes.reset();  // closes the connection before the next one
+    return origin_.Open(/*offset=*/0, /*tag=*/"");
+  }
+
+  // Of what the answer says the whole has.
+  Status CheckTotal(std::optional<uint64_t> total) const {
+    if (!total.has_value()) return Ok();
+    if (*total != target_.size_bytes.value_or(*total)) {
+      return Error(Code::kCorrupt, fmt::format("{}: expected {} bytes, the server has {}; it is another file now, or no file at all: see "
+                                               "what the server shows in a browser, or try another source",
+                                               target_.shown, *target_.size_bytes, *total));
+    }
+    // Who knows the digest knows what to expect.
+    if (*total > target_.bytes_max && !target_.size_bytes.has_value() && !target_.digest.has_value()) {
+      return Error(Code::kExhausted, fmt::format("{}: {} bytes, more than the limit of {} for files that nobody vouches for; give the "
+                                                 "digest with --sha256 if it is the right file",
+                                                 target_.shown, *total, target_.bytes_max));
+    }
+    return Ok();
+  }
 
   // One connection's worth.
   Status Attempt() {
-    if (target_.size_bytes.has_value() && part_->size() == *target_.size_bytes && part_->size() > 0) return Ok();
-    BANTAM_ASSIGN(Opened opened, origin_.Open(part_->size(), tag_));
-    if (opened.offset != part_->size()) BANTAM_TRY(StartAgain());
-    if (tag_ != opened.tag) {
+    if (part_->size() > 0 && part_->size() == total_) return Ok();
+    if (part_->size() > 0 && !Resumable()) BANTAM_TRY(StartAgain());
+    BANTAM_ASSIGN(Opened opened, OpenRest());
+    BANTAM_TRY(CheckTotal(opened.total));
+    const bool another = opened.tag != tag_;
+    // A part of a file may come without the length of the whole; what was known of it still holds.
+    std::optional<uint64_t> total = opened.offset == 0 ? std::nullopt : total_;
+    if (opened.total.has_value()) total = opened.total;
+    if (target_.size_bytes.has_value()) total = target_.size_bytes;
+    if (opened.offset != part_->size()) {
+      if (another && !opened.tag.empty()) highest_ = 0;
+      BANTAM_TRY(StartAgain());
+    }
+    if (another || total != total_) {
       tag_ = opened.tag;
+      total_ = total;
       BANTAM_TRY(Keep());
     }
-    if (target_.size_bytes.has_value() && opened.total.value_or(*target_.size_bytes) != *target_.size_bytes) {
-      return Error(Code::kCorrupt, fmt::format("{}: expected {} bytes, the server has {}; it is another file now", target_.shown,
-                                               *target_.size_bytes, *opened.total));
-    }
-    total_ = target_.size_bytes.has_value() ? target_.size_bytes : opened.total;
-    if (total_.value_or(0) > target_.bytes_max && !target_.size_bytes.has_value()) {
-      return Error(Code::kExhausted, fmt::format("{}: {} bytes, more than the limit of {}", target_.shown, *total_, target_.bytes_max));
-    }
     BANTAM_TRY(CheckSpace(total_.value_or(part_->size()) - std::min(part_->size(), total_.value_or(part_->size()))));
-    return Copy(*opened.bytes);
+    return Copy(opened);
   }
 
   Status CheckSpace(uint64_t bytes) {
@@ -137,14 +190,15 @@ class Fetcher {
     return room;
   }
 
-  Status Copy(ByteStream& stream) {
+  Status Copy(const Opened& opened) {
     while (true) {
-      BANTAM_ASSIGN(const size_t got, stream.Read(buffer_));
+      BANTAM_ASSIGN(const size_t got, opened.bytes->Read(buffer_));
       if (got == 0) break;
       if (part_->size() + got > total_.value_or(target_.bytes_max)) {
         BANTAM_TRY(StartAgain());
-        return Error(Code::kCorrupt, fmt::format("{}: more than {} bytes come from the server; it is another file now", target_.shown,
-                                                 total_.value_or(target_.bytes_max)));
+        return Error(Code::kCorrupt, fmt::format("{}: more than {} bytes come from the server; it is another file now, try again or try "
+                                                 "another source",
+                                                 target_.shown, total_.value_or(target_.bytes_max)));
       }
       const auto bytes = std::span<const std::byte>(buffer_).first(got);
       const uint64_t before = part_->size();
@@ -161,10 +215,10 @@ class Fetcher {
       if (!Report()) return Stopped();
       BANTAM_TRY(rate_.Passed(got));
     }
-    if (total_.has_value() && part_->size() < *total_) {
-      return Error(Code::kUnavailable, fmt::format("{}: {} of {} bytes came; try again", target_.shown, part_->size(), *total_));
-    }
-    return Ok();
+    if (part_->size() == total_.value_or(part_->size()) && (total_.has_value() || opened.offset == 0)) return Ok();
+    // The end of a part of the file is not the end of the file.
+    const std::string all = total_.has_value() ? fmt::format("{}", *total_) : "an unknown number of";
+    return Error(Code::kUnavailable, fmt::format("{}: {} of {} bytes came; try again", target_.shown, part_->size(), all));
   }
 
   bool Report() {
@@ -175,14 +229,15 @@ class Fetcher {
     const std::string of = total_.has_value() ? fmt::format(" of {:.0f}", static_cast<double>(*total_) / kBytesPerMegabyte) : "";
     return tools_.progress(
         fmt::format("{}: {:.0f}{} MB, {:.1f} MB/s", target_.shown, done / kBytesPerMegabyte, of, rate / kBytesPerMegabyte), part_->size(),
-        total_.value_or(part_->size() + 1));
+        total_.value_or(0));
   }
 
   // Makes what has come survive a power cut, and notes how much that is.
   Status Keep() {
     BANTAM_TRY(part_->Sync());
     flushed_ = part_->size();
-    const Json state = {{"version", kStateVersion}, {"source", Identity()}, {"tag", tag_}, {"bytes", flushed_}};
+    const Json state = {{"version", kStateVersion}, {"source", Identity()}, {"tag", tag_}, {"bytes", flushed_},
+                        {"total", total_.has_value() ? Json(*total_) : Json()}};
     const std::string text = DumpJson(state, /*indent=*/2) + "\n";
     // Not through FileSystem::Create, which writes to where a link leads.
     const std::string path = PartStatePath(target_.path);
@@ -224,6 +279,7 @@ class Fetcher {
   Sha256 hash_;                    // of all that is in the part
   std::string tag_;                // of the version that the part is of
   std::optional<uint64_t> total_;  // bytes of the whole
+  uint64_t highest_ = 0;  // bytes that the part had at best
   uint64_t resumed_ = 0;
   uint64_t flushed_ = 0;
   bool disk_full_ = false;

@@ -21,7 +21,7 @@ inline constexpr uint64_t kDiskReserveBytes = uint64_t{64} << 20;
 inline constexpr uint64_t kUnknownBytesMax = uint64_t{16} << 30;
 // Bytes that a power cut may cost: the part is flushed and its length noted each time so many have come.
 inline constexpr uint64_t kSyncBytes = uint64_t{64} << 20;
-// Attempts in a row that bring nothing, and failures in all.
+// Further attempts after those in a row that bring nothing, and in all.
 inline constexpr int kIdleRetriesMax = 5;
 inline constexpr int kRetriesMax = 100;
 
@@ -33,6 +33,7 @@ struct DownloadTools {
   Disk& disk;
   const Clock& clock;
   Pause pause;
+  // Of an unknown length the total is 0.
   Progress progress = [](std::string_view, uint64_t, uint64_t) { return true; };
   uint64_t rate_bytes_per_s = 0;  // 0: no limit
   int idle_retries_max = kIdleRetriesMax;

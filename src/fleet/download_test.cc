@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <vector>
 
+#include "fleet/retry.h"
 #include "testing/download_tools.h"
 #include "testing/http_server.h"
 
@@ -60,6 +62,7 @@ class DownloadTest : public ::testing::Test {
   DownloadTarget target;
   MonotonicClock real_clock;
   std::atomic<bool> stopped = false;
+  std::atomic<int> server_requests = 0;
   int64_t stall_timeout_ms = 30'000;
 };
 
@@ -132,6 +135,66 @@ TEST_F(DownloadTest, GivesUpOnAServerThatStalls) {
   EXPECT_THAT(Failure(server, Code::kUnavailable), HasSubstr("nothing came"));
 }
 
+// Nobody waits in front of a screen that says nothing, and for a name that does not exist.
+TEST_F(DownloadTest, SaysThatItTriesAgain) {
+  HttpServer server([](const ServerRequest&, ServerConnection& connection) { connection.Send(Answer("", "", "503 Later")); });
+  std::vector<std::string> steps;
+  bench.tools.progress = [&](std::string_view step, uint64_t, uint64_t) {
+    steps.emplace_back(step);
+    return true;
+  };
+  bench.tools.idle_retries_max = 2;
+  EXPECT_THAT(Failure(server, Code::kUnavailable), HasSubstr("503"));
+  ASSERT_EQ(steps.size(), 2u);
+  EXPECT_THAT(steps[0], AllOf(HasSubstr("trying again in 2 s"), HasSubstr("answers 503"), Not(HasSubstr("hunter2"))));
+  EXPECT_THAT(steps[1], HasSubstr("trying again in 4 s"));
+}
+
+TEST(Retry, OnlyWhatMayPass) {
+  Bench bench;
+  const Error unknown_host(Code::kNotFound, "no such host");
+  EXPECT_EQ(Retry(bench.tools).After(unknown_host, /*brought=*/false).error().message(), "no such host");
+  EXPECT_FALSE(Retry(bench.tools).After(Error(Code::kDenied, "no"), /*brought=*/true).ok());
+  EXPECT_EQ(bench.pauses, 0);
+  // It was known a moment ago: the network is gone.
+  Retry known(bench.tools);
+  EXPECT_TRUE(known.After(Error(Code::kUnavailable, "dropped"), /*brought=*/true).ok());
+  EXPECT_TRUE(known.After(unknown_host, /*brought=*/false).ok());
+  EXPECT_EQ(bench.pauses, 2);
+}
+
+// 0 is an unknown total; a part of one is no share of it.
+TEST_F(DownloadTest, AnUnknownLengthIsNoTotal) {
+  HttpServer server([](const ServerRequest&, ServerConnection& connection) {
+    connection.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+  });
+  std::vector<uint64_t> totals;
+  bench.tools.progress = [&](std::string_view, uint64_t, uint64_t total) {
+    totals.push_back(total);
+    return true;
+  };
+  ASSERT_TRUE(Get(server).ok());
+  EXPECT_EQ(totals, std::vector<uint64_t>{0});
+}
+
+// What an interruption says of the next call is what the next call does.
+TEST_F(DownloadTest, SaysWhetherItCanGoOn) {
+  const std::string body = Body(600'000);
+  for (const bool tagged : {true, false}) {
+    HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
+      if (tagged) return SendFile(request, connection, body);
+      connection.Send(Answer(body));
+    });
+    bench.tools.progress = [](std::string_view, uint64_t done, uint64_t) { return done < 200'000; };
+    EXPECT_THAT(Failure(server, Code::kCancelled), HasSubstr(tagged ? "goes on where this one stopped" : "starts again"));
+    bench.tools.progress = [](std::string_view, uint64_t, uint64_t) { return true; };
+    const auto got = Get(server);
+    ASSERT_TRUE(got.ok()) << got.error().message();
+    EXPECT_EQ(got->resumed_bytes > 0, tagged);
+    std::filesystem::remove(bench.folder / "m.gguf");
+  }
+}
+
 // The whole story of an interruption: the part stays, the next call fetches only the rest.
 TEST_F(DownloadTest, InterruptedAndTakenUp) {
   const std::string body = Body(600'000);
@@ -153,14 +216,13 @@ TEST_F(DownloadTest, InterruptedAndTakenUp) {
 
 class Resumed : public DownloadTest {
  protected:
-  // As an interruption leaves it: the first half of `body`, of the version "v1".
+  // As an interruption leaves it: the first half of `body`, of the version `tag`. A digest tells more than a source.
   void Leave(std::string_view body, std::string_view tag, std::optional<Digest> digest, std::string_view source = {}) {
     bench.folder.Write("m.gguf.part", body.substr(0, body.size() / 2));
-    source_ = std::string(source);
-    bench.folder.Write("m.gguf.part.json", fmt::format(R"({{"version": 1, "source": "{} {}", "tag": "{}", "bytes": {}}})", source,
-                                                       digest.has_value() ? HexOf(*digest) : "-", tag, body.size() / 2));
+    const std::string identity = digest.has_value() ? fmt::format("- {}", HexOf(*digest)) : fmt::format("{} -", source);
+    bench.folder.Write("m.gguf.part.json",
+                       fmt::format(R"({{"version": 1, "source": "{}", "tag": "{}", "bytes": {}}})", identity, tag, body.size() / 2));
   }
-  std::string source_;
 };
 
 TEST_F(Resumed, AnotherVersionStartsAgain) {
@@ -204,6 +266,39 @@ TEST_F(Resumed, AServerWithoutRanges) {
   EXPECT_EQ(bench.folder.Read("m.gguf"), "tiny");
 }
 
+// Killed after the last byte of a file of unknown length: 416 says that nothing is missing, if it is of the same version.
+TEST_F(Resumed, NothingIsMissing) {
+  const std::string body = Body(1000);
+  for (const std::string tag : {"\"v1\"", "\"v2\""}) {
+    HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
+      if (request.RangeStart() == 0) return void(connection.Send(Answer("another", fmt::format("ETag: {}\r\n", tag))));
+      connection.Send(Answer("", fmt::format("ETag: {}\r\nContent-Range: bytes */500\r\n", tag), "416 Range Not Satisfiable"));
+    });
+    Leave(body, "\\\"v1\\\"", std::nullopt, server.Url("/m.gguf"));
+    ASSERT_TRUE(Get(server).ok());
+    EXPECT_EQ(bench.folder.Read("m.gguf"), tag == "\"v1\"" ? body.substr(0, 500) : "another");
+    std::filesystem::remove(bench.folder / "m.gguf");
+  }
+}
+
+// A copy goes on where a digest will tell whether that was right.
+TEST_F(Resumed, OfThisMachine) {
+  const std::string body = Body(1000);
+  bench.folder.Write("source", body);
+  const auto origin = MakeFileOrigin(bench.disk, bench.folder / "source");
+  target.path = bench.folder / "m.gguf";
+  target.shown = "m.gguf";
+  for (const bool known : {true, false}) {
+    if (known) target.digest = DigestOfText(body);
+    if (!known) target.digest.reset();
+    Leave(body, "", target.digest, origin->Name());
+    const auto got = Download(*origin, target, bench.tools);
+    ASSERT_TRUE(got.ok()) << got.error().message();
+    EXPECT_EQ(got->resumed_bytes, known ? 500u : 0u);
+    EXPECT_EQ(bench.folder.Read("m.gguf"), body);
+  }
+}
+
 TEST_F(Resumed, RangesThatLieAreRefused) {
   const std::string body = Body(1000);
   for (const char* range :
@@ -214,11 +309,118 @@ TEST_F(Resumed, RangesThatLieAreRefused) {
     Leave(body, "\\\"v1\\\"", std::nullopt, server.Url("/m.gguf"));
     EXPECT_THAT(Failure(server, Code::kCorrupt), HasSubstr("asked for bytes from 500 on")) << range;
   }
+  // A part of the part, by a server that does not tell of how much: not the end of the file.
+  HttpServer unmarked([&](const ServerRequest& request, ServerConnection& connection) {
+    const size_t start = request.RangeStart();
+    const size_t last = std::min<size_t>(start + 299, body.size() - 1);
+    if (start == body.size()) {
+      return void(
+          connection.Send(Answer("", "ETag: \"v1\"\r\nContent-Range: bytes */1000\r\n", "416 Range Not Satisfiable")));
+    }
+    connection.Send(Answer(body.substr(start, last - start + 1), fmt::format("ETag: \"v1\"\r\nContent-Range: bytes {}-{}/*\r\n", start, last),
+                           "206 Partial Content"));
+  });
+  Leave(body, "\\\"v1\\\"", std::nullopt, unmarked.Url("/m.gguf"));
+  ASSERT_TRUE(Get(unmarked).ok());
+  EXPECT_EQ(bench.folder.Read("m.gguf"), body);
+  std::filesystem::remove(bench.folder / "m.gguf");
   // An answer to a question that was not asked.
   HttpServer unasked([&](const ServerRequest&, ServerConnection& connection) {
     connection.Send(Answer(body, "Content-Range: bytes 0-999/1000\r\n", "206 Partial Content"));
   });
   EXPECT_THAT(Failure(unasked, Code::kCorrupt), HasSubstr("asked for bytes from 0 on"));
+}
+
+// A file does not change its length without becoming another, and what was known of it stays known.
+TEST_F(DownloadTest, TheFirstLengthHolds) {
+  const std::string body = Body(1000);
+  for (const std::string total : {"*", "900"}) {
+    HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
+      const size_t start = request.RangeStart();
+      if (start == 0) {
+        const std::string answer = Answer(body, "ETag: \"v1\"\r\n");
+        // Later connections bring all of it.
+        return void(connection.Send(server_requests++ == 0 ? answer.substr(0, answer.size() - 500) : answer));
+      }
+      connection.Send(Answer(body.substr(start, 900 - start),
+                             fmt::format("ETag: \"v1\"\r\nContent-Range: bytes {}-899/{}\r\n", start, total), "206 Partial Content"));
+    });
+    server_requests = 0;
+    bench.tools.idle_retries_max = 2;
+    (void)Get(server);
+    EXPECT_TRUE(!bench.folder.Has("m.gguf") || bench.folder.Read("m.gguf") == body) << total;
+    std::filesystem::remove(bench.folder / "m.gguf");
+    std::filesystem::remove(bench.folder / "m.gguf.part");
+    std::filesystem::remove(bench.folder / "m.gguf.part.json");
+  }
+}
+
+// Neither a digest nor a strong tag: nobody can say that the rest belongs to what is here.
+TEST_F(DownloadTest, DropsWithoutATagStartAgain) {
+  const std::string old = Body(1000);
+  const std::string body = "new " + Body(996);
+  for (const auto& [first_tag, later_tag] : {std::pair("", ""), std::pair("ETag: \"v1\"\r\n", "ETag: W/\"v2\"\r\n"),
+                                             std::pair("ETag: \"v1\"\r\n", ""), std::pair("ETag: W/\"v1\"\r\n", "")}) {
+    server_requests = 0;
+    HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
+      if (server_requests++ == 0) {
+        const std::string answer = Answer(old, first_tag);
+        return void(connection.Send(answer.substr(0, answer.size() - 500)));
+      }
+      // It has another file now, and heeds ranges but not If-Range.
+      const size_t start = request.RangeStart();
+      if (start == 0) return void(connection.Send(Answer(body, later_tag)));
+      connection.Send(Answer(body.substr(start), fmt::format("{}Content-Range: bytes {}-999/1000\r\n", later_tag, start),
+                             "206 Partial Content"));
+    });
+    const auto got = Get(server);
+    ASSERT_TRUE(got.ok()) << got.error().message();
+    EXPECT_EQ(bench.folder.Read("m.gguf"), body) << first_tag << later_tag;
+    std::filesystem::remove(bench.folder / "m.gguf");
+  }
+}
+
+// Cut off as the process was just about to fetch the rest of what an older state knew: that state no longer speaks for the part.
+TEST_F(Resumed, WhatIsDiscardedIsNotTakenUpLater) {
+  const std::string body = Body(1000);
+  std::string state_then;
+  HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
+    state_then = bench.folder.Read("m.gguf.part.json");
+    SendFile(request, connection, body, "\"v2\"");
+  });
+  const std::string url = server.Url("/m.gguf");
+  // Another source's, one without a tag, one longer than its part.
+  for (const std::string& state : {std::string(R"({"version": 1, "source": "https://other/m.gguf -", "tag": "\"v1\"", "bytes": 500})"),
+                                   fmt::format(R"({{"version": 1, "source": "{} -", "tag": "", "bytes": 500}})", url),
+                                   fmt::format(R"({{"version": 1, "source": "{} -", "tag": "\"v2\"", "bytes": 900}})", url)}) {
+    bench.folder.Write("m.gguf.part", std::string(500, 'x'));
+    bench.folder.Write("m.gguf.part.json", state);
+    (void)Get(server);
+    EXPECT_THAT(state_then, AllOf(Not(HasSubstr("other")), Not(HasSubstr("900")))) << state;
+    if (state.find("900") == std::string::npos) {
+      EXPECT_THAT(state_then, HasSubstr("\"bytes\": 0")) << state;
+    }
+  }
+  // Another version, which is seen only in the answer: the state is of no bytes before the first of them is written.
+  Leave(body, "\\\"v1\\\"", std::nullopt, url);
+  bench.tools.progress = [&](std::string_view, uint64_t, uint64_t) {
+    state_then = bench.folder.Read("m.gguf.part.json");
+    return true;
+  };
+  ASSERT_TRUE(Get(server).ok());
+  EXPECT_THAT(state_then, HasSubstr("\"bytes\": 0"));
+}
+
+// What a wrong server says costs nothing of what is here.
+TEST_F(Resumed, AWrongAnswerLeavesThePart) {
+  const std::string body = Body(1000);
+  target.size_bytes = body.size();
+  target.digest = DigestOfText(body);
+  HttpServer portal([](const ServerRequest&, ServerConnection& connection) { connection.Send(Answer("please sign in")); });
+  Leave(body, "", target.digest, portal.Url("/m.gguf"));
+  EXPECT_THAT(Failure(portal, Code::kCorrupt), HasSubstr("the server has 14"));
+  EXPECT_EQ(bench.folder.Read("m.gguf.part"), body.substr(0, 500));
+  EXPECT_THAT(bench.folder.Read("m.gguf.part.json"), HasSubstr("500"));
 }
 
 // A part of which nobody can say what it is of is not used.
@@ -284,6 +486,11 @@ TEST_F(DownloadTest, LengthsThatLie) {
   HttpServer large(
       [](const ServerRequest&, ServerConnection& connection) { connection.Send("HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n"); });
   EXPECT_THAT(Failure(large, Code::kExhausted), HasSubstr("limit of 2000"));
+  // Who gives the digest knows what to expect.
+  const std::string body = Body(3000);
+  HttpServer known([&](const ServerRequest& request, ServerConnection& connection) { SendFile(request, connection, body); });
+  target.digest = DigestOfText(body);
+  EXPECT_TRUE(Get(known).ok());
 }
 
 TEST_F(DownloadTest, LooksForRoomFirst) {
@@ -343,6 +550,7 @@ TEST_F(DownloadTest, LinksAreNotFollowed) {
   EXPECT_EQ(bench.folder.Read("victim"), "mine");
   std::filesystem::remove(bench.folder / "m.gguf.part");
   for (const char* name : {"m.gguf.part.json", "m.gguf.part.json.part-new", "m.gguf"}) {
+    std::filesystem::remove(bench.folder / "m.gguf");
     std::filesystem::create_symlink(bench.folder / "victim", bench.folder / name);
     (void)Get(server).ok();
     EXPECT_EQ(bench.folder.Read("victim"), "mine") << name;

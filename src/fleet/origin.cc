@@ -16,6 +16,11 @@ class ReplyStream final : public ByteStream {
   std::unique_ptr<HttpReply> reply_;
 };
 
+class EmptyStream final : public ByteStream {
+ public:
+  Result<size_t> Read(std::span<std::byte>) override { return size_t{0}; }
+};
+
 // Only a strong tag says that bytes are the same; If-Range takes no other (RFC 9110, section 13.1.5).
 std::string StrongTag(const HttpReply& reply) {
   constexpr size_t kTagBytesMax = 512;
@@ -32,28 +37,34 @@ class HttpOrigin final : public Origin {
 
   Result<Opened> Open(uint64_t offset, std::string_view tag) override {
     HttpRequest request = request_;
+    request.end_allowed = offset > 0;
     if (offset > 0) request.fields.push_back({"Range", fmt::format("bytes={}-", offset)});
     if (offset > 0 && !tag.empty()) request.fields.push_back({"If-Range", std::string(tag)});
-    Result<std::unique_ptr<HttpReply>> fetched = Fetch(transport_, request, limits_);
-    if (!fetched.ok()) {
-      // 416: the file there is no longer than what is here already, so it is not the same file.
-      if (offset > 0 && fetched.error().code() == Code::kInvalidArgument) return Open(/*offset=*/0, /*tag=*/"");
-      return std::move(fetched).error();
-    }
-    std::unique_ptr<HttpReply> reply = std::move(*fetched);
+    BANTAM_ASSIGN(std::unique_ptr<HttpReply> reply, Fetch(transport_, request, limits_));
     Opened opened;
     opened.tag = StrongTag(*reply);
     opened.total = reply->body_bytes;
-    if (reply->status == 206) {
-      BANTAM_ASSIGN(opened.total, CheckRange(*reply, offset));
+    if (reply->status != 200) {
       opened.offset = offset;
-      // A server that does not heed If-Range: the part that is here is of another version.
-      if (!tag.empty() && !opened.tag.empty() && opened.tag != tag) {
+      bool same = tag.empty() || opened.tag == tag;
+      if (reply->status == 206) {
+        BANTAM_ASSIGN(opened.total, CheckRange(*reply, offset));
+      } else {
+        // 416: all of it is here already, or the file there is another, which is shorter.
+        opened.total = ParseUnsatisfiedRange(reply->Field("Content-Range").value_or(""));
+        same = same && opened.total == offset;
+      }
+      // A server that does not heed If-Range, or says nothing of the version: the part that is here may be of another.
+      if (!same) {
         reply.reset();  // closes the connection before the next one
         return Open(/*offset=*/0, /*tag=*/"");
       }
     }
-    opened.bytes = std::make_unique<ReplyStream>(std::move(reply));
+    if (reply->status == 416) {
+      opened.bytes = std::make_unique<EmptyStream>();
+    } else {
+      opened.bytes = std::make_unique<ReplyStream>(std::move(reply));
+    }
     return opened;
   }
 
@@ -93,12 +104,13 @@ class FileOrigin final : public Origin {
  public:
   FileOrigin(Disk& disk, std::string path) : disk_(disk), path_(std::move(path)) {}
   std::string Name() const override { return fmt::format("file:{}", path_); }
-  // A copy is fast: it begins at the start rather than trust that the file is the same.
-  Result<Opened> Open(uint64_t, std::string_view) override {
+  // It has no tags: who asks for the rest has a digest, which tells whether that belongs to what is there.
+  Result<Opened> Open(uint64_t offset, std::string_view) override {
     BANTAM_ASSIGN(std::unique_ptr<PartFile> file, disk_.OpenForReading(path_));
     Opened opened;
     opened.total = file->size();
-    opened.bytes = std::make_unique<FileStream>(std::move(file), /*offset=*/0);
+    opened.offset = offset <= file->size() ? offset : 0;
+    opened.bytes = std::make_unique<FileStream>(std::move(file), opened.offset);
     return opened;
   }
 

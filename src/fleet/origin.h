@@ -33,7 +33,8 @@ class Origin {
   virtual ~Origin() = default;
   // What tells this file from others, without secrets: for errors, and for knowing a part again.
   virtual std::string Name() const = 0;
-  // From `offset` on if the file still is the version `tag` (which may be empty: any), from its start otherwise.
+  // From `offset` on if the file still is the version `tag`, from its start otherwise. Without a tag only who has the file's digest may ask
+  // for another offset than 0: nobody else could say that the rest belongs to what came before.
   virtual Result<Opened> Open(uint64_t offset, std::string_view tag) = 0;
 };
 

@@ -20,6 +20,13 @@ std::optional<uint64_t> TakeNumber(std::string_view* text) {
   return number;
 }
 
+// What follows the unit of a range; empty for another unit than bytes.
+std::string_view WithoutUnit(std::string_view value) {
+  constexpr std::string_view kUnit = "bytes ";
+  if (value.size() < kUnit.size() || !EqualsIgnoringCase(value.substr(0, kUnit.size()), kUnit)) return {};
+  return TrimmedAscii(value.substr(kUnit.size()));
+}
+
 bool IsRedirection(int status) { return status == 301 || status == 302 || status == 303 || status == 307 || status == 308; }
 
 Error StatusError(const HttpReply& reply) {
@@ -66,7 +73,7 @@ Result<std::unique_ptr<HttpReply>> Fetch(HttpTransport& transport, const HttpReq
     std::vector<HttpField> fields = request.fields;
     if (!request.authorization.empty() && url.SameOrigin(request.url)) fields.push_back({"Authorization", request.authorization});
     BANTAM_ASSIGN(std::unique_ptr<HttpReply> reply, transport.Get(url, fields));
-    if (reply->status == 200 || reply->status == 206) return reply;
+    if (reply->status == 200 || reply->status == 206 || (reply->status == 416 && request.end_allowed)) return reply;
     if (!IsRedirection(reply->status)) return StatusError(*reply);
     const std::optional<std::string> location = reply->Field("Location");
     if (!location.has_value()) {
@@ -100,9 +107,7 @@ Result<std::string> ReadBody(HttpReply& reply, size_t bytes_max) {
 }
 
 std::optional<ContentRange> ParseContentRange(std::string_view value) {
-  constexpr std::string_view kUnit = "bytes ";
-  if (value.size() < kUnit.size() || !EqualsIgnoringCase(value.substr(0, kUnit.size()), kUnit)) return std::nullopt;
-  std::string_view rest = TrimmedAscii(value.substr(kUnit.size()));
+  std::string_view rest = WithoutUnit(value);
   ContentRange range;
   const auto first = TakeNumber(&rest);
   if (!first.has_value() || !rest.starts_with('-')) return std::nullopt;
@@ -119,6 +124,14 @@ std::optional<ContentRange> ParseContentRange(std::string_view value) {
   // The last byte's number is one less than the total, so that the length last - first + 1 fits too.
   if (range.last < range.first || range.last == UINT64_MAX || range.last >= range.total.value_or(UINT64_MAX)) return std::nullopt;
   return range;
+}
+
+std::optional<uint64_t> ParseUnsatisfiedRange(std::string_view value) {
+  std::string_view rest = WithoutUnit(value);
+  if (!rest.starts_with("*/")) return std::nullopt;
+  rest.remove_prefix(2);
+  const auto total = TakeNumber(&rest);
+  return rest.empty() ? total : std::nullopt;
 }
 
 std::optional<std::string> NextLink(std::string_view value) {

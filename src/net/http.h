@@ -76,6 +76,7 @@ struct HttpRequest {
   std::vector<HttpField> fields;
   std::string authorization;   // of the Authorization field; sent to the origin of `url` only
   bool plain_allowed = false;  // http to any host; to this machine it always is
+  bool end_allowed = false;    // 416, nothing is behind the offset that was asked for, is a reply as 206 is
 };
 
 // Get, and on to where redirections lead, never from https to http. A reply of another status than 200 and 206 is an error: NotFound (404,
@@ -96,6 +97,9 @@ struct ContentRange {
 };
 // Nothing for anything else, and for a range that contradicts itself.
 std::optional<ContentRange> ParseContentRange(std::string_view value);
+
+// The length of the whole that an answer of 416 tells: "bytes */1000". Nothing for anything else.
+std::optional<uint64_t> ParseUnsatisfiedRange(std::string_view value);
 
 // The address in the entry of a Link field that has rel="next" (RFC 8288); nothing without one.
 std::optional<std::string> NextLink(std::string_view value);

@@ -338,6 +338,13 @@ TEST(ContentRange, IsReadAsWritten) {
   }
 }
 
+TEST(UnsatisfiedRange, IsTheLength) {
+  EXPECT_EQ(ParseUnsatisfiedRange("bytes */1000"), 1000u);
+  for (const char* bad : {"", "bytes */", "bytes */*", "bytes 0-9/10", "bytes */10x", "items */10", "bytes */99999999999999999999"}) {
+    EXPECT_FALSE(ParseUnsatisfiedRange(bad).has_value()) << bad;
+  }
+}
+
 TEST(NextLink, IsTheEntryThatSaysSo) {
   EXPECT_EQ(NextLink("<https://h/x?cursor=y>; rel=\"next\""), "https://h/x?cursor=y");
   EXPECT_EQ(NextLink("<a>; rel=\"prev\", <b>; title=\"x, y\"; rel=next"), "b");
