@@ -21,7 +21,8 @@ namespace bantam {
 
 struct HttpLimits {
   int64_t connect_timeout_ms = 20'000;  // for each address of a host, and for TLS
-  int64_t stall_timeout_ms = 30'000;    // without a byte; a header must be whole within it
+  // Without a byte of the body; a header must be whole within it, and at least 1 KiB of the body come on average.
+  int64_t stall_timeout_ms = 30'000;
   uint32_t header_bytes_max = 64 << 10;
   int redirects_max = 10;
 };
@@ -53,7 +54,7 @@ class HttpReply {
 class HttpTransport {
  public:
   virtual ~HttpTransport() = default;
-  // Errors: Unavailable (no such host, no connection, time-out), Denied (certificate), Corrupt (not HTTP, header too large), Unsupported (a
+  // Errors: NotFound (no such host), Unavailable (no connection, time-out), Denied (certificate), Corrupt (not HTTP, header too large), Unsupported (a
   // compressed body, which was not asked for), Cancelled.
   virtual Result<std::unique_ptr<HttpReply>> Get(const Url& url, const std::vector<HttpField>& fields) = 0;
 };

@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <fstream>
+#include <functional>
+#include <future>
 #include <limits>
 
 #include "testing/certificate.h"
@@ -151,6 +153,63 @@ TEST(Http, GivesUpWhenNothingComes) {
   EXPECT_THAT(client.Failure(half_body.Url("/"), Code::kUnavailable), HasSubstr("nothing came for 0.05 s"));
 }
 
+class FakeClock final : public Clock {
+ public:
+  explicit FakeClock(std::function<int64_t()> now_ns) : now_ns_(std::move(now_ns)) {}
+  int64_t NowNs() const override { return now_ns_(); }
+
+ private:
+  std::function<int64_t()> now_ns_;
+};
+
+// A machine that slept past the deadline finds the answer there when it wakes.
+TEST(Http, WhatCameMeanwhileCounts) {
+  std::promise<void> asleep;
+  std::promise<void> sent;
+  std::atomic<bool> asked = false;
+  HttpServer server([&](const ServerRequest&, ServerConnection& connection) {
+    asked = true;
+    asleep.get_future().wait();
+    connection.Send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    sent.set_value();
+  });
+  bool slept = false;
+  int calls = 0;
+  const FakeClock clock([&] {
+    // Not where the deadline is set but where it is looked at.
+    if (asked && !slept && ++calls == 2) {
+      slept = true;
+      asleep.set_value();
+      sent.get_future().wait();
+    }
+    return slept ? int64_t{3'600'000'000'000} : 0;
+  });
+  const auto transport = MakeHttpTransport({}, clock);
+  const auto reply = transport->Get(ParseUrl(server.Url("/")).value(), {});
+  ASSERT_TRUE(reply.ok()) << reply.error().message();
+  EXPECT_EQ(ReadBody(**reply, 100).value(), "hello");
+}
+
+// Bytes that come one by one, each before the time is up.
+TEST(Http, GivesUpOnDrips) {
+  HttpServer server(Says(Answer(std::string(10'000, 'x'))));
+  int64_t now_ns = 0;
+  const FakeClock clock([&] { return now_ns += 1'000'000'000; });
+  const auto transport = MakeHttpTransport({}, clock);
+  const auto reply = transport->Get(ParseUrl(server.Url("/")).value(), {});
+  ASSERT_TRUE(reply.ok()) << reply.error().message();
+  std::byte byte{};
+  Result<size_t> got = size_t{0};
+  int reads = 0;
+  do {
+    got = (*reply)->Read({&byte, 1});
+  } while (got.ok() && *got > 0 && ++reads < 10'000);
+  ASSERT_FALSE(got.ok());
+  EXPECT_EQ(got.error().code(), Code::kUnavailable);
+  EXPECT_THAT(got.error().message(), HasSubstr("bytes came in 12"));
+  EXPECT_LT(reads, 130);
+}
+
 TEST(Http, StopsWhenAsked) {
   std::atomic<bool> stopped = false;
   Client client;
@@ -288,7 +347,7 @@ TEST_F(Tls, AServerWithoutTlsIsAnError) {
   // It waits for the end of a header that a client of TLS does not send.
   HttpServer plain(Says(Answer("hello")));
   Client client;
-  client.options.limits.connect_timeout_ms = 50;
+  client.options.limits.connect_timeout_ms = 1'000;
   EXPECT_THAT(client.Failure(fmt::format("https://127.0.0.1:{}/", plain.port()), Code::kUnavailable), HasSubstr("agree on TLS"));
 }
 
@@ -322,6 +381,16 @@ TEST(Http, GoesThroughAProxy) {
   HttpServer refusing(Says(Answer("", "", "407 Proxy Authentication Required")));
   client.options.proxy.https = fmt::format("127.0.0.1:{}", refusing.port());
   EXPECT_THAT(client.Failure("https://example.test/", Code::kUnavailable), HasSubstr("answers 407"));
+}
+
+TEST(Proxy, NamesHaveNoCase) {
+  const Url url = ParseUrl("https://Models.Example.TEST/x").value();
+  for (const char* none : {"*", "a,models.example.test", "Example.Test", " .EXAMPLE.test ", "MODELS.EXAMPLE.TEST"}) {
+    EXPECT_FALSE(ProxyFor({"http://p.test", "", none}, url)->has_value()) << none;
+  }
+  for (const char* none : {"", "ample.test", "other.test", "x.models.example.test"}) {
+    EXPECT_TRUE(ProxyFor({"http://p.test", "", none}, url)->has_value()) << none;
+  }
 }
 
 TEST(ContentRange, IsReadAsWritten) {

@@ -106,29 +106,38 @@ class Connection final : public HttpReply {
     return Problem(action, fmt::format("nothing came for {:g} s", static_cast<double>(timeout_ms) * 1e-3));
   }
 
+  struct Deadline {
+    int64_t ns = 0;
+    int64_t timeout_ms = 0;  // that it is the end of
+  };
+  Deadline In(int64_t timeout_ms) const { return {clock_.NowNs() + timeout_ms * kNsPerMs, timeout_ms}; }
+
   // Starts an operation and runs it to its end, which is what `start` hands to its argument, unless that takes too long or a stop comes
   // first. A Status is what ended the wait; what the operation itself says is in `error`.
   template <typename Start>
-  Status Await(std::string_view action, int64_t timeout_ms, error_code* error, const Start& start) {
+  Status Await(std::string_view action, const Deadline& deadline, error_code* error, const Start& start) {
     bool ended = false;
     const auto handler = [&ended, error](const error_code& result, const auto&...) {
       *error = result;
       ended = true;
     };
-    const int64_t deadline_ns = clock_.NowNs() + timeout_ms * kNsPerMs;
     io_.restart();
     start(handler);
     while (!ended) {
       io_.run_one_for(kSlice);
       if (ended) break;
       const bool stopped = options_.stopped();
-      if (!stopped && clock_.NowNs() < deadline_ns) continue;
+      if (!stopped && clock_.NowNs() < deadline.ns) continue;
+      // What came while this process did not run (it was stopped, the machine slept) counts.
+      while (!stopped && !ended && io_.poll_one() > 0) {
+      }
+      if (ended) break;
       error_code ignored;
       socket_.close(ignored);
       // The operation ends with an error now; its handler refers to this frame.
       while (!ended && io_.run_one() > 0) {
       }
-      return stopped ? Stopped() : TimedOut(action, timeout_ms);
+      return stopped ? Stopped() : TimedOut(action, deadline.timeout_ms);
     }
     return Ok();
   }
@@ -148,6 +157,9 @@ class Connection final : public HttpReply {
         return TimedOut(fmt::format("find {}", to.host), options_.limits.connect_timeout_ms);
       }
     }
+    if (lookup->error == EAI_NONAME) {
+      return Error(Code::kNotFound, fmt::format("{}: cannot find {}: {}; check the name", ShownUrl(url), to.host, ::gai_strerror(EAI_NONAME)));
+    }
     if (lookup->error != 0) return Problem(fmt::format("find {}", to.host), ::gai_strerror(lookup->error));
     return lookup->endpoints;
   }
@@ -159,7 +171,7 @@ class Connection final : public HttpReply {
     for (const Tcp::endpoint& address : addresses) {
       error_code error;
       socket_.close(error);
-      last = Await(action, options_.limits.connect_timeout_ms, &error, [&](auto handler) { socket_.async_connect(address, handler); });
+      last = Await(action, In(options_.limits.connect_timeout_ms), &error, [&](auto handler) { socket_.async_connect(address, handler); });
       if (last.ok() && !error) return Ok();
       if (last.ok()) last = Problem(action, error.message());
       if (last.error().code() == Code::kCancelled) return last;
@@ -177,13 +189,13 @@ class Connection final : public HttpReply {
     const std::string action = fmt::format("pass through the proxy {}", HostField(*proxy_));
     error_code error;
     BANTAM_TRY(
-        Await(action, options_.limits.stall_timeout_ms, &error, [&](auto handler) { http::async_write(socket_, request, handler); }));
+        Await(action, In(options_.limits.stall_timeout_ms), &error, [&](auto handler) { http::async_write(socket_, request, handler); }));
     http::response_parser<http::empty_body> parser;
     parser.header_limit(options_.limits.header_bytes_max);
     parser.skip(true);
     beast::flat_buffer buffer(options_.limits.header_bytes_max + 1);
     if (!error) {
-      BANTAM_TRY(Await(action, options_.limits.stall_timeout_ms, &error,
+      BANTAM_TRY(Await(action, In(options_.limits.stall_timeout_ms), &error,
                        [&](auto handler) { http::async_read_header(socket_, buffer, parser, handler); }));
     }
     if (error) return Problem(action, error.message());
@@ -220,7 +232,7 @@ class Connection final : public HttpReply {
     if (named != 1 || !sent || ::SSL_ctrl(tls, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_2_VERSION, nullptr) != 1) {
       return Error(Code::kInvalidArgument, fmt::format("{}: a host name that TLS cannot verify; check it", ShownUrl(url)));
     }
-    BANTAM_TRY(Await("agree on TLS", options_.limits.connect_timeout_ms, &error,
+    BANTAM_TRY(Await("agree on TLS", In(options_.limits.connect_timeout_ms), &error,
                      [&](auto handler) { stream_.async_handshake(ssl::stream_base::client, handler); }));
     if (!error) return Ok();
     const long verified = ::SSL_get_verify_result(tls);
@@ -239,7 +251,7 @@ class Connection final : public HttpReply {
     request.set(http::field::connection, "close");
     for (const HttpField& field : wanted) request.set(field.name, field.value);
     error_code error;
-    BANTAM_TRY(Await("send the request", options_.limits.stall_timeout_ms, &error, [&](auto handler) {
+    BANTAM_TRY(Await("send the request", In(options_.limits.stall_timeout_ms), &error, [&](auto handler) {
       if (url.secure) {
         http::async_write(stream_, request, handler);
       } else {
@@ -271,7 +283,7 @@ class Connection final : public HttpReply {
     parser_.header_limit(options_.limits.header_bytes_max);
     parser_.body_limit(boost::none);  // who reads the body knows how much it may be
     error_code error;
-    BANTAM_TRY(Await("read the answer", options_.limits.stall_timeout_ms, &error, [&](auto handler) {
+    BANTAM_TRY(Await("read the answer", In(options_.limits.stall_timeout_ms), &error, [&](auto handler) {
       if (url.secure) {
         http::async_read_header(stream_, buffer_, parser_, handler);
       } else {
@@ -293,18 +305,39 @@ class Connection final : public HttpReply {
   template <typename Stream>
   Result<size_t> ReadFrom(Stream& stream, std::span<std::byte> into) {
     CHECK(!into.empty());
+    const int64_t start_ns = clock_.NowNs();
+    // One for all that it takes: what frames a body is not the body.
+    const Deadline deadline = In(options_.limits.stall_timeout_ms);
     while (!parser_.is_done()) {
       parser_.get().body().data = into.data();
       parser_.get().body().size = into.size();
       parser_.get().body().more = true;
       error_code error;
-      BANTAM_TRY(Await("read the answer", options_.limits.stall_timeout_ms, &error,
+      BANTAM_TRY(Await("read the answer", deadline, &error,
                        [&](auto handler) { http::async_read_some(stream, buffer_, parser_, handler); }));
       const size_t got = into.size() - parser_.get().body().size;
       if (error && error != http::error::need_buffer) return ReadProblem(error);
-      if (got > 0) return got;
+      if (got == 0) continue;
+      BANTAM_TRY(CheckPace(got, clock_.NowNs() - start_ns));
+      return got;
     }
     return size_t{0};
+  }
+
+  // A byte now and then is no stall, but would keep a connection for ever. Only time spent waiting counts: who reads may be slow.
+  Status CheckPace(size_t bytes, int64_t waited_ns) {
+    constexpr int64_t kTimeouts = 4;  // that are looked at together, so that a pause within them is none
+    constexpr uint64_t kBytesPerTimeout = 1024;
+    paced_bytes_ += bytes;
+    paced_ns_ += waited_ns;
+    if (paced_ns_ < kTimeouts * options_.limits.stall_timeout_ms * kNsPerMs) return Ok();
+    if (paced_bytes_ < kTimeouts * kBytesPerTimeout) {
+      return Problem("read the answer",
+                     fmt::format("only {} bytes came in {:.0f} s", paced_bytes_, static_cast<double>(paced_ns_) * 1e-9));
+    }
+    paced_bytes_ = 0;
+    paced_ns_ = 0;
+    return Ok();
   }
 
   const HttpOptions& options_;
@@ -318,6 +351,8 @@ class Connection final : public HttpReply {
   static constexpr size_t kBufferBytes = size_t{128} << 10;
   beast::flat_buffer buffer_{kBufferBytes};
   http::response_parser<http::buffer_body> parser_;
+  uint64_t paced_bytes_ = 0;  // that came in
+  int64_t paced_ns_ = 0;
 };
 
 class Transport final : public HttpTransport {

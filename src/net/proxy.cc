@@ -10,8 +10,9 @@
 namespace bantam {
 namespace {
 
-bool Matches(std::string_view entry, std::string_view host) {
-  entry = TrimmedAscii(entry);
+bool Matches(std::string_view written, std::string_view host) {
+  const std::string lower = LowerAscii(TrimmedAscii(written));
+  std::string_view entry = lower;
   if (entry == "*") return true;
   if (entry.starts_with('.')) entry.remove_prefix(1);
   if (entry.empty() || !host.ends_with(entry)) return false;
