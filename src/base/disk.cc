@@ -194,7 +194,7 @@ class SystemDisk final : public Disk {
       if (descriptor.get() < 0) return SystemError(path, "open it", errno);
       if (::flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK) return SystemError(path, "lock it", errno);
-        break;
+        return std::unique_ptr<FileLock>();
       }
       // The one who held it may have removed the file that was opened here.
       struct stat mine {};
@@ -202,7 +202,7 @@ class SystemDisk final : public Disk {
       const bool same = ::fstat(descriptor.get(), &mine) == 0 && ::stat(path.c_str(), &named) == 0 && mine.st_ino == named.st_ino;
       if (same) return std::unique_ptr<FileLock>(std::make_unique<SystemLock>(std::move(descriptor), path));
     }
-    return Error(Code::kUnavailable, fmt::format("{}: another process holds this lock; wait for it to end", path));
+    return std::unique_ptr<FileLock>();  // others come and go; one of them has it
   }
 };
 

@@ -67,7 +67,7 @@ class Disk {
   // What a user without privileges may still write.
   virtual Result<uint64_t> FreeBytes(const std::string& folder) = 0;
 
-  // Unavailable when another process holds it. The file is removed with the lock.
+  // Null when another process holds it. The file is removed with the lock.
   virtual Result<std::unique_ptr<FileLock>> Lock(const std::string& path) = 0;
 };
 

@@ -84,7 +84,10 @@ HttpOptions Http(const PullVerbOptions& options) {
 std::string Verified(const Pulled& pulled) {
   const auto known = std::count_if(pulled.files.begin(), pulled.files.end(), [](const PulledFile& file) { return file.verified; });
   if (known == std::ssize(pulled.files)) return "SHA-256 verified";
-  if (pulled.files.size() == 1) return fmt::format("SHA-256 {}, which nobody vouches for", HexOf(pulled.files[0].digest));
+  if (pulled.files.size() == 1) {
+    return fmt::format("SHA-256 {}, which nobody vouches for{}", HexOf(pulled.files[0].digest),
+                       pulled.already ? "; only --sha256 can tell whether it is what the source has now" : "");
+  }
   return fmt::format("SHA-256 verified for {} of {} files; the source has none for the others", known, pulled.files.size());
 }
 
@@ -129,7 +132,7 @@ int PrintCatalogue(const Catalogue& catalogue, bool json) {
 Result<Catalogue> ReadCatalogue(const std::string& place, const PullSettings& settings, const PullTools& tools) {
   if (place.empty()) return ParseCatalogue(BuiltinCatalogue());
   BANTAM_ASSIGN(const std::string text, ReadDocument(place, kCatalogueBytesMax, settings, tools));
-  return ParseCatalogue(text).With(ShownUrl(place));
+  return ParseCatalogue(text, settings.plain_allowed).With(ShownUrl(place));
 }
 
 Result<int> PullModel(FileSystem& files, const PullVerbOptions& options) {
@@ -154,8 +157,7 @@ int RunPull(FileSystem& files, const PullVerbOptions& options) {
   DeferInterrupts();
   Result<int> code = PullModel(files, options);
   if (code.ok()) return *code;
-  if (code.error().code() != Code::kCancelled) return Fail(code.error());
-  return Fail(Error(Code::kCancelled, "interrupted; the same command goes on where this one stopped"));
+  return Fail(code.error());
 }
 
 }  // namespace

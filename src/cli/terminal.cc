@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/clock.h"
 #include "text/utf8.h"
 
 namespace bantam {
@@ -79,7 +80,10 @@ void OpenStandardStreams() {
 
 void InstallSignalHandlers() {
   if (::pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) interrupt_pipe[0] = interrupt_pipe[1] = -1;
-  for (const int signal_number : {SIGINT, SIGTERM, SIGHUP}) Handle(signal_number, OnInterrupt);
+  for (const int signal_number : {SIGINT, SIGTERM}) Handle(signal_number, OnInterrupt);
+  // Started by nohup, it goes on when its terminal goes.
+  struct sigaction hangup {};
+  if (::sigaction(SIGHUP, nullptr, &hangup) != 0 || hangup.sa_handler != SIG_IGN) Handle(SIGHUP, OnInterrupt);
   Handle(SIGBUS, OnBusError);
   Handle(SIGPIPE, SIG_IGN);
   Handle(SIGXFSZ, SIG_IGN);  // a limit on the size of files is a write error
@@ -149,12 +153,18 @@ std::string Printable(std::string_view text) {
 
 Progress MakeProgressLine() {
   const bool shown = ::isatty(STDERR_FILENO) != 0;
-  return [shown, last = -1](std::string_view step, uint64_t done, uint64_t total) mutable {
-    const int percent = total == 0 ? 100 : static_cast<int>(done * 100 / total);
-    if (shown && percent != last) {
-      std::fputs(fmt::format("\r{} {:3} %\x1b[K", step, percent).c_str(), stderr);
+  constexpr int64_t kRedrawNs = 250'000'000;
+  return [shown, clock = MonotonicClock(), last = -1, drawn_ns = int64_t{0}](std::string_view step, uint64_t done, uint64_t total) mutable {
+    if (!shown) return !Interrupted();
+    const int percent = total == 0 ? 0 : static_cast<int>(static_cast<double>(done) * 100 / static_cast<double>(total));
+    const int64_t now_ns = clock.NowNs();
+    // What begins is shown at once; of what has no percentage, or takes long for one, the text goes on.
+    if (percent != last || done == 0 || now_ns - drawn_ns >= kRedrawNs) {
+      const std::string share = total == 0 ? "" : fmt::format(" {:3} %", percent);
+      std::fputs(fmt::format("\r{}{}\x1b[K", Printable(step), share).c_str(), stderr);
       progress_shown = true;
       last = percent;
+      drawn_ns = now_ns;
     }
     return !Interrupted();
   };

@@ -13,7 +13,8 @@ namespace bantam {
 // writing the output fails.
 void OpenStandardStreams();
 
-// Installs the handlers: SIGINT, SIGTERM and SIGHUP end the program with exit code 130 (until DeferInterrupts), SIGBUS (a
+// Installs the handlers: SIGINT, SIGTERM and SIGHUP (unless whoever started it wants it ignored) end the program with exit code 130
+// (until DeferInterrupts), SIGBUS (a
 // mapped file shrank) ends it with exit code 3 and a message, SIGPIPE is ignored so that a closed pipe is a write error.
 void InstallSignalHandlers();
 

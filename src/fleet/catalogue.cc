@@ -10,6 +10,7 @@
 #include "base/closest.h"
 #include "base/json.h"
 #include "fleet/path_name.h"
+#include "net/http.h"
 #include "net/url.h"
 
 namespace bantam {
@@ -37,18 +38,18 @@ Result<uint64_t> SizeOf(const Json& object, std::string_view where) {
   return size.get<uint64_t>();
 }
 
-Status CheckPieceUrl(const std::string& url, std::string_view where) {
-  // A list that others wrote may not reach for files of this machine.
+// A list that others wrote may not reach for files of this machine.
+Status CheckPieceUrl(const std::string& url, std::string_view where, bool plain_allowed) {
   if (url.starts_with("npm:")) return Ok();
   const Result<Url> parsed = ParseUrl(url);
-  if (!parsed.ok()) return parsed.error().code() == Code::kInvalidArgument ? Bad(where, "a url of https, or npm:PACKAGE@VERSION") : Ok();
-  return Ok();
+  if (!parsed.ok()) return Bad(where, "a url of https, or npm:PACKAGE@VERSION");
+  return CheckPlain(*parsed, plain_allowed).With(where);
 }
 
-Result<Piece> ReadPiece(const Json& json, std::string_view where) {
+Result<Piece> ReadPiece(const Json& json, std::string_view where, bool plain_allowed) {
   Piece piece;
   BANTAM_ASSIGN(piece.url, TextOf(json, "url", where));
-  BANTAM_TRY(CheckPieceUrl(piece.url, where));
+  BANTAM_TRY(CheckPieceUrl(piece.url, where, plain_allowed));
   if (!JsonMember(json, "member").is_null()) {
     BANTAM_ASSIGN(piece.member, TextOf(json, "member", where));
   }
@@ -56,7 +57,7 @@ Result<Piece> ReadPiece(const Json& json, std::string_view where) {
   return piece;
 }
 
-Result<RemoteFile> ReadFile(const Json& json, std::string_view entry) {
+Result<RemoteFile> ReadFile(const Json& json, std::string_view entry, bool plain_allowed) {
   RemoteFile file;
   BANTAM_ASSIGN(file.path, TextOf(json, "path", entry));
   BANTAM_TRY(CheckPathName(file.path).With(entry));
@@ -66,7 +67,7 @@ Result<RemoteFile> ReadFile(const Json& json, std::string_view entry) {
   if (!file.digest.has_value()) return Bad(fmt::format("{}: sha256", where), "64 hexadecimal digits");
   const Json& parts = JsonMember(json, "parts");
   if (parts.is_null()) {
-    BANTAM_ASSIGN(Piece piece, ReadPiece(json, where));
+    BANTAM_ASSIGN(Piece piece, ReadPiece(json, where, plain_allowed));
     file.pieces.push_back(std::move(piece));
     return file;
   }
@@ -75,7 +76,7 @@ Result<RemoteFile> ReadFile(const Json& json, std::string_view entry) {
   }
   uint64_t sum = 0;
   for (const Json& part : parts) {
-    BANTAM_ASSIGN(Piece piece, ReadPiece(part, where));
+    BANTAM_ASSIGN(Piece piece, ReadPiece(part, where, plain_allowed));
     if (!CheckedAdd(sum, *piece.size_bytes, &sum)) return Bad(where, "parts that fit 64 bits");
     file.pieces.push_back(std::move(piece));
   }
@@ -83,7 +84,7 @@ Result<RemoteFile> ReadFile(const Json& json, std::string_view entry) {
   return file;
 }
 
-Result<CatalogueEntry> ReadEntry(const Json& json) {
+Result<CatalogueEntry> ReadEntry(const Json& json, bool plain_allowed) {
   CatalogueEntry entry;
   BANTAM_ASSIGN(entry.name, TextOf(json, "name", "an entry"));
   BANTAM_TRY(CheckModelName(entry.name));
@@ -96,7 +97,7 @@ Result<CatalogueEntry> ReadEntry(const Json& json) {
   std::vector<std::string> paths;
   uint64_t sum = 0;
   for (const Json& one : files) {
-    BANTAM_ASSIGN(RemoteFile file, ReadFile(one, entry.name));
+    BANTAM_ASSIGN(RemoteFile file, ReadFile(one, entry.name, plain_allowed));
     if (!CheckedAdd(sum, *file.size_bytes, &sum)) return Bad(entry.name, "files that fit 64 bits");
     paths.push_back(file.path);
     entry.files.push_back(std::move(file));
@@ -113,7 +114,7 @@ uint64_t CatalogueEntry::size_bytes() const {
   return sum;
 }
 
-Result<Catalogue> ParseCatalogue(std::string_view text) {
+Result<Catalogue> ParseCatalogue(std::string_view text, bool plain_allowed) {
   BANTAM_ASSIGN(const Json document, ParseJson(text));
   const Json& list = JsonMember(document, "signed");
   const Json& version = JsonMember(list, "catalogue");
@@ -129,7 +130,7 @@ Result<Catalogue> ParseCatalogue(std::string_view text) {
   Catalogue catalogue;
   std::set<std::string, std::less<>> names;
   for (const Json& model : models) {
-    BANTAM_ASSIGN(CatalogueEntry entry, ReadEntry(model));
+    BANTAM_ASSIGN(CatalogueEntry entry, ReadEntry(model, plain_allowed));
     if (!names.insert(entry.name).second) return Bad(entry.name, "each name once");
     catalogue.entries.push_back(std::move(entry));
   }

@@ -28,8 +28,9 @@ struct Catalogue {
   std::vector<CatalogueEntry> entries;
 };
 
-// Every field checked. Corrupt names the entry and the member; Unsupported for a version that this build does not know.
-Result<Catalogue> ParseCatalogue(std::string_view text);
+// Every field checked; `plain_allowed`: URLs of http to any host too. Corrupt names the entry and the member; Unsupported for a version
+// that this build does not know.
+Result<Catalogue> ParseCatalogue(std::string_view text, bool plain_allowed = false);
 
 // The one that the program carries.
 std::string_view BuiltinCatalogue();

@@ -69,6 +69,9 @@ TEST(Catalogue, RefusesWhatItDoesNotKnow) {
   EXPECT_THAT(Failure(List(Model(File("a.gguf", R"("url": "https://h/a")")))), HasSubstr("a.gguf: size"));
   // A list that others wrote may not reach for files of this machine.
   EXPECT_THAT(Failure(List(Model(File("a.gguf", R"("url": "file:/etc/passwd", "size": 1)")))), HasSubstr("a url of https"));
+  const std::string plain = List(Model(File("a.gguf", R"("url": "http://h.test/a", "size": 1)")));
+  EXPECT_THAT(Failure(plain), HasSubstr("--insecure-http"));
+  EXPECT_TRUE(ParseCatalogue(plain, /*plain_allowed=*/true).ok());
   EXPECT_THAT(Failure(List(Model(File("a.gguf", R"("size": 5, "parts": [{"url": "https://h/1", "size": 3}])")))), HasSubstr("found 3"));
   EXPECT_THAT(Failure(List(Model(File("a.gguf", R"("size": 5, "parts": [])")))), HasSubstr("a.gguf: parts"));
   EXPECT_THAT(Failure(List(Model(File("a.gguf", R"("size": 3, "url": "https://h", "parts": [{"url": "https://h/1", "size": 3}])")))),

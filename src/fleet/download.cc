@@ -127,10 +127,11 @@ class Fetcher {
   }
 
   Error Stopped() const {
-    return Error(Code::kCancelled,
-                 fmt::format("{}: interrupted; {}", target_.shown,
-                             Resumable() ? "the same command goes on where this one stopped"
-                                         : "the source does not tell one version of the file from another, so the same command starts again"));
+    return Error(
+        Code::kCancelled,
+        fmt::format("{}: interrupted; {}", target_.shown,
+                    Resumable() ? "the same command goes on where this one stopped"
+                                : "the source does not tell one version of the file from another, so the same command starts again"));
   }
 
   // From what is here on, or from the start.
@@ -236,7 +237,10 @@ class Fetcher {
   Status Keep() {
     BANTAM_TRY(part_->Sync());
     flushed_ = part_->size();
-    const Json state = {{"version", kStateVersion}, {"source", Identity()}, {"tag", tag_}, {"bytes", flushed_},
+    const Json state = {{"version", kStateVersion},
+                        {"source", Identity()},
+                        {"tag", tag_},
+                        {"bytes", flushed_},
                         {"total", total_.has_value() ? Json(*total_) : Json()}};
     const std::string text = DumpJson(state, /*indent=*/2) + "\n";
     // Not through FileSystem::Create, which writes to where a link leads.
@@ -279,7 +283,7 @@ class Fetcher {
   Sha256 hash_;                    // of all that is in the part
   std::string tag_;                // of the version that the part is of
   std::optional<uint64_t> total_;  // bytes of the whole
-  uint64_t highest_ = 0;  // bytes that the part had at best
+  uint64_t highest_ = 0;           // bytes that the part had at best
   uint64_t resumed_ = 0;
   uint64_t flushed_ = 0;
   bool disk_full_ = false;

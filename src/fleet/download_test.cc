@@ -314,11 +314,10 @@ TEST_F(Resumed, RangesThatLieAreRefused) {
     const size_t start = request.RangeStart();
     const size_t last = std::min<size_t>(start + 299, body.size() - 1);
     if (start == body.size()) {
-      return void(
-          connection.Send(Answer("", "ETag: \"v1\"\r\nContent-Range: bytes */1000\r\n", "416 Range Not Satisfiable")));
+      return void(connection.Send(Answer("", "ETag: \"v1\"\r\nContent-Range: bytes */1000\r\n", "416 Range Not Satisfiable")));
     }
-    connection.Send(Answer(body.substr(start, last - start + 1), fmt::format("ETag: \"v1\"\r\nContent-Range: bytes {}-{}/*\r\n", start, last),
-                           "206 Partial Content"));
+    connection.Send(Answer(body.substr(start, last - start + 1),
+                           fmt::format("ETag: \"v1\"\r\nContent-Range: bytes {}-{}/*\r\n", start, last), "206 Partial Content"));
   });
   Leave(body, "\\\"v1\\\"", std::nullopt, unmarked.Url("/m.gguf"));
   ASSERT_TRUE(Get(unmarked).ok());
@@ -370,8 +369,8 @@ TEST_F(DownloadTest, DropsWithoutATagStartAgain) {
       // It has another file now, and heeds ranges but not If-Range.
       const size_t start = request.RangeStart();
       if (start == 0) return void(connection.Send(Answer(body, later_tag)));
-      connection.Send(Answer(body.substr(start), fmt::format("{}Content-Range: bytes {}-999/1000\r\n", later_tag, start),
-                             "206 Partial Content"));
+      connection.Send(
+          Answer(body.substr(start), fmt::format("{}Content-Range: bytes {}-999/1000\r\n", later_tag, start), "206 Partial Content"));
     });
     const auto got = Get(server);
     ASSERT_TRUE(got.ok()) << got.error().message();
@@ -539,6 +538,45 @@ TEST_F(DownloadTest, EveryFaultLeavesNothingOrAWholeFile) {
     EXPECT_EQ(fresh.folder.entries(), 1u) << n;
   }
   EXPECT_FALSE(blown);
+}
+
+// The power goes at any moment: what has the name is whole, and what was noted of a part is true. Only a tag, so that no digest would tell.
+TEST_F(DownloadTest, PowerCuts) {
+  const std::string body = Body(4'000);
+  HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
+    const size_t start = request.RangeStart();
+    std::string answer = start == 0
+                             ? Answer(body, "ETag: \"v1\"\r\n")
+                             : Answer(body.substr(start),
+                                      fmt::format("ETag: \"v1\"\r\nContent-Range: bytes {}-{}/{}\r\n", start, body.size() - 1, body.size()),
+                                      "206 Partial Content");
+    answer.resize(std::min<size_t>(answer.size(), 2'000));
+    connection.Send(answer);
+  });
+  HttpRequest request;
+  request.url = ParseUrl(server.Url("/m.gguf")).value();
+  const auto transport = MakeHttpTransport({}, real_clock);
+  const auto origin = MakeHttpOrigin(*transport, request, {});
+  target.shown = "m.gguf";
+  bool blown = true;
+  uint64_t resumed = 0;
+  for (int n = 1; blown && n < 100; ++n) {
+    Bench fresh;
+    target.path = fresh.folder / "m.gguf";
+    fresh.fuse.Set(n, /*lasting=*/true);
+    (void)Download(*origin, target, fresh.tools).ok();
+    blown = fresh.fuse.TakeBlown();
+    fresh.fuse.Set(0);
+    fresh.disk.CutPower();
+    if (!fresh.folder.Has("m.gguf")) {
+      const auto second = Download(*origin, target, fresh.tools);
+      ASSERT_TRUE(second.ok()) << n << ": " << second.error().message();
+      resumed = std::max(resumed, second->resumed_bytes);
+    }
+    EXPECT_EQ(fresh.folder.Read("m.gguf"), body) << n;
+  }
+  EXPECT_FALSE(blown);
+  EXPECT_GT(resumed, 2'000u);
 }
 
 // A link in the part's place would lead out of the folder.

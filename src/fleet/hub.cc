@@ -140,6 +140,34 @@ Result<std::vector<HubFile>> FetchListing(HttpTransport& transport, HttpRequest 
                                              kHubPagesMax, kHubFilesMax));
 }
 
+// The commit that a revision such as "main" is at the moment; the revision itself where the server has no answer to that.
+Result<std::string> FindCommit(HttpTransport& transport, const HttpRequest& request, const HttpLimits& limits,
+                               const std::string& revision) {
+  constexpr size_t kAnswerBytesMax = size_t{8} << 20;
+  constexpr size_t kCommitBytes = 40;
+  const auto is_commit = [](std::string_view text) {
+    return text.size() == kCommitBytes && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  };
+  if (is_commit(revision)) return revision;
+  const Result<std::unique_ptr<HttpReply>> reply = Fetch(transport, request, limits);
+  const Result<std::string> text = reply.ok() ? ReadBody(**reply, kAnswerBytesMax) : Result<std::string>(reply.error());
+  if (!text.ok()) {
+    const bool passes = text.error().code() == Code::kUnavailable || text.error().code() == Code::kCancelled;
+    return passes ? Result<std::string>(text.error()) : Result<std::string>(revision);
+  }
+  const Result<Json> about = ParseJson(*text);
+  const std::string commit = about.ok() ? JsonText(*about, "sha").value_or("") : "";
+  return is_commit(commit) ? commit : revision;
+}
+
+// The Hub says 401 of what does not exist too.
+Error WithNameHint(const Error& error, const HubSettings& settings) {
+  if (error.code() != Code::kDenied || !settings.token.empty()) return error;
+  return Error(Code::kDenied, fmt::format("{}; check the name: the Hub says the same of one that does not exist. Private and gated "
+                                          "repositories need HF_TOKEN",
+                                          error.message()));
+}
+
 }  // namespace
 
 Result<HubReference> ParseHubReference(std::string_view text) {
@@ -183,7 +211,7 @@ Result<std::vector<HubFile>> ParseHubListing(std::string_view text) {
       file.digest = DigestFromHex(JsonText(lfs, "oid").value_or(""));
       if (!file.digest.has_value()) return Error(Code::kCorrupt, fmt::format("{}: expected lfs.oid with 64 digits", ShortJson(one)));
     }
-    files.push_back(std::move(file));
+    if (file.path.size() <= kPathBytesMax) files.push_back(std::move(file));
   }
   return files;
 }
@@ -221,7 +249,6 @@ Result<PullPlan> PlanHub(HttpTransport& transport, const HubReference& reference
     return text;
   };
   request.url = endpoint;
-  request.url.target = fmt::format("{}/api/models/{}/tree/{}?recursive=true", base, reference.repository, encoded(reference.revision));
   request.plain_allowed = settings.plain_allowed;
   if (!settings.token.empty()) {
     if (!endpoint.secure && !IsLoopback(endpoint.host)) {
@@ -234,15 +261,20 @@ Result<PullPlan> PlanHub(HttpTransport& transport, const HubReference& reference
     request.authorization = fmt::format("Bearer {}", settings.token);
   }
   const std::string where = fmt::format("hf:{}", reference.repository);
-  BANTAM_ASSIGN(const std::vector<HubFile> listing, FetchListing(transport, request, limits).With(where));
-  BANTAM_ASSIGN(HubChoice choice, ChooseHubFiles(reference, listing));
+  const std::string about = fmt::format("{}/api/models/{}", base, reference.repository);
+  request.url.target = fmt::format("{}/revision/{}", about, encoded(reference.revision));
+  BANTAM_ASSIGN(const std::string revision, FindCommit(transport, request, limits, reference.revision).With(where));
+  request.url.target = fmt::format("{}/tree/{}?recursive=true", about, encoded(revision));
+  const Result<std::vector<HubFile>> listing = FetchListing(transport, request, limits).With(where);
+  if (!listing.ok()) return WithNameHint(listing.error(), settings);
+  BANTAM_ASSIGN(HubChoice choice, ChooseHubFiles(reference, *listing));
   PullPlan plan;
   plan.name = choice.name;
   plan.folder = choice.folder;
   plan.authorization = request.authorization;
   for (HubFile& file : choice.files) {
     Url url = endpoint;
-    url.target = fmt::format("{}/{}/resolve/{}/{}", base, reference.repository, encoded(reference.revision), EncodePath(file.path));
+    url.target = fmt::format("{}/{}/resolve/{}/{}", base, reference.repository, encoded(revision), EncodePath(file.path));
     std::string path = choice.folder ? file.path : choice.name;
     plan.files.push_back({std::move(path), {{UrlText(url), /*member=*/"", file.size_bytes}}, file.size_bytes, file.digest});
   }

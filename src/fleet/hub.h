@@ -38,7 +38,7 @@ struct HubFile {
   std::optional<Digest> digest;  // of files in large-file storage; the Hub has none for others
 };
 
-// One page of a listing, its folders left away. Corrupt names the member.
+// One page of a listing, its folders left away and what has a longer path than kPathBytesMax. Corrupt names the member.
 Result<std::vector<HubFile>> ParseHubListing(std::string_view text);
 
 // Which files to fetch and what the model is called. InvalidArgument lists the choices where there are several, with their sizes; NotFound.
@@ -49,6 +49,7 @@ struct HubChoice {
 };
 Result<HubChoice> ChooseHubFiles(const HubReference& reference, std::span<const HubFile> listing);
 
+// Of one commit, where the server tells which one the revision is.
 Result<PullPlan> PlanHub(HttpTransport& transport, const HubReference& reference, const HubSettings& settings, const HttpLimits& limits);
 
 }  // namespace bantam

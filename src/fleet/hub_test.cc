@@ -59,6 +59,9 @@ TEST(HubListing, Fields) {
   EXPECT_FALSE((*files)[0].digest.has_value());
   EXPECT_EQ((*files)[1].size_bytes, 1234567890123u);
   EXPECT_EQ(HexOf(*(*files)[1].digest), "9ee11adf737960ff06123d5c4fba24d12c5b05ba460a7afa88950fbf2b61add0");
+  const auto longer = ParseHubListing(fmt::format(R"([{{"type":"file","path":"{}","size":1}}])", std::string(1025, 'x')));
+  ASSERT_TRUE(longer.ok());
+  EXPECT_TRUE(longer->empty());
   for (const char* bad :
        {"{}", "[", R"([{"type":"file","size":1}])", R"([{"type":"file","path":"x"}])", R"([{"type":"file","path":"x","size":-1}])",
         R"([{"type":"file","path":"x","size":1,"lfs":{"size":2,"oid":"12"}}])"}) {
@@ -134,8 +137,9 @@ TEST(Hub, PagesAndToken) {
   ASSERT_EQ(plan->files.size(), 2u);
   EXPECT_EQ(plan->files[1].pieces[0].url, server.Url("/hub/me/my.model/resolve/refs%2Fpr%2F1/model.safetensors"));
   const auto requests = server.requests();
-  ASSERT_EQ(requests.size(), 2u);
-  EXPECT_EQ(requests[0].target, "/hub/api/models/me/my.model/tree/refs%2Fpr%2F1?recursive=true");
+  ASSERT_EQ(requests.size(), 3u);
+  EXPECT_EQ(requests[0].target, "/hub/api/models/me/my.model/revision/refs%2Fpr%2F1");
+  EXPECT_EQ(requests[1].target, "/hub/api/models/me/my.model/tree/refs%2Fpr%2F1?recursive=true");
   for (const ServerRequest& request : requests) EXPECT_EQ(request.Field("Authorization"), "Bearer hf_secret");
 }
 
@@ -155,6 +159,27 @@ TEST(Hub, TheTokenStays) {
   const auto broken = Plan().Make(server.Url(""), "hf_secret\r\nX: y");
   ASSERT_FALSE(broken.ok());
   EXPECT_THAT(broken.error().message(), AllOf(HasSubstr("HF_TOKEN"), Not(HasSubstr("hf_secret"))));
+}
+
+// A branch may move between two files of a model; a commit does not.
+TEST(Hub, FilesAreOfOneCommit) {
+  const std::string commit(40, 'c');
+  HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
+    if (request.target.find("/revision/") != std::string::npos) {
+      return void(connection.Send(Answer(fmt::format(R"({{"id": "me/my.model", "sha": "{}"}})", commit))));
+    }
+    connection.Send(Answer(R"([{"type":"file","path":"m.gguf","size":7}])"));
+  });
+  const auto plan = Plan().Make(server.Url(""));
+  ASSERT_TRUE(plan.ok()) << plan.error().message();
+  EXPECT_EQ(plan->files.at(0).pieces.at(0).url, server.Url(fmt::format("/me/my.model/resolve/{}/m.gguf", commit)));
+  EXPECT_EQ(server.requests().at(1).target, fmt::format("/api/models/me/my.model/tree/{}?recursive=true", commit));
+}
+
+TEST(Hub, SaysWhatMayBeWrongWithoutAToken) {
+  HttpServer server([](const ServerRequest&, ServerConnection& connection) { connection.Send(Answer("", "", "401 Unauthorized")); });
+  EXPECT_THAT(Plan().Make(server.Url("")).error().message(), AllOf(HasSubstr("check the name"), HasSubstr("HF_TOKEN")));
+  EXPECT_THAT(Plan().Make(server.Url(""), "hf_x").error().message(), Not(HasSubstr("check the name")));
 }
 
 TEST(Hub, EndlessPages) {

@@ -79,8 +79,10 @@ Result<Url> FindRegistry(FileSystem& files, const NpmSettings& settings, std::st
   return ParseUrl(registry).With("npm's registry");
 }
 
-Result<Url> FindArchive(HttpTransport& transport, const Url& registry, const NpmPackage& package, const HttpLimits& limits) {
+Result<Url> FindArchive(HttpTransport& transport, const Url& registry, const NpmPackage& package, const HttpLimits& limits,
+                        bool plain_allowed) {
   HttpRequest request;
+  request.plain_allowed = plain_allowed;
   request.url = registry;
   if (!request.url.target.ends_with('/')) request.url.target += '/';
   request.url.target += package.scope.empty() ? "" : fmt::format("{}%2F", package.scope);

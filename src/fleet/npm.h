@@ -32,6 +32,7 @@ std::string RegistryOf(std::string_view npmrc, std::string_view scope);
 Result<Url> FindRegistry(FileSystem& files, const NpmSettings& settings, std::string_view scope);
 
 // Where a package's archive is, as the registry says. Errors: those of Fetch; Corrupt.
-Result<Url> FindArchive(HttpTransport& transport, const Url& registry, const NpmPackage& package, const HttpLimits& limits);
+Result<Url> FindArchive(HttpTransport& transport, const Url& registry, const NpmPackage& package, const HttpLimits& limits,
+                        bool plain_allowed);
 
 }  // namespace bantam

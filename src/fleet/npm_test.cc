@@ -54,14 +54,30 @@ TEST(NpmArchive, IsWhereTheRegistrySays) {
   const MonotonicClock clock;
   const auto transport = MakeHttpTransport({}, clock);
   const Url registry = ParseUrl(server.Url("/npm")).value();
-  const auto archive = FindArchive(*transport, registry, ParseNpmPackage("@me/model@1.0.0").value(), {});
+  const auto archive = FindArchive(*transport, registry, ParseNpmPackage("@me/model@1.0.0").value(), {}, /*plain_allowed=*/false);
   ASSERT_TRUE(archive.ok()) << archive.error().message();
   EXPECT_EQ(UrlText(*archive), "https://files.test/m.tgz");
   EXPECT_EQ(server.requests().at(0).target, "/npm/@me%2Fmodel/1.0.0");
   for (const char* bad : {"{", "{}", R"({"dist": {"tarball": 3}})", R"({"dist": {"tarball": "file:///etc/passwd"}})", "[]"}) {
     answer = bad;
-    EXPECT_FALSE(FindArchive(*transport, registry, ParseNpmPackage("model@1.0.0").value(), {}).ok()) << bad;
+    EXPECT_FALSE(FindArchive(*transport, registry, ParseNpmPackage("model@1.0.0").value(), {}, /*plain_allowed=*/false).ok()) << bad;
   }
+}
+
+// Through a proxy, so that the name needs not exist.
+TEST(NpmArchive, PlainNeedsLeave) {
+  HttpServer proxy([&](const ServerRequest&, ServerConnection& connection) {
+    connection.Send(Answer(R"({"dist": {"tarball": "http://files.test/m.tgz"}})"));
+  });
+  const MonotonicClock clock;
+  HttpOptions options;
+  options.proxy.http = proxy.Url("");
+  const auto transport = MakeHttpTransport(options, clock);
+  const Url registry = ParseUrl("http://registry.test/").value();
+  const NpmPackage package = ParseNpmPackage("model@1.0.0").value();
+  EXPECT_FALSE(FindArchive(*transport, registry, package, {}, /*plain_allowed=*/false).ok());
+  EXPECT_TRUE(proxy.requests().empty());
+  EXPECT_TRUE(FindArchive(*transport, registry, package, {}, /*plain_allowed=*/true).ok());
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "fleet/path_name.h"
+#include "fleet/retry.h"
 #include "fleet/tar_member.h"
 
 namespace bantam {
@@ -53,13 +54,14 @@ Result<PullPlan> PlanUrl(std::string_view text) {
   return plan;
 }
 
-Result<PullPlan> PlanLocal(Disk& disk, std::string_view path) {
-  // file:///PATH is what browsers write; file://HOST/PATH is another machine.
-  if (path.starts_with("//")) path.remove_prefix(path.starts_with("///") ? 2 : 0);
-  if (path.starts_with("//")) {
-    return Error(Code::kUnsupported, fmt::format("file:{}: a file of another machine; give file:PATH", path));
+Result<PullPlan> PlanLocal(Disk& disk, std::string_view reference) {
+  // file:///PATH is what browsers write, blanks as %20; file://HOST/PATH is another machine.
+  const bool is_url = reference.starts_with("//");
+  if (is_url && !reference.starts_with("///")) {
+    return Error(Code::kUnsupported, fmt::format("file:{}: a file of another machine; give file:PATH", reference));
   }
-  BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(std::string(path)));
+  const std::string path = is_url ? DecodePercent(reference.substr(2)) : std::string(reference);
+  BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(path));
   PullPlan plan;
   plan.name = path.substr(path.rfind('/') + 1);
   plan.files.push_back({plan.name, {{fmt::format("file:{}", path), /*member=*/"", file->size()}}, file->size(), std::nullopt});
@@ -121,11 +123,10 @@ class Puller {
   Result<Pulled> Run() {
     BANTAM_TRY(disk_.MakeFolders(settings_.folder, ""));
     const std::string lock_path = fmt::format("{}.lock", done_.path);
-    Result<std::unique_ptr<FileLock>> lock = disk_.Lock(lock_path);
-    if (!lock.ok() && lock.error().code() == Code::kUnavailable) {
+    BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk_.Lock(lock_path));
+    if (lock == nullptr) {
       return Error(Code::kUnavailable, fmt::format("{}: another process is fetching it; wait for it to end, or stop it", plan_.name));
     }
-    if (!lock.ok()) return std::move(lock).error();
     if (files_.Exists(done_.path)) {
       BANTAM_TRY(CheckPresent());
       done_.already = true;
@@ -139,7 +140,10 @@ class Puller {
       shown_ = plan_.files.size() == 1 ? plan_.name : fmt::format("{} ({} of {})", plan_.files[i].path, i + 1, plan_.files.size());
       BANTAM_TRY(One(root, plan_.files[i]));
     }
-    if (plan_.folder) BANTAM_TRY(disk_.Rename(root, done_.path));
+    if (plan_.folder) {
+      BANTAM_TRY(RemoveOthers(root, /*below=*/""));
+      BANTAM_TRY(disk_.Rename(root, done_.path));
+    }
     return done_;
   }
 
@@ -159,10 +163,37 @@ class Puller {
                                   plan_.name, settings_.folder, plan_.name));
     for (const RemoteFile& file : plan_.files) {
       const std::string path = plan_.folder ? fmt::format("{}/{}", done_.path, file.path) : done_.path;
-      // Where the source tells nothing beforehand, nobody can say.
-      if (!file.size_bytes.has_value() && !file.digest.has_value()) return other;
-      BANTAM_ASSIGN(const bool same, Holds(path, file));
+      RemoteFile known = file;
+      if (!known.size_bytes.has_value() && !known.digest.has_value()) {
+        BANTAM_ASSIGN(known.size_bytes, LengthOf(file));
+      }
+      BANTAM_ASSIGN(const bool same, Holds(path, known));
       if (!same) return other;
+    }
+    return Ok();
+  }
+
+  // What a server says that the file has; nothing where it does not say.
+  Result<std::optional<uint64_t>> LengthOf(const RemoteFile& file) {
+    if (IsJoined(file)) return std::optional<uint64_t>();
+    BANTAM_ASSIGN(const std::unique_ptr<Origin> origin, OriginOf(file.pieces[0]));
+    BANTAM_ASSIGN(const Opened opened, Retried(tools_.download, [&] { return origin->Open(/*offset=*/0, /*tag=*/""); }));
+    return opened.total;
+  }
+
+  // What earlier calls left in a folder of files that are no part of this model: they were of another, or of another version.
+  Status RemoveOthers(const std::string& folder, const std::string& below) {
+    BANTAM_ASSIGN(const std::vector<DiskEntry> entries, disk_.Entries(folder));
+    for (const DiskEntry& entry : entries) {
+      const std::string inner = fmt::format("{}/{}", folder, entry.name);
+      const std::string path = below + entry.name;
+      const auto is_file = [&](const RemoteFile& file) { return file.path == path; };
+      const auto is_within = [&](const RemoteFile& file) { return file.path.starts_with(path + "/"); };
+      if (std::any_of(plan_.files.begin(), plan_.files.end(), is_within)) {
+        BANTAM_TRY(RemoveOthers(inner, path + "/"));
+      } else if (std::none_of(plan_.files.begin(), plan_.files.end(), is_file)) {
+        BANTAM_TRY(disk_.RemoveTree(inner));
+      }
     }
     return Ok();
   }
@@ -231,7 +262,9 @@ class Puller {
     if (piece.url.starts_with(kNpm)) {
       BANTAM_ASSIGN(const NpmPackage package, ParseNpmPackage(std::string_view(piece.url).substr(kNpm.size())));
       BANTAM_ASSIGN(const Url registry, FindRegistry(files_, settings_.npm, package.scope));
-      BANTAM_ASSIGN(request.url, FindArchive(tools_.http, registry, package, settings_.limits));
+      BANTAM_ASSIGN(request.url, Retried(tools_.download, [&] {
+                      return FindArchive(tools_.http, registry, package, settings_.limits, settings_.plain_allowed);
+                    }));
     } else {
       BANTAM_ASSIGN(request.url, ParseUrl(piece.url));
       request.authorization = plan_.authorization;
@@ -349,7 +382,7 @@ Result<PullPlan> MakePlan(const PullRequest& request, const Catalogue& catalogue
     if (IsUrl(text)) return PlanUrl(text);
     if (!text.starts_with(kHub)) return PlanEntry(catalogue, text);
     BANTAM_ASSIGN(const HubReference reference, ParseHubReference(text.substr(kHub.size())));
-    return PlanHub(tools.http, reference, settings.hub, settings.limits);
+    return Retried(tools.download, [&] { return PlanHub(tools.http, reference, settings.hub, settings.limits); });
   };
   BANTAM_ASSIGN(PullPlan made, plan());
   BANTAM_TRY(Settle(request, &made));
@@ -365,8 +398,10 @@ Result<std::string> ReadDocument(const std::string& place, size_t bytes_max, con
   HttpRequest request;
   BANTAM_ASSIGN(request.url, ParseUrl(place));
   request.plain_allowed = settings.plain_allowed;
-  BANTAM_ASSIGN(const std::unique_ptr<HttpReply> reply, Fetch(tools.http, request, settings.limits));
-  return ReadBody(*reply, bytes_max);
+  return Retried(tools.download, [&]() -> Result<std::string> {
+    BANTAM_ASSIGN(const std::unique_ptr<HttpReply> reply, Fetch(tools.http, request, settings.limits));
+    return ReadBody(*reply, bytes_max);
+  });
 }
 
 }  // namespace bantam

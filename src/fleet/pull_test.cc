@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <set>
 
 #include "fleet/store.h"
 #include "testing/download_tools.h"
@@ -87,10 +88,10 @@ TEST_F(PullTest, OneFileOfTheHub) {
   EXPECT_TRUE(pulled->files.at(0).verified);
   EXPECT_FALSE(pulled->already);
   EXPECT_EQ(Model("m-Q4_0.gguf"), "weights in four bits");
-  // A second time nothing is fetched but the listing.
+  // A second time nothing is fetched but the commit and the listing.
   const size_t requests = server.requests().size();
   EXPECT_TRUE(Run({"hf:me/model", "", ""})->already);
-  EXPECT_EQ(server.requests().size(), requests + 1);
+  EXPECT_EQ(server.requests().size(), requests + 2);
   // Another model under the name that one has.
   OfferRepository({{"m-Q4_0.gguf", "weights, but others!"}});
   EXPECT_THAT(Failure({"hf:me/model", "", ""}, Code::kInvalidArgument), AllOf(HasSubstr("bantam rm m-Q4_0.gguf"), HasSubstr("--name")));
@@ -134,17 +135,51 @@ TEST_F(PullTest, AFolderThatIsInterrupted) {
   EXPECT_FALSE(HasModel("model.part"));
 }
 
-// Names of a listing that would leave the folder.
+// What another model, or another version of this one, left under the name of the part.
+TEST_F(PullTest, LeftoversOfAnotherModel) {
+  for (const char* name : {"model.part/model-00001-of-00002.safetensors", "model.part/tokenizer.json.part", "model.part/old/x",
+                           "model.part/1_Pooling/other.json", "model.part/config.json"}) {
+    bench.folder.Write(fmt::format("models/{}", name), "of another");
+  }
+  OfferRepository({{"config.json", "{}"}, {"model.safetensors", "weights of a model"}, {"1_Pooling/config.json", "{}"}});
+  ASSERT_TRUE(Run({"hf:me/model", "", ""}).ok());
+  std::vector<std::string> left;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(settings.folder + "/model")) {
+    left.push_back(std::filesystem::relative(entry.path(), settings.folder + "/model").string());
+  }
+  EXPECT_THAT(left, ::testing::UnorderedElementsAre("config.json", "model.safetensors", "1_Pooling", "1_Pooling/config.json"));
+  EXPECT_EQ(Model("model/config.json"), "{}");
+}
+
+// Names of a listing that would leave the folder. The server has what it lists, so that only the name is in the way.
 TEST_F(PullTest, ListingsThatReachOut) {
-  for (const char* path : {"../x.gguf", "/etc/x.gguf", "a/../../x.gguf", "..\\\\x.gguf", "x\\u0000.gguf", ".gguf", "a\\n.gguf"}) {
-    content["/hub/api/models/me/model/tree/main?recursive=true"] = fmt::format(R"([{{"type":"file","path":"{}","size":5}}])", path);
-    const auto pulled = Run({"hf:me/model", "", ""});
-    // The last name of a path is taken; it stays inside.
-    if (pulled.ok()) {
+  using namespace std::string_literals;
+  struct Case {
+    const char* json;
+    std::string path;
+    bool inside;  // its last name is taken, and stays inside
+  };
+  const Case cases[] = {{"../x.gguf", "../x.gguf", true},           {"/etc/x.gguf", "/etc/x.gguf", true},
+                        {"a/../../x.gguf", "a/../../x.gguf", true}, {"..\\\\x.gguf", "..\\x.gguf", false},
+                        {"x\\u0000.gguf", "x\0.gguf"s, false},      {".gguf", ".gguf", false},
+                        {"a\\n.gguf", "a\n.gguf", false},           {"..\\\\m.safetensors", "..\\m.safetensors", false}};
+  content["/hub/me/model/resolve/main/config.json"] = "{}";
+  for (const Case& one : cases) {
+    content["/hub/api/models/me/model/tree/main?recursive=true"] =
+        fmt::format(R"([{{"type":"file","path":"config.json","size":2}},{{"type":"file","path":"{}","size":5}}])", one.json);
+    content["/hub/me/model/resolve/main/" + EncodePath(one.path)] = "hello";
+    if (one.inside) {
+      const auto pulled = Run({"hf:me/model", "", ""});
+      ASSERT_TRUE(pulled.ok()) << one.json << ": " << pulled.error().message();
       EXPECT_EQ(pulled->path, settings.folder + "/x.gguf");
+      EXPECT_EQ(Model("x.gguf"), "hello");
+      std::filesystem::remove(settings.folder + "/x.gguf");
+    } else {
+      EXPECT_THAT(Failure({"hf:me/model", "", ""}, Code::kInvalidArgument), HasSubstr("refused")) << one.json;
     }
   }
-  EXPECT_FALSE(bench.folder.Has("x.gguf"));
+  EXPECT_EQ(bench.folder.entries(), 1u);
+  EXPECT_TRUE(std::filesystem::is_empty(settings.folder));
 }
 
 TEST_F(PullTest, LinksInTheModelFolder) {
@@ -172,12 +207,53 @@ TEST_F(PullTest, OfAnUrl) {
   EXPECT_THAT(Failure({"http://192.0.2.1/x.gguf", "", ""}, Code::kInvalidArgument), HasSubstr("--insecure-http"));
 }
 
+// Nothing is known of it but its length; a second pull is no error.
+TEST_F(PullTest, AnUrlTwice) {
+  content["/m.gguf"] = "hello";
+  EXPECT_FALSE(Run({server.Url("/m.gguf"), "", ""})->already);
+  const auto again = Run({server.Url("/m.gguf"), "", ""});
+  ASSERT_TRUE(again.ok()) << again.error().message();
+  EXPECT_TRUE(again->already);
+  EXPECT_FALSE(again->files.at(0).verified);
+  content["/m.gguf"] = "hello world";
+  EXPECT_THAT(Failure({server.Url("/m.gguf"), "", ""}, Code::kInvalidArgument), HasSubstr("another model of that name"));
+  EXPECT_EQ(Model("m.gguf"), "hello");
+}
+
+// Before the file itself: the listing, the package, the catalogue.
+TEST_F(PullTest, TriesAgainWhatItAsksFirst) {
+  std::set<std::string> asked;
+  HttpServer flaky([&](const ServerRequest& request, ServerConnection& connection) {
+    if (asked.insert(request.target).second) return void(connection.Send(Answer("", "", "503 Later")));
+    const bool file = request.target.find("/resolve/") != std::string::npos;
+    connection.Send(Answer(file ? "hello" : R"([{"type":"file","path":"m.gguf","size":5}])"));
+  });
+  settings.hub.endpoint = flaky.Url("");
+  const auto pulled = Run({"hf:me/model", "", ""});
+  ASSERT_TRUE(pulled.ok()) << pulled.error().message();
+  EXPECT_GT(bench.pauses, 1);
+  const auto transport = MakeHttpTransport({}, clock);
+  const auto text = ReadDocument(flaky.Url("/catalogue"), 1000, settings, {*transport, bench.tools});
+  ASSERT_TRUE(text.ok()) << text.error().message();
+}
+
+// A full disk is not another process.
+TEST_F(PullTest, SaysWhyItCannotLock) {
+  OfferRepository({{"m.gguf", "weights in four bits"}});
+  bench.fuse.Set(2);
+  EXPECT_THAT(Failure({"hf:me/model", "", ""}, Code::kUnavailable), HasSubstr("lock: injected fault"));
+}
+
 TEST_F(PullTest, OfThisMachine) {
   bench.folder.Write("mine.gguf", "hello");
   ASSERT_TRUE(Run({"file:" + (bench.folder / "mine.gguf"), "", ""}).ok());
   EXPECT_EQ(Model("mine.gguf"), "hello");
   ASSERT_TRUE(Run({"file://" + (bench.folder / "mine.gguf"), "again", ""}).ok());
   EXPECT_EQ(Model("again.gguf"), "hello");
+  bench.folder.Write("my own.gguf", "mine");
+  ASSERT_TRUE(Run({"file://" + (bench.folder / "my%20own.gguf"), "", ""}).ok());
+  EXPECT_EQ(Model("my own.gguf"), "mine");
+  EXPECT_FALSE(Run({"file:" + (bench.folder / "my%20own.gguf"), "", ""}).ok());
   EXPECT_TRUE(server.requests().empty());
   EXPECT_THAT(Failure({"file://host/x.gguf", "", ""}, Code::kUnsupported), HasSubstr("another machine"));
   EXPECT_THAT(Failure({"file:" + (bench.folder / "absent.gguf"), "", ""}, Code::kNotFound), HasSubstr("absent.gguf"));
@@ -258,7 +334,7 @@ TEST_F(PullTest, LooksForRoomBeforeTheFirstByte) {
   OfferRepository({{"config.json", "{}"}, {"model.safetensors", std::string(1000, 'w')}});
   bench.disk.free_bytes = kDiskReserveBytes + 1001;
   EXPECT_THAT(Failure({"hf:me/model", "", ""}, Code::kUnavailable), HasSubstr("are needed"));
-  EXPECT_EQ(server.requests().size(), 1u);
+  EXPECT_EQ(server.requests().size(), 2u);
   bench.disk.free_bytes = kDiskReserveBytes + 1002;
   EXPECT_TRUE(Run({"hf:me/model", "", ""}).ok());
 }

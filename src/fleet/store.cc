@@ -6,6 +6,9 @@
 #include <map>
 #include <utility>
 
+#include "fleet/download.h"
+#include "fleet/path_name.h"
+
 namespace bantam {
 namespace {
 
@@ -26,9 +29,10 @@ bool IsPartEnding(std::string_view rest) {
 // The model that a file of an unfinished download belongs to; empty for other files.
 std::string_view NameOfPart(std::string_view entry) {
   constexpr std::string_view kPart = ".part";
-  const size_t at = entry.find(kPart);
-  if (at == std::string_view::npos || at == 0 || !IsPartEnding(entry.substr(at + kPart.size()))) return {};
-  return entry.substr(0, at);
+  for (size_t at = entry.find(kPart, 1); at != std::string_view::npos; at = entry.find(kPart, at + 1)) {
+    if (IsPartEnding(entry.substr(at + kPart.size()))) return entry.substr(0, at);
+  }
+  return {};
 }
 
 bool IsModelFile(std::string_view name) { return name.ends_with(".gguf") || name.ends_with(".bantam"); }
@@ -87,24 +91,33 @@ Result<StoredModel> FindStored(FileSystem& files, Disk& disk, const std::string&
       if (model.name == wanted) return model;
     }
   }
+  // Whatever else has a name that a model could have is in the way of a pull, be it an empty folder.
+  if (files.Exists(folder) && CheckModelName(name).ok()) {
+    BANTAM_ASSIGN(const std::vector<DiskEntry> entries, disk.Entries(folder));
+    for (const DiskEntry& entry : entries) {
+      if (entry.name != name) continue;
+      const bool is_folder = entry.kind == DiskEntry::Kind::kFolder;
+      const uint64_t bytes = is_folder ? FolderBytes(disk, fmt::format("{}/{}", folder, name), /*depth=*/0) : entry.size_bytes;
+      return StoredModel{name, is_folder, /*unfinished=*/false, bytes};
+    }
+  }
   return Error(Code::kNotFound,
                fmt::format("{}: no such model in {}; bantam list shows them, and files elsewhere are yours to remove", name, folder));
 }
 
 Status RemoveStored(Disk& disk, const std::string& folder, const StoredModel& model) {
   const std::string path = fmt::format("{}/{}", folder, model.name);
-  const Result<std::unique_ptr<FileLock>> lock = disk.Lock(path + ".lock");
-  if (!lock.ok() && lock.error().code() == Code::kUnavailable) {
-    return Error(Code::kUnavailable, fmt::format("{}: it is being fetched; stop that first", model.name));
-  }
-  if (!lock.ok()) return lock.error();
+  BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk.Lock(path + ".lock"));
+  if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: it is being fetched; stop that first", model.name));
   BANTAM_ASSIGN(const std::vector<DiskEntry> entries, disk.Entries(folder));
-  BANTAM_TRY(disk.RemoveTree(path));
-  BANTAM_TRY(disk.RemoveTree(path + ".tune.json"));
   for (const DiskEntry& entry : entries) {
     if (NameOfPart(entry.name) == model.name) BANTAM_TRY(disk.RemoveTree(fmt::format("{}/{}", folder, entry.name)));
   }
-  return Ok();
+  // What has a model's name is whole: it loses the name before anything else.
+  const std::string part = PartPath(path);
+  if (!model.unfinished) BANTAM_TRY(disk.Rename(path, part));
+  BANTAM_TRY(disk.RemoveTree(part));
+  return disk.RemoveTree(path + ".tune.json");
 }
 
 }  // namespace bantam

@@ -22,10 +22,12 @@ struct StoredModel {
 // GGUF files, packages, Hugging Face folders and unfinished downloads, by name; none where the folder does not exist.
 Result<std::vector<StoredModel>> ListStore(FileSystem& files, Disk& disk, const std::string& folder);
 
-// The model of that name, or with .gguf or .bantam after it. NotFound.
+// The model of that name, or with .gguf or .bantam after it; or what else has exactly that name, as it keeps a pull from using it.
+// NotFound.
 Result<StoredModel> FindStored(FileSystem& files, Disk& disk, const std::string& folder, const std::string& name);
 
-// Removes it with what is kept beside it (its tuning, parts of unfinished downloads). Unavailable while it is being fetched.
+// Removes it with what is kept beside it (its tuning, parts of unfinished downloads); interrupted, it leaves an unfinished model.
+// Unavailable while it is being fetched.
 Status RemoveStored(Disk& disk, const std::string& folder, const StoredModel& model);
 
 }  // namespace bantam

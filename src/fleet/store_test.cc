@@ -40,8 +40,10 @@ TEST_F(Store, FilesFoldersAndUnfinished) {
   Write("e.gguf.part-2.part.json.part-Ab12Cd", "{}");
   Write("my.particle.gguf", "1");
   Write("other.part.gguf", "1");
+  Write("your.particle.gguf.part", "12");
+  Write("your.particle.gguf.part.json", "{}");
   const auto models = List();
-  ASSERT_EQ(models.size(), 8u);
+  ASSERT_EQ(models.size(), 9u);
   const std::vector<std::tuple<std::string, bool, bool, uint64_t>> expected = {{"a.gguf", false, false, 5},
                                                                                {"b.bantam", false, false, 3},
                                                                                {"c", true, false, 10},
@@ -49,7 +51,8 @@ TEST_F(Store, FilesFoldersAndUnfinished) {
                                                                                {"e.gguf", false, true, 3},
                                                                                {"f", true, true, 2},
                                                                                {"my.particle.gguf", false, false, 1},
-                                                                               {"other.part.gguf", false, false, 1}};
+                                                                               {"other.part.gguf", false, false, 1},
+                                                                               {"your.particle.gguf", false, true, 2}};
   for (size_t i = 0; i < models.size(); ++i) {
     EXPECT_EQ(std::make_tuple(models[i].name, models[i].folder, models[i].unfinished, models[i].size_bytes), expected[i]);
   }
@@ -68,6 +71,50 @@ TEST_F(Store, RemovesWithCompanions) {
   ASSERT_EQ(left.size(), 2u);
   EXPECT_EQ(left[0].name, "a.part.gguf");
   EXPECT_EQ(left[1].name, "ab.gguf");
+}
+
+// What is in the way of a pull can be removed, whatever it is.
+TEST_F(Store, RemovesWhatHasTheName) {
+  std::filesystem::create_directories(bench.folder / "models/empty");
+  Write("odd/notes.txt", "123");
+  Write("held.gguf.lock", "");
+  EXPECT_TRUE(List().empty());
+  EXPECT_EQ(FindStored(bench.files, bench.disk, bench.folder / "models", "odd")->size_bytes, 3u);
+  EXPECT_TRUE(Remove("empty").ok());
+  EXPECT_TRUE(Remove("odd").ok());
+  EXPECT_FALSE(Remove("held.gguf.lock").ok());
+  EXPECT_FALSE(Has("empty"));
+  EXPECT_FALSE(Has("odd"));
+}
+
+// Interrupted anywhere, it leaves no half model under its name, and can be done again.
+TEST_F(Store, EveryFaultOfARemoval) {
+  bool blown = true;
+  for (int n = 1; blown && n < 50; ++n) {
+    for (const char* name : {"a/config.json", "a/w.safetensors", "a.tune.json", "a.part/x", "a.part.json"}) Write(name, "x");
+    bench.fuse.Set(n);
+    const Status removed = Remove("a");
+    blown = bench.fuse.TakeBlown();
+    bench.fuse.Set(0);
+    EXPECT_EQ(removed.ok(), !blown) << n;
+    if (Has("a")) {
+      EXPECT_TRUE(Has("a/config.json") && Has("a/w.safetensors")) << n;
+    }
+    if (Has("a") || Has("a.part")) {
+      EXPECT_TRUE(Remove("a").ok()) << n;
+      EXPECT_TRUE(List().empty()) << n;
+    }
+  }
+  EXPECT_FALSE(blown);
+}
+
+// A removal that is cut off within the folder: what is left has no model's name.
+TEST_F(Store, LosesItsNameFirst) {
+  Write("a/config.json", "x");
+  Write("a/w.safetensors", "x");
+  bench.disk.removed = [&](const std::string& path) { EXPECT_FALSE(path.ends_with("/a")) << path; };
+  EXPECT_TRUE(Remove("a").ok());
+  EXPECT_TRUE(List().empty());
 }
 
 TEST_F(Store, NothingOutsideIsRemoved) {

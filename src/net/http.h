@@ -54,8 +54,8 @@ class HttpReply {
 class HttpTransport {
  public:
   virtual ~HttpTransport() = default;
-  // Errors: NotFound (no such host), Unavailable (no connection, time-out), Denied (certificate), Corrupt (not HTTP, header too large), Unsupported (a
-  // compressed body, which was not asked for), Cancelled.
+  // Errors: NotFound (no such host), Unavailable (no connection, time-out), Denied (certificate), Corrupt (not HTTP, header too large),
+  // Unsupported (a compressed body, which was not asked for), Cancelled.
   virtual Result<std::unique_ptr<HttpReply>> Get(const Url& url, const std::vector<HttpField>& fields) = 0;
 };
 

@@ -158,7 +158,8 @@ class Connection final : public HttpReply {
       }
     }
     if (lookup->error == EAI_NONAME) {
-      return Error(Code::kNotFound, fmt::format("{}: cannot find {}: {}; check the name", ShownUrl(url), to.host, ::gai_strerror(EAI_NONAME)));
+      return Error(Code::kNotFound,
+                   fmt::format("{}: cannot find {}: {}; check the name", ShownUrl(url), to.host, ::gai_strerror(EAI_NONAME)));
     }
     if (lookup->error != 0) return Problem(fmt::format("find {}", to.host), ::gai_strerror(lookup->error));
     return lookup->endpoints;
@@ -313,8 +314,8 @@ class Connection final : public HttpReply {
       parser_.get().body().size = into.size();
       parser_.get().body().more = true;
       error_code error;
-      BANTAM_TRY(Await("read the answer", deadline, &error,
-                       [&](auto handler) { http::async_read_some(stream, buffer_, parser_, handler); }));
+      BANTAM_TRY(
+          Await("read the answer", deadline, &error, [&](auto handler) { http::async_read_some(stream, buffer_, parser_, handler); }));
       const size_t got = into.size() - parser_.get().body().size;
       if (error && error != http::error::need_buffer) return ReadProblem(error);
       if (got == 0) continue;
@@ -332,8 +333,7 @@ class Connection final : public HttpReply {
     paced_ns_ += waited_ns;
     if (paced_ns_ < kTimeouts * options_.limits.stall_timeout_ms * kNsPerMs) return Ok();
     if (paced_bytes_ < kTimeouts * kBytesPerTimeout) {
-      return Problem("read the answer",
-                     fmt::format("only {} bytes came in {:.0f} s", paced_bytes_, static_cast<double>(paced_ns_) * 1e-9));
+      return Problem("read the answer", fmt::format("only {} bytes came in {:.0f} s", paced_bytes_, static_cast<double>(paced_ns_) * 1e-9));
     }
     paced_bytes_ = 0;
     paced_ns_ = 0;

@@ -4,9 +4,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,9 +44,15 @@ class PausedClock final : public Clock {
   int64_t now_ns = 0;
 };
 
+// How much of each file would be there after a power cut, by path.
+using FlushedBytes = std::map<std::string, uint64_t, std::less<>>;
+
 class FaultyPart final : public PartFile {
  public:
-  FaultyPart(std::unique_ptr<PartFile> inner, Fuse& fuse) : inner_(std::move(inner)), fuse_(fuse) {}
+  FaultyPart(std::unique_ptr<PartFile> inner, Fuse& fuse, FlushedBytes& flushed, std::string path)
+      : inner_(std::move(inner)), fuse_(fuse), flushed_(flushed), path_(std::move(path)) {
+    flushed_.emplace(path_, inner_->size());
+  }
   uint64_t size() const override { return inner_->size(); }
   Result<size_t> Read(uint64_t offset, std::span<std::byte> into) override { return inner_->Read(offset, into); }
   // A full disk takes the first half.
@@ -54,13 +63,23 @@ class FaultyPart final : public PartFile {
     }
     return inner_->Append(bytes);
   }
-  Status Truncate(uint64_t size) override { return inner_->Truncate(size); }
-  // No test can pull the plug, and flushing takes most of a test's time.
-  Status Sync() override { return fuse_.Burn("sync"); }
+  Status Truncate(uint64_t size) override {
+    if (fuse_.off()) return fuse_.Burn("truncate");
+    flushed_[path_] = std::min(flushed_[path_], size);
+    return inner_->Truncate(size);
+  }
+  // Only noted: flushing would take most of a test's time.
+  Status Sync() override {
+    BANTAM_TRY(fuse_.Burn("sync"));
+    flushed_[path_] = inner_->size();
+    return Ok();
+  }
 
  private:
   std::unique_ptr<PartFile> inner_;
   Fuse& fuse_;
+  FlushedBytes& flushed_;
+  const std::string path_;
 };
 
 class FaultyDisk final : public Disk {
@@ -69,7 +88,7 @@ class FaultyDisk final : public Disk {
   Result<std::unique_ptr<PartFile>> OpenPart(const std::string& path) override {
     BANTAM_TRY(fuse_.Burn("open"));
     BANTAM_ASSIGN(auto part, inner_->OpenPart(path));
-    return std::unique_ptr<PartFile>(std::make_unique<FaultyPart>(std::move(part), fuse_));
+    return std::unique_ptr<PartFile>(std::make_unique<FaultyPart>(std::move(part), fuse_, flushed_, path));
   }
   Result<std::unique_ptr<PartFile>> OpenForReading(const std::string& path) override { return inner_->OpenForReading(path); }
   Status MakeFolders(const std::string& root, std::string_view below) override {
@@ -78,10 +97,18 @@ class FaultyDisk final : public Disk {
   }
   Status Rename(const std::string& from, const std::string& to) override {
     BANTAM_TRY(fuse_.Burn("rename"));
+    auto moved = flushed_.extract(from);
+    flushed_.erase(to);
+    if (!moved.empty()) {
+      moved.key() = to;
+      flushed_.insert(std::move(moved));
+    }
     return inner_->Rename(from, to);
   }
   Status RemoveTree(const std::string& path) override {
     BANTAM_TRY(fuse_.Burn("remove"));
+    if (removed) removed(path);
+    flushed_.erase(path);
     return inner_->RemoveTree(path);
   }
   Result<std::vector<DiskEntry>> Entries(const std::string& folder) override { return inner_->Entries(folder); }
@@ -94,11 +121,24 @@ class FaultyDisk final : public Disk {
     return inner_->Lock(path);
   }
 
+  // What was not flushed is zeros then, as some file systems leave it.
+  void CutPower() {
+    for (const auto& [path, bytes] : flushed_) {
+      if (!std::filesystem::exists(path) || std::filesystem::file_size(path) <= bytes) continue;
+      std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+      file.seekp(static_cast<std::streamoff>(bytes));
+      file << std::string(std::filesystem::file_size(path) - bytes, '\0');
+    }
+    flushed_.clear();
+  }
+
   std::optional<uint64_t> free_bytes;
+  std::function<void(const std::string& path)> removed;  // told before it is
 
  private:
   std::unique_ptr<Disk> inner_ = MakeDisk();
   Fuse& fuse_;
+  FlushedBytes flushed_;
 };
 
 // All of it together.

@@ -10,15 +10,20 @@
 
 namespace bantam::testing {
 
-// Counts operations down; the one that finds 1 fails. 0 never fails.
+// Counts operations down; the one that finds 1 fails, and with `lasting` all after it. 0 never fails.
 class Fuse {
  public:
-  void Set(int n) { left_ = n; }
+  void Set(int n, bool lasting = false) {
+    left_ = n;
+    lasting_ = lasting;
+  }
   bool blown() const { return blown_; }
-  // The same, and forgets it.
+  // Whether nothing works any more.
+  bool off() const { return lasting_ && blown_; }
+  // Whether it has blown, and forgets it.
   bool TakeBlown() { return std::exchange(blown_, false); }
   Status Burn(const char* what) {
-    if (left_ == 0 || --left_ != 0) return Ok();
+    if (!off() && (left_ == 0 || --left_ != 0)) return Ok();
     blown_ = true;
     return Error(Code::kUnavailable, std::string(what) + ": injected fault");
   }
@@ -26,6 +31,7 @@ class Fuse {
  private:
   int left_ = 0;
   bool blown_ = false;
+  bool lasting_ = false;
 };
 
 class FaultyWriter final : public FileWriter {
