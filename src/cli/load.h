@@ -30,6 +30,7 @@ struct RunOptions {
   std::string kv;                // --kv, empty: f16, or q8 when memory is short
   std::string weights = "auto";  // --weights; auto: that of the tuning, or panels when they fit
   std::string rope_scaling;      // --rope-scaling KIND:FACTOR, empty: the model's own
+  bool verify = true;            // the weights of packages are checked before they are used
   bool tuned = true;             // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
 };
 

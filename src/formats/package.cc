@@ -36,6 +36,9 @@ class CheckedSection {
     checked_[chunk].store(true, std::memory_order_release);
     return Ok();
   }
+  void Trust() {
+    for (std::atomic<bool>& chunk : checked_) chunk.store(true, std::memory_order_release);
+  }
   // A chunk's bytes, wherever they are.
   Status CheckCopy(size_t chunk, std::span<const std::byte> copy) const {
     if (MerkleLeaf(copy) == leaves_[chunk]) return Ok();
@@ -145,6 +148,7 @@ class PackageSource final : public TensorSource {
   }
 
   Status Check(std::span<const std::byte> part) override { return weights_.CheckRange(part); }
+  void Trust() override { weights_.Trust(); }
 
   uint64_t held_bytes() const override {
     return weights_.chunks() * (kDigestBytes + sizeof(std::atomic<bool>)) + tensors_.size() * sizeof(PackedTensor);

@@ -130,6 +130,10 @@ TEST_F(PackTest, DamagedWeightsAreNotRun) {
   ASSERT_FALSE(runner.ok());
   EXPECT_EQ(runner.error().code(), Code::kCorrupt);
   EXPECT_THAT(runner.error().message(), HasSubstr("d.bantam: section weights, bytes 0 to"));
+  // Who vouches for the file is believed.
+  ModelFile trusted = OpenModel(*files_, folder_.Path("d.bantam")).value();
+  trusted.source->Trust();
+  EXPECT_TRUE(testing::ModelRunner::Make(std::move(trusted), setup, 64).ok());
 }
 
 TEST_F(PackTest, VocabularyAndTemplatesGoAlong) {
