@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "kernels/kernels.h"
 #include "model/open.h"
+#include "model/pack.h"
 #include "testing/checkpoint.h"
 #include "testing/model_runner.h"
 #include "testing/paths.h"
@@ -190,6 +191,20 @@ TEST_P(Quantised, LogitsAreThoseOfPlainWeights) {
       EXPECT_EQ(logits, first) << kernels->name;
     }
   }
+}
+
+// Orders of inputs, factors and blocks of our own go into a package and come out as they were.
+TEST_P(Quantised, APackageComputesTheSame) {
+  const auto pool = ThreadPool::Make(1).value();
+  ModelFile file = OpenModel(*files_, folder_.Path("model")).value();
+  const auto report = PackModel(*files_, file, folder_.Path("m.bantam"), {.tool_version = "test"}, *pool, nullptr);
+  ASSERT_TRUE(report.ok()) << report.error().message();
+  const std::vector<uint32_t> tokens = {1, 5, 9, 19, 0, 7, 7, 21, 3, 2};
+  const testing::RunSetup setup = {.kernels = *ChooseKernels("ref"), .threads = 1};
+  const auto folder = testing::ModelRunner::Make(folder_.Path("model"), setup, tokens.size());
+  const auto package = testing::ModelRunner::Make(folder_.Path("m.bantam"), setup, tokens.size());
+  ASSERT_TRUE(package.ok()) << package.error().message();
+  EXPECT_TRUE((*package)->Logits(tokens) == (*folder)->Logits(tokens));
 }
 
 std::string TestName(const ::testing::TestParamInfo<std::string>& test) {
