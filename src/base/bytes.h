@@ -60,6 +60,9 @@ class ByteReader {
   size_t offset_ = 0;
 };
 
+constexpr uint64_t RoundUp(uint64_t value, uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+inline std::span<const std::byte> AsBytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 inline std::string_view AsText(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 // FNV-1a, 64 bits: a fingerprint for people to compare, not a protection against an adversary.

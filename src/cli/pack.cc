@@ -21,8 +21,6 @@
 namespace bantam {
 namespace {
 
-constexpr uint64_t kLicenceBytesMax = uint64_t{1} << 20;
-
 struct PackArguments {
   std::string source;
   std::string out;

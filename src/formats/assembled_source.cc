@@ -45,7 +45,7 @@ AssembledSource::AssembledSource(std::vector<std::unique_ptr<FileMapping>> files
     CHECK(tensor.pieces.size() == 1 || tensor.pieces.size() == tensor.matrices || !tensor.values.empty() ||
           tensor.quantized.size() == tensor.matrices);
     offsets_.push_back(offset);
-    offset += (tensor.size_bytes() + kAlignment - 1) / kAlignment * kAlignment;
+    offset += RoundUp(tensor.size_bytes(), kAlignment);
   }
 }
 

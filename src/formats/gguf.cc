@@ -145,7 +145,7 @@ Result<ModelFile> Parse(const std::string& path, std::unique_ptr<FileMapping> ma
   file.format = fmt::format("GGUF v{}", listing.header.version);
   BANTAM_ASSIGN(file.metadata, Metadata::Make(std::move(listing.entries)));
   BANTAM_ASSIGN(const uint64_t alignment, GgufAlignment(file.metadata));
-  const uint64_t data_begin = (listing.end + alignment - 1) / alignment * alignment;
+  const uint64_t data_begin = RoundUp(listing.end, alignment);
   BANTAM_TRY(PlaceTensors(data_begin, file.size_bytes, alignment, &listing.tensors));
   BANTAM_ASSIGN(file.directory, TensorDirectory::Make(std::move(listing.tensors)));
   file.source = std::make_unique<MappedSource>(std::move(mapping));

@@ -80,10 +80,6 @@ Result<uint64_t> SizeOf(const GgufTensor& tensor) {
   return elements / info.block_elements * info.block_bytes;
 }
 
-uint64_t RoundUp(uint64_t value, uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
-std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
-
 }  // namespace
 
 Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const std::string& path, std::vector<MetadataEntry> metadata,
@@ -135,7 +131,7 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const st
   header.resize(RoundUp(header.size(), alignment));
 
   BANTAM_ASSIGN(auto file, files.Create(path));
-  BANTAM_TRY(file->Append(Bytes(header)));
+  BANTAM_TRY(file->Append(AsBytes(header)));
   std::unique_ptr<GgufWriter> writer(new GgufWriter(std::move(file)));
   writer->tensors_ = tensors;
   writer->sizes_ = std::move(sizes);
@@ -167,7 +163,7 @@ Status GgufWriter::Pad() {
   const std::string zeros(RoundUp(written_, alignment_) - written_, '\0');
   ++current_;
   written_ = 0;
-  return writer_->Append(Bytes(zeros));
+  return writer_->Append(AsBytes(zeros));
 }
 
 Status GgufWriter::Commit() {

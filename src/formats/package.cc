@@ -16,8 +16,6 @@
 namespace bantam {
 namespace {
 
-Error Damaged(std::string what) { return Error(Code::kCorrupt, std::move(what) + "; the file is damaged, fetch it again"); }
-
 // A section's bytes as they are mapped, its leaves, and which of its chunks were found to be what the leaves say.
 class CheckedSection {
  public:
@@ -43,8 +41,8 @@ class CheckedSection {
   Status CheckCopy(size_t chunk, std::span<const std::byte> copy) const {
     if (MerkleLeaf(copy) == leaves_[chunk]) return Ok();
     const uint64_t begin = chunk * kPackageChunkBytes;
-    return Damaged(fmt::format("section {}, bytes {} to {}: not those that the manifest has the digest of", name_, begin,
-                               std::min<uint64_t>(begin + kPackageChunkBytes, bytes_.size()) - 1));
+    return PackageDamage(fmt::format("section {}, bytes {} to {}: not those that the manifest has the digest of", name_, begin,
+                                     std::min<uint64_t>(begin + kPackageChunkBytes, bytes_.size()) - 1));
   }
   // A part of the section.
   Status CheckRange(std::span<const std::byte> part) {
@@ -82,7 +80,7 @@ struct Opened {
     if (!leaves.empty()) std::memcpy(leaves.data(), mapping->bytes().data() + place.offset_bytes, place.count * kDigestBytes);
     std::string name = SectionName(section.kind);
     if (!leaves.empty() && MerkleRoot(leaves) != section.root)
-      return Damaged(fmt::format("section {}: its leaves make another root", name));
+      return PackageDamage(fmt::format("section {}: its leaves make another root", name));
     return CheckedSection(std::move(name), mapping->bytes().subspan(section.offset_bytes, section.size_bytes), std::move(leaves));
   }
   // Copies the section to `out`, and checks the copy.
@@ -213,7 +211,7 @@ Result<std::vector<std::pair<SectionKind, std::span<const std::byte>>>> CopyPart
   for (const SectionKind kind : wanted) {
     const uint64_t size = opened.Find(kind)->size_bytes;
     if (size > kPackagePartBytesMax) {
-      return Damaged(
+      return PackageDamage(
           fmt::format("section {}: {} bytes, expected at most {}", SectionName(static_cast<uint32_t>(kind)), size, kPackagePartBytesMax));
     }
     file->header_bytes += size;
@@ -234,7 +232,7 @@ Result<Metadata> MergePairs(std::vector<PlacedPair> pairs) {
   std::sort(pairs.begin(), pairs.end(), [](const PlacedPair& a, const PlacedPair& b) { return a.place < b.place; });
   std::vector<MetadataEntry> entries;
   for (size_t i = 0; i < pairs.size(); ++i) {
-    if (i > 0 && pairs[i].place == pairs[i - 1].place) return Damaged(fmt::format("two metadata pairs in place {}", pairs[i].place));
+    if (i > 0 && pairs[i].place == pairs[i - 1].place) return PackageDamage(fmt::format("two metadata pairs in place {}", pairs[i].place));
     entries.push_back(pairs[i].entry);
   }
   return Metadata::Make(std::move(entries));
@@ -276,7 +274,7 @@ Status CheckGaps(const Opened& opened) {
   for (const PackageSection& section : manifest.sections) {
     for (uint64_t at = end; at < section.offset_bytes; ++at) {
       if (opened.mapping->bytes()[at] != std::byte{0})
-        return Damaged(fmt::format("byte {} in front of section {} is not zero", at, SectionName(section.kind)));
+        return PackageDamage(fmt::format("byte {} in front of section {} is not zero", at, SectionName(section.kind)));
     }
     end = section.offset_bytes + section.size_bytes;
   }
@@ -331,9 +329,9 @@ Result<PackageTexts> ReadPackageTexts(FileSystem& files, const std::string& path
   const auto read = [&](SectionKind kind, std::string* text) -> Status {
     const PackageSection* section = opened.Find(kind);
     if (section == nullptr) return Ok();
-    if (section->size_bytes > kPackagePartBytesMax) {
-      return Damaged(
-          fmt::format("section {}: {} bytes, expected at most {}", SectionName(section->kind), section->size_bytes, kPackagePartBytesMax));
+    if (section->size_bytes > kPackageTextBytesMax) {
+      return PackageDamage(
+          fmt::format("section {}: {} bytes, expected at most {}", SectionName(section->kind), section->size_bytes, kPackageTextBytesMax));
     }
     text->resize(section->size_bytes);
     return opened.Copy(*section, std::as_writable_bytes(std::span(*text)));

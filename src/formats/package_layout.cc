@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/bytes.h"
 #include "formats/gguf.h"
@@ -34,15 +35,11 @@ bool IsKnown(uint32_t kind) {
 
 bool HasLeaves(uint32_t kind) { return kind != static_cast<uint32_t>(SectionKind::kSignatures); }
 
-Error Damaged(std::string what) { return Error(Code::kCorrupt, std::move(what) + "; the file is damaged, fetch it again"); }
-
-std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
-
 Status CheckSection(const PackageSection& section, uint32_t flags) {
   const std::string name = SectionName(section.kind);
-  if (!HasLeaves(section.kind) && section.root != Digest{}) return Damaged(fmt::format("section {}: a root, expected zeros", name));
+  if (!HasLeaves(section.kind) && section.root != Digest{}) return PackageDamage(fmt::format("section {}: a root, expected zeros", name));
   if ((flags & ~(kCritical | kEncrypted)) != 0 || section.size_bytes == 0) {
-    return Damaged(fmt::format("section {}: flags {:#x} and {} bytes make no section", name, flags, section.size_bytes));
+    return PackageDamage(fmt::format("section {}: flags {:#x} and {} bytes make no section", name, flags, section.size_bytes));
   }
   if (section.critical && !IsKnown(section.kind)) {
     return Error(Code::kUnsupported,
@@ -58,14 +55,14 @@ Status CheckSection(const PackageSection& section, uint32_t flags) {
 Status CheckPlaces(const PackageManifest& manifest) {
   uint64_t end = SectionsBegin(manifest);
   for (const PackageSection& section : manifest.sections) {
-    const uint64_t begin = RoundUpTo(end, kPackageSectionAlignment);
+    const uint64_t begin = RoundUp(end, kPackageSectionAlignment);
     if (section.offset_bytes != begin || section.size_bytes > manifest.file_bytes || begin > manifest.file_bytes - section.size_bytes) {
-      return Damaged(fmt::format("section {}: {} bytes at {}, expected at {} and within the file's {}", SectionName(section.kind),
-                                 section.size_bytes, section.offset_bytes, begin, manifest.file_bytes));
+      return PackageDamage(fmt::format("section {}: {} bytes at {}, expected at {} and within the file's {}", SectionName(section.kind),
+                                       section.size_bytes, section.offset_bytes, begin, manifest.file_bytes));
     }
     end = begin + section.size_bytes;
   }
-  if (end != manifest.file_bytes) return Damaged(fmt::format("sections end at {} of {} bytes", end, manifest.file_bytes));
+  if (end != manifest.file_bytes) return PackageDamage(fmt::format("sections end at {} of {} bytes", end, manifest.file_bytes));
   return Ok();
 }
 
@@ -74,10 +71,10 @@ Status CheckKinds(const PackageManifest& manifest) {
   for (const PackageSection& section : manifest.sections) kinds.push_back(section.kind);
   std::sort(kinds.begin(), kinds.end());
   const auto twice = std::adjacent_find(kinds.begin(), kinds.end());
-  if (twice != kinds.end()) return Damaged(fmt::format("section {} occurs twice", SectionName(*twice)));
+  if (twice != kinds.end()) return PackageDamage(fmt::format("section {} occurs twice", SectionName(*twice)));
   for (const SectionKind needed : {SectionKind::kConfig, SectionKind::kTensors, SectionKind::kWeights}) {
     if (!std::binary_search(kinds.begin(), kinds.end(), static_cast<uint32_t>(needed))) {
-      return Damaged(fmt::format("section {} is missing", SectionName(static_cast<uint32_t>(needed))));
+      return PackageDamage(fmt::format("section {} is missing", SectionName(static_cast<uint32_t>(needed))));
     }
   }
   return Ok();
@@ -109,6 +106,8 @@ std::string SectionName(uint32_t kind) {
   return fmt::format("{}", kind);
 }
 
+Error PackageDamage(std::string what) { return Error(Code::kCorrupt, std::move(what) + "; the file is damaged, fetch it again"); }
+
 uint64_t PackedBytes(const TensorInfo& info, bool panels) {
   return panels ? info.matrices() * MatrixBytes(Info(info.dtype).panel, info.rows(), info.columns()) : info.size_bytes;
 }
@@ -124,13 +123,13 @@ LeafPlace LeavesOf(const PackageManifest& manifest, size_t index) {
 
 uint64_t SectionsBegin(const PackageManifest& manifest) {
   const LeafPlace last = LeavesOf(manifest, manifest.sections.size() - 1);
-  return RoundUpTo(last.offset_bytes + last.count * kDigestBytes, kPackageSectionAlignment);
+  return RoundUp(last.offset_bytes + last.count * kDigestBytes, kPackageSectionAlignment);
 }
 
 std::string EncodeManifest(PackageManifest* manifest) {
   uint64_t end = SectionsBegin(*manifest);
   for (PackageSection& section : manifest->sections) {
-    section.offset_bytes = RoundUpTo(end, kPackageSectionAlignment);
+    section.offset_bytes = RoundUp(end, kPackageSectionAlignment);
     end = section.offset_bytes + section.size_bytes;
   }
   manifest->file_bytes = end;
@@ -150,7 +149,7 @@ std::string EncodeManifest(PackageManifest* manifest) {
     AppendLittleEndian<uint64_t>(&table, 0);
     AppendLittleEndian(&table, section.root);
   }
-  manifest->digest = Sha256Of(Bytes(header + table));
+  manifest->digest = Sha256Of(AsBytes(header + table));
   AppendLittleEndian(&header, manifest->digest);
   return header + table;
 }
@@ -172,20 +171,20 @@ Result<PackageManifest> DecodeManifest(std::span<const std::byte> bytes, uint64_
   BANTAM_ASSIGN(const uint32_t count, reader.Read<uint32_t>("the number of sections"));
   BANTAM_ASSIGN(const uint32_t chunk_bytes, reader.Read<uint32_t>("the length of chunks"));
   if (manifest.file_bytes != file_bytes || file_bytes > kPackageFileBytesMax) {
-    return Damaged(fmt::format("{} bytes, expected {}", file_bytes, manifest.file_bytes));
+    return PackageDamage(fmt::format("{} bytes, expected {}", file_bytes, manifest.file_bytes));
   }
   if (count == 0 || count > kPackageSectionsMax || chunk_bytes != kPackageChunkBytes) {
-    return Damaged(fmt::format("{} sections in chunks of {} bytes, expected 1 to {} and {}", count, chunk_bytes, kPackageSectionsMax,
-                               kPackageChunkBytes));
+    return PackageDamage(fmt::format("{} sections in chunks of {} bytes, expected 1 to {} and {}", count, chunk_bytes, kPackageSectionsMax,
+                                     kPackageChunkBytes));
   }
   BANTAM_ASSIGN(manifest.digest, reader.Read<Digest>("the digest"));
   BANTAM_ASSIGN(const auto table, reader.Take(count * kPackageEntryBytes, "the section table"));
   const std::string covered = std::string(AsText(bytes.first(kPackageDigestAt))) + std::string(AsText(table));
-  if (Sha256Of(Bytes(covered)) != manifest.digest) return Damaged("the manifest's digest is not that of its bytes");
+  if (Sha256Of(AsBytes(covered)) != manifest.digest) return PackageDamage("the manifest's digest is not that of its bytes");
   ByteReader rows(table);
   for (uint32_t i = 0; i < count; ++i) {
     BANTAM_ASSIGN(const PackageSection section, ReadSection(rows));
-    if (section.size_bytes > file_bytes) return Damaged(fmt::format("section {} is longer than the file", SectionName(section.kind)));
+    if (section.size_bytes > file_bytes) return PackageDamage(fmt::format("section {} is longer than the file", SectionName(section.kind)));
     manifest.sections.push_back(section);
   }
   BANTAM_TRY(CheckKinds(manifest));
@@ -206,14 +205,14 @@ std::string EncodePairs(std::span<const PlacedPair> pairs) {
 Status DecodePairs(std::span<const std::byte> bytes, std::vector<PlacedPair>* pairs) {
   ByteReader reader(bytes);
   BANTAM_ASSIGN(const uint32_t count, reader.Read<uint32_t>("the number of pairs"));
-  if (count > kGgufMetadataMax) return Damaged(fmt::format("{} metadata pairs, expected at most {}", count, kGgufMetadataMax));
+  if (count > kGgufMetadataMax) return PackageDamage(fmt::format("{} metadata pairs, expected at most {}", count, kGgufMetadataMax));
   for (uint32_t i = 0; i < count; ++i) {
     PlacedPair pair;
     BANTAM_ASSIGN(pair.place, reader.Read<uint32_t>("a pair's place"));
     BANTAM_ASSIGN(pair.entry, ReadGgufPair(reader));
     pairs->push_back(pair);
   }
-  if (reader.remaining() != 0) return Damaged(fmt::format("{} bytes behind the last pair", reader.remaining()));
+  if (reader.remaining() != 0) return PackageDamage(fmt::format("{} bytes behind the last pair", reader.remaining()));
   return Ok();
 }
 
@@ -248,7 +247,7 @@ Result<PackedTensor> ReadTensor(ByteReader& reader) {
   info.dtype = *dtype;
   tensor.panels = form == 1;
   if (info.n_dimensions == 0 || info.n_dimensions > kTensorDimensionsMax) {
-    return Damaged(fmt::format("tensor {}: {} dimensions, expected 1 to {}", info.name, info.n_dimensions, kTensorDimensionsMax));
+    return PackageDamage(fmt::format("tensor {}: {} dimensions, expected 1 to {}", info.name, info.n_dimensions, kTensorDimensionsMax));
   }
   for (size_t d = 0; d < kTensorDimensionsMax; ++d) {
     info.dimensions[d] = 1;
@@ -258,7 +257,7 @@ Result<PackedTensor> ReadTensor(ByteReader& reader) {
   }
   BANTAM_TRY(SizeTensor(&info));
   if (tensor.panels && PanelsAreLarge(info.dtype))
-    return Damaged(fmt::format("tensor {}: {} has no panels here", info.name, Info(info.dtype).name));
+    return PackageDamage(fmt::format("tensor {}: {} has no panels here", info.name, Info(info.dtype).name));
   BANTAM_ASSIGN(tensor.offset_bytes, reader.Read<uint64_t>(info.name));
   return tensor;
 }
@@ -268,25 +267,25 @@ Result<PackedTensor> ReadTensor(ByteReader& reader) {
 Result<std::vector<PackedTensor>> DecodeTensors(std::span<const std::byte> bytes, uint64_t weights_bytes) {
   ByteReader reader(bytes);
   BANTAM_ASSIGN(const uint32_t count, reader.Read<uint32_t>("the number of tensors"));
-  if (count > kGgufTensorsMax) return Damaged(fmt::format("{} tensors, expected at most {}", count, kGgufTensorsMax));
+  if (count > kGgufTensorsMax) return PackageDamage(fmt::format("{} tensors, expected at most {}", count, kGgufTensorsMax));
   std::vector<PackedTensor> tensors;
   uint64_t end = 0;
   uint64_t source_end = 0;
   for (uint32_t i = 0; i < count; ++i) {
     BANTAM_ASSIGN(PackedTensor tensor, ReadTensor(reader));
-    const uint64_t begin = RoundUpTo(end, kPackageTensorAlignment);
+    const uint64_t begin = RoundUp(end, kPackageTensorAlignment);
     const uint64_t size = PackedBytes(tensor.info, tensor.panels);
     if (tensor.offset_bytes != begin || size > weights_bytes || begin > weights_bytes - size) {
-      return Damaged(fmt::format("tensor {}: {} bytes at {}, expected at {} and within the weights' {}", tensor.info.name, size,
-                                 tensor.offset_bytes, begin, weights_bytes));
+      return PackageDamage(fmt::format("tensor {}: {} bytes at {}, expected at {} and within the weights' {}", tensor.info.name, size,
+                                       tensor.offset_bytes, begin, weights_bytes));
     }
     end = begin + size;
-    tensor.info.offset_bytes = RoundUpTo(source_end, kPackageTensorAlignment);
+    tensor.info.offset_bytes = RoundUp(source_end, kPackageTensorAlignment);
     source_end = tensor.info.offset_bytes + tensor.info.size_bytes;
     tensors.push_back(tensor);
   }
   if (reader.remaining() != 0 || end != weights_bytes) {
-    return Damaged(
+    return PackageDamage(
         fmt::format("{} bytes behind the tensor list, and weights of {} bytes instead of {}", reader.remaining(), weights_bytes, end));
   }
   return tensors;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/result.h"
 #include "formats/model_file.h"
 #include "formats/package.h"
@@ -27,9 +28,13 @@ inline constexpr uint64_t kPackageTensorAlignment = 64;
 inline constexpr uint64_t kPackageFileBytesMax = uint64_t{1} << 42;
 // Of sections that are copied into memory.
 inline constexpr uint64_t kPackagePartBytesMax = uint64_t{256} << 20;
+// Of those among them that are texts for people and tools.
+inline constexpr uint64_t kPackageTextBytesMax = uint64_t{4} << 20;
 
-constexpr uint64_t RoundUpTo(uint64_t value, uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr uint64_t PackageChunks(uint64_t size_bytes) { return (size_bytes + kPackageChunkBytes - 1) / kPackageChunkBytes; }
+
+// Corrupt: what is wrong, and the remedy.
+Error PackageDamage(std::string what);
 
 // A tensor of the list, and where it is in the weights section.
 struct PackedTensor {

@@ -26,8 +26,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
-
 std::string ReadAll(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -47,7 +45,7 @@ TensorInfo Tensor(std::string_view name, DType dtype, std::vector<uint64_t> dime
 std::vector<PackedTensor> Place(std::vector<PackedTensor> tensors) {
   uint64_t end = 0;
   for (PackedTensor& tensor : tensors) {
-    tensor.offset_bytes = RoundUpTo(end, kPackageTensorAlignment);
+    tensor.offset_bytes = RoundUp(end, kPackageTensorAlignment);
     end = tensor.offset_bytes + PackedBytes(tensor.info, tensor.panels);
   }
   return tensors;
@@ -69,7 +67,7 @@ std::string Seal(const std::vector<Section>& sections, const std::function<void(
   std::string leaves;
   for (const Section& section : sections) {
     ChunkHasher hasher(kPackageChunkBytes);
-    hasher.Update(Bytes(section.bytes));
+    hasher.Update(AsBytes(section.bytes));
     const std::vector<Digest> own = hasher.Finish();
     manifest.sections.push_back({section.kind, section.critical, 0, section.bytes.size(), MerkleRoot(own)});
     leaves += AsText(std::as_bytes(std::span(own)));
@@ -77,7 +75,7 @@ std::string Seal(const std::vector<Section>& sections, const std::function<void(
   std::string file = EncodeManifest(&manifest);
   if (change_table) {
     change_table(&file);
-    const Digest digest = Sha256Of(Bytes(file.substr(0, kPackageDigestAt) + file.substr(kPackageHeaderBytes)));
+    const Digest digest = Sha256Of(AsBytes(file.substr(0, kPackageDigestAt) + file.substr(kPackageHeaderBytes)));
     std::memcpy(file.data() + kPackageDigestAt, digest.data(), kDigestBytes);
   }
   file += leaves;
@@ -161,7 +159,7 @@ TEST_F(PackageTest, TheWriterMakesTheSameBytes) {
     auto writer = PackageWriter::Make(*files_, folder_.Path("w.bantam"), plan).value();
     std::string all;
     for (const Section& section : sections_) all += section.bytes;
-    for (size_t at = 0; at < all.size(); at += piece) ASSERT_TRUE(writer->Append(Bytes(std::string_view(all).substr(at, piece))).ok());
+    for (size_t at = 0; at < all.size(); at += piece) ASSERT_TRUE(writer->Append(AsBytes(std::string_view(all).substr(at, piece))).ok());
     ASSERT_TRUE(writer->Commit().ok());
     EXPECT_EQ(ReadAll(folder_.Path("w.bantam")), Seal(sections_)) << piece;
   }
@@ -271,7 +269,7 @@ TEST_F(PackageTest, EveryFailedWriteLeavesNothing) {
     fuse.Set(n);
     {
       auto writer = PackageWriter::Make(faulty, folder_.Path("f.bantam"), plan);
-      if (writer.ok() && (*writer)->Append(Bytes(all)).ok()) (void)(*writer)->Commit().ok();
+      if (writer.ok() && (*writer)->Append(AsBytes(all)).ok()) (void)(*writer)->Commit().ok();
     }
     blown = fuse.blown();
     EXPECT_EQ(std::filesystem::exists(folder_.Path("f.bantam")), !blown) << "operation " << n;
@@ -289,8 +287,8 @@ TEST_F(PackageTest, BordersOf32Bits) {
                               {Tensor("behind", DType::kF32, {256, 4096}), false, 0}});
   const uint64_t weights_bytes = tensors.back().offset_bytes + tensors.back().info.size_bytes;
   const std::string zeros(kPackageChunkBytes, '\0');
-  std::vector<Digest> leaves(PackageChunks(weights_bytes), MerkleLeaf(Bytes(zeros)));
-  leaves.back() = MerkleLeaf(Bytes(std::string_view(zeros).substr(0, weights_bytes % kPackageChunkBytes)));
+  std::vector<Digest> leaves(PackageChunks(weights_bytes), MerkleLeaf(AsBytes(zeros)));
+  leaves.back() = MerkleLeaf(AsBytes(std::string_view(zeros).substr(0, weights_bytes % kPackageChunkBytes)));
   ASSERT_NE(weights_bytes % kPackageChunkBytes, 0u);
   std::vector<std::pair<uint64_t, std::string>> writes;  // of the section
   for (const size_t index : {1u, 3u}) {
@@ -299,14 +297,14 @@ TEST_F(PackageTest, BordersOf32Bits) {
     std::string chunks(2 * kPackageChunkBytes, '\0');
     chunks.replace(tensors[index].offset_bytes - first * kPackageChunkBytes, values.size(), values);
     for (size_t c = 0; c < 2; ++c)
-      leaves[first + c] = MerkleLeaf(Bytes(std::string_view(chunks).substr(c * kPackageChunkBytes, kPackageChunkBytes)));
+      leaves[first + c] = MerkleLeaf(AsBytes(std::string_view(chunks).substr(c * kPackageChunkBytes, kPackageChunkBytes)));
     writes.emplace_back(tensors[index].offset_bytes, values);
   }
   PackageManifest manifest;
   const std::string config = Pairs("general.count", 7);
   const std::string list = EncodeTensors(tensors);
-  const Digest config_leaf[] = {MerkleLeaf(Bytes(config))};
-  const Digest list_leaf[] = {MerkleLeaf(Bytes(list))};
+  const Digest config_leaf[] = {MerkleLeaf(AsBytes(config))};
+  const Digest list_leaf[] = {MerkleLeaf(AsBytes(list))};
   manifest.sections = {{1, true, 0, config.size(), config_leaf[0]},
                        {4, true, 0, list.size(), list_leaf[0]},
                        {5, true, 0, weights_bytes, MerkleRoot(leaves)}};

@@ -22,7 +22,6 @@ namespace bantam {
 namespace {
 
 constexpr uint64_t kPieceBytes = uint64_t{4} << 20;
-constexpr uint64_t kLicenceBytesMax = uint64_t{1} << 20;
 constexpr int kJsonIndent = 2;
 constexpr std::string_view kTemplateKey = "tokenizer.chat_template";
 // Pairs that only the vocabulary is made of.
@@ -31,8 +30,6 @@ constexpr std::string_view kVocabularyKeys[] = {"tokenizer.ggml.tokens",        
                                                 "tokenizer.huggingface.json",   "tokenizer.ggml.precompiled_charsmap",
                                                 "tokenizer.huggingface.config", "tokenizer.sentencepiece.model"};
 constexpr std::string_view kLicenceNames[] = {"LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING"};
-
-std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 
 Error Interrupted(const std::string& path) { return Error(Code::kCancelled, fmt::format("{}: interrupted; nothing was written", path)); }
 
@@ -99,7 +96,7 @@ class Packer {
       BANTAM_TRY(
           ForEachPiece(tensors[i], *file_.source, [&](const Piece& piece) { return SurveyPiece(tensors[i], piece, &panels, &zeros); }));
       if (wanted[i] && !panels) report->spelled_otherwise.emplace_back(tensors[i].name);
-      packed_.push_back({tensors[i], panels, RoundUpTo(weights_bytes_, kPackageTensorAlignment)});
+      packed_.push_back({tensors[i], panels, RoundUp(weights_bytes_, kPackageTensorAlignment)});
       const uint64_t bytes = PackedBytes(tensors[i], panels);
       weights_bytes_ = packed_.back().offset_bytes + bytes;
       FormatSum& sum = sums_[Info(tensors[i].dtype).name];
@@ -118,7 +115,7 @@ class Packer {
     uint64_t end = 0;
     for (const PackedTensor& tensor : packed_) {
       const std::string zeros(tensor.offset_bytes - end, '\0');
-      BANTAM_TRY(writer.Append(Bytes(zeros)));
+      BANTAM_TRY(writer.Append(AsBytes(zeros)));
       BANTAM_TRY(ForEachPiece(tensor.info, *file_.source, [&](const Piece& piece) { return WritePiece(tensor, piece, writer); }));
       end = tensor.offset_bytes + PackedBytes(tensor.info, tensor.panels);
     }
@@ -279,7 +276,7 @@ Result<std::string> Vocabulary(const ModelFile& file) {
 }
 
 Status WriteParts(const std::vector<std::pair<SectionPlan, std::string>>& parts, PackageWriter& writer) {
-  for (const auto& part : parts) BANTAM_TRY(writer.Append(Bytes(part.second)));
+  for (const auto& part : parts) BANTAM_TRY(writer.Append(AsBytes(part.second)));
   return Ok();
 }
 

@@ -26,6 +26,9 @@ struct SourceFile {
 // FileSystem; Cancelled.
 Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const ModelFile& file, const Progress& progress);
 
+// Of a licence that is packed.
+inline constexpr uint64_t kLicenceBytesMax = uint64_t{1} << 20;
+
 // The licence text that lies in a model's folder, or what the file says its licence is; empty where neither does. Errors: those of
 // FileSystem.
 Result<std::string> FindLicence(FileSystem& files, const ModelFile& file);

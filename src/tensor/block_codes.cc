@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "tensor/half.h"
 
 namespace bantam {
 namespace {
@@ -59,8 +60,6 @@ void AddFifthBits(const uint8_t* word_bytes, uint8_t* code) {
   }
 }
 
-constexpr uint16_t Negated(uint16_t f16) { return f16 ^ 0x8000u; }
-
 // One digit of five base-3 digits in a byte, stored as a fraction of 256: digit n is the integer part of 3 * frac(3^n * b / 256).
 uint8_t Ternary(uint8_t byte, size_t digit) {
   constexpr uint8_t kPowers[5] = {1, 3, 9, 27, 81};
@@ -102,7 +101,7 @@ void DecodeQ4_0(const uint8_t* block, size_t, BlockCodes* codes) {
 // f16 d, f16 minimum (added), 16 bytes of nibbles.
 void DecodeQ4_1(const uint8_t* block, size_t, BlockCodes* codes) {
   codes->d = LoadUnaligned<uint16_t>(block);
-  codes->dmin = Negated(LoadUnaligned<uint16_t>(block + 2));
+  codes->dmin = NegatedF16(LoadUnaligned<uint16_t>(block + 2));
   Nibbles(block + 4, codes->code.data());
 }
 
@@ -116,7 +115,7 @@ void DecodeQ5_0(const uint8_t* block, size_t, BlockCodes* codes) {
 // As Q5_0 with an f16 minimum (added) behind d.
 void DecodeQ5_1(const uint8_t* block, size_t, BlockCodes* codes) {
   codes->d = LoadUnaligned<uint16_t>(block);
-  codes->dmin = Negated(LoadUnaligned<uint16_t>(block + 2));
+  codes->dmin = NegatedF16(LoadUnaligned<uint16_t>(block + 2));
   Nibbles(block + 8, codes->code.data());
   AddFifthBits(block + 4, codes->code.data());
 }

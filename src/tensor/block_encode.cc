@@ -4,12 +4,12 @@
 #include <cmath>
 #include <cstring>
 
+#include "tensor/half.h"
+
 namespace bantam {
 namespace {
 
 void PutU16(uint16_t bits, uint8_t* at) { std::memcpy(at, &bits, sizeof(bits)); }
-
-constexpr uint16_t Negated(uint16_t f16) { return f16 ^ 0x8000u; }
 
 // Element 0..15 to low nibbles, 16..31 to high ones.
 void PutNibbles(const uint8_t* code, uint8_t* bytes) {
@@ -86,7 +86,7 @@ void EncodeQ4_0(const BlockCodes& codes, size_t, uint8_t* block) {
 
 void EncodeQ4_1(const BlockCodes& codes, size_t, uint8_t* block) {
   PutU16(codes.d, block);
-  PutU16(Negated(codes.dmin), block + 2);
+  PutU16(NegatedF16(codes.dmin), block + 2);
   PutNibbles(codes.code.data(), block + 4);
 }
 
@@ -98,7 +98,7 @@ void EncodeQ5_0(const BlockCodes& codes, size_t, uint8_t* block) {
 
 void EncodeQ5_1(const BlockCodes& codes, size_t, uint8_t* block) {
   PutU16(codes.d, block);
-  PutU16(Negated(codes.dmin), block + 2);
+  PutU16(NegatedF16(codes.dmin), block + 2);
   PutFifthBits(codes.code.data(), block + 4);
   PutNibbles(codes.code.data(), block + 8);
 }

@@ -61,6 +61,8 @@ inline float E5M2ToF32(uint8_t bits) { return F16ToF32(static_cast<uint16_t>(bit
 // The largest finite binary16.
 inline constexpr float kF16Max = 65504.0f;
 
+constexpr uint16_t NegatedF16(uint16_t bits) { return bits ^ 0x8000u; }
+
 // Below this a block of values counts as zeros: the inverse of its scale would not be finite.
 inline constexpr float kQuantizedMin = 1e-30f;
 
