@@ -318,8 +318,10 @@ class Builder : private RecurrentBuilder {
   }
 
   // Query, key and value from one tensor or from three. Old files have the biases of three beside the weights of one.
-  Status Projections(const std::string& prefix, BufferId in, const std::array<BufferId, 3>& out) {
+  Status Projections(const std::string& prefix, const LayerPlan& layer, BufferId in, const std::array<BufferId, 3>& out) {
     static constexpr const char* kNames[] = {"attn_q", "attn_k", "attn_v"};
+    const std::string heads[] = {fmt::format("{} heads x {}", layer.heads, layer.head_dim),
+                                 fmt::format("{} kv heads x {}", layer.kv_heads, layer.head_dim)};
     const size_t all = Width(out[0]) + Width(out[1]) + Width(out[2]);
     const bool one = Has(prefix + "attn_qkv.weight");
     const bool apart = !Has(prefix + "attn_qkv.bias");
@@ -329,7 +331,9 @@ class Builder : private RecurrentBuilder {
         program_.ops.push_back(SelectOp{out[1], out[2], 0, Width(out[1]), Width(out[1])});
         continue;
       }
-      BANTAM_TRY(one ? MatMulRows({prefix + "attn_qkv", in, out[i]}, {begin, begin + Width(out[i])}, all) : MatMul({own, in, out[i]}));
+      const std::string rows_are = one ? fmt::format("{} and twice {}", heads[0], heads[1]) : heads[i == 0 ? 0 : 1];
+      const Product product = {.prefix = one ? prefix + "attn_qkv" : own, .in = in, .out = out[i], .rows_are = rows_are};
+      BANTAM_TRY(one ? MatMulRows(product, {begin, begin + Width(out[i])}, all) : MatMul(product));
       if (!one || !apart) continue;
       BANTAM_ASSIGN(std::get<MatMulOp>(program_.ops.back()).parts[0].bias, OptionalVector(own + ".bias", Width(out[i])));
     }
@@ -393,7 +397,7 @@ class Builder : private RecurrentBuilder {
     if (config_.output_gates) {
       BANTAM_TRY(GatedProjections(prefix, layer, in, {query, key, value, gate}));
     } else {
-      BANTAM_TRY(Projections(prefix, in, {query, key, value}));
+      BANTAM_TRY(Projections(prefix, layer, in, {query, key, value}));
     }
     if (!config_.norms_behind_rope) {
       BANTAM_TRY(NormHeads(prefix, layer, query, key));

@@ -50,10 +50,22 @@ TEST_F(LoweringTest, MissingAndMisshapenTensorsAreNamed) {
   misshapen.Add({"token_embd.weight", {32, 10}, 0, std::string(32 * 10 * 4, '\0'), -1});
   const auto error = LowerFile(misshapen).error();
   EXPECT_EQ(error.code(), Code::kCorrupt);
-  EXPECT_NE(error.message().find("shape [32, 10, 1], expected [64, 10, 1]"), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("tensor token_embd.weight: expected [10, 64], found [10, 32]"), std::string::npos) << error.message();
   testing::GgufBuilder incomplete = vocabulary_only;
   incomplete.Add({"token_embd.weight", {64, 10}, 0, std::string(64 * 10 * 4, '\0'), -1});
   EXPECT_NE(LowerFile(incomplete).error().message().find("blk.0.attn_norm.weight is missing"), std::string::npos);
+  // Of heads, what their rows should be.
+  for (const bool joined : {false, true}) {
+    ASSERT_TRUE(LowerFile(testing::BuildTinyModel({.kv_heads = 2, .joined = joined})).ok());
+    Config config = ReadConfig(file_).value();
+    config.layers[1].kv_heads = 4;
+    const auto refused = Lower(config, file_.directory);
+    ASSERT_FALSE(refused.ok());
+    const char* expected =
+        joined ? "tensor blk.1.attn_qkv.weight: expected [512, 256] (8 heads x 32 and twice 4 kv heads x 32), found [384, 256]"
+               : "tensor blk.1.attn_k.weight: expected [128, 256] (4 kv heads x 32), found [64, 256]";
+    EXPECT_NE(refused.error().message().find(expected), std::string::npos) << refused.error().message();
+  }
 }
 
 }  // namespace

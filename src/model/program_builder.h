@@ -27,7 +27,13 @@ class ProgramBuilder {
     size_t columns;
     size_t rows = 1;
     size_t matrices = 1;
+    std::string rows_are = {};  // "8 kv heads x 64", for whoever has to find out why a file has others
   };
+  // Matrices, rows and columns, without those in front that are 1.
+  static std::string ShapeText(size_t columns, size_t rows, size_t matrices) {
+    if (matrices > 1) return fmt::format("[{}, {}, {}]", matrices, rows, columns);
+    return rows > 1 ? fmt::format("[{}, {}]", rows, columns) : fmt::format("[{}]", columns);
+  }
 
   BufferId Buffer(std::string name, size_t width, Rows rows = Rows::kTokens, BufferForm form = BufferForm::kFloats) {
     // Layers of one shape share their buffers.
@@ -40,18 +46,20 @@ class ProgramBuilder {
   size_t Width(BufferId buffer) const { return program_.buffers[buffer].width; }
   bool Has(const std::string& tensor) const { return tensors_.Find(tensor) != nullptr; }
 
-  Result<const TensorInfo*> Tensor(const std::string& name, Shape shape) {
+  Result<const TensorInfo*> Tensor(const std::string& name, const Shape& shape) {
     const TensorInfo* tensor = tensors_.Find(name);
     if (tensor == nullptr) {
       return Error(Code::kCorrupt, fmt::format("tensor {} is missing; the file is incomplete or of another architecture", name));
     }
     if (tensor->columns() != shape.columns || tensor->rows() != shape.rows || tensor->matrices() != shape.matrices) {
-      return Error(Code::kCorrupt, fmt::format("tensor {}: shape [{}, {}, {}], expected [{}, {}, {}]", name, tensor->columns(),
-                                               tensor->rows(), tensor->matrices(), shape.columns, shape.rows, shape.matrices));
+      return Error(Code::kCorrupt, fmt::format("tensor {}: expected {}{}, found {}; the file contradicts itself, fetch or convert it again",
+                                               name, ShapeText(shape.columns, shape.rows, shape.matrices),
+                                               shape.rows_are.empty() ? "" : fmt::format(" ({})", shape.rows_are),
+                                               ShapeText(tensor->columns(), tensor->rows(), tensor->matrices())));
     }
     return tensor;
   }
-  Result<WeightId> Weight(const std::string& name, WeightStorage storage, Shape shape) {
+  Result<WeightId> Weight(const std::string& name, WeightStorage storage, const Shape& shape) {
     return Part(name, storage, shape, {.begin = 0, .end = storage == WeightStorage::kVector ? shape.columns : shape.rows});
   }
   // Rows of a matrix, or elements of a vector.
@@ -59,7 +67,7 @@ class ProgramBuilder {
     size_t begin;
     size_t end;
   };
-  Result<WeightId> Part(const std::string& name, WeightStorage storage, Shape shape, Range part, size_t stride = 0) {
+  Result<WeightId> Part(const std::string& name, WeightStorage storage, const Shape& shape, Range part, size_t stride = 0) {
     BANTAM_ASSIGN(const TensorInfo* tensor, Tensor(name, shape));
     WeightSpec spec = {name, tensor->dtype, storage, shape.columns, shape.rows, shape.matrices, part.begin};
     (storage == WeightStorage::kVector ? spec.columns : spec.rows) = part.end - part.begin;
@@ -79,7 +87,7 @@ class ProgramBuilder {
     program_.weights.push_back(std::move(spec));
     return same_name.emplace_back(static_cast<WeightId>(program_.weights.size() - 1));
   }
-  Result<WeightId> Matrix(const std::string& name, Shape shape) { return Weight(name, WeightStorage::kPanels, shape); }
+  Result<WeightId> Matrix(const std::string& name, const Shape& shape) { return Weight(name, WeightStorage::kPanels, shape); }
   Result<WeightId> Vector(const std::string& name, size_t width) { return Weight(name, WeightStorage::kVector, {width}); }
   // PREFIX.factor, which this program makes of a quantiser's scales (docs/formats/safetensors.md), or else PREFIX.scale.
   Result<WeightId> ScaleOf(const std::string& prefix, size_t count, bool scaled) {
@@ -165,13 +173,15 @@ class ProgramBuilder {
     BufferId out;
     Scaling scaling = Scaling::kProduct;
     bool biased = true;
+    std::string rows_are = {};  // Shape::rows_are
   };
   Status MatMul(const Product& product) { return MatMulRows(product, {.begin = 0, .end = Width(product.out)}, Width(product.out)); }
   // The same with some of the tensor's rows.
   Status MatMulRows(const Product& product, Range rows, size_t all_rows) {
     const std::string& prefix = product.prefix;
     BANTAM_ASSIGN(const BufferId in, Order(prefix, {product.in}));
-    BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, {Width(product.in), all_rows}, rows));
+    const Shape shape = {.columns = Width(product.in), .rows = all_rows, .rows_are = product.rows_are};
+    BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, shape, rows));
     // The values of this format are no weights without its second scale.
     const bool scaled = product.scaling != Scaling::kNothing || program_.weights[weight].dtype == DType::kNVFP4;
     BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, /*count=*/1, scaled));

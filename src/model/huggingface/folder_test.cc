@@ -231,7 +231,7 @@ TEST_F(Folder, WhatContradicts) {
   EXPECT_THAT(with("num_attention_heads", 5), HasSubstr("5 heads over 2 kv heads"));
   EXPECT_THAT(with("num_key_value_heads", 4), HasSubstr("tensor model.layers.0.self_attn.k_proj.weight: shape [16, 32], expected 32 rows"));
   EXPECT_THAT(with("hidden_size", nullptr), HasSubstr("hidden_size is missing"));
-  EXPECT_THAT(with("intermediate_size", 44), HasSubstr("blk.0.ffn_gate.weight: shape [32, 48, 1], expected [32, 44, 1]"));
+  EXPECT_THAT(with("intermediate_size", 44), HasSubstr("blk.0.ffn_gate.weight: expected [44, 32], found [48, 32]"));
   EXPECT_THAT(with("num_hidden_layers", 3), HasSubstr("blk.2."));
   EXPECT_THAT(with("num_hidden_layers", 4'000'000), HasSubstr("block_count"));
   EXPECT_THAT(with("vocab_size", 41), HasSubstr("vocab_size is 41, but the embeddings have 40 rows"));
