@@ -33,6 +33,18 @@ std::string Body(size_t size) {
 
 Digest DigestOfText(std::string_view text) { return Sha256Of(std::as_bytes(std::span(text))); }
 
+// Sends the rest of one version from where it is asked for, and closes each connection after so many bytes.
+auto DropsAfter(const std::string& body, size_t answer_bytes) {
+  return [&body, answer_bytes](const ServerRequest& request, ServerConnection& connection) {
+    const size_t start = request.RangeStart();
+    const std::string tag = "ETag: \"v1\"\r\n";
+    const std::string range = fmt::format("Content-Range: bytes {}-{}/{}\r\n", start, body.size() - 1, body.size());
+    std::string answer = start == 0 ? Answer(body, tag) : Answer(body.substr(start), tag + range, "206 Partial Content");
+    answer.resize(std::min(answer.size(), answer_bytes));
+    connection.Send(answer);
+  };
+}
+
 class DownloadTest : public ::testing::Test {
  protected:
   // From what a server offers under /m.gguf, into the folder's m.gguf.
@@ -95,16 +107,7 @@ TEST_F(DownloadTest, OfUnknownLengthAndOfNone) {
 // A connection that breaks is taken up where it broke, with the version that it was.
 TEST_F(DownloadTest, GoesOnAfterDrops) {
   const std::string body = Body(300'000);
-  HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
-    const size_t start = request.RangeStart();
-    std::string answer = start == 0
-                             ? Answer(body, "ETag: \"v1\"\r\n")
-                             : Answer(body.substr(start),
-                                      fmt::format("ETag: \"v1\"\r\nContent-Range: bytes {}-{}/{}\r\n", start, body.size() - 1, body.size()),
-                                      "206 Partial Content");
-    answer.resize(std::min<size_t>(answer.size(), 100'000));
-    connection.Send(answer);
-  });
+  HttpServer server(DropsAfter(body, /*answer_bytes=*/100'000));
   const auto got = Get(server);
   ASSERT_TRUE(got.ok()) << got.error().message();
   EXPECT_EQ(bench.folder.Read("m.gguf"), body);
@@ -543,16 +546,7 @@ TEST_F(DownloadTest, EveryFaultLeavesNothingOrAWholeFile) {
 // The power goes at any moment: what has the name is whole, and what was noted of a part is true. Only a tag, so that no digest would tell.
 TEST_F(DownloadTest, PowerCuts) {
   const std::string body = Body(4'000);
-  HttpServer server([&](const ServerRequest& request, ServerConnection& connection) {
-    const size_t start = request.RangeStart();
-    std::string answer = start == 0
-                             ? Answer(body, "ETag: \"v1\"\r\n")
-                             : Answer(body.substr(start),
-                                      fmt::format("ETag: \"v1\"\r\nContent-Range: bytes {}-{}/{}\r\n", start, body.size() - 1, body.size()),
-                                      "206 Partial Content");
-    answer.resize(std::min<size_t>(answer.size(), 2'000));
-    connection.Send(answer);
-  });
+  HttpServer server(DropsAfter(body, /*answer_bytes=*/2'000));
   HttpRequest request;
   request.url = ParseUrl(server.Url("/m.gguf")).value();
   const auto transport = MakeHttpTransport({}, real_clock);

@@ -55,8 +55,8 @@ bool IsRepositoryPart(std::string_view text) {
 Result<HubChoice> OneFile(const HubReference& reference, const HubFile& file) {
   if (IsShard(file.path)) {
     return Error(Code::kUnsupported,
-                 fmt::format("hf:{}:{}: a GGUF in several files, which Bantam does not read; choose one that is a single "
-                             "file, or the Hugging Face folder",
+                 fmt::format("hf:{}:{}: a GGUF in several files, which pull does not fetch; choose one that is a single "
+                             "file, or the Hugging Face folder, or fetch each part by its https URL and run the first",
                              reference.repository, file.path));
   }
   return HubChoice{std::string(BaseName(file.path)), /*folder=*/false, {file}};
