@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "tensor/half.h"
 
 namespace bantam {
 namespace {
@@ -18,19 +20,63 @@ constexpr uint64_t kAlignment = 64;
 // Whether a range of what is read is a range of what is stored.
 bool IsStoredSo(const Assembly& tensor) {
   const RowOrder& order = tensor.order;
-  return tensor.values.empty() && tensor.quantized.empty() && tensor.change == Change::kNothing && !tensor.by_columns && order.head == 0 &&
-         (order.take == 0 || order.take == order.stride);
+  return tensor.values.empty() && tensor.quantized.empty() && !tensor.changes() && !tensor.by_columns && order.head == 0 &&
+         order.turns.runs == 0 && tensor.column_turns.runs == 0 && (order.take == 0 || order.take == order.stride);
 }
 
-float LoadElement(DType dtype, const std::byte* at) {
-  float value = 0;
-  Unpack(dtype, reinterpret_cast<const uint8_t*>(at), 1, &value);
-  return value;
+// Elements from `column` on that follow each other where they are stored.
+uint64_t ColumnRun(const Assembly& tensor, uint64_t column) {
+  const HeadTurns& turns = tensor.column_turns;
+  if (tensor.by_columns) return 1;
+  if (turns.runs == 0) return tensor.columns - column;
+  return column < turns.first ? turns.first - column : turns.head - (column - turns.first) % turns.head;
+}
+
+float FactorOf(const Assembly& tensor, uint64_t row) {
+  for (const RowFactor& factor : tensor.factors) {
+    if (row < factor.end) return factor.factor;
+  }
+  return 1;
+}
+
+// Stored elements of a row, changed.
+void ChangeElements(const Assembly& tensor, uint64_t row, const std::byte* from, std::span<std::byte> out) {
+  constexpr size_t kChunk = 256;
+  const size_t stored_bytes = RowBytes(tensor.dtype, 1);
+  const size_t read_bytes = RowBytes(tensor.read_dtype(), 1);
+  const float factor = FactorOf(tensor, row);
+  std::array<float, kChunk> values;
+  for (size_t done = 0, n = 0; done < out.size() / read_bytes; done += n) {
+    n = std::min(kChunk, out.size() / read_bytes - done);
+    Unpack(tensor.dtype, reinterpret_cast<const uint8_t*>(from + done * stored_bytes), n, values.data());
+    for (size_t i = 0; i < n; ++i) {
+      float& value = values[i];
+      if (tensor.change == Change::kAddOne) value += 1;
+      if (tensor.change == Change::kMinusExp) value = -static_cast<float>(std::exp(static_cast<double>(value)));
+      value *= factor;
+    }
+    std::byte* to = out.data() + done * read_bytes;
+    if (tensor.read_dtype() == DType::kF32) {
+      std::memcpy(to, values.data(), n * sizeof(float));
+      continue;
+    }
+    for (size_t i = 0; i < n; ++i) {
+      const uint16_t bits = tensor.read_dtype() == DType::kF16 ? F32ToF16(values[i]) : F32ToBF16(values[i]);
+      std::memcpy(to + i * sizeof(bits), &bits, sizeof(bits));
+    }
+  }
 }
 
 }  // namespace
 
+uint64_t HeadTurns::Stored(uint64_t index) const {
+  if (runs == 0 || index < first) return index;
+  const uint64_t place = (index - first) / head;
+  return first + (place % runs * each + place / runs) * head + (index - first) % head;
+}
+
 uint64_t RowOrder::Stored(uint64_t row) const {
+  row = turns.Stored(row);
   if (head != 0) {
     const uint64_t inner = row % head;
     row = row - inner + inner % 2 * (head / 2) + inner / 2;
@@ -70,8 +116,6 @@ const std::byte* AssembledSource::At(const Assembly& tensor, uint64_t matrix) co
 void AssembledSource::Gather(const Assembly& tensor, uint64_t begin, std::span<std::byte> out) const {
   const size_t stored_bytes = RowBytes(tensor.dtype, 1);
   const size_t read_bytes = RowBytes(tensor.read_dtype(), 1);
-  // Rows that are only moved go whole; the first and the last may be parts.
-  const bool whole = tensor.change == Change::kNothing && !tensor.by_columns;
   for (uint64_t done = 0; done < out.size();) {
     const uint64_t byte = begin + done;
     const uint64_t element = byte / read_bytes;
@@ -79,17 +123,22 @@ void AssembledSource::Gather(const Assembly& tensor, uint64_t begin, std::span<s
     const uint64_t row = element / tensor.columns % tensor.rows;
     const std::byte* matrix = At(tensor, element / tensor.columns / tensor.rows);
     const uint64_t stored_row = tensor.order.Stored(row);
-    const uint64_t stored_element = tensor.by_columns ? column * tensor.stored_rows + stored_row : stored_row * tensor.columns + column;
+    const uint64_t stored_column = tensor.column_turns.Stored(column);
+    const uint64_t stored_element =
+        tensor.by_columns ? stored_column * tensor.stored_rows + stored_row : stored_row * tensor.columns + stored_column;
     const std::byte* from = matrix + stored_element * stored_bytes;
     const uint64_t within = byte % read_bytes;
-    uint64_t size = (whole ? (tensor.columns - column) * read_bytes : read_bytes) - within;
-    size = std::min<uint64_t>(size, out.size() - done);
-    if (tensor.change == Change::kNothing) {
+    uint64_t size = std::min<uint64_t>(ColumnRun(tensor, column) * read_bytes - within, out.size() - done);
+    if (!tensor.changes()) {
       std::memcpy(out.data() + done, from + within, size);
+    } else if (within == 0 && size >= read_bytes) {
+      size -= size % read_bytes;
+      ChangeElements(tensor, row, from, out.subspan(done, size));
     } else {
-      const float stored = LoadElement(tensor.dtype, from);
-      const float value = tensor.change == Change::kAddOne ? stored + 1 : -std::exp(stored);
-      std::memcpy(out.data() + done, reinterpret_cast<const std::byte*>(&value) + within, size);
+      std::array<std::byte, sizeof(float)> one;
+      size = std::min(size, read_bytes - within);
+      ChangeElements(tensor, row, from, std::span(one).first(read_bytes));
+      std::memcpy(out.data() + done, one.data() + within, size);
     }
     done += size;
   }

@@ -14,6 +14,16 @@
 
 namespace bantam {
 
+// Runs of heads that are read in turn: the first of every run, then the second of every run. Head j * runs + k is stored at k * each + j.
+struct HeadTurns {
+  uint64_t runs = 0;   // 0: heads are read as they are stored
+  uint64_t each = 0;   // heads of a run
+  uint64_t head = 0;   // rows (or columns) of a head
+  uint64_t first = 0;  // those in front, which are no heads'
+
+  uint64_t Stored(uint64_t index) const;
+};
+
 // Where row r of a matrix stands among the rows that are stored: first + (r / take) * stride + r % take. Before that, rows of each head
 // that are stored as halves are taken in pairs, as interleaved rotary embedding reads them.
 struct RowOrder {
@@ -21,6 +31,7 @@ struct RowOrder {
   uint64_t take = 0;    // rows that follow each other; 0: all
   uint64_t stride = 0;  // from one such run to the next
   uint64_t head = 0;    // rows of a head that are to be paired; 0: none
+  HeadTurns turns = {};
 
   uint64_t Stored(uint64_t row) const;
 };
@@ -30,6 +41,12 @@ enum class Change : uint8_t {
   kNothing,
   kAddOne,
   kMinusExp,  // -exp(x)
+};
+
+// Rows up to `end`, from where the one before ends, are multiplied by it.
+struct RowFactor {
+  uint64_t end = 0;
+  float factor = 1;
 };
 
 struct Assembly {
@@ -43,7 +60,9 @@ struct Assembly {
   uint64_t stored_rows = 1;
   bool by_columns = false;
   RowOrder order;
+  HeadTurns column_turns;
   Change change = Change::kNothing;
+  std::vector<RowFactor> factors;  // of rows as they are read; products are rounded to the stored type, as converters round them
   struct Piece {
     uint32_t file = 0;
     uint64_t offset_bytes = 0;
@@ -52,6 +71,8 @@ struct Assembly {
   std::vector<float> values;               // instead of pieces, F32
   std::vector<QuantizedMatrix> quantized;  // instead of pieces, one per matrix
 
+  // Whether elements are read as other numbers than are stored.
+  bool changes() const { return change != Change::kNothing || !factors.empty(); }
   DType read_dtype() const { return change != Change::kNothing ? DType::kF32 : dtype; }
   uint64_t size_bytes() const { return RowBytes(read_dtype(), columns * rows * matrices); }
 };

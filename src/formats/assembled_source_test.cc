@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "tensor/half.h"
 #include "testing/checkpoint.h"
 #include "testing/paths.h"
 
@@ -111,6 +112,60 @@ TEST_F(AssembledSourceTest, ColumnsAndAddition) {
   EXPECT_EQ(Read(source, 0, 6), (V{0, 2, 4, 1, 3, 5}));
   EXPECT_EQ(Read(source, 1, 4), (V{1, 2, 3, 4}));
   EXPECT_EQ(Read(source, 2, 2), (V{7, 8}));
+}
+
+// Two keys with three heads each, of two rows (or columns), behind one that is no head's.
+TEST_F(AssembledSourceTest, HeadsInTurns) {
+  Assembly rows;
+  rows.rows = rows.stored_rows = 13;
+  rows.pieces = {{0, 0}};
+  rows.order.turns = {.runs = 2, .each = 3, .head = 2, .first = 1};
+  Assembly columns;
+  columns.columns = 13;
+  columns.rows = columns.stored_rows = 2;
+  columns.pieces = {{0, 0}};
+  columns.column_turns = rows.order.turns;
+  AssembledSource source = Make({rows, columns});
+  const V order = {0, 1, 2, 7, 8, 3, 4, 9, 10, 5, 6, 11, 12};
+  EXPECT_EQ(Read(source, 0, 13), order);
+  V both = order;
+  for (const float value : order) both.push_back(value + 13);
+  EXPECT_EQ(Read(source, 1, 26), both);
+}
+
+TEST_F(AssembledSourceTest, FactorsOfRows) {
+  Assembly assembly;
+  assembly.columns = 2;
+  assembly.rows = assembly.stored_rows = 4;
+  assembly.pieces = {{0, 0}};
+  assembly.factors = {{1, 2.0f}, {3, -0.5f}};
+  const V expected = {0, 2, -1, -1.5f, -2, -2.5f, 6, 7};
+  AssembledSource source = Make({assembly});
+  EXPECT_EQ(Read(source, 0, 8), expected);
+}
+
+// Products of 16-bit floats are rounded once.
+TEST_F(AssembledSourceTest, FactorsOfHalves) {
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const auto round = dtype == DType::kF16 ? F32ToF16 : F32ToBF16;
+    const auto load = dtype == DType::kF16 ? F16ToF32 : BF16ToF32;
+    std::vector<uint16_t> stored;
+    for (int i = 0; i < 600; ++i) stored.push_back(round(static_cast<float>(i) * 0.37f - 100));
+    testing::WriteText(folder_.Path("halves"), AsText(std::as_bytes(std::span(stored))));
+    std::vector<std::unique_ptr<FileMapping>> mappings;
+    mappings.push_back(std::move(files_->Map(folder_.Path("halves"))).value());
+    Assembly assembly;
+    assembly.dtype = dtype;
+    assembly.columns = 600;
+    assembly.pieces = {{0, 0}};
+    assembly.factors = {{1, 0.3f}};
+    AssembledSource source(std::move(mappings), {assembly});
+    const auto read = source.View(0, 1200);
+    ASSERT_TRUE(read.ok());
+    for (size_t i = 0; i < stored.size(); ++i) {
+      EXPECT_EQ(LoadUnaligned<uint16_t>(read->data() + 2 * i), round(load(stored[i]) * 0.3f)) << i;
+    }
+  }
 }
 
 TEST_F(AssembledSourceTest, RefusesRangesOutsideOfATensor) {

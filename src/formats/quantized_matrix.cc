@@ -15,7 +15,9 @@ namespace {
 
 constexpr size_t kBlock = 32;
 
-uint32_t LoadUnit(const PackedNumbers& numbers, const uint8_t* at) { return numbers.unit_bytes == 1 ? *at : LoadUnaligned<uint32_t>(at); }
+uint32_t LoadUnit(const PackedNumbers& numbers, const uint8_t* at) {
+  return numbers.unit_bytes == 1 ? *at : LoadUnaligned<uint32_t>(at) + numbers.more;
+}
 
 // Codes of columns [begin, begin + n) of what is read.
 void ReadCodes(const QuantizedMatrix& matrix, uint64_t row, uint64_t begin, size_t n, uint8_t* codes) {
@@ -36,9 +38,17 @@ void ReadCodes(const QuantizedMatrix& matrix, uint64_t row, uint64_t begin, size
     }
     return;
   }
+  // The row's number in lines that are columns.
+  const uint64_t number = matrix.units == 0 ? row : row % matrix.units * per_unit + row / matrix.units;
+  if (matrix.by_columns && matrix.order.empty() && numbers.unit_bytes == 1 && numbers.bits == 2 && numbers.line_stride == 1) {
+    const uint8_t* at = numbers.base + number / per_unit * numbers.unit_stride + begin;
+    const size_t shift = number % per_unit * numbers.bits;
+    for (size_t i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(((at[i] >> shift) & 3u) ^ numbers.flip);
+    return;
+  }
   for (size_t i = 0; i < n; ++i) {
     const uint64_t c = column(i);
-    codes[i] = static_cast<uint8_t>(matrix.by_columns ? numbers.At(row, c) : numbers.At(c, row));
+    codes[i] = static_cast<uint8_t>(matrix.by_columns ? numbers.At(number, c) : numbers.At(c, row));
   }
 }
 
@@ -54,6 +64,7 @@ struct Moved {
   int32_t most;
 };
 Moved MovedTo(DType dtype) {
+  if (dtype == DType::kQ2_0) return {1, 3};
   if (dtype == DType::kQ4_0) return {8, 15};
   return dtype == DType::kQ5_0 ? Moved{16, 31} : Moved{128, 255};
 }
@@ -134,7 +145,8 @@ int32_t QuantizedMatrix::ZeroAt(uint64_t row, uint64_t group) const {
 
 void ReadQuantizedRow(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out) {
   const bool floats = row.dtype == DType::kF16 || row.dtype == DType::kF32;
-  CHECK(floats || (row.columns % kBlock == 0 && matrix.group_columns % kBlock == 0));
+  const size_t block_elements = Info(row.dtype).block_elements;
+  CHECK(floats || (row.columns % block_elements == 0 && matrix.group_columns % block_elements == 0));
   BlockCodes block;
   uint8_t* codes = block.code.data();
   for (uint64_t begin = 0; begin < row.columns; begin += kBlock) {
@@ -155,9 +167,9 @@ void ReadQuantizedRow(const QuantizedMatrix& matrix, const QuantizedRow& row, ui
       for (size_t i = 0; i < kBlock; ++i) codes[i] = static_cast<uint8_t>(std::clamp(codes[i] + by, 0, moved.most));
       // Q8_0's have a sign.
       for (size_t i = 0; row.dtype == DType::kQ8_0 && i < kBlock; ++i) codes[i] ^= 0x80;
-      Info(row.dtype).encode(block, /*group=*/0, out);
+      Info(row.dtype).encode(block, begin % block_elements / kBlock, out);
     }
-    out += RowBytes(row.dtype, n);
+    if (floats || (begin + n) % block_elements == 0) out += RowBytes(row.dtype, floats ? n : block_elements);
   }
 }
 

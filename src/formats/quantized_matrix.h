@@ -26,6 +26,7 @@ struct PackedNumbers {
   // Of numbers of 4 bits: where each of 8 neighbours stands among them.
   std::array<uint8_t, 8> place = {0, 1, 2, 3, 4, 5, 6, 7};
   uint32_t flip = 0;  // bits that are turned: numbers with a sign become such without
+  uint32_t more = 0;  // is added to each unit of 4 bytes before it is taken apart
 
   uint32_t At(uint64_t number, uint64_t line) const;
 };
@@ -61,19 +62,26 @@ struct QuantizedMatrix {
   CodeKind kind = CodeKind::kIntegers;
   PackedNumbers codes;      // of columns in lines that are rows
   bool by_columns = false;  // of rows in lines that are columns
+  uint64_t units = 0;       // by columns: of a line, where row r is in unit r % units, rows behind in its higher bits; 0: one after another
   PackedNumbers zeros;
   bool zeros_by_groups = false;  // numbers are rows and lines are groups, instead of the other way round
   int32_t zero = 0;              // is added to each of zeros, or stands alone
   GroupScales scales;
-  uint64_t group_columns = 1;   // that share a scale and a zero point, once they are in order
-  float scale_multiplier = 1;   // of scales, when they are read
-  float factor = 1;             // weights are this times what is read: a power of two, or a scale of the whole matrix
-  std::vector<uint32_t> order;  // the stored column that is read as each; empty: as they are stored
+  uint64_t group_columns = 1;    // that share a scale and a zero point, once they are in order
+  float scale_multiplier = 1;    // of scales, when they are read
+  float factor = 1;              // weights are this times what is read: a power of two, or a scale of the whole matrix
+  std::vector<uint32_t> order;   // the stored column that is read as each; empty: as they are stored
+  std::vector<uint32_t> inputs;  // the element that each is multiplied with; empty: as `order` says
   // Of the codes.
   uint32_t file = 0;
   uint64_t offset_bytes = 0;
   uint64_t size_bytes = 0;
 
+  bool in_order() const { return order.empty() && inputs.empty(); }
+  uint64_t InputOf(uint64_t column) const {
+    if (!inputs.empty()) return inputs[column];
+    return order.empty() ? column : order[column];
+  }
   float ScaleAt(uint64_t row, uint64_t group) const { return scales.At(row, group) * scale_multiplier; }
   int32_t ZeroAt(uint64_t row, uint64_t group) const;
 };
@@ -84,8 +92,9 @@ struct QuantizedRow {
   uint64_t columns;
 };
 
-// One row of RowBytes(dtype, columns) bytes. Integers become Q4_0, Q5_0 or Q8_0 where code - zero is in its range; NF4 becomes NF4 and FP4
-// MXFP4; all but FP4 become F16 or F32. Of blocks, columns are a multiple of 32 and so are groups. What does not fit is cut off.
+// One row of RowBytes(dtype, columns) bytes. Integers become Q2_0, Q4_0, Q5_0 or Q8_0 where code - zero is in its range; NF4 becomes NF4
+// and FP4 MXFP4; all but FP4 become F16 or F32. Of blocks, columns are a multiple of a block's and so are groups. What does not fit is cut
+// off.
 void ReadQuantizedRow(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out);
 
 }  // namespace bantam

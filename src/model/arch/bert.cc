@@ -26,7 +26,7 @@ Result<Config> ReadBert(ModelFile& file, const FamilyMetadata& metadata, FeedFor
 Result<Config> ReadBertConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadBert(file, metadata, FeedForward::kPlain, /*rope=*/false));
   config.position_table = true;
-  BANTAM_ASSIGN(config.activation, ReadActivation(metadata, Activation::kErfGelu));
+  BANTAM_ASSIGN(config.activation, ReadActivation(metadata, "hidden_activation", Activation::kErfGelu));
   return config;
 }
 

@@ -9,7 +9,7 @@ Result<Config> ReadModernBertConfig(ModelFile& file, const FamilyMetadata& metad
   config.embedding_norm = true;
   config.gate_and_up_in_one = true;
   config.tanh_head = false;
-  BANTAM_ASSIGN(config.activation, ReadActivation(metadata, Activation::kErfGelu));
+  BANTAM_ASSIGN(config.activation, ReadActivation(metadata, "hidden_activation", Activation::kErfGelu));
   // The embeddings' norm stands in its place.
   config.layers[0].attention_norm = file.directory.Find("blk.0.attn_norm.weight") != nullptr;
   BANTAM_TRY(ReadWindows(metadata, {.pattern = 3, .full_first = true}, &config));

@@ -95,6 +95,7 @@ Result<Config> ReadFamily(ModelFile& file, const Family& family) {
   BANTAM_ASSIGN(Config config, family.read(file, metadata));
   config.architecture = family.architecture;
   DropUnusedRopes(&config);
+  BANTAM_ASSIGN(config.activation, ReadActivation(metadata, "published_activation", config.activation));
   BANTAM_TRY(ReadLayerOptions(metadata, &config));
   return config;
 }
@@ -105,6 +106,17 @@ std::vector<std::string_view> KnownArchitectures() {
   std::vector<std::string_view> names;
   for (const Family& family : kFamilies) names.push_back(family.architecture);
   return names;
+}
+
+Result<Activation> ReadActivation(const FamilyMetadata& metadata, std::string_view key, Activation fallback) {
+  BANTAM_ASSIGN(const std::string_view name, metadata.ReadText(key, ""));
+  if (name.empty()) return fallback;
+  if (name == "gelu") return Activation::kErfGelu;
+  if (name == "gelu_new" || name == "gelu_fast" || name == "gelu_pytorch_tanh") return Activation::kGelu;
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "relu") return Activation::kRelu;
+  if (name == "relu2") return Activation::kReluSquared;
+  return Error(Code::kUnsupported, fmt::format("activation {} is not supported; gelu, silu, relu and relu2 are", name));
 }
 
 Result<Config> ReadConfig(ModelFile& file) {

@@ -44,6 +44,9 @@ class FamilyMetadata {
   std::string prefix_;
 };
 
+// The activation that `key` names as published models do, or `fallback`: "gelu" is the error function's form.
+Result<Activation> ReadActivation(const FamilyMetadata& metadata, std::string_view key, Activation fallback);
+
 // One per family, in arch/<family>.cc.
 Result<Config> ReadArceeConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadBaichuanConfig(ModelFile& file, const FamilyMetadata& metadata);

@@ -226,16 +226,6 @@ Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, fl
   return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected 0 or more; convert the model again", key, limit));
 }
 
-Result<Activation> ReadActivation(const FamilyMetadata& metadata, Activation fallback) {
-  BANTAM_ASSIGN(const std::string_view name, metadata.ReadText("hidden_activation", ""));
-  if (name.empty()) return fallback;
-  if (name == "gelu") return Activation::kErfGelu;
-  if (name == "gelu_new" || name == "gelu_fast" || name == "gelu_pytorch_tanh") return Activation::kGelu;
-  if (name == "silu" || name == "swish") return Activation::kSilu;
-  if (name == "relu") return Activation::kRelu;
-  return Error(Code::kUnsupported, fmt::format("activation {} is not supported in this family; gelu, silu and relu are", name));
-}
-
 namespace {
 
 // GGUF's numbers. The last means a classifier, and says nothing of vectors.

@@ -66,9 +66,6 @@ Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, f
 // The same, and not negative: caps, bounds and biases.
 Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, float fallback);
 
-// The activation that the file names, or `fallback`. Published models call the error function's form "gelu".
-Result<Activation> ReadActivation(const FamilyMetadata& metadata, Activation fallback);
-
 // What an encoder makes of a text: how tokens become one vector, of which length, and what a classifier reads where the file does not say.
 Status ReadTextUse(const FamilyMetadata& metadata, Pooling classifier_pooling, Config* config);
 

@@ -32,12 +32,17 @@ Status CopyCounts(const HfConfig& config, Description* description) {
   return Ok();
 }
 
-Status CheckActivation(const HfFamily& family, const HfConfig& config) {
-  BANTAM_ASSIGN(const auto activation,
-                config.Text({"hidden_activation", "hidden_act", "activation_function", "hidden_activation_function"}));
+Status DescribeActivation(const HfFamily& family, const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(auto activation, config.Text({"hidden_activation", "hidden_act", "activation_function", "hidden_activation_function"}));
+  if (!activation && family.names_activation) {
+    BANTAM_ASSIGN(activation, config.Text({"activation"}));
+  }
   if (!activation) return Ok();
   const std::string list = fmt::format(",{},", family.activations);
-  if (list.find(fmt::format(",{},", *activation)) != std::string::npos) return Ok();
+  if (list.find(fmt::format(",{},", *activation)) != std::string::npos) {
+    if (family.names_activation) description->Text("published_activation", *activation);
+    return Ok();
+  }
   return Error(Code::kUnsupported,
                fmt::format("activation {}: models of type {} are run with {}", *activation, family.model_type, family.activations));
 }
@@ -248,7 +253,7 @@ Result<HfHeads> ReadHeads(const HfConfig& config) {
 Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder* metadata, RopeTables* tables) {
   Description description(family.architecture, metadata);
   metadata->SetText("general.architecture", std::string(family.architecture));
-  BANTAM_TRY(CheckActivation(family, config));
+  BANTAM_TRY(DescribeActivation(family, config, &description));
   BANTAM_TRY(DescribeShape(family, config, &description));
   if (family.attention) {
     BANTAM_TRY(DescribeRope(config, &description, tables));

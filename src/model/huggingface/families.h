@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "formats/assembled_source.h"
 #include "formats/metadata_builder.h"
 #include "model/huggingface/config.h"
 
@@ -31,8 +32,19 @@ enum class Arrangement : uint8_t {
   kPositions,  // without the rows in front of the first position (HfFamily::positions_behind_padding)
   kColumn,     // a vector that is a matrix of one column
   kMinusExpColumn,
-  kStateGroups,  // a vector as a row per group of a state space (HfLayout::state_groups)
+  kStateGroups,    // a vector as a row per group of a state space (HfLayout::state_groups)
+  kWithoutSuffix,  // by the GGUF name as it is
   kIgnored,
+};
+
+// Which heads of values a tensor has, where several share a key: published files have those of one key beside each other, GGUF files the
+// first of every key, then the second of every key (HfLayout::value_heads).
+enum class ValueHeads : uint8_t {
+  kNotHeads,
+  kEach,            // a row per head
+  kRows,            // rows of heads
+  kRowsBehindKeys,  // the same, behind those of queries and keys
+  kColumns,
 };
 
 // Names without the layer's prefix, and without ".weight" or ".bias" where a tensor ends so; numbers of experts and heads are "#". Where
@@ -41,6 +53,13 @@ struct NameRule {
   std::string_view published;
   std::string_view gguf;
   Arrangement arrangement = Arrangement::kAsStored;
+  ValueHeads values = ValueHeads::kNotHeads;
+};
+
+// What the rows of a tensor are multiplied with, by the name of its rule.
+struct TensorFactors {
+  std::string_view published;
+  std::vector<RowFactor> factors;
 };
 
 // Sets "<architecture>.<key>".
@@ -65,10 +84,11 @@ struct HfFamily {
   std::string_view architecture;
   // Names of the activation that the family is run with, as hidden_act and its kin give them.
   std::string_view activations;
-  bool pairs = false;          // GGUF files have rows of queries and keys in pairs, published ones in halves
-  bool norms_add_one = false;  // to the weights
-  bool attention = true;       // some layers have heads
-  bool encoder = false;        // of whole texts: no output matrix, and modules.json says what becomes of the tokens
+  bool pairs = false;             // GGUF files have rows of queries and keys in pairs, published ones in halves
+  bool norms_add_one = false;     // to the weights
+  bool names_activation = false;  // it is run with the one that config.json names, not with what GGUF files of the family take for it
+  bool attention = true;          // some layers have heads
+  bool encoder = false;           // of whole texts: no output matrix, and modules.json says what becomes of the tokens
   bool positions_behind_padding = false;
   uint32_t feed_forward_widths = 0;  // of the model's width, where config.json does not say; 0: it must
   // What its publisher's code takes for members that config.json leaves out, as JSON; others have to be there, or have no say.
@@ -76,6 +96,8 @@ struct HfFamily {
   std::span<const NameRule> names = {};  // in front of the common ones
   // What the common rules do not say.
   Status (*describe)(const HfConfig& config, Description* description) = nullptr;
+  // Factors that its publisher's code multiplies with as it runs, and GGUF files have in their weights.
+  Status (*factors)(const HfConfig& config, std::vector<TensorFactors>* factors) = nullptr;
 };
 
 // Unsupported names the closest that are known.

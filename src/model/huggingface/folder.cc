@@ -15,6 +15,7 @@
 #include "model/config.h"
 #include "model/huggingface/describe.h"
 #include "model/huggingface/encoders.h"
+#include "model/huggingface/linear_attention.h"
 #include "model/huggingface/quantized_tensors.h"
 #include "text/sentencepiece_model.h"
 #include "text/tokenizer_json.h"
@@ -296,6 +297,10 @@ Result<Described> DescribeFolder(const ConfigOfFamily& of, const std::vector<HfT
   BANTAM_ASSIGN(const auto groups, config.Count({"mamba_n_groups", "n_groups"}));
   BANTAM_ASSIGN(const auto experts, config.Count({"num_local_experts"}));
   described.layout.state_groups = groups.value_or(1);
+  BANTAM_ASSIGN(described.layout.value_heads, ReadValueHeads(config));
+  if (of.family->factors != nullptr) {
+    BANTAM_TRY(of.family->factors(config, &described.layout.factors));
+  }
   described.layout.shared_is_dense = experts == 0;
   BANTAM_ASSIGN(described.layout.tied, ReadTied(config, tensors));
   return described;

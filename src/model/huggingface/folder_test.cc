@@ -13,6 +13,8 @@
 #include "base/bytes.h"
 #include "formats/metadata_builder.h"
 #include "kernels/kernels.h"
+#include "model/arch/registry.h"
+#include "model/huggingface/families.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
 #include "testing/checkpoint.h"
@@ -94,6 +96,12 @@ TEST_P(Published, TensorsAreThoseOfTheConverter) {
 // What the converter's metadata makes of the same weights.
 class PublishedMetadata : public Published {};
 TEST_P(PublishedMetadata, LogitsAreThoseOfTheConvertersMetadata) {
+  // GGUF files of families that follow config.json's activation mean the tanh form whatever it says.
+  const std::string kind = description_["config"]["model_type"].get<std::string>();
+  if ((*FindHfFamily(kind))->names_activation) {
+    description_["config"]["hidden_act"] = "gelu_new";
+    testing::WriteCheckpoint(folder_.Path("model"), description_["config"], testing::ValuesOf(description_));
+  }
   Result<ModelFile> ours = OpenModel(*files_, folder_.Path("model"));
   Result<ModelFile> theirs = OpenModel(*files_, folder_.Path("model"));
   ASSERT_TRUE(ours.ok() && theirs.ok());
@@ -119,6 +127,22 @@ TEST_P(PublishedMetadata, LogitsAreThoseOfTheConvertersMetadata) {
   ASSERT_TRUE(one.ok()) << one.error().message();
   ASSERT_TRUE(other.ok()) << other.error().message();
   EXPECT_EQ((*one)->Logits(tokens), (*other)->Logits(tokens));
+}
+
+// "gelu" is the error function's form in published code.
+TEST_P(Published, ActivationIsTheOneThatIsNamed) {
+  const std::string kind = description_["config"]["model_type"].get<std::string>();
+  if (!(*FindHfFamily(kind))->names_activation) return;
+  for (const auto& [name, activation] : {std::pair("gelu", Activation::kErfGelu), std::pair("gelu_new", Activation::kGelu)}) {
+    description_["config"]["hidden_act"] = name;
+    description_["config"].erase("activation_function");
+    testing::WriteCheckpoint(folder_.Path("model"), description_["config"], testing::ValuesOf(description_));
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    ASSERT_TRUE(file.ok()) << file.error().message();
+    const Result<Config> config = ReadConfig(*file);
+    ASSERT_TRUE(config.ok()) << config.error().message();
+    EXPECT_EQ(config->activation, activation) << name;
+  }
 }
 
 std::string TestName(const ::testing::TestParamInfo<std::string>& test) {
@@ -224,7 +248,7 @@ TEST_F(Folder, WhatContradicts) {
     return Error();
   };
   EXPECT_THAT(with("model_type", "qwen9"),
-              HasSubstr("model_type qwen9 is not supported; of the 58 that are, the closest are qwen2, qwen3"));
+              HasSubstr("model_type qwen9 is not supported; of the 64 that are, the closest are qwen2, qwen3, qwen3_5"));
   EXPECT_THAT(with("model_type", 3), HasSubstr("model_type: 3, expected a string"));
   EXPECT_THAT(with("hidden_act", "mish"), HasSubstr("activation mish: models of type llama are run with silu"));
   EXPECT_THAT(with("num_attention_heads", -4), HasSubstr("num_attention_heads: -4, expected a whole number"));

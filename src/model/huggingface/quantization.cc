@@ -123,6 +123,18 @@ Status ReadFp8(const Json& member, HfQuantization* quantization) {
   return ReadBlock(JsonMember(member, "weight_block_size"), quantization);
 }
 
+// As transformers packs it: models trained so multiply with their scale, those that were converted divide by it.
+Status ReadBitNet(const Json& member, HfQuantization* quantization) {
+  const std::string linear = JsonText(member, "linear_class").value_or("bitlinear");
+  const std::string mode = JsonText(member, "quantization_mode").value_or("offline");
+  if (linear != "bitlinear" && linear != "autobitlinear") return NotRead(fmt::format("linear_class {} of BitNet", linear));
+  if (linear == "autobitlinear" && mode != "offline") {
+    return NotRead(fmt::format("quantization_mode {} of BitNet, whose weights are those of training", mode));
+  }
+  quantization->scale_divides = linear == "bitlinear";
+  return Ok();
+}
+
 Status ReadNothing(const Json&, HfQuantization*) { return Ok(); }
 
 struct Reader {
@@ -138,6 +150,7 @@ constexpr Reader kReaders[] = {
     {"fp8", QuantMethod::kFp8, ReadFp8},
     {"fbgemm_fp8", QuantMethod::kFp8, ReadNothing},
     {"mxfp4", QuantMethod::kMxfp4, ReadNothing},
+    {"bitnet", QuantMethod::kBitNet, ReadBitNet},
 };
 
 }  // namespace

@@ -11,7 +11,7 @@
 
 namespace bantam {
 
-enum class QuantMethod : uint8_t { kNothing, kGptq, kAwq, kBitsAndBytes, kCompressedTensors, kFp8, kMxfp4 };
+enum class QuantMethod : uint8_t { kNothing, kGptq, kAwq, kBitsAndBytes, kCompressedTensors, kFp8, kMxfp4, kBitNet };
 
 // One of several ways in one file (compressed-tensors).
 struct QuantScheme {
@@ -33,6 +33,8 @@ struct HfQuantization {
   bool mixed = false;        // some modules have other bits and groups
   bool rows_packed = false;  // AWQ: the layout of "gemv"
   std::optional<bool> symmetric;
+  // BitNet: products are divided by the scale instead of multiplied.
+  bool scale_divides = false;
   // FP8: rows and columns that share a scale; 0: as shapes say.
   uint32_t block_rows = 0;
   uint32_t block_columns = 0;

@@ -130,6 +130,7 @@ class Joiner {
     if (Find(name + ".absmax") != nullptr) return Normal4(tensor);
     if (Find(prefix + ".SCB") != nullptr) return Int8(tensor, prefix);
     if (tensor.tensor.type == Type::kI8) return Scaled(tensor, prefix);
+    if (tensor.tensor.type == Type::kU8 && quantization_.method == QuantMethod::kBitNet) return Ternary(tensor, prefix);
     const bool floats8 = tensor.tensor.type == Type::kF8E4M3 || tensor.tensor.type == Type::kF8E5M2;
     return floats8 && tensor.tensor.shape.size() == 2 ? Scaled(tensor, prefix) : Ok();
   }
@@ -187,7 +188,9 @@ class Joiner {
     matrix.codes = {.base = matrix.codes.base, .bits = bits, .unit_stride = 4 * made.rows, .line_stride = 4};
     matrix.zeros = {.base = Bytes(*zeros), .bits = bits, .line_stride = made.rows * bits / 8};
     matrix.zeros_by_groups = true;
-    matrix.zero = quantization_.zero_less_one ? 1 : 0;
+    // 1 was subtracted from each by word, so that it has to be added by word too: a zero point of 0 borrows from its neighbour.
+    if (quantization_.zero_less_one && bits != 3) matrix.zeros.more = UINT32_MAX / ((1u << bits) - 1u);
+    matrix.zero = quantization_.zero_less_one && bits == 3 ? 1 : 0;
     matrix.scales.row_stride = 1;
     matrix.scales.group_stride = made.rows;
     if (Find(prefix + ".g_idx") != nullptr) {
@@ -545,6 +548,31 @@ class Joiner {
     return Ok();
   }
 
+  // ---- BitNet ----
+
+  // weight [rows / 4, columns]: byte r holds rows r, r + rows / 4 and so on, two bits each. weight_scale [1].
+  Status Ternary(const HfTensor& weight, const std::string& prefix) {
+    BANTAM_TRY(ExpectMatrix(weight, {Type::kU8}));
+    used_.insert(weight.tensor.name);
+    Made made = {.name = prefix + ".weight"};
+    QuantizedMatrix& matrix = made.matrix;
+    made.rows = weight.tensor.shape[0] * 4;
+    made.columns = matrix.group_columns = weight.tensor.shape[1];
+    BANTAM_ASSIGN(const HfTensor* scale, Take(prefix + ".weight_scale", weight, kFloats, {1}));
+    matrix.scales.type = ScaleTypeOf(scale->tensor.type);
+    matrix.scales.base = Bytes(*scale);
+    const float value = matrix.ScaleAt(0, 0);
+    matrix.factor = quantization_.scale_divides ? 1 / value : value;
+    if (!std::isfinite(matrix.factor) || value == 0)
+      return Error(Code::kCorrupt, fmt::format("tensor {}: {}, expected a finite number other than 0", scale->tensor.name, value));
+    matrix.scales = {};
+    matrix.codes = {.base = Bytes(weight), .bits = 2, .unit_bytes = 1, .unit_stride = made.columns, .line_stride = 1};
+    matrix.by_columns = true;
+    matrix.units = weight.tensor.shape[0];
+    matrix.zero = 1;
+    return Finish(weight, std::move(made), /*bits=*/2);
+  }
+
   // ---- What a matrix becomes ----
 
   uint64_t RowRuns(const Made& made) const {
@@ -575,6 +603,9 @@ class Joiner {
                                                weight.tensor.name, least, most, middle));
     }
     const int32_t largest = 2 * middle - 1 - least;
+    const size_t pairs = Info(DType::kQ2_0).block_elements;
+    const bool whole = made.columns % pairs == 0 && matrix.group_columns % pairs == 0;
+    if (most <= 1 && least >= 0 && largest <= 2 && whole) return DType::kQ2_0;
     if (most <= 8 && largest <= 7) return DType::kQ4_0;
     if (most <= 16 && largest <= 15) return DType::kQ5_0;
     return most <= 128 && largest <= 127 ? DType::kQ8_0 : DType::kF16;

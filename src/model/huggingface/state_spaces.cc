@@ -27,17 +27,47 @@ constexpr NameRule kGraniteHybridNames[] = {
     {"#.mamba.out_proj", "ssm_out"},
 };
 
+constexpr NameRule kFalconH1Names[] = {
+    {"final_layernorm", "output_norm"},          {"#.pre_ff_layernorm", "ffn_norm", kWithoutSuffix},
+    {"#.feed_forward.gate_proj", "ffn_gate"},    {"#.feed_forward.up_proj", "ffn_up"},
+    {"#.feed_forward.down_proj", "ffn_down"},    {"#.mamba.in_proj", "ssm_in"},
+    {"#.mamba.conv1d", "ssm_conv1d", kTaps},     {"#.mamba.dt_bias", "ssm_dt.bias"},
+    {"#.mamba.A_log", "ssm_a", kMinusExpColumn}, {"#.mamba.D", "ssm_d", kColumn},
+    {"#.mamba.norm", "ssm_norm", kStateGroups},  {"#.mamba.out_proj", "ssm_out"},
+};
+
 // Products of hyper-parameters that are out of bounds are refused where they are read again.
 uint32_t Bounded(uint64_t value) { return static_cast<uint32_t>(std::min<uint64_t>(value, UINT32_MAX)); }
+
+Result<uint32_t> InnerWidth(const HfConfig& config) {
+  BANTAM_ASSIGN(const auto own, config.Count({"mamba_d_ssm"}));
+  if (own) return *own;
+  BANTAM_ASSIGN(const uint32_t expand, config.RequireCount({"mamba_expand", "expand"}));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size"}));
+  return Bounded(uint64_t{expand} * width);
+}
+
+// A list of so many numbers; ones where there is none.
+Result<std::vector<float>> ReadMultipliers(const HfConfig& config, const char* name, size_t count) {
+  const Json& list = config.Member(name);
+  if (list.is_null()) return std::vector<float>(count, 1.0f);
+  std::vector<float> numbers;
+  for (size_t i = 0; list.is_array() && i < list.size() && i < count; ++i) {
+    if (list[i].is_number()) numbers.push_back(list[i].get<float>());
+  }
+  if (numbers.size() != count || list.size() != count) {
+    return Error(Code::kCorrupt, fmt::format("{}: {}, expected {} numbers", name, ShortJson(list), count));
+  }
+  return numbers;
+}
 
 Status DescribeStateSpace(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t heads, config.RequireCount({"mamba_n_heads", "num_heads"}));
   BANTAM_ASSIGN(const uint32_t state, config.RequireCount({"mamba_d_state", "state_size"}));
   BANTAM_ASSIGN(const uint32_t groups, config.RequireCount({"mamba_n_groups", "n_groups"}));
   BANTAM_ASSIGN(const uint32_t taps, config.RequireCount({"mamba_d_conv", "conv_kernel"}));
-  BANTAM_ASSIGN(const uint32_t expand, config.RequireCount({"mamba_expand", "expand"}));
-  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size"}));
-  description->Count("ssm.inner_size", Bounded(uint64_t{expand} * width));
+  BANTAM_ASSIGN(const uint32_t inner, InnerWidth(config));
+  description->Count("ssm.inner_size", inner);
   description->Count("ssm.conv_kernel", taps);
   description->Count("ssm.state_size", state);
   description->Count("ssm.time_step_rank", heads);
@@ -49,6 +79,7 @@ Status DescribeStateSpace(const HfConfig& config, Description* description) {
 
 std::span<const NameRule> Mamba2Names() { return kMamba2Names; }
 std::span<const NameRule> GraniteHybridNames() { return kGraniteHybridNames; }
+std::span<const NameRule> FalconH1Names() { return kFalconH1Names; }
 
 Status DescribeMamba2(const HfConfig& config, Description* description) {
   description->Count("context_length", 1 << 20);  // no more than a number: nothing in the model knows of positions
@@ -78,6 +109,57 @@ Status DescribeGraniteLayers(const HfConfig& config, Description* description) {
     description->Count("feed_forward_length", width);
   }
   return DescribeStateSpace(config, description);
+}
+
+Status DescribeFalconH1(const HfConfig& config, Description* description) {
+  for (const char* bias : {"projectors_bias", "mamba_proj_bias", "attention_bias", "mlp_bias"}) {
+    BANTAM_ASSIGN(const auto biased, config.Flag({bias}));
+    if (biased.value_or(false)) return Error(Code::kUnsupported, fmt::format("{} true is not supported in this family", bias));
+  }
+  BANTAM_ASSIGN(const auto normed, config.Flag({"mamba_rms_norm"}));
+  BANTAM_ASSIGN(const auto before_gate, config.Flag({"mamba_norm_before_gate"}));
+  if (normed.value_or(false) && before_gate.value_or(true)) {
+    return Error(Code::kUnsupported, "a norm in front of the state space's gate (mamba_norm_before_gate) is not supported");
+  }
+  return DescribeStateSpace(config, description);
+}
+
+Status FalconH1Factors(const HfConfig& config, std::vector<TensorFactors>* factors) {
+  const auto number = [&](const char* name) -> Result<float> {
+    BANTAM_ASSIGN(const auto value, config.Number({name}));
+    return static_cast<float>(value.value_or(1));
+  };
+  BANTAM_ASSIGN(const float attention_in, number("attention_in_multiplier"));
+  BANTAM_ASSIGN(const float attention_out, number("attention_out_multiplier"));
+  BANTAM_ASSIGN(const float key, number("key_multiplier"));
+  BANTAM_ASSIGN(const float ssm_in, number("ssm_in_multiplier"));
+  BANTAM_ASSIGN(const float ssm_out, number("ssm_out_multiplier"));
+  BANTAM_ASSIGN(const float embedding, number("embedding_multiplier"));
+  BANTAM_ASSIGN(const float output, number("lm_head_multiplier"));
+  BANTAM_ASSIGN(const auto feed_forward, ReadMultipliers(config, "mlp_multipliers", 2));
+  BANTAM_ASSIGN(const auto parts, ReadMultipliers(config, "ssm_multipliers", 5));
+  BANTAM_ASSIGN(const uint64_t inner, InnerWidth(config));
+  BANTAM_ASSIGN(const uint64_t state, config.RequireCount({"mamba_d_state"}));
+  BANTAM_ASSIGN(const uint64_t groups, config.RequireCount({"mamba_n_groups"}));
+  const auto whole = [&](std::string_view published, float factor) { factors->push_back({published, {{UINT64_MAX, factor}}}); };
+  whole("#.self_attn.q_proj", attention_in);
+  whole("#.self_attn.k_proj", attention_in * key);
+  whole("#.self_attn.v_proj", attention_in);
+  whole("#.self_attn.o_proj", attention_out);
+  whole("#.mamba.out_proj", ssm_out);
+  whole("#.feed_forward.gate_proj", feed_forward[0]);
+  whole("#.feed_forward.down_proj", feed_forward[1]);
+  whole("embed_tokens", embedding);
+  whole("lm_head", output);
+  // The gate, what is mixed, what the state takes and gives, the steps.
+  const uint64_t shared = groups * state;
+  factors->push_back({"#.mamba.in_proj",
+                      {{inner, ssm_in * parts[0]},
+                       {2 * inner, ssm_in * parts[1]},
+                       {2 * inner + shared, ssm_in * parts[2]},
+                       {2 * inner + 2 * shared, ssm_in * parts[3]},
+                       {UINT64_MAX, ssm_in * parts[4]}}});
+  return Ok();
 }
 
 }  // namespace bantam

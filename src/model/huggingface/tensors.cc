@@ -140,6 +140,13 @@ class Mapper {
     if (!from.quantized.empty()) {
       BANTAM_TRY(CheckQuantized(published, *rule, &assembly));
     }
+    BANTAM_TRY(TurnHeads(from.tensor, rule->values, &assembly));
+    if (layout_.tied && rule->gguf == "token_embd" && OutputHasOwnFactor()) {
+      Assembly output = assembly;
+      BANTAM_TRY(TakeFactors(from.tensor, "lm_head", &output));
+      Emit("output.weight", from.tensor, std::move(output));
+    }
+    BANTAM_TRY(TakeFactors(from.tensor, rule->published, &assembly));
     NameRule placed = *rule;
     constexpr std::string_view kShared = "_shexp";
     if (layout_.shared_is_dense && placed.gguf.ends_with(kShared)) placed.gguf.remove_suffix(kShared.size());
@@ -189,11 +196,11 @@ class Mapper {
     std::map<std::string, AssembledTensor> orders;
     for (const AssembledTensor& tensor : made_) {
       const std::vector<QuantizedMatrix>& matrices = tensor.assembly.quantized;
-      if (std::all_of(matrices.begin(), matrices.end(), [](const QuantizedMatrix& matrix) { return matrix.order.empty(); })) continue;
+      if (std::all_of(matrices.begin(), matrices.end(), [](const QuantizedMatrix& matrix) { return matrix.in_order(); })) continue;
       AssembledTensor made = {PrefixOf(tensor) + ".order", {tensor.assembly.columns, matrices.size()}, {}};
       for (const QuantizedMatrix& matrix : matrices) {
         for (uint64_t c = 0; c < tensor.assembly.columns; ++c) {
-          made.assembly.values.push_back(static_cast<float>(matrix.order.empty() ? c : matrix.order[c]));
+          made.assembly.values.push_back(static_cast<float>(matrix.InputOf(c)));
         }
       }
       made.assembly.columns = tensor.assembly.columns;
@@ -263,6 +270,64 @@ class Mapper {
       if (matrix.factor != 1) assembly->dtype = DType::kF32;
       matrix.scale_multiplier *= matrix.factor;
       matrix.factor = 1;
+    }
+    return Ok();
+  }
+
+  // Heads of values as GGUF files of linear attention have them.
+  Status TurnHeads(const SafetensorsTensor& tensor, ValueHeads values, Assembly* assembly) const {
+    const HfValueHeads& heads = layout_.value_heads;
+    if (values == ValueHeads::kNotHeads || heads.keys == 0) return Ok();
+    HeadTurns turns = {.runs = heads.keys, .each = heads.each, .head = values == ValueHeads::kEach ? 1 : heads.head_dim};
+    if (values == ValueHeads::kRowsBehindKeys) turns.first = uint64_t{2} * heads.keys * heads.head_dim;
+    const bool columns = values == ValueHeads::kColumns;
+    // Those of a convolution's taps are its first dimension.
+    const uint64_t found = columns ? assembly->columns : tensor.shape[0];
+    const uint64_t expected = turns.first + turns.runs * turns.each * turns.head;
+    if (found != expected) {
+      return WrongShape(tensor, fmt::format("{} {} ({} keys with {} heads of values each)", expected, columns ? "columns" : "rows",
+                                            heads.keys, heads.each));
+    }
+    if (heads.each == 1) return Ok();
+    if (!columns) {
+      assembly->order.turns = turns;
+    } else if (assembly->quantized.empty()) {
+      assembly->column_turns = turns;
+    } else {
+      for (QuantizedMatrix& matrix : assembly->quantized) TurnInputs(turns, assembly->columns, &matrix);
+    }
+    return Ok();
+  }
+  // Columns of a quantised matrix stay in their groups: instead, what it is multiplied with is put in their order.
+  static void TurnInputs(const HeadTurns& turns, uint64_t columns, QuantizedMatrix* matrix) {
+    std::vector<uint32_t> place(columns);
+    for (uint32_t c = 0; c < columns; ++c) place[turns.Stored(c)] = c;
+    std::vector<uint32_t> inputs(columns);
+    for (uint32_t c = 0; c < columns; ++c) inputs[c] = place[matrix->InputOf(c)];
+    matrix->inputs = std::move(inputs);
+  }
+
+  // Whether embeddings that are the output matrix too are multiplied by one factor here and another there.
+  bool OutputHasOwnFactor() const {
+    float embeddings = 1;
+    float output = 1;
+    for (const TensorFactors& of : layout_.factors) {
+      if (of.published == "embed_tokens") embeddings = of.factors[0].factor;
+      if (of.published == "lm_head") output = of.factors[0].factor;
+    }
+    return embeddings != output;
+  }
+
+  Status TakeFactors(const SafetensorsTensor& tensor, std::string_view published, Assembly* assembly) const {
+    for (const TensorFactors& of : layout_.factors) {
+      if (of.published != published) continue;
+      if (assembly->quantized.empty()) {
+        assembly->factors = of.factors;
+      } else if (of.factors.size() == 1) {
+        for (QuantizedMatrix& matrix : assembly->quantized) matrix.factor *= of.factors[0].factor;
+      } else {
+        return Error(Code::kUnsupported, fmt::format("tensor {}: quantised rows with factors of their own are not supported", tensor.name));
+      }
     }
     return Ok();
   }
@@ -350,6 +415,9 @@ class Mapper {
         return GateUp(tensor, rule, source, {1, /*apart=*/true});
       case Arrangement::kGateUpBiases:
         return GateUpBiases(tensor, rule, source);
+      case Arrangement::kWithoutSuffix:
+        Emit(source.prefix + std::string(rule.gguf), tensor, std::move(assembly));
+        return Ok();
       case Arrangement::kHeadNorms:
       case Arrangement::kAsStored:
       case Arrangement::kIgnored:

@@ -20,12 +20,21 @@ struct HfTensor {
   DType dtype = DType::kF32;
 };
 
+// Heads of values of linear attention: so many share each key.
+struct HfValueHeads {
+  uint32_t keys = 0;  // 0: there are none
+  uint32_t each = 1;
+  uint32_t head_dim = 0;
+};
+
 struct HfLayout {
   const HfFamily* family = nullptr;
   HfHeads heads;
   uint32_t layers = 0;
   uint32_t positions_skipped = 0;
-  uint32_t state_groups = 1;     // of a state space
+  uint32_t state_groups = 1;  // of a state space
+  HfValueHeads value_heads;
+  std::vector<TensorFactors> factors;
   bool shared_is_dense = false;  // without experts, what they would share is all there is of the feed-forward
   bool tied = false;             // the output matrix is the embeddings'; what stands in its place is not read
 };

@@ -268,6 +268,50 @@ def families():
     f["mamba"] = (dict(architectures=["MambaForCausalLM"], model_type="mamba", **mamba_config), tensors(mamba, mamba_outer), "F32")
     f["falcon_mamba"] = (dict(architectures=["FalconMambaForCausalLM"], model_type="falcon_mamba", tie_word_embeddings=False, **mamba_config),
                          tensors(mamba, {**mamba_outer, "lm_head.weight": [V, D]}), "BF16")
+    mamba2 = {**norm(B + "norm"), **lin(B + "mixer.in_proj", 4 * D + 2 * 2 * 16 + 4, D), B + "mixer.conv1d.weight": [2 * D + 64, 1, 4],
+              B + "mixer.conv1d.bias": [2 * D + 64], B + "mixer.dt_bias": [4], B + "mixer.A_log": [4], B + "mixer.D": [4],
+              **norm(B + "mixer.norm", 2 * D), **lin(B + "mixer.out_proj", D, 2 * D)}
+    f["mamba2"] = (dict(architectures=["Mamba2ForCausalLM"], model_type="mamba2", hidden_size=D, num_hidden_layers=L, expand=2, num_heads=4, head_dim=16,
+                        state_size=16, n_groups=2, conv_kernel=4, vocab_size=V, layer_norm_epsilon=1e-5, hidden_act="silu"),
+                   tensors(mamba2, mamba_outer), "F32")
+    M = P + "mamba."
+    f["falcon_h1"] = (base("FalconH1ForCausalLM", "falcon_h1", head_dim=HD, mamba_d_ssm=48, mamba_n_heads=6, mamba_d_head=8, mamba_n_groups=2, mamba_d_state=16,
+                           mamba_d_conv=4, mamba_expand=2, mamba_rms_norm=True, mamba_norm_before_gate=False, attention_in_multiplier=0.5,
+                           attention_out_multiplier=0.9375, key_multiplier=0.25, ssm_in_multiplier=0.5, ssm_out_multiplier=0.2357,
+                           embedding_multiplier=5.656854, lm_head_multiplier=0.0195, mlp_multipliers=[0.8838, 0.5859],
+                           ssm_multipliers=[0.3535, 0.25, 0.3535, 0.5, 0.1767], rope_theta=100000000000.0),
+                      tensors({**norm(P + "input_layernorm"), **norm(P + "pre_ff_layernorm"), **attn(), **mlp(P + "feed_forward."),
+                               **lin(M + "in_proj", 2 * 48 + 2 * 2 * 16 + 6, D), M + "conv1d.weight": [48 + 64, 1, 4], M + "conv1d.bias": [48 + 64],
+                               M + "dt_bias": [6], M + "A_log": [6], M + "D": [6], **norm(M + "norm", 48), **lin(M + "out_proj", D, 48)},
+                              {"model.embed_tokens.weight": [V, D], "model.final_layernorm.weight": [D], "lm_head.weight": [V, D]}), "F32")
+    Q, A, K, VH = "model.language_model.layers.{}.", "linear_attn.", 2, 6
+
+    def linear(values):
+        """Layers of linear attention with so many heads of values over K keys, each of HD."""
+        rows = (2 * K + values) * HD
+        return {**lin(Q + A + "in_proj_qkv", rows, D), **lin(Q + A + "in_proj_z", values * HD, D), **lin(Q + A + "in_proj_a", values, D),
+                **lin(Q + A + "in_proj_b", values, D), Q + A + "conv1d.weight": [rows, 1, 4], Q + A + "dt_bias": [values], Q + A + "A_log": [values],
+                **norm(Q + A + "norm", HD), **lin(Q + A + "out_proj", D, values * HD)}
+    gated = {**lin(Q + "self_attn.q_proj", 2 * H * HD, D), **lin(Q + "self_attn.k_proj", KV * HD, D), **lin(Q + "self_attn.v_proj", KV * HD, D),
+             **lin(Q + "self_attn.o_proj", D, H * HD), **norm(Q + "self_attn.q_norm", HD), **norm(Q + "self_attn.k_norm", HD)}
+    qnorms = {**norm(Q + "input_layernorm"), **norm(Q + "post_attention_layernorm")}
+    qouter = {"model.language_model.embed_tokens.weight": [V, D], "model.language_model.norm.weight": [D]}
+
+    def qwen35(kind, arch, values, **more):
+        text = base(arch, kind + "_text", head_dim=HD, linear_conv_kernel_dim=4, linear_key_head_dim=HD, linear_value_head_dim=HD, linear_num_key_heads=K,
+                    linear_num_value_heads=values, layer_types=["linear_attention", "full_attention"], full_attention_interval=2, attn_output_gate=True,
+                    rope_parameters=dict(rope_type="default", rope_theta=10000000.0, partial_rotary_factor=0.5, mrope_section=[1, 1, 0]), rope_theta=None,
+                    tie_word_embeddings=True, **more)
+        text.pop("architectures")
+        return dict(architectures=[arch], model_type=kind, text_config=text, tie_word_embeddings=True)
+    f["qwen3_5"] = (qwen35("qwen3_5", "Qwen3_5ForConditionalGeneration", VH),
+                    {**qouter, **of_layer(0, {**qnorms, **linear(VH), **mlp(Q + "mlp.")}), **of_layer(1, {**qnorms, **gated, **mlp(Q + "mlp.")}),
+                     "mtp.norm.weight": [D]}, "BF16")
+    qmoe = {**lin(Q + "mlp.gate", E, D), Q + "mlp.experts.gate_up_proj": [E, 32, D], Q + "mlp.experts.down_proj": [E, D, 16],
+            **mlp(Q + "mlp.shared_expert.", ff=24), Q + "mlp.shared_expert_gate.weight": [1, D]}
+    f["qwen3_5_moe"] = (qwen35("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", K, num_experts=E, num_experts_per_tok=2, moe_intermediate_size=16,
+                               shared_expert_intermediate_size=24),
+                        {**qouter, **of_layer(0, {**qnorms, **linear(K), **qmoe}), **of_layer(1, {**qnorms, **gated, **qmoe})}, "BF16")
     f["orion"] = (base("OrionForCausalLM", "orion"), tensors({**norms2(True), **attn(), **mlp()}, LN), "BF16")
     f["codeshell"] = (dict(architectures=["CodeShellForCausalLM"], model_type="codeshell", n_embd=D, n_layer=L, n_head=H, num_query_groups=KV,
                            n_positions=C, vocab_size=V, layer_norm_epsilon=1e-5, activation_function="gelu_pytorch_tanh"),
@@ -294,10 +338,14 @@ def write_folder(folder, config, shapes, dtype):
 def convert(llama_cpp, folder, config):
     sys.path[:0] = [str(llama_cpp / "gguf-py"), str(llama_cpp)]
     import gguf
+    import torch
     from conversion import get_model_class
+    exp = torch.exp
+    torch.exp = lambda t: exp(t.double()).float()  # f32's own differs in the last bit from processor to processor
     out = folder / "out.gguf"
     cls = get_model_class(config["architectures"][0])
     cls.set_vocab = lambda self: None
+    cls.no_mtp = True  # further tokens are not predicted
     model = cls(folder, gguf.LlamaFileType.ALL_F32, out, eager=True)
     model.write()
     reader = gguf.GGUFReader(out)

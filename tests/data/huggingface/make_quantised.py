@@ -84,12 +84,12 @@ def read_scales(scales, dtype, least=1.0, most=1.0):
     return power
 
 
-def integers(draw, rows, cols, bits, group, dtype="F16", sym=True, tiny=0):
+def integers(draw, rows, cols, bits, group, dtype="F16", sym=True, tiny=0, least=1):
     groups = -(-cols // group)
     codes = [[draw(1 << bits) for _ in range(cols)] for _ in range(rows)]
     rounded = {"F16": f16, "BF16": bf16, "F32": f32}[dtype]
     scales = [[rounded((1 + draw(1 << 20) / (1 << 20)) * 2.0**(-3 - bits - tiny)) for _ in range(groups)] for _ in range(rows)]
-    zeros = [[(1 << (bits - 1)) if sym else 1 + draw((1 << bits) - 1) for _ in range(groups)] for _ in range(rows)]
+    zeros = [[(1 << (bits - 1)) if sym else least + draw((1 << bits) - least) for _ in range(groups)] for _ in range(rows)]
     return codes, scales, zeros
 
 
@@ -123,12 +123,16 @@ def groups_of(cols, group, order_name):
 
 def gptq(prefix, rows, cols, *, bits=4, group=32, sym=True, v2=False, order=None, indexed=True):
     group = cols if group == -1 else group
-    codes, scales, zeros = integers(Draw(prefix), rows, cols, bits, group, sym=sym)
+    codes, scales, zeros = integers(Draw(prefix), rows, cols, bits, group, sym=sym, least=1 if bits == 3 else 0)
     of = groups_of(cols, group, order(prefix) if order else None)
     n = len(scales[0])
     columns = [words([codes[r][c] for c in range(cols)], bits) for r in range(rows)]
     qweight = [columns[r][k] for k in range(len(columns[0])) for r in range(rows)]
-    qzeros = [w for g in range(n) for w in words([zeros[r][g] - (0 if v2 else 1) for r in range(rows)], bits)]
+    if v2 or bits == 3:
+        qzeros = [w for g in range(n) for w in words([zeros[r][g] - (0 if v2 else 1) for r in range(rows)], bits)]
+    else:  # less one in each number, word by word
+        ones = words([1] * (32 // bits), bits)[0]
+        qzeros = [(w - ones) & 0xFFFFFFFF for g in range(n) for w in words([zeros[r][g] for r in range(rows)], bits)]
     t = {".qweight": tensor("I32", [cols * bits // 32, rows], ints(qweight, "I")),
          ".qzeros": tensor("I32", [n, rows * bits // 32], ints(qzeros, "I")),
          ".scales": tensor("F16", [n, rows], floats([scales[r][g] for g in range(n) for r in range(rows)], "F16"))}
@@ -261,6 +265,18 @@ def fp8(prefix, rows, cols, *, form="E4M3", block=None, per_row=False, scaled=Tr
                        for r, row in enumerate(codes)])
 
 
+def ternary(prefix, rows, cols, *, divides=False):
+    """Four rows in a byte: row r in byte r modulo a quarter of the rows, from the lowest bits up."""
+    draw = Draw(prefix)
+    codes = [[draw(3) for _ in range(cols)] for _ in range(rows)]
+    scale = bf16(0.5 + draw(1000) / 1000)
+    quarter = rows // 4
+    t = {".weight": tensor("U8", [quarter, cols], bytes(sum(codes[r + k * quarter][c] << (2 * k) for k in range(4)) for r in range(quarter) for c in range(cols))),
+         ".weight_scale": tensor("BF16", [1], floats([scale], "BF16"))}
+    factor = 1 / scale if divides else scale
+    return t, ([[(q - 1) * factor for q in row] for row in codes], [[(q - 1) * f32(factor) + 0.0 for q in row] for row in codes])
+
+
 def mxfp4(prefix, experts, rows, cols):
     draw = Draw(prefix)
     codes = [[[draw(16) for _ in range(cols)] for _ in range(rows)] for _ in range(experts)]
@@ -364,6 +380,31 @@ def internlm2(scheme, quantization):
                 packed={prefix + k: v for k, v in t.items()}, expected=expected)
 
 
+def qwen3_5(scheme, quantization, keys=2, values=6):
+    """Heads of values that share a key stand beside each other; GGUF files have the first of each key, then the second of each."""
+    d, ff, hd, p = 64, 32, 32, "model.layers.0."
+    mixed = (2 * keys + values) * hd
+    plain = {"model.embed_tokens.weight": [V, d], "model.norm.weight": [d], "lm_head.weight": [V, d], p + "input_layernorm.weight": [d],
+             p + "post_attention_layernorm.weight": [d], p + "linear_attn.in_proj_a.weight": [values, d], p + "linear_attn.in_proj_b.weight": [values, d],
+             p + "linear_attn.conv1d.weight": [mixed, 1, 4], p + "linear_attn.A_log": [values], p + "linear_attn.dt_bias": [values],
+             p + "linear_attn.norm.weight": [hd], p + "mlp.gate_proj.weight": [ff, d], p + "mlp.up_proj.weight": [ff, d], p + "mlp.down_proj.weight": [d, ff]}
+    each = values // keys
+
+    def turned(list_):
+        heads = [list_[i * hd:(i + 1) * hd] for i in range(values)]
+        return [x for j in range(each) for k in range(keys) for x in heads[k * each + j]]
+    out, expected = {}, {}
+    for name, gguf, rows, cols, change in [("in_proj_qkv", "attn_qkv", mixed, d, lambda v: v[:2 * keys * hd] + turned(v[2 * keys * hd:])),
+                                           ("in_proj_z", "attn_gate", values * hd, d, turned),
+                                           ("out_proj", "ssm_out", d, values * hd, lambda v: [turned(row) for row in v])]:
+        t, v = scheme(p + "linear_attn." + name, rows, cols)
+        out.update({p + "linear_attn." + name + k: x for k, x in t.items()})
+        expected[f"blk.0.{gguf}.weight"] = record(both(v, change))
+    config = base("Qwen3_5ForCausalLM", "qwen3_5_text", d, ff, quantization_config=quantization, linear_num_key_heads=keys, linear_num_value_heads=values,
+                  linear_key_head_dim=hd, linear_value_head_dim=hd, layer_types=["linear_attention"])
+    return dict(config=config, dtype="BF16", tensors=plain, packed=out, expected=expected)
+
+
 def gpt_oss():
     d, ff, p = 64, 32, "model.layers.0."
     q, kv = H * HD, KV * HD
@@ -441,6 +482,9 @@ def checkpoints():
     c["fp8-rows"] = llama(of(fp8, per_row=True, dtype="BF16"), compressed("float-quantized", 8, "channel", kind="float"), only=few)
     c["fp8-e5m2"] = llama(of(fp8, form="E5M2"), dict(quant_method="fp8", fmt="e5m2"), only=few)
     c["mxfp4"] = gpt_oss()
+    c["ternary"] = llama(ternary, dict(quant_method="bitnet", linear_class="autobitlinear", quantization_mode="offline"), ff=96, only=few)
+    c["ternary-divided"] = llama(of(ternary, divides=True), dict(quant_method="bitnet", modules_to_not_convert=None), only=few)
+    c["gptq-value-heads"] = qwen3_5(of(gptq, order=own), act)
     plain8 = llama(of(fp8, scaled=False), None, only=few)
     del plain8["config"]["quantization_config"]
     c["plain-e4m3"] = plain8
