@@ -115,6 +115,7 @@ struct Config {
 
   // Attention.
   float attention_scale = 0;
+  AttentionTemperature attention_temperature = {};
   float attention_softcap = 0;        // 0: none
   float alibi_max_bias = 0;           // of linear biases; 0: none
   float qkv_clamp = 0;                // 0: none
@@ -142,6 +143,7 @@ struct Config {
   size_t experts_used = 1;
   Gating gating = Gating::kSoftmax;
   bool normalize_experts = true;
+  float router_jitter = 0;  // of kSparseMixer
   float expert_scale = 1;
   bool gated_experts = true;  // or activation(up x)
   bool early_router = false;  // it reads what the layer was given

@@ -450,9 +450,16 @@ class Builder : private RecurrentBuilder {
     uint32_t index;
   };
   Status Attend(const std::string& prefix, const LayerPlan& layer, const Attended& what) {
-    AttendOp attend = {
-        what.query,          what.mixed, what.index,          layer.heads, config_.attention_scale, config_.attention_softcap,
-        Slopes(layer.heads), kNone,      config_.later_tokens};
+    AttendOp attend = {what.query,
+                       what.mixed,
+                       what.index,
+                       layer.heads,
+                       config_.attention_scale,
+                       config_.attention_softcap,
+                       Slopes(layer.heads),
+                       kNone,
+                       config_.later_tokens,
+                       config_.attention_temperature};
     if (config_.sinks) {
       BANTAM_ASSIGN(attend.sinks, Vector(prefix + "attn_sinks.weight", layer.heads));
     }
@@ -539,7 +546,8 @@ class Builder : private RecurrentBuilder {
     const BufferId hidden = Buffer("expert_hidden", inner, Rows::kTokenSlots);
     const BufferId down = Buffer("expert_down", config_.width, Rows::kTokenSlots);
     const BufferId branch = Buffer("branch", config_.width);
-    RouteOp route = {inputs.router, ids, weights, config_.gating, kNone, config_.normalize_experts, config_.expert_scale};
+    RouteOp route = {inputs.router,        ids, weights, config_.gating, kNone, config_.normalize_experts, config_.expert_scale,
+                     config_.router_jitter};
     if (inputs.router == kNone) {
       BANTAM_TRY(Router(prefix, in, &route.logits));
     }

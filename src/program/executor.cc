@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "kernels/tiles.h"
+#include "program/routing.h"
 
 namespace bantam {
 namespace {
@@ -124,25 +125,6 @@ void LayerNorm(const NormOp& op, std::span<const float> x, const Affine& affine,
     out[i] = normed + (affine.bias == nullptr ? 0.0f : affine.bias[i]);
   }
 }
-
-// A router's logits to the experts' probabilities; of softmaxes, relative to the largest or to the sum over all.
-class Probabilities {
- public:
-  Probabilities(const RouteOp& op, const float* logits, size_t experts) : sigmoid_(op.gating == Gating::kSigmoid) {
-    if (sigmoid_) return;
-    for (size_t e = 0; e < experts; ++e) largest_ = std::max(largest_, logits[e]);
-    // Where weights are made to sum to 1, what they are relative to does not matter.
-    if ((op.normalize && op.selection_bias == kNone) || op.gating == Gating::kSoftmaxOfChosen) return;
-    total_ = 0;
-    for (size_t e = 0; e < experts; ++e) total_ += std::exp(logits[e] - largest_);
-  }
-  float Of(float logit) const { return sigmoid_ ? 1.0f / (1.0f + std::exp(-logit)) : std::exp(logit - largest_) / total_; }
-
- private:
-  const bool sigmoid_;
-  float largest_ = -std::numeric_limits<float>::infinity();
-  float total_ = 1;
-};
 
 }  // namespace
 
@@ -603,7 +585,7 @@ void Executor::Execute(const RouteOp& op, int thread) {
     const float* logits = FloatRow(op.logits, t);
     int32_t* ids = IntegerRow(op.ids, t);
     float* weights = FloatRow(op.weights, t);
-    const Probabilities probabilities(op, logits, experts);
+    const Probabilities probabilities(op, {logits, experts});
     const float* selection_bias = op.selection_bias == kNone ? nullptr : weights_.Vector(op.selection_bias);
     // Each choice is the next in the order (logit falling, id rising); NaN comes last. Without a bias, logits fall as probabilities do.
     const auto key = [&](int32_t e) {
@@ -621,7 +603,8 @@ void Executor::Execute(const RouteOp& op, int thread) {
     }
     float total = 0;
     for (size_t slot = 0; slot < used; ++slot) {
-      weights[slot] = probabilities.Of(logits[ids[slot]]);
+      weights[slot] = op.gating == Gating::kSparseMixer ? SparseMixerWeight({logits, experts}, {ids, slot + 1}, op.jitter)
+                                                        : probabilities.Of(logits[ids[slot]]);
       total += weights[slot];
     }
     const bool normalize = op.normalize || op.gating == Gating::kSoftmaxOfChosen;

@@ -1,5 +1,6 @@
 // The executor's attention.
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "kernels/attention.h"
@@ -13,10 +14,15 @@ size_t WindowBegin(size_t window, size_t position) { return window == 0 || posit
 
 }  // namespace
 
+float AttentionTemperature::At(size_t position) const {
+  return scale == 0 ? 1 : static_cast<float>(1 + static_cast<double>(scale) * std::log1p(static_cast<double>(position / length)));
+}
+
 bool Executor::LookAlike(const AttendOp& op, size_t first_row, size_t last_row) const {
   const BlockSparse& sparse = kv_.sparse(op.layer);
   const size_t first = step_->rows[first_row].position;
   const size_t last = step_->rows[last_row].position;
+  if (!op.temperature.SameFor(first, last)) return false;
   if (sparse.block_tokens == 0 || first == last) return true;
   // A window that ends among blocks which are left out moves in other steps than one token each.
   const size_t block = last / sparse.block_tokens;
@@ -67,7 +73,7 @@ kernels::Attention Executor::AttentionOf(const AttendOp& op, const Seen& seen, s
           .window = seen.window,
           .n_context = seen.tokens,
           .context_end = seen.context_end,
-          .scale = op.scale,
+          .scale = op.scale * op.temperature.At(step_->rows[seen.first_row].position),
           .softcap = op.softcap,
           .slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head * group,
           .sinks = op.sinks == kNone ? nullptr : weights_.Vector(op.sinks) + head * group};

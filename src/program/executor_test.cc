@@ -91,6 +91,31 @@ TEST(Executor, RotatesOnlyTheGivenPairs) {
   EXPECT_GT(testing::Nmse(fewer, Logits({}, [](Program*) {})), 1e-6) << "the other pairs matter";
 }
 
+// In a model of one layer a token's logits depend on its own scores alone: those of a temperature at each position are those of a model
+// whose scores are all scaled so.
+TEST(Executor, ScoresGrowWithThePosition) {
+  const AttentionTemperature temperature = {0.5f, 6};
+  const auto attend = [](Program* program) {
+    return std::get_if<AttendOp>(
+        &*std::find_if(program->ops.begin(), program->ops.end(), [](const Op& op) { return std::holds_alternative<AttendOp>(op); }));
+  };
+  const testing::TinyModel tiny = {.layers = 1};
+  const auto heated = [&](Program* program) { attend(program)->temperature = temperature; };
+  const auto whole = Logits(tiny, heated);
+  for (const std::vector<uint32_t>& steps : kSteps) EXPECT_EQ(Logits(tiny, heated, *RunnableKernels().front(), kOptions, steps), whole);
+  const size_t width = whole.size() / kTokens;
+  for (size_t interval = 0; interval * temperature.length < kTokens; ++interval) {
+    const auto scale = static_cast<float>(1 + 0.5 * std::log(1.0 + static_cast<double>(interval)));
+    const auto scaled = Logits(tiny, [&](Program* program) { attend(program)->scale *= scale; });
+    for (size_t t = interval * temperature.length; t < std::min(kTokens, (interval + 1) * temperature.length); ++t) {
+      EXPECT_EQ(std::vector(whole.begin() + static_cast<ptrdiff_t>(t * width), whole.begin() + static_cast<ptrdiff_t>((t + 1) * width)),
+                std::vector(scaled.begin() + static_cast<ptrdiff_t>(t * width), scaled.begin() + static_cast<ptrdiff_t>((t + 1) * width)))
+          << t;
+    }
+  }
+  EXPECT_GT(testing::Nmse(whole, Logits(tiny, [](Program*) {})), 1e-4) << "the temperature matters";
+}
+
 // Fusion changes what is done together, not one bit of the result.
 TEST(Executor, PlainAndFusedProgramsGiveTheSameBits) {
   for (const testing::TinyModel& tiny : {testing::TinyModel{.biases = true}, testing::TinyModel{.experts = 4, .experts_used = 2},

@@ -113,6 +113,15 @@ struct KvAppendOp {
   BufferId values;
   uint32_t layer;
 };
+// Scores of the query at a position are multiplied by 1 + scale * ln(1 + floor(position / length)) (Meta's reference code of Llama 4,
+// 2025).
+struct AttentionTemperature {
+  float scale = 0;  // 0: they are not
+  size_t length = 1;
+
+  bool SameFor(size_t position, size_t other) const { return scale == 0 || position / length == other / length; }
+  float At(size_t position) const;
+};
 // Attention of `in` (queries) over the KV blocks of `layer`: to a token itself and earlier ones, or with `later` to all of its sequence,
 // where a window then has the token in its middle.
 struct AttendOp {
@@ -125,6 +134,7 @@ struct AttendOp {
   std::vector<float> slopes;  // of every head, or empty
   WeightId sinks = kNone;     // a vector of an element per head
   bool later = false;
+  AttentionTemperature temperature = {};
 };
 struct MatMulPart {
   WeightId weight;
@@ -175,6 +185,7 @@ enum class Gating : uint8_t {
   kSoftmax,          // over all experts' logits
   kSigmoid,          // each logit by itself
   kSoftmaxOfChosen,  // over the logits of those chosen
+  kSparseMixer,      // of each over those not chosen before that are close to it (SparseMixerWeight)
 };
 // The `used` experts of the largest probabilities (Jiang et al., "Mixtral of experts", 2024). ids and weights are [tokens, used], the
 // largest first; of equal ones the lower id.
@@ -186,6 +197,7 @@ struct RouteOp {
   WeightId selection_bias = kNone;  // a number per expert, added to probabilities for the choice alone (DeepSeek-AI, "DeepSeek-V3", 2024)
   bool normalize = true;            // weights sum to 1
   float scale = 1;                  // of the weights
+  float jitter = 0;                 // SparseMixer's
 };
 // out[slot] = weight[ids[slot]] * in[slot] (* scale[ids[slot]]) (+ bias[ids[slot]]), or in[slot / used] when `in` has one row per token.
 struct ExpertMatMulOp {

@@ -39,8 +39,10 @@ double PairOfRotations(const RopeSpec& spec, double rotations) {
 
 // How much of pair i is kept as it was: 1 for fast pairs, 0 for slow ones.
 double YarnKept(const RopeSpec& spec, size_t i) {
-  const double low = std::max(0.0, std::floor(PairOfRotations(spec, spec.beta_fast)));
-  const double high = std::min(static_cast<double>(spec.rotated_dimensions) - 1, std::ceil(PairOfRotations(spec, spec.beta_slow)));
+  const double fast = PairOfRotations(spec, spec.beta_fast);
+  const double slow = PairOfRotations(spec, spec.beta_slow);
+  const double low = std::max(0.0, spec.truncate ? std::floor(fast) : fast);
+  const double high = std::min(static_cast<double>(spec.rotated_dimensions) - 1, spec.truncate ? std::ceil(slow) : slow);
   const double ramp = (static_cast<double>(i) - low) / std::max(0.001, high - low);
   return (1 - std::clamp(ramp, 0.0, 1.0)) * spec.extrapolation;
 }

@@ -40,6 +40,7 @@ struct RopeSpec {
   double beta_fast = 32;
   double beta_slow = 1;
   double extrapolation = 1;   // how much of the kept part is mixed in
+  bool truncate = true;       // the two pairs that these are, to whole numbers
   double log_multiplier = 0;  // of the magnitude's correction; 0: none given
   // Llama 3: wavelengths above original_context / low_frequency_factor are divided by the factor whole, those below
   // original_context / high_frequency_factor not at all.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace bantam {
@@ -67,6 +68,28 @@ TEST(Rope, YarnKeepsFastPairsAndInterpolatesSlowOnes) {
   // Between them a straight ramp from pair 20 to pair 46.
   EXPECT_NEAR(yarn.inverse_frequency[33], Plain(33) * (0.5 + 0.5 / 8), 1e-12);
   EXPECT_NEAR(yarn.magnitude, 1 + 0.1 * std::log(8.0), 1e-12);
+}
+
+// gpt-oss: the ramp begins and ends between pairs. Worked out from the paper's equations with base 150,000, 64 dimensions, 4,096 tokens,
+// factor 32: pairs 8.0928 and 17.398.
+TEST(Rope, YarnBetweenPairs) {
+  RopeSpec spec = Spec(RopeScaling::kYarn, 32);
+  spec.rotated_dimensions = 64;
+  spec.base = 150'000;
+  const auto frequency = [&](size_t i) { return std::pow(150'000.0, -static_cast<double>(i) / 32); };
+  const double low = 64 * std::log(4096 / (32 * 2 * M_PI)) / (2 * std::log(150'000.0));
+  const double high = 64 * std::log(4096 / (2 * M_PI)) / (2 * std::log(150'000.0));
+  const RopeAngles rounded = ResolveRope(spec, 4096);
+  spec.truncate = false;
+  const RopeAngles exact = ResolveRope(spec, 4096);
+  for (size_t i = 0; i < 32; ++i) {
+    const auto between = [&](double from, double to) {
+      const double kept = 1 - std::clamp((static_cast<double>(i) - from) / (to - from), 0.0, 1.0);
+      return frequency(i) * (kept + (1 - kept) / 32);
+    };
+    EXPECT_NEAR(exact.inverse_frequency[i] / between(low, high), 1, 1e-12) << i;
+    EXPECT_NEAR(rounded.inverse_frequency[i] / between(8, 18), 1, 1e-12) << i;
+  }
 }
 
 TEST(Rope, YarnWithoutExtrapolationOnlyInterpolates) {

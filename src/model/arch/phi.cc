@@ -1,5 +1,5 @@
-// Phi 2: attention and feed-forward side by side, biases everywhere. Phi 3 and 4: matrices in one tensor, LongRoPE. Phi 3.5 MoE: RMSNorm
-// with biases, experts.
+// Phi 2: attention and feed-forward side by side, biases everywhere. Phi 3 and 4: matrices in one tensor, LongRoPE. Phi 3.5 MoE: norms with
+// biases, experts.
 #include "model/arch/transformer.h"
 
 namespace bantam {
@@ -19,8 +19,13 @@ Result<Config> ReadPhi3Config(ModelFile& file, const FamilyMetadata& metadata) {
 }
 
 Result<Config> ReadPhiMoeConfig(ModelFile& file, const FamilyMetadata& metadata) {
-  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
-  BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kLayer}, &config));
+  // Named by folders alone: GGUF files mean RMSNorm and a softmax, which is not what the publisher's code does.
+  BANTAM_ASSIGN(const double jitter, metadata.ReadNumber("published_router_jitter", 0));
+  const bool published = jitter > 0;
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.norm = published ? NormKind::kLayer : NormKind::kRms}));
+  BANTAM_TRY(ReadExperts(metadata, {.width = ExpertWidth::kLayer, .normalize = !published}, &config));
+  if (published) config.gating = Gating::kSparseMixer;
+  config.router_jitter = static_cast<float>(jitter);
   return config;
 }
 

@@ -50,7 +50,7 @@ constexpr Family kFamilies[] = {
     {"mamba", ReadMambaConfig},
     {"mamba2", ReadMamba2Config},
     {"minicpm", ReadMiniCpmConfig},
-    {"mistral3", ReadLlamaConfig},
+    {"mistral3", ReadMistral3Config},  // Ministral 3
     {"modern-bert", ReadModernBertConfig},
     {"mpt", ReadMptConfig},
     {"nemotron", ReadNemotronConfig},

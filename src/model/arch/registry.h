@@ -80,6 +80,7 @@ Result<Config> ReadLlamaConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMambaConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMamba2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMiniCpmConfig(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadMistral3Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadModernBertConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadMptConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadNemotronConfig(ModelFile& file, const FamilyMetadata& metadata);

@@ -52,9 +52,9 @@ Status ReadScaling(const FamilyMetadata& metadata, const RopeDefaults& defaults,
   rope->extrapolation = extrapolation < 0 ? 1 : extrapolation;  // files write -1 for "not set"
   BANTAM_ASSIGN(rope->beta_fast, metadata.ReadNumber("rope.scaling.yarn_beta_fast", 32));
   BANTAM_ASSIGN(rope->beta_slow, metadata.ReadNumber("rope.scaling.yarn_beta_slow", 1));
+  BANTAM_ASSIGN(rope->truncate, metadata.ReadBool("rope.scaling.published_truncate", true));
   BANTAM_ASSIGN(rope->low_frequency_factor, metadata.ReadNumber("rope.scaling.low_freq_factor", 1));
   BANTAM_ASSIGN(rope->high_frequency_factor, metadata.ReadNumber("rope.scaling.high_freq_factor", 4));
-  BANTAM_ASSIGN(rope->log_multiplier, metadata.ReadNumber("rope.scaling.yarn_log_multiplier", 0));
   return Ok();
 }
 

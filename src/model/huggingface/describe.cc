@@ -128,6 +128,7 @@ Status DescribeYarn(const Json& scaling, double factor, Description* description
   BANTAM_ASSIGN(const auto slow, HfConfig::NumberOf(scaling, {"beta_slow"}));
   if (fast) description->Number("rope.scaling.yarn_beta_fast", *fast);
   if (slow) description->Number("rope.scaling.yarn_beta_slow", *slow);
+  if (!JsonFlag(scaling, "truncate", true)) description->Flag("rope.scaling.published_truncate", false);
   BANTAM_ASSIGN(const auto scale, HfConfig::NumberOf(scaling, {"mscale"}));
   BANTAM_ASSIGN(const auto all, HfConfig::NumberOf(scaling, {"mscale_all_dim"}));
   if (attention || !scale || !all || *scale == 0 || *all == 0 || factor <= 1) return Ok();

@@ -33,6 +33,29 @@ Status OwnWindow(const HfConfig& config, Description* description) {
   return Ok();
 }
 
+// Ministral 3: scores grow with the position, and YaRN's magnitude is said as GGUF files of the family say it.
+Status DescribeMinistral3(const HfConfig& config, Description* description) {
+  const Json& scaling = config.RopeScaling();
+  BANTAM_ASSIGN(const auto beta, HfConfig::NumberOf(scaling, {"llama_4_scaling_beta"}));
+  BANTAM_ASSIGN(const auto scale, HfConfig::NumberOf(scaling, {"mscale"}));
+  BANTAM_ASSIGN(const auto all, HfConfig::NumberOf(scaling, {"mscale_all_dim"}));
+  if (beta) description->Number("attention.temperature_scale", *beta);
+  if (scale == 1 && all) {
+    description->Number("rope.scaling.yarn_log_multiplier", *all);
+    description->Number("rope.scaling.attn_factor", 1);
+  }
+  return OwnWindow(config, description);
+}
+
+Status DescribePhiMoe(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto jitter, config.Number({"router_jitter_noise"}));
+  BANTAM_ASSIGN(const uint32_t used, config.RequireCount({"num_experts_per_tok"}));
+  if (used != 2) return NotRun(fmt::format("num_experts_per_tok {} in this family, whose router chooses 2,", used));
+  if (!(jitter.value_or(0) > 0)) return NotRun(fmt::format("router_jitter_noise {} in this family", jitter.value_or(0)));
+  description->Number("published_router_jitter", *jitter);
+  return OwnWindow(config, description);
+}
+
 // Qwen: only where it is switched on, and in the layers from max_window_layers on.
 Status DescribeQwen(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto used, config.Flag({"use_sliding_window"}));
@@ -528,6 +551,7 @@ const HfFamily kFamilies[] = {
      .pairs = true,
      .defaults = R"({"scale_emb":1,"scale_depth":1,"dim_model_base":1})",
      .describe = DescribeMiniCpm},
+    {.model_type = "ministral3", .architecture = "mistral3", .activations = kSilu, .pairs = true, .describe = DescribeMinistral3},
     {.model_type = "mistral",
      .architecture = "llama",
      .activations = kSilu,
@@ -583,8 +607,8 @@ const HfFamily kFamilies[] = {
     {.model_type = "phimoe",
      .architecture = "phimoe",
      .activations = kSilu,
-     .defaults = R"({"rope_theta":1000000})",
-     .describe = OwnWindow},
+     .defaults = R"({"rope_theta":1000000,"num_experts_per_tok":2,"router_jitter_noise":0.01})",
+     .describe = DescribePhiMoe},
     {.model_type = "qwen2",
      .architecture = "qwen2",
      .activations = kSilu,

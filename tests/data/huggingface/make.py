@@ -117,6 +117,10 @@ def families():
     f["llama-yarn"] = (base("LlamaForCausalLM", "llama", max_position_embeddings=4 * C, rope_scaling=dict(type="yarn", factor=4.0,
                        original_max_position_embeddings=C)), tensors(LLAMA, OUTER), "F16")
     f["mistral"] = (base("MistralForCausalLM", "mistral", sliding_window=16, head_dim=HD), tensors(LLAMA, OUTER), "BF16")
+    f["ministral3"] = (base("Ministral3ForCausalLM", "ministral3", head_dim=HD, sliding_window=None, rope_theta=None, tie_word_embeddings=True,
+                            rope_parameters=dict(type="yarn", rope_type="yarn", rope_theta=1000000.0, factor=16.0, beta_fast=32.0, beta_slow=1.0, mscale=1.0,
+                                                 mscale_all_dim=1.0, original_max_position_embeddings=4, llama_4_scaling_beta=0.1)),
+                       tensors(LLAMA, TIED), "BF16")
     f["mixtral"] = (base("MixtralForCausalLM", "mixtral", num_local_experts=E, num_experts_per_tok=2, sliding_window=None),
                     tensors({**norms2(), **attn(), **lin(P + "block_sparse_moe.gate", E, D),
                              **experts(P + "block_sparse_moe.experts.", ("w1", "w3", "w2"))}, OUTER), "F16")
@@ -344,7 +348,8 @@ def convert(llama_cpp, folder, config):
     torch.exp = lambda t: exp(t.double()).float()  # f32's own differs in the last bit from processor to processor
     out = folder / "out.gguf"
     cls = get_model_class(config["architectures"][0])
-    cls.set_vocab = lambda self: None
+    for each in (cls, getattr(cls, "Ministral3Model", cls)):
+        each.set_vocab = lambda self: None
     cls.no_mtp = True  # further tokens are not predicted
     model = cls(folder, gguf.LlamaFileType.ALL_F32, out, eager=True)
     model.write()
