@@ -153,10 +153,10 @@ void AssembledSource::GatherQuantized(const Assembly& tensor, uint64_t begin, st
     const QuantizedMatrix& matrix = tensor.quantized[row / tensor.rows];
     const QuantizedRow wanted = {tensor.dtype, tensor.order.Stored(row % tensor.rows), tensor.columns};
     if (size == row_bytes) {
-      ReadQuantizedRow(matrix, wanted, reinterpret_cast<uint8_t*>(out.data() + done));
+      rows_.Read(matrix, wanted, reinterpret_cast<uint8_t*>(out.data() + done));
     } else {
       row_.resize(row_bytes);
-      ReadQuantizedRow(matrix, wanted, reinterpret_cast<uint8_t*>(row_.data()));
+      rows_.Read(matrix, wanted, reinterpret_cast<uint8_t*>(row_.data()));
       std::memcpy(out.data() + done, row_.data() + within, size);
     }
     done += size;
@@ -184,6 +184,18 @@ Result<std::span<const std::byte>> AssembledSource::View(uint64_t offset_bytes, 
   gathered_.resize(size_bytes);
   Gather(tensor, range.begin, gathered_);
   return std::span<const std::byte>(gathered_);
+}
+
+uint64_t AssembledSource::held_bytes() const {
+  uint64_t bytes = gathered_.capacity() + row_.capacity() + rows_.held_bytes() + offsets_.capacity() * sizeof(offsets_[0]);
+  for (const Assembly& tensor : tensors_) {
+    bytes += sizeof(tensor) + tensor.pieces.capacity() * sizeof(tensor.pieces[0]) + tensor.values.capacity() * sizeof(float) +
+             tensor.quantized.capacity() * sizeof(QuantizedMatrix);
+    for (const QuantizedMatrix& matrix : tensor.quantized) {
+      bytes += (matrix.order.capacity() + matrix.inputs.capacity()) * sizeof(uint32_t) + matrix.scales.map.capacity() * sizeof(float);
+    }
+  }
+  return bytes;
 }
 
 void AssembledSource::Release(uint64_t offset_bytes, uint64_t size_bytes) {

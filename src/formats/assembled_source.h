@@ -88,6 +88,7 @@ class AssembledSource : public TensorSource {
   // range.
   Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) override;
   void Release(uint64_t offset_bytes, uint64_t size_bytes) override;
+  uint64_t held_bytes() const override;
 
  private:
   struct Range {
@@ -103,6 +104,7 @@ class AssembledSource : public TensorSource {
   std::vector<Assembly> tensors_;
   std::vector<uint64_t> offsets_;
   std::vector<std::byte> gathered_;
+  QuantizedRowReader rows_;
   std::vector<std::byte> row_;  // a quantised one of which a part is wanted
 };
 

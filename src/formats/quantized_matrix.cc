@@ -19,36 +19,74 @@ uint32_t LoadUnit(const PackedNumbers& numbers, const uint8_t* at) {
   return numbers.unit_bytes == 1 ? *at : LoadUnaligned<uint32_t>(at) + numbers.more;
 }
 
-// Codes of columns [begin, begin + n) of what is read.
-void ReadCodes(const QuantizedMatrix& matrix, uint64_t row, uint64_t begin, size_t n, uint8_t* codes) {
+size_t PerUnit(const PackedNumbers& numbers) { return numbers.unit_bytes * 8 / numbers.bits; }
+bool FillsUnits(const PackedNumbers& numbers) { return PerUnit(numbers) * numbers.bits == numbers.unit_bytes * 8; }
+uint8_t CodeOf(const PackedNumbers& numbers, uint32_t unit, size_t k) {
+  const size_t place = numbers.bits == 4 ? numbers.place[k & 7] + (k & ~size_t{7}) : k;
+  return static_cast<uint8_t>(((unit >> (place * numbers.bits)) & ((1u << numbers.bits) - 1u)) ^ numbers.flip);
+}
+
+// Rows that are taken apart together: those whose codes share cache lines.
+uint64_t RowsOfRun(const QuantizedMatrix& matrix) {
+  constexpr uint64_t kLineBytes = 64;
   const PackedNumbers& numbers = matrix.codes;
-  const auto column = [&](size_t i) -> uint64_t { return matrix.order.empty() ? begin + i : matrix.order[begin + i]; };
-  const size_t per_unit = numbers.unit_bytes * 8 / numbers.bits;
-  const bool whole = per_unit * numbers.bits == numbers.unit_bytes * 8;
-  if (!matrix.by_columns && matrix.order.empty() && whole && begin % per_unit == 0 && n % per_unit == 0) {
-    // A unit at once.
-    const uint8_t* at = numbers.base + row * numbers.line_stride + begin / per_unit * numbers.unit_stride;
-    const uint32_t mask = (1u << numbers.bits) - 1u;
-    for (size_t i = 0; i < n; i += per_unit, at += numbers.unit_stride) {
-      const uint32_t unit = LoadUnit(numbers, at);
-      for (size_t k = 0; k < per_unit; ++k) {
-        const size_t place = numbers.bits == 4 ? numbers.place[k] : k;
-        codes[i + k] = static_cast<uint8_t>(((unit >> (place * numbers.bits)) & mask) ^ numbers.flip);
+  if (matrix.by_columns) return numbers.line_stride < kLineBytes ? 1 : kLineBytes / numbers.unit_bytes * PerUnit(numbers);
+  return numbers.unit_stride < kLineBytes ? 1 : kLineBytes / std::clamp<uint64_t>(numbers.line_stride, 1, kLineBytes);
+}
+
+struct RowRange {
+  uint64_t first;
+  uint64_t rows;
+  uint64_t columns;
+};
+
+// A unit at once, all of them of one row or of one column.
+void UnpackUnits(const QuantizedMatrix& matrix, const RowRange& range, uint8_t* codes) {
+  const PackedNumbers& numbers = matrix.codes;
+  const size_t per_unit = PerUnit(numbers);
+  if (matrix.by_columns) {
+    for (uint64_t c = 0; c < range.columns; ++c) {
+      for (uint64_t r = 0; r < range.rows; r += per_unit) {
+        const uint8_t* at = numbers.base + c * numbers.line_stride + (range.first + r) / per_unit * numbers.unit_stride;
+        const uint32_t unit = LoadUnit(numbers, at);
+        for (size_t k = 0; k < std::min<uint64_t>(per_unit, range.rows - r); ++k) {
+          codes[(r + k) * range.columns + c] = CodeOf(numbers, unit, k);
+        }
       }
     }
     return;
   }
-  // The row's number in lines that are columns.
-  const uint64_t number = matrix.units == 0 ? row : row % matrix.units * per_unit + row / matrix.units;
-  if (matrix.by_columns && matrix.order.empty() && numbers.unit_bytes == 1 && numbers.bits == 2 && numbers.line_stride == 1) {
-    const uint8_t* at = numbers.base + number / per_unit * numbers.unit_stride + begin;
-    const size_t shift = number % per_unit * numbers.bits;
-    for (size_t i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(((at[i] >> shift) & 3u) ^ numbers.flip);
-    return;
+  for (uint64_t c = 0; c < range.columns; c += per_unit) {
+    for (uint64_t r = 0; r < range.rows; ++r) {
+      const uint32_t unit = LoadUnit(numbers, numbers.base + (range.first + r) * numbers.line_stride + c / per_unit * numbers.unit_stride);
+      uint8_t* out = codes + r * range.columns + c;
+      for (size_t k = 0; k < std::min<uint64_t>(per_unit, range.columns - c); ++k) out[k] = CodeOf(numbers, unit, k);
+    }
   }
-  for (size_t i = 0; i < n; ++i) {
-    const uint64_t c = column(i);
-    codes[i] = static_cast<uint8_t>(matrix.by_columns ? numbers.At(number, c) : numbers.At(c, row));
+}
+
+// Neighbours in a row are neighbours where they are stored (BitNet).
+void UnpackColumnBytes(const QuantizedMatrix& matrix, const RowRange& range, uint8_t* codes) {
+  const PackedNumbers& numbers = matrix.codes;
+  for (uint64_t r = 0; r < range.rows; ++r) {
+    const uint64_t row = range.first + r;
+    const uint64_t unit = matrix.units == 0 ? row / PerUnit(numbers) : row % matrix.units;
+    const size_t k = matrix.units == 0 ? row % PerUnit(numbers) : row / matrix.units;
+    const uint8_t* at = numbers.base + unit * numbers.unit_stride;
+    for (uint64_t c = 0; c < range.columns; ++c) codes[r * range.columns + c] = CodeOf(numbers, at[c], k);
+  }
+}
+
+void UnpackCodes(const QuantizedMatrix& matrix, const RowRange& range, uint8_t* codes) {
+  const PackedNumbers& numbers = matrix.codes;
+  if (matrix.by_columns && numbers.unit_bytes == 1 && numbers.line_stride == 1) return UnpackColumnBytes(matrix, range, codes);
+  const bool aligned = !matrix.by_columns || range.first % PerUnit(numbers) == 0;
+  if (FillsUnits(numbers) && matrix.units == 0 && aligned) return UnpackUnits(matrix, range, codes);
+  for (uint64_t c = 0; c < range.columns; ++c) {
+    for (uint64_t r = 0; r < range.rows; ++r) {
+      const uint64_t row = range.first + r;
+      codes[r * range.columns + c] = static_cast<uint8_t>(matrix.by_columns ? numbers.At(row, c) : numbers.At(c, row));
+    }
   }
 }
 
@@ -143,15 +181,42 @@ int32_t QuantizedMatrix::ZeroAt(uint64_t row, uint64_t group) const {
   return static_cast<int32_t>(zeros_by_groups ? zeros.At(row, group) : zeros.At(group, row)) + zero;
 }
 
-void ReadQuantizedRow(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out) {
+const uint8_t* QuantizedRowReader::CodesOf(const QuantizedMatrix& matrix, uint64_t row, uint64_t columns) {
+  ++uses_;
+  Run* oldest = runs_.data();
+  for (Run& run : runs_) {
+    if (run.base == matrix.codes.base && row - run.first < run.rows) {
+      run.last_use = uses_;
+      return run.codes.data() + (row - run.first) * columns;
+    }
+    if (run.last_use < oldest->last_use) oldest = &run;
+  }
+  const uint64_t together = RowsOfRun(matrix);
+  oldest->base = matrix.codes.base;
+  oldest->first = row / together * together;
+  oldest->rows = std::min(together, matrix.rows - oldest->first);
+  oldest->last_use = uses_;
+  oldest->codes.resize(oldest->rows * columns);
+  UnpackCodes(matrix, {oldest->first, oldest->rows, columns}, oldest->codes.data());
+  return oldest->codes.data() + (row - oldest->first) * columns;
+}
+
+uint64_t QuantizedRowReader::held_bytes() const { return runs_[0].codes.capacity() + runs_[1].codes.capacity(); }
+
+void QuantizedRowReader::Read(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out) {
   const bool floats = row.dtype == DType::kF16 || row.dtype == DType::kF32;
   const size_t block_elements = Info(row.dtype).block_elements;
-  CHECK(floats || (row.columns % block_elements == 0 && matrix.group_columns % block_elements == 0));
+  CHECK(row.row < matrix.rows && (floats || (row.columns % block_elements == 0 && matrix.group_columns % block_elements == 0)));
+  const uint8_t* stored = CodesOf(matrix, row.row, row.columns);
   BlockCodes block;
   uint8_t* codes = block.code.data();
   for (uint64_t begin = 0; begin < row.columns; begin += kBlock) {
     const size_t n = std::min<uint64_t>(kBlock, row.columns - begin);
-    ReadCodes(matrix, row.row, begin, n, codes);
+    if (matrix.order.empty()) {
+      std::memcpy(codes, stored + begin, n);
+    } else {
+      for (size_t i = 0; i < n; ++i) codes[i] = stored[matrix.order[begin + i]];
+    }
     const uint64_t group = begin / matrix.group_columns;
     if (floats) {
       PutFloats(matrix, row, begin, {codes, n}, out);

@@ -73,6 +73,7 @@ struct QuantizedMatrix {
   std::vector<uint32_t> order;   // the stored column that is read as each; empty: as they are stored
   std::vector<uint32_t> inputs;  // the element that each is multiplied with; empty: as `order` says
   // Of the codes.
+  uint64_t rows = 0;
   uint32_t file = 0;
   uint64_t offset_bytes = 0;
   uint64_t size_bytes = 0;
@@ -92,9 +93,28 @@ struct QuantizedRow {
   uint64_t columns;
 };
 
-// One row of RowBytes(dtype, columns) bytes. Integers become Q2_0, Q4_0, Q5_0 or Q8_0 where code - zero is in its range; NF4 becomes NF4
-// and FP4 MXFP4; all but FP4 become F16 or F32. Of blocks, columns are a multiple of a block's and so are groups. What does not fit is cut
-// off.
-void ReadQuantizedRow(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out);
+// Reads rows. Where rows lie beside each other, as many as share cache lines are taken apart at once and kept for the next call.
+class QuantizedRowReader {
+ public:
+  // RowBytes(dtype, columns) bytes. Integers become Q2_0, Q4_0, Q5_0 or Q8_0 where code - zero is in its range; NF4 becomes NF4 and FP4
+  // MXFP4; all but FP4 become F16 or F32. Of blocks, columns are a multiple of a block's and so are groups. What does not fit is cut off.
+  void Read(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out);
+
+  uint64_t held_bytes() const;
+
+ private:
+  // Codes of neighbouring rows, columns as they are stored.
+  struct Run {
+    const uint8_t* base = nullptr;  // of the matrix's codes; null: nothing is kept
+    uint64_t first = 0;
+    uint64_t rows = 0;
+    uint64_t last_use = 0;
+    std::vector<uint8_t> codes;
+  };
+  const uint8_t* CodesOf(const QuantizedMatrix& matrix, uint64_t row, uint64_t columns);
+
+  std::array<Run, 2> runs_;  // halves of heads are read in turn
+  uint64_t uses_ = 0;
+};
 
 }  // namespace bantam

@@ -49,10 +49,22 @@ Result<WeightMap> ReadIndex(FileSystem& files, const std::string& path) {
   return weights;
 }
 
+// model.safetensors.index.json, or the only index there is (older quantisers name their files after the model); empty: none.
+std::string FindIndex(FileSystem& files, const std::string& folder, const std::vector<FileSystem::Entry>& entries) {
+  const std::string usual = In(folder, "model.safetensors.index.json");
+  if (files.Exists(usual)) return usual;
+  std::vector<std::string> found;
+  for (const FileSystem::Entry& entry : entries) {
+    if (entry.name.ends_with(".safetensors.index.json")) found.push_back(In(folder, entry.name));
+  }
+  return found.size() == 1 ? found[0] : std::string();
+}
+
 // The safetensors of a folder: those of the index, model.safetensors, or the only one there is.
 Result<std::vector<std::string>> ShardNames(FileSystem& files, const std::string& folder, WeightMap* weights) {
-  const std::string index = In(folder, "model.safetensors.index.json");
-  if (files.Exists(index)) {
+  BANTAM_ASSIGN(auto entries, files.List(folder));
+  const std::string index = FindIndex(files, folder, entries);
+  if (!index.empty()) {
     BANTAM_ASSIGN(*weights, ReadIndex(files, index).With(index));
     std::set<std::string> names;
     for (const auto& [tensor, file] : *weights) names.insert(file);
@@ -62,7 +74,6 @@ Result<std::vector<std::string>> ShardNames(FileSystem& files, const std::string
     return std::vector<std::string>(names.begin(), names.end());
   }
   if (files.Exists(In(folder, "model.safetensors"))) return std::vector<std::string>{"model.safetensors"};
-  BANTAM_ASSIGN(auto entries, files.List(folder));
   const bool pickled = std::any_of(entries.begin(), entries.end(), [](const auto& entry) { return entry.name.ends_with(".bin"); });
   std::erase_if(entries, [](const FileSystem::Entry& entry) { return !IsPlainName(entry.name); });
   if (entries.size() == 1) return std::vector<std::string>{entries[0].name};
@@ -260,19 +271,24 @@ Result<ConfigOfFamily> ParseConfig(const std::string& text) {
 
 // quantization_config of config.json; older folders have it in a file of its own, and older files another name for it.
 Result<HfQuantization> FindQuantization(FileSystem& files, const HfConfig& config, const std::string& folder) {
-  const std::string own = In(folder, "quantize_config.json");
   for (const char* name : {"quantization_config", "compression_config"}) {
     if (config.Member(name).is_null()) continue;
     return ReadQuantization(config.Member(name)).With(In(folder, "config.json"));
   }
-  if (!files.Exists(own)) return HfQuantization();
-  BANTAM_ASSIGN(const std::string text, files.ReadText(own, kHfConfigBytesMax));
-  BANTAM_ASSIGN(Json member, ParseJson(text).With(own));
-  if (member.is_object() && !member.contains("quant_method")) member["quant_method"] = "gptq";
-  return ReadQuantization(member).With(own);
+  for (const auto& [name, method] : {std::pair("quantize_config.json", "gptq"), {"quant_config.json", "awq"}}) {
+    const std::string own = In(folder, name);
+    if (!files.Exists(own)) continue;
+    BANTAM_ASSIGN(const std::string text, files.ReadText(own, kHfConfigBytesMax));
+    BANTAM_ASSIGN(Json member, ParseJson(text).With(own));
+    if (member.is_object() && !member.contains("quant_method")) member["quant_method"] = method;
+    return ReadQuantization(member).With(own);
+  }
+  return HfQuantization();
 }
 
 Status JoinShards(FileSystem& files, const HfConfig& config, const std::string& folder, Shards* shards) {
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
+  DropUnread(layers, &shards->tensors);
   BANTAM_ASSIGN(const HfQuantization quantization, FindQuantization(files, config, folder));
   Result<std::vector<HfTensor>> joined = JoinQuantized(std::move(shards->tensors), quantization, shards->mappings).With(folder);
   BANTAM_ASSIGN(shards->tensors, std::move(joined));

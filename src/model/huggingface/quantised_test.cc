@@ -280,8 +280,10 @@ TEST_F(QuantisedFolder, FormatsAreTheSmallestThatHoldTheCodes) {
       {"fp8", DType::kF16},
       {"fp8-blocks", DType::kF16},
       {"plain-e4m3", DType::kF16},
+      {"ternary", DType::kQ2_0},
   };
   for (const auto& [name, format] : cases) EXPECT_EQ(FormatOf(name, query), format) << name;
+  EXPECT_EQ(FormatOf("ternary", "blk.0.ffn_down.weight"), DType::kQ4_0) << "96 columns are no whole blocks of 64";
   EXPECT_EQ(FormatOf("mxfp4", "blk.0.ffn_up_exps.weight"), DType::kMXFP4);
 }
 
@@ -348,7 +350,7 @@ TEST_F(QuantisedFolder, NumbersThatLie) {
   EXPECT_THAT(stated("{}"), HasSubstr("shape null and blocksize null"));
   EXPECT_THAT(stated(R"({"shape":[32,64],"blocksize":0})"), HasSubstr("blocksize 0"));
   EXPECT_THAT(stated(R"({"shape":[32,64],"blocksize":48})"), HasSubstr("64 columns in blocks of 48"));
-  EXPECT_THAT(stated(R"({"shape":[64,64],"blocksize":64})"), HasSubstr("expected U8 and 2048 elements (64 rows of 64 columns)"));
+  EXPECT_THAT(stated(R"({"shape":[64,64],"blocksize":64})"), HasSubstr("expected 2048 bytes (64 rows of 64 columns)"));
   EXPECT_THAT(stated(R"({"shape":[32,64],"blocksize":64,"nested_blocksize":0,"nested_offset":0.1})"), HasSubstr("nested_blocksize 0"));
 }
 
@@ -371,6 +373,13 @@ TEST_F(QuantisedFolder, WhatTheConfigContradicts) {
   EXPECT_THAT(with("packed-int4", "format", "marlin-24"), HasSubstr("format marlin-24 of compressed-tensors"));
   EXPECT_THAT(with("packed-int4", "sparsity_config", {{"format", "sparse-24-bitmask"}}), HasSubstr("sparse-24-bitmask"));
   EXPECT_THAT(with("packed-int4", "config_groups", Json::object()), HasSubstr("config_groups"));
+  EXPECT_THAT(with("packed-int4", "transform_config", {{"config_groups", {{"v", Json::object()}}}}), HasSubstr("transform_config"));
+  EXPECT_THAT(with("ternary", "quantization_mode", "online"), HasSubstr("quantization_mode online of BitNet"));
+  EXPECT_THAT(with("ternary", "linear_class", "other"), HasSubstr("linear_class other of BitNet"));
+  EXPECT_THAT(ErrorOf("int8", [&] { Quantization()["config_groups"]["group_0"]["weights"]["num_bits"] = 4; }),
+              HasSubstr("has 8 bits, channel, but quantization_config says 4 bits, channel"));
+  EXPECT_THAT(ErrorOf("fp8-rows", [&] { Quantization()["config_groups"]["group_0"]["weights"]["type"] = "int"; }),
+              HasSubstr("has 8 bits (floats), channel, but quantization_config says 8 bits, channel"));
   EXPECT_THAT(ErrorOf("packed-int4", [&] { Quantization()["config_groups"]["group_0"]["weights"]["group_size"] = 64; }),
               HasSubstr("but quantization_config says 4 bits, group 64"));
   EXPECT_THAT(ErrorOf("packed-int4", [&] { Quantization()["config_groups"]["group_0"]["weights"]["symmetric"] = false; }),
@@ -378,7 +387,7 @@ TEST_F(QuantisedFolder, WhatTheConfigContradicts) {
   EXPECT_THAT(with("fp8-blocks", "weight_block_size", {0, 32}), HasSubstr("weight_block_size: [0,32], expected two whole numbers"));
   EXPECT_THAT(ErrorOf("gptq-g32", [&] { config_.erase("quantization_config"); }), HasSubstr("but quantization_config says nothing"));
   EXPECT_THAT(ErrorOf("plain-e4m3", [&] { config_["quantization_config"] = Describe("awq")["config"]["quantization_config"]; }),
-              HasSubstr(""));
+              HasSubstr("quantization_config says awq, but no tensor is quantised so"));
   EXPECT_THAT(ErrorOf("int8", [&] { config_["quantization_config"] = Describe("awq")["config"]["quantization_config"]; }),
               HasSubstr("but quantization_config says awq"));
 }
@@ -392,6 +401,117 @@ TEST_F(QuantisedFolder, ConfigOfItsOwn) {
   ASSERT_FALSE(Open().ok());
   testing::WriteText(folder_.Path("model/quantize_config.json"), own.dump());
   EXPECT_TRUE(Open().ok());
+}
+
+TEST_F(QuantisedFolder, AwqInAFileOfItsOwn) {
+  Take("awq");
+  config_.erase("quantization_config");
+  ASSERT_FALSE(Open().ok());
+  testing::WriteText(folder_.Path("model/quant_config.json"), R"({"zero_point":true,"q_group_size":32,"w_bit":4,"version":"GEMM"})");
+  EXPECT_EQ(Error(), "");
+}
+
+// As published tools write them.
+TEST_F(QuantisedFolder, OtherWordsForTheSame) {
+  // GPTQModel: some modules have other settings.
+  EXPECT_EQ(ErrorOf("gptq-g32",
+                    [&] {
+                      Quantization()["sym"] = true;
+                      Quantization()["dynamic"] = {{"+:.*down.*", {{"sym", false}}}};
+                      Set("model.layers.0.mlp.down_proj.qzeros", 0, 0x66666666);
+                    }),
+            "");
+  EXPECT_EQ(ErrorOf("gptq-order-apart",
+                    [&] {
+                      Quantization()["desc_act"] = false;
+                      Quantization()["dynamic"] = {{"+:.*", {{"desc_act", true}}}};
+                    }),
+            "");
+  // AutoRound: GPTQ or AWQ by another name; AWQ that is symmetric and says nothing of zero points.
+  EXPECT_EQ(ErrorOf("gptq-g32",
+                    [&] {
+                      Quantization()["quant_method"] = "auto-round";
+                      Quantization()["packing_format"] = "auto_round:auto_gptq";
+                    }),
+            "");
+  EXPECT_THAT(ErrorOf("gptq-g32", [&] { Quantization()["quant_method"] = "auto-round"; }), HasSubstr("packing_format auto_round"));
+  EXPECT_EQ(ErrorOf("awq",
+                    [&] {
+                      Quantization()["zero_point"] = false;
+                      std::erase_if(tensors_, [](const auto& tensor) { return tensor.first.ends_with(".qzeros"); });
+                    }),
+            "");
+  EXPECT_THAT(ErrorOf("awq", [&] { Quantization()["zero_point"] = false; }), HasSubstr("sym true"));
+  // bitsandbytes: whatever type the bytes are stored as.
+  EXPECT_EQ(ErrorOf("nf4",
+                    [&] {
+                      StoredTensor& weight = tensors_["model.layers.0.self_attn.q_proj.weight"];
+                      weight.dtype = "BF16";
+                      weight.shape[0] /= 2;
+                    }),
+            "");
+  // compressed-tensors: a strategy that is left out, and KV alone.
+  EXPECT_EQ(ErrorOf("int8",
+                    [&] {
+                      Json& weights = Quantization()["config_groups"]["group_0"]["weights"];
+                      weights.erase("strategy");
+                      weights["group_size"] = -1;
+                    }),
+            "");
+  EXPECT_EQ(ErrorOf("plain-e4m3",
+                    [&] {
+                      config_["quantization_config"] = Describe("int8")["config"]["quantization_config"];
+                      Quantization()["config_groups"] = Json::object();
+                      Quantization()["kv_cache_scheme"] = {{"num_bits", 8}};
+                      tensors_["model.layers.0.self_attn.kv_scale"] = {"F32", {1}, "abcd"};
+                    }),
+            "");
+}
+
+TEST_F(QuantisedFolder, BlocksByScheme) {
+  const auto with = [&](const Json& structure) {
+    return ErrorOf("fp8-blocks", [&] {
+      for (auto& [name, tensor] : StoredTensors(tensors_)) {
+        if (!name.ends_with("_inv")) continue;
+        tensors_[name.substr(0, name.size() - 4)] = tensor;
+        tensors_.erase(name);
+      }
+      config_["quantization_config"] = Describe("fp8-rows")["config"]["quantization_config"];
+      Json& groups = Quantization()["config_groups"];
+      groups["group_1"] = groups["group_0"];
+      groups["group_1"]["weights"]["strategy"] = "block";
+      groups["group_1"]["weights"]["block_structure"] = structure;
+    });
+  };
+  EXPECT_EQ(with("16x32"), "");
+  EXPECT_EQ(with({16, 32}), "");
+  for (const Json& wrong :
+       {Json("16"), Json("16x"), Json("x32"), Json("16x32x"), Json("0x32"), Json({16}), Json(7), Json("99999999999x1")}) {
+    EXPECT_THAT(with(wrong), HasSubstr("block_structure: ")) << wrong;
+  }
+}
+
+// What is not part of the text model is not looked at, whatever it is packed as.
+TEST_F(QuantisedFolder, OtherPartsAreNotJoined) {
+  Take("nf4");
+  tensors_["vision_tower.fc2.weight"] = {"U8", {48, 1}, std::string(48, 'a')};
+  tensors_["vision_tower.fc2.weight.absmax"] = {"F32", {1}, "abcd"};
+  tensors_["model.layers.1.mlp.up_proj.weight"] = {"U8", {48, 1}, std::string(48, 'a')};
+  tensors_["model.layers.1.mlp.up_proj.weight.absmax"] = {"F32", {1}, "abcd"};
+  EXPECT_EQ(Error(), "");
+}
+
+// An index by another name, where it is the only one.
+TEST_F(QuantisedFolder, IndexOfAnotherName) {
+  Take("gptq-g32");
+  ASSERT_TRUE(Open().ok());
+  const std::string folder = folder_.Path("model/");
+  std::filesystem::rename(folder + "model.safetensors", folder + "gptq_model-4bit-32g-00001-of-00001.safetensors");
+  Json map;
+  for (const auto& [name, tensor] : tensors_) map[name] = "gptq_model-4bit-32g-00001-of-00001.safetensors";
+  testing::WriteText(folder + "gptq_model-4bit-32g.safetensors.index.json", Json({{"weight_map", map}}).dump());
+  testing::WriteText(folder + "other.safetensors", "");
+  EXPECT_TRUE(OpenModel(*files_, folder_.Path("model")).ok());
 }
 
 // Scales of activations are not used, and layers may be left as they were.

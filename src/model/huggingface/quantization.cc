@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
+
 #include "model/config.h"
 #include "model/huggingface/config.h"
 
@@ -57,20 +60,44 @@ Status ReadAwq(const Json& member, HfQuantization* quantization) {
   BANTAM_ASSIGN(quantization->group, ReadGroup(member, {"group_size", "q_group_size"}));
   std::string version = JsonText(member, "version").value_or("gemm");
   for (char& letter : version) letter = static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter);
+  if (!JsonFlag(member, "zero_point", true)) quantization->symmetric = true;
   if (version != "gemm" && version != "gemv") return NotRead(fmt::format("version {} of AWQ", version));
   quantization->rows_packed = version == "gemv";
-  if (!JsonFlag(member, "zero_point", true)) return NotRead("AWQ and zero_point false");
   return Ok();
 }
 
-Status ReadBlock(const Json& size, HfQuantization* quantization) {
+// AutoRound writes what others read, and says whose.
+Status ReadAutoRound(const Json& member, HfQuantization* quantization) {
+  const std::string packing = JsonText(member, "packing_format").value_or("auto_round");
+  if (packing != "auto_round:auto_gptq" && packing != "auto_round:auto_awq") return NotRead(fmt::format("packing_format {}", packing));
+  const bool gptq = packing == "auto_round:auto_gptq";
+  quantization->method = gptq ? QuantMethod::kGptq : QuantMethod::kAwq;
+  BANTAM_TRY(gptq ? ReadGptq(member, quantization) : ReadAwq(member, quantization));
+  const Json& others = JsonMember(member, "extra_config");
+  if (others.is_object() && !others.empty()) quantization->mixed = true;
+  return Ok();
+}
+
+// Two numbers, or "128x128".
+Status ReadBlock(const Json& member, const char* name, HfQuantization* quantization) {
+  const Json& size = JsonMember(member, name);
   if (size.is_null()) return Ok();
-  const auto whole = [](const Json& value) { return value.is_number_unsigned() && value > 0 && value <= kWidthMax; };
-  if (!size.is_array() || size.size() != 2 || !whole(size[0]) || !whole(size[1])) {
-    return Error(Code::kCorrupt, fmt::format("quantization_config.weight_block_size: {}, expected two whole numbers", ShortJson(size)));
+  QuantBlock block;
+  if (size.is_array() && size.size() == 2 && size[0].is_number_unsigned() && size[1].is_number_unsigned()) {
+    block = {static_cast<uint32_t>(std::min<uint64_t>(size[0].get<uint64_t>(), UINT32_MAX)),
+             static_cast<uint32_t>(std::min<uint64_t>(size[1].get<uint64_t>(), UINT32_MAX))};
+  } else if (size.is_string()) {
+    const std::string& text = size.get_ref<const std::string&>();
+    const char* end = text.data() + text.size();
+    const auto [cross, first] = std::from_chars(text.data(), end, block.rows);
+    const auto [behind, second] = std::from_chars(std::min(cross + 1, end), end, block.columns);
+    if (first != std::errc() || second != std::errc() || *cross != 'x' || behind != end) block = {};
   }
-  quantization->block_rows = size[0].get<uint32_t>();
-  quantization->block_columns = size[1].get<uint32_t>();
+  if (block.rows == 0 || block.rows > kWidthMax || block.columns == 0 || block.columns > kWidthMax) {
+    return Error(Code::kCorrupt,
+                 fmt::format("quantization_config.{}: {}, expected two whole numbers of 1 to {}", name, ShortJson(size), kWidthMax));
+  }
+  quantization->blocks.push_back(block);
   return Ok();
 }
 
@@ -82,15 +109,16 @@ Status ReadScheme(const std::string& name, const Json& group, HfQuantization* qu
   scheme.bits = bits.value_or(8);
   scheme.floats = JsonText(weights, "type").value_or("int") == "float";
   scheme.symmetric = JsonFlag(weights, "symmetric", true);
-  if (JsonMember(weights, "group_size") != -1) {
+  const bool whole_rows = JsonMember(weights, "group_size") == -1;
+  if (!whole_rows) {
     BANTAM_ASSIGN(const auto columns, HfConfig::CountOf(weights, {"group_size"}));
     scheme.group = columns.value_or(0);
   }
-  scheme.strategy = JsonText(weights, "strategy").value_or(scheme.group == 0 ? "tensor" : "group");
+  scheme.strategy = JsonText(weights, "strategy").value_or(whole_rows ? "channel" : (scheme.group == 0 ? "tensor" : "group"));
   const bool known = scheme.floats ? scheme.bits == 8 : scheme.bits == 2 || scheme.bits == 4 || scheme.bits == 8;
   if (!known) return NotRead(fmt::format("{}-bit {} ({})", scheme.bits, scheme.floats ? "floats" : "integers", name));
   if (scheme.strategy == "block") {
-    BANTAM_TRY(ReadBlock(JsonMember(weights, "block_structure"), quantization));
+    BANTAM_TRY(ReadBlock(weights, "block_structure", quantization));
   } else if (scheme.strategy != "tensor" && scheme.strategy != "channel" && scheme.strategy != "group") {
     return NotRead(fmt::format("strategy {} ({})", scheme.strategy, name));
   }
@@ -101,17 +129,26 @@ Status ReadScheme(const std::string& name, const Json& group, HfQuantization* qu
 Status ReadCompressed(const Json& member, HfQuantization* quantization) {
   const std::string sparsity = JsonText(JsonMember(member, "sparsity_config"), "format").value_or("dense");
   if (sparsity != "dense") return NotRead(fmt::format("sparsity_config of format {}", sparsity));
+  // Rotations that are multiplied with as the model runs.
+  const Json& transforms = JsonMember(JsonMember(member, "transform_config"), "config_groups");
+  if (transforms.is_object() && !transforms.empty()) return NotRead("transform_config");
   const std::string format = JsonText(member, "format").value_or("dense");
   for (const std::string_view known :
        {"pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense", "mixed-precision"}) {
     if (format != known) continue;
     const Json& groups = JsonMember(member, "config_groups");
+    const bool of_kv = JsonMember(member, "kv_cache_scheme").is_object();
+    if (of_kv && (groups.is_null() || (groups.is_object() && groups.empty()))) {
+      quantization->of_kv_alone = true;
+      return Ok();
+    }
     if (!groups.is_object() || groups.empty() || groups.size() > kSchemesMax) {
       return Error(Code::kCorrupt, fmt::format("quantization_config.config_groups: expected 1 to {} groups", kSchemesMax));
     }
     for (const auto& [name, group] : groups.items()) {
       BANTAM_TRY(ReadScheme(name, group, quantization));
     }
+    quantization->of_kv_alone = quantization->schemes.empty();
     return Ok();
   }
   return NotRead(fmt::format("format {} of compressed-tensors", format));
@@ -120,7 +157,7 @@ Status ReadCompressed(const Json& member, HfQuantization* quantization) {
 Status ReadFp8(const Json& member, HfQuantization* quantization) {
   const std::string format = JsonText(member, "fmt").value_or("e4m3");
   if (format != "e4m3" && format != "e5m2") return NotRead(fmt::format("fmt {}", format));
-  return ReadBlock(JsonMember(member, "weight_block_size"), quantization);
+  return ReadBlock(member, "weight_block_size", quantization);
 }
 
 // As transformers packs it: models trained so multiply with their scale, those that were converted divide by it.
@@ -145,6 +182,7 @@ struct Reader {
 constexpr Reader kReaders[] = {
     {"gptq", QuantMethod::kGptq, ReadGptq},
     {"awq", QuantMethod::kAwq, ReadAwq},
+    {"auto-round", QuantMethod::kGptq, ReadAutoRound},
     {"bitsandbytes", QuantMethod::kBitsAndBytes, ReadNothing},
     {"compressed-tensors", QuantMethod::kCompressedTensors, ReadCompressed},
     {"fp8", QuantMethod::kFp8, ReadFp8},

@@ -22,6 +22,12 @@ struct QuantScheme {
   uint32_t group = 0;    // columns
 };
 
+// Rows and columns that share a scale.
+struct QuantBlock {
+  uint32_t rows = 0;
+  uint32_t columns = 0;
+};
+
 struct HfQuantization {
   QuantMethod method = QuantMethod::kNothing;
   std::string name;  // of the method, as the file has it
@@ -30,15 +36,14 @@ struct HfQuantization {
   uint32_t group = 0;  // columns; 0: all
   bool zero_less_one = false;
   bool ordered = false;      // columns may be in groups that are not neighbours (desc_act)
-  bool mixed = false;        // some modules have other bits and groups
+  bool mixed = false;        // some modules have other bits, groups, zero points and orders
   bool rows_packed = false;  // AWQ: the layout of "gemv"
   std::optional<bool> symmetric;
   // BitNet: products are divided by the scale instead of multiplied.
   bool scale_divides = false;
-  // FP8: rows and columns that share a scale; 0: as shapes say.
-  uint32_t block_rows = 0;
-  uint32_t block_columns = 0;
+  std::vector<QuantBlock> blocks;  // none: as the shapes of scales say
   std::vector<QuantScheme> schemes;
+  bool of_kv_alone = false;  // nothing is said of weights
 };
 
 // `member` is quantization_config, null where there is none. Unsupported names the method or the member.

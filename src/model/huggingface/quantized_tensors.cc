@@ -30,8 +30,9 @@ constexpr std::array<uint8_t, 8> kUpperFirst = {1, 0, 3, 2, 5, 4, 7, 6};
 constexpr size_t kStateBytesMax = size_t{1} << 16;
 
 // What this build has no use for: activations are rounded as the kernels like it, not as the file says.
-constexpr std::string_view kOfActivations[] = {".input_scale", ".output_scale", ".activation_scale", ".input_scale_ub",   ".k_scale",
-                                               ".v_scale",     ".q_scale",      ".input_zero_point", ".output_zero_point"};
+constexpr std::string_view kOfActivations[] = {
+    ".input_scale", ".output_scale", ".activation_scale", ".input_scale_ub", ".kv_scale",         ".k_scale",          ".v_scale",
+    ".q_scale",     ".k_zero_point", ".v_zero_point",     ".q_zero_point",   ".input_zero_point", ".output_zero_point"};
 
 std::string TypeList(Types types) {
   std::vector<std::string_view> names;
@@ -64,7 +65,7 @@ class Joiner {
     for (const HfTensor& tensor : tensors_) {
       BANTAM_TRY(JoinOne(tensor));
     }
-    if (made_.empty() && quantization_.method != QuantMethod::kNothing) {
+    if (!joined_ && quantization_.method != QuantMethod::kNothing && !quantization_.of_kv_alone) {
       return Error(Code::kCorrupt,
                    fmt::format("quantization_config says {}, but no tensor is quantised so; fetch the files again", quantization_.name));
     }
@@ -184,6 +185,7 @@ class Joiner {
     made.columns = words * 32 / bits;
     BANTAM_TRY(Expect(scales, kFloats, {groups, made.rows}));
     BANTAM_TRY(Expect(*zeros, kWords, {groups, made.rows * bits / 32}));
+    BANTAM_TRY(CheckSize(weight, made));
     BANTAM_TRY(TakeGroups(scales, groups, &made));
     matrix.codes = {.base = matrix.codes.base, .bits = bits, .unit_stride = 4 * made.rows, .line_stride = 4};
     matrix.zeros = {.base = Bytes(*zeros), .bits = bits, .line_stride = made.rows * bits / 8};
@@ -195,7 +197,7 @@ class Joiner {
     matrix.scales.group_stride = made.rows;
     if (Find(prefix + ".g_idx") != nullptr) {
       BANTAM_ASSIGN(const HfTensor* index, Take(prefix + ".g_idx", weight, kWords, {made.columns}));
-      BANTAM_TRY(Order(*index, groups, quantization_.ordered, &made));
+      BANTAM_TRY(Order(*index, groups, quantization_.ordered || quantization_.mixed, &made));
     }
     return Finish(weight, std::move(made), bits);
   }
@@ -239,11 +241,15 @@ class Joiner {
     made.rows = weight.tensor.shape[1] * 8;
     const uint64_t groups = scales.tensor.shape[0];
     BANTAM_TRY(Expect(scales, kFloats, {groups, made.rows}));
-    BANTAM_ASSIGN(const HfTensor* zeros, Take(prefix + ".qzeros", weight, kWords, {groups, made.rows / 8}));
     BANTAM_TRY(TakeGroups(scales, groups, &made));
     matrix.by_columns = true;
     matrix.codes = {.base = matrix.codes.base, .line_stride = made.rows / 2, .place = kAwqPlaces};
-    matrix.zeros = {.base = Bytes(*zeros), .line_stride = made.rows / 2, .place = kAwqPlaces};
+    if (Find(prefix + ".qzeros") == nullptr && quantization_.symmetric == true) {
+      matrix.zero = 8;
+    } else {
+      BANTAM_ASSIGN(const HfTensor* zeros, Take(prefix + ".qzeros", weight, kWords, {groups, made.rows / 8}));
+      matrix.zeros = {.base = Bytes(*zeros), .line_stride = made.rows / 2, .place = kAwqPlaces};
+    }
     matrix.zeros_by_groups = true;
     matrix.scales.row_stride = 1;
     matrix.scales.group_stride = made.rows;
@@ -274,7 +280,7 @@ class Joiner {
   Status CheckScheme(const HfTensor& tensor, const QuantScheme& found) const {
     std::vector<std::string> known;
     const auto text = [](const QuantScheme& scheme) {
-      return fmt::format("{} bits, {}{}{}", scheme.bits, scheme.strategy,
+      return fmt::format("{} bits{}, {}{}{}", scheme.bits, scheme.floats ? " (floats)" : "", scheme.strategy,
                          scheme.strategy == "group" ? fmt::format(" {}", scheme.group) : "", scheme.symmetric ? "" : ", with zero points");
     };
     for (const QuantScheme& scheme : quantization_.schemes) {
@@ -318,11 +324,12 @@ class Joiner {
     return Finish(weight, std::move(made), bits);
   }
 
-  // A row may be one group of the size that is said.
+  // A row may be one group of the size that is said, and a matrix one row.
   Status CheckGroups(const HfTensor& weight, uint64_t groups, QuantScheme* found) const {
-    if (groups == 1 && !CheckScheme(weight, *found).ok()) {
+    for (const char* strategy : {"group", "channel"}) {
+      if (groups != 1 || CheckScheme(weight, *found).ok()) break;
       QuantScheme one = *found;
-      one.strategy = "group";
+      one.strategy = strategy;
       if (CheckScheme(weight, one).ok()) return Ok();
     }
     return CheckScheme(weight, *found);
@@ -354,12 +361,17 @@ class Joiner {
     made->matrix.group_columns = made->columns;
     const uint64_t elements = tensor->tensor.size_bytes / ElementBytes(tensor->tensor.type);
     if (typed && elements == 1 && made->rows > 1) return uint64_t{1};
-    const bool blocks = quantization_.block_rows != 0 && shape.size() == 2;
-    if (blocks) {
-      const auto [rows, columns] = std::pair(quantization_.block_rows, quantization_.block_columns);
-      BANTAM_TRY(Expect(*tensor, kFloats, {(made->rows + rows - 1) / rows, (made->columns + columns - 1) / columns}));
-      scales.rows = rows;
-      made->matrix.group_columns = columns;
+    const auto shape_of = [&](const QuantBlock& block) {
+      return std::vector<uint64_t>{(made->rows + block.rows - 1) / block.rows, (made->columns + block.columns - 1) / block.columns};
+    };
+    const auto block = std::find_if(quantization_.blocks.begin(), quantization_.blocks.end(),
+                                    [&](const QuantBlock& one) { return shape == shape_of(one); });
+    if (quantization_.method == QuantMethod::kFp8 && !quantization_.blocks.empty() && shape.size() == 2) {
+      BANTAM_TRY(Expect(*tensor, kFloats, shape_of(quantization_.blocks[0])));
+    }
+    if (typed && block != quantization_.blocks.end()) {
+      scales.rows = block->rows;
+      made->matrix.group_columns = block->columns;
     } else {
       const bool shaped = (shape.size() == 1 || shape.size() == 2) && shape[0] == made->rows;
       const uint64_t groups = shaped && shape.size() == 2 ? shape[1] : 1;
@@ -372,6 +384,12 @@ class Joiner {
     scales.row_stride = shape.size() == 2 ? shape[1] : 1;
     scales.group_stride = 1;
     return scales.row_stride;
+  }
+
+  static std::string StrategyOf(const Made& made, uint64_t groups) {
+    if (made.matrix.scales.rows != 1) return "block";
+    if (made.matrix.scales.row_stride == 0) return "tensor";
+    return groups == 1 ? "channel" : "group";
   }
 
   // weight [rows, columns] of 8-bit integers or floats, and scales: compressed-tensors, FP8; floats may have none.
@@ -390,9 +408,19 @@ class Joiner {
       return Unnamed(weight, "compressed-tensors or FP8");
     }
     used_.insert(weight.tensor.name);
-    if (!scaled) return Finish(weight, std::move(made), /*bits=*/8);
+    if (!scaled) {
+      const bool was_joined = joined_;
+      BANTAM_TRY(Finish(weight, std::move(made), /*bits=*/8));
+      joined_ = was_joined || quantization_.method == QuantMethod::kFp8;  // any model may have such
+      return Ok();
+    }
     BANTAM_ASSIGN(const uint64_t groups, TakeScales(weight, prefix + (inverse ? ".weight_scale_inv" : ".weight_scale"), &made));
     matrix.zero = 128;
+    QuantScheme found = {8, !integers, Find(prefix + ".weight_zero_point") == nullptr, StrategyOf(made, groups),
+                         static_cast<uint32_t>(matrix.group_columns)};
+    if (quantization_.method == QuantMethod::kCompressedTensors) {
+      BANTAM_TRY(CheckGroups(weight, groups, &found));
+    }
     if (Find(prefix + ".weight_zero_point") != nullptr) {
       BANTAM_ASSIGN(const HfTensor* zeros, Take(prefix + ".weight_zero_point", weight));
       const uint64_t lines = matrix.scales.row_stride == 0 ? 1 : made.rows;
@@ -446,9 +474,9 @@ class Joiner {
     BANTAM_ASSIGN(const Json state, ParseJson(std::string(text)).With(packed->tensor.name));
     Made made = {.name = name};
     BANTAM_TRY(ReadState(*packed, state, &made));
-    if (weight.tensor.type != Type::kU8 || weight.tensor.size_bytes * 2 != made.rows * made.columns) {
-      return Wrong(weight,
-                   fmt::format("U8 and {} elements ({} rows of {} columns)", made.rows * made.columns / 2, made.rows, made.columns));
+    // Whatever type they are stored as (bnb_4bit_quant_storage).
+    if (weight.tensor.size_bytes * 2 != made.rows * made.columns) {
+      return Wrong(weight, fmt::format("{} bytes ({} rows of {} columns)", made.rows * made.columns / 2, made.rows, made.columns));
     }
     BANTAM_TRY(CheckQuantiles(weight));
     made.matrix.kind = CodeKind::kNF4;
@@ -539,12 +567,14 @@ class Joiner {
       matrix.scales.row_stride = shape[2];
       matrix.scales.group_stride = 1;
       matrix.group_columns = 32;
+      matrix.rows = shape[1];
       matrix.file = blocks.file;
       matrix.offset_bytes = blocks.tensor.offset_bytes + expert * codes;
       matrix.size_bytes = codes;
       made.quantized.push_back(std::move(matrix));
     }
     made_.push_back(std::move(made));
+    joined_ = true;
     return Ok();
   }
 
@@ -598,7 +628,7 @@ class Joiner {
       }
     }
     const int32_t middle = 1 << (bits - 1);
-    if (quantization_.symmetric == true && (least != middle || most != middle)) {
+    if (quantization_.symmetric == true && !quantization_.mixed && (least != middle || most != middle)) {
       return Error(Code::kCorrupt, fmt::format("tensor {}: zero points from {} to {}, but quantization_config says sym true, which is {}",
                                                weight.tensor.name, least, most, middle));
     }
@@ -629,7 +659,9 @@ class Joiner {
         largest = std::max(largest, scale);
       }
     }
-    if (largest == 0 || (smallest * least >= kNormalMin && largest * most <= kF16Max)) return Ok();
+    if (largest == 0 || (matrix.scales.type == ScaleType::kF16 && most == 1) ||
+        (smallest * least >= kNormalMin && largest * most <= kF16Max))
+      return Ok();
     const int power = 14 - std::ilogb(largest * most);
     if (std::abs(power) > 100) {
       return Error(Code::kCorrupt, fmt::format("tensor {}: scales up to {}, expected such of weights", weight.tensor.name, largest));
@@ -639,11 +671,14 @@ class Joiner {
     return Ok();
   }
 
+  static Status CheckSize(const HfTensor& weight, const Made& made) {
+    if (made.rows <= kVocabularyMax && made.columns <= kWidthMax) return Ok();
+    return Wrong(weight, fmt::format("at most {} rows and {} columns", kVocabularyMax, kWidthMax));
+  }
+
   Status Finish(const HfTensor& weight, Made made, uint32_t bits) {
     QuantizedMatrix& matrix = made.matrix;
-    if (made.rows > kVocabularyMax || made.columns > kWidthMax) {
-      return Wrong(weight, fmt::format("at most {} rows and {} columns", kVocabularyMax, kWidthMax));
-    }
+    BANTAM_TRY(CheckSize(weight, made));
     switch (matrix.kind) {
       case CodeKind::kIntegers: {
         BANTAM_ASSIGN(made.dtype, IntegersOf(weight, made, bits));
@@ -666,6 +701,7 @@ class Joiner {
                                                    made.columns, matrix.group_columns));
     }
     BANTAM_TRY(TakeScaleOfAll(weight, blocks, &made));
+    matrix.rows = made.rows;
     matrix.file = weight.file;
     matrix.offset_bytes = weight.tensor.offset_bytes;
     matrix.size_bytes = weight.tensor.size_bytes;
@@ -674,6 +710,7 @@ class Joiner {
     joined.dtype = made.dtype;
     joined.quantized.push_back(std::move(matrix));
     made_.push_back(std::move(joined));
+    joined_ = true;
     return Ok();
   }
 
@@ -694,8 +731,8 @@ class Joiner {
     if (matrix.kind == CodeKind::kE4M3) return TakeFactor(weight, 0x1p-9f, 448, made);
     if (matrix.kind == CodeKind::kE5M2) return TakeFactor(weight, 0x1p-16f, 57344, made);
     if (matrix.kind == CodeKind::kNF4) return TakeFactor(weight, 1 / kNF4Unit, 1 / kNF4Unit, made);
-    if (!blocks) return TakeFactor(weight, 1, 255, made);
-    return matrix.scales.type == ScaleType::kF16 ? Ok() : TakeFactor(weight, 1, 1, made);
+    // Numbers of 8 bits may stand in F16 beside others (experts).
+    return TakeFactor(weight, 1, blocks && made->dtype != DType::kQ8_0 ? 1 : 255, made);
   }
 
   std::vector<HfTensor> tensors_;
@@ -704,6 +741,7 @@ class Joiner {
   std::map<std::string_view, const HfTensor*> by_name_;
   std::set<std::string> used_;
   std::vector<HfTensor> made_;
+  bool joined_ = false;  // any matrix, as quantization_config says
 };
 
 }  // namespace

@@ -124,9 +124,6 @@ class Mapper {
 
   Status Add(const HfTensor& from) {
     const std::string& published = from.tensor.name;
-    for (const std::string_view part : kOtherParts) {
-      if (published.starts_with(part)) return Ok();
-    }
     const Name name = TakeApart(published);
     const NameRule* rule = FindNameRule(*layout_.family, name.rule);
     if (rule == nullptr) {
@@ -135,7 +132,6 @@ class Mapper {
     }
     if (rule->arrangement == Arrangement::kIgnored) return Ok();
     if (layout_.tied && rule->gguf == "output") return Ok();
-    if (name.layer && *name.layer >= layout_.layers) return Ok();  // blocks that predict further tokens
     BANTAM_ASSIGN(Assembly assembly, Whole(from));
     if (!from.quantized.empty()) {
       BANTAM_TRY(CheckQuantized(published, *rule, &assembly));
@@ -408,11 +404,11 @@ class Mapper {
         TurnColumns(&assembly);
         break;
       case Arrangement::kGateUp:
-        return GateUp(tensor, rule, source, {assembly.rows / 2, /*apart=*/false});
+        return GateUp(tensor, name, rule, source, {assembly.rows / 2, /*apart=*/false});
       case Arrangement::kGateUpPairs:
         if (tensor.shape.size() != 3) return WrongShape(tensor, "3 dimensions");
         TurnColumns(&assembly);
-        return GateUp(tensor, rule, source, {1, /*apart=*/true});
+        return GateUp(tensor, name, rule, source, {1, /*apart=*/true});
       case Arrangement::kGateUpBiases:
         return GateUpBiases(tensor, rule, source);
       case Arrangement::kWithoutSuffix:
@@ -524,7 +520,8 @@ class Mapper {
     uint64_t take;
     bool apart;  // runs follow each other in turn
   };
-  Status GateUp(const SafetensorsTensor& tensor, const NameRule& rule, const Source& source, Halves halves) {
+  Status GateUp(const SafetensorsTensor& tensor, const Name& name, const NameRule& rule, const Source& source, Halves halves) {
+    const std::string_view suffix = name.suffix.empty() ? ".weight" : std::string_view(name.suffix);
     const uint64_t rows = source.assembly.rows;
     if (rows % 2 != 0) return WrongShape(tensor, "an even number of rows");
     for (const bool up : {false, true}) {
@@ -533,7 +530,7 @@ class Mapper {
       assembly.order.first = up ? halves.take : 0;
       if (halves.apart) assembly.order.take = halves.take;
       if (halves.apart) assembly.order.stride = 2 * halves.take;
-      Emit(fmt::format("{}{}{}.weight", source.prefix, up ? "ffn_up" : "ffn_gate", rule.gguf), tensor, std::move(assembly));
+      Emit(fmt::format("{}{}{}{}", source.prefix, up ? "ffn_up" : "ffn_gate", rule.gguf, suffix), tensor, std::move(assembly));
     }
     return Ok();
   }
@@ -609,6 +606,16 @@ class Mapper {
 };
 
 }  // namespace
+
+void DropUnread(uint32_t layers, std::vector<HfTensor>* tensors) {
+  std::erase_if(*tensors, [&](const HfTensor& tensor) {
+    const std::string_view published = tensor.tensor.name;
+    const bool other =
+        std::any_of(std::begin(kOtherParts), std::end(kOtherParts), [&](std::string_view part) { return published.starts_with(part); });
+    const std::optional<uint32_t> layer = other ? std::nullopt : TakeApart(published).layer;
+    return other || (layer && *layer >= layers);
+  });
+}
 
 Result<std::vector<AssembledTensor>> MapTensors(const std::vector<HfTensor>& tensors, const HfLayout& layout) {
   Mapper mapper(layout);
