@@ -26,35 +26,52 @@ class CheckedSection {
   std::span<const std::byte> bytes() const { return bytes_; }
   size_t chunks() const { return leaves_.size(); }
 
-  Status CheckChunk(size_t chunk) {
-    if (checked_[chunk].load(std::memory_order_acquire)) return Ok();
-    const uint64_t begin = chunk * kPackageChunkBytes;
-    const uint64_t size = std::min(kPackageChunkBytes, bytes_.size() - begin);
-    BANTAM_TRY(CheckCopy(chunk, bytes_.subspan(begin, size)));
-    checked_[chunk].store(true, std::memory_order_release);
-    return Ok();
-  }
   void Trust() {
     for (std::atomic<bool>& chunk : checked_) chunk.store(true, std::memory_order_release);
   }
   // A chunk's bytes, wherever they are.
   Status CheckCopy(size_t chunk, std::span<const std::byte> copy) const {
-    if (MerkleLeaf(copy) == leaves_[chunk]) return Ok();
-    const uint64_t begin = chunk * kPackageChunkBytes;
-    return PackageDamage(fmt::format("section {}, bytes {} to {}: not those that the manifest has the digest of", name_, begin,
-                                     std::min<uint64_t>(begin + kPackageChunkBytes, bytes_.size()) - 1));
+    return MerkleLeaf(copy) == leaves_[chunk] ? Ok() : Status(Damage(chunk));
   }
   // A part of the section.
   Status CheckRange(std::span<const std::byte> part) {
     if (part.empty()) return Ok();
     const auto begin = static_cast<uint64_t>(part.data() - bytes_.data());
-    for (size_t chunk = begin / kPackageChunkBytes; chunk <= (begin + part.size() - 1) / kPackageChunkBytes; ++chunk) {
-      BANTAM_TRY(CheckChunk(chunk));
+    return CheckChunks(begin / kPackageChunkBytes, (begin + part.size() - 1) / kPackageChunkBytes + 1);
+  }
+  // Chunks [begin, end), two at a time.
+  Status CheckChunks(size_t begin, size_t end) {
+    std::optional<size_t> waiting;
+    for (size_t chunk = begin; chunk < end; ++chunk) {
+      if (checked_[chunk].load(std::memory_order_acquire)) continue;
+      if (!waiting) {
+        waiting = chunk;
+        continue;
+      }
+      const auto [first, second] = MerkleLeaves(Chunk(*waiting), Chunk(chunk));
+      BANTAM_TRY(Compare(*waiting, first));
+      BANTAM_TRY(Compare(chunk, second));
+      waiting.reset();
     }
-    return Ok();
+    return waiting ? Compare(*waiting, MerkleLeaf(Chunk(*waiting))) : Ok();
   }
 
  private:
+  std::span<const std::byte> Chunk(size_t chunk) const {
+    const uint64_t begin = chunk * kPackageChunkBytes;
+    return bytes_.subspan(begin, std::min(kPackageChunkBytes, bytes_.size() - begin));
+  }
+  Status Compare(size_t chunk, const Digest& leaf) {
+    if (leaf != leaves_[chunk]) return Damage(chunk);
+    checked_[chunk].store(true, std::memory_order_release);
+    return Ok();
+  }
+  Error Damage(size_t chunk) const {
+    const uint64_t begin = chunk * kPackageChunkBytes;
+    return PackageDamage(fmt::format("section {}, bytes {} to {}: not those that the manifest has the digest of", name_, begin,
+                                     std::min<uint64_t>(begin + kPackageChunkBytes, bytes_.size()) - 1));
+  }
+
   std::string name_;
   std::span<const std::byte> bytes_;
   std::vector<Digest> leaves_;
@@ -292,13 +309,10 @@ Status CheckAll(CheckedSection& section, ThreadPool& pool, const std::function<b
     std::optional<Error> found;
     pool.Run([&](int thread) {
       const auto [first, last] = Share(count, thread, pool.size());
-      for (size_t chunk = first; chunk < last; ++chunk) {
-        Status status = section.CheckChunk(begin + chunk);
-        if (status.ok()) continue;
-        const std::lock_guard lock(mutex);
-        if (!found) found = status.error();
-        return;
-      }
+      Status status = section.CheckChunks(begin + first, begin + last);
+      if (status.ok()) return;
+      const std::lock_guard lock(mutex);
+      if (!found) found = status.error();
     });
     if (found) return *found;
     if (!going_on(std::min<uint64_t>((begin + count) * kPackageChunkBytes, section.bytes().size()))) {

@@ -181,8 +181,8 @@ Parts Joined(Parts parts) {
 
 // On all threads. Progress is reported between pieces that take each thread a few milliseconds.
 Status CheckParts(const Parts& parts, ModelFile& file, ThreadPool& pool, const std::function<bool(uint64_t)>& going_on) {
-  constexpr size_t kPieceBytes = size_t{1} << 20;
-  constexpr size_t kPiecesAtOnce = 32;
+  constexpr size_t kPieceBytes = size_t{8} << 20;
+  constexpr size_t kPiecesAtOnce = 8;
   Parts pieces;
   uint64_t done = 0;
   const auto check = [&]() -> Status {

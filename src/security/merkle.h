@@ -1,6 +1,7 @@
 // Merkle trees over chunks of a byte sequence (RFC 6962, section 2.1: leaves and nodes are hashed with different first bytes).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -11,6 +12,9 @@
 namespace bantam {
 
 Digest MerkleLeaf(std::span<const std::byte> chunk);
+
+// Of two chunks, in less than twice the time where they have one length and the processor has instructions for it.
+std::array<Digest, 2> MerkleLeaves(std::span<const std::byte> first, std::span<const std::byte> second);
 
 // The root of at least one leaf.
 Digest MerkleRoot(std::span<const Digest> leaves);

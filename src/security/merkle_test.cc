@@ -35,6 +35,21 @@ TEST(Merkle, RootsOfCertificateTransparency) {
   }
 }
 
+// Of every length around the borders of blocks, and of a whole chunk: what one at a time gives.
+TEST(Merkle, LeavesInPairs) {
+  std::string bytes((size_t{1} << 20) + 7, '\0');
+  uint32_t x = 1;
+  for (char& byte : bytes) byte = static_cast<char>((x = x * 1664525 + 1013904223) >> 24);
+  const auto all = std::as_bytes(std::span(bytes));
+  const auto both = [&](std::span<const std::byte> first, std::span<const std::byte> second) {
+    const std::array<Digest, 2> expected = {MerkleLeaf(first), MerkleLeaf(second)};
+    EXPECT_EQ(MerkleLeaves(first, second), expected) << first.size() << " and " << second.size();
+  };
+  for (size_t size = 0; size < 300; ++size) both(all.subspan(3, size), all.subspan(1000, size));
+  both(all.subspan(1, size_t{1} << 20), all.subspan(7, size_t{1} << 20));
+  both(all.first(1000), all.first(999));
+}
+
 TEST(Merkle, LeavesOfPiecesAreThoseOfChunks) {
   const std::string bytes = "0123456789abcdefghij";
   const auto all = std::as_bytes(std::span(bytes));
