@@ -88,6 +88,7 @@ std::string Verified(const Pulled& pulled) {
     return fmt::format("SHA-256 {}, which nobody vouches for{}", HexOf(pulled.files[0].digest),
                        pulled.already ? "; only --sha256 can tell whether it is what the source has now" : "");
   }
+  if (known == 0) return fmt::format("{} files, which nobody vouches for", pulled.files.size());
   return fmt::format("SHA-256 verified for {} of {} files; the source has none for the others", known, pulled.files.size());
 }
 

@@ -97,6 +97,7 @@ class Fetcher {
     }
     const uint64_t noted = kept;
     if (!Resumable() || kept > total_.value_or(UINT64_MAX)) kept = 0;
+    if (target_.tag.value_or(tag_) != tag_) kept = 0;
     // Past what was flushed, a power cut may have left zeros.
     BANTAM_TRY(part_->Truncate(std::min(kept, part_->size())));
     if (part_->size() == 0) {
@@ -154,9 +155,11 @@ class Fetcher {
     }
     // Who knows the digest knows what to expect.
     if (*total > target_.bytes_max && !target_.size_bytes.has_value() && !target_.digest.has_value()) {
-      return Error(Code::kExhausted, fmt::format("{}: {} bytes, more than the limit of {} for files that nobody vouches for; give the "
-                                                 "digest with --sha256 if it is the right file",
-                                                 target_.shown, *total, target_.bytes_max));
+      return Error(Code::kExhausted,
+                   fmt::format("{}: {} bytes, more than the limit of {} for files that nobody vouches for; {}", target_.shown, *total,
+                               target_.bytes_max,
+                               target_.tag.has_value() ? "fetch it from where digests are told, such as the Hub or a catalogue"
+                                                       : "give the digest with --sha256 if it is the right file"));
     }
     return Ok();
   }
@@ -266,10 +269,13 @@ class Fetcher {
                       "or try another source",
                       target_.shown, origin_.Name(), HexOf(done.digest), HexOf(target_.digest.value_or(done.digest)), done.bytes));
     }
+    if (target_.tag.has_value()) {
+      BANTAM_TRY(Keep());
+      return done;
+    }
     BANTAM_TRY(part_->Sync());
     part_.reset();
-    BANTAM_TRY(tools_.disk.Rename(PartPath(target_.path), target_.path));
-    BANTAM_TRY(tools_.disk.RemoveTree(PartStatePath(target_.path)));
+    BANTAM_TRY(NamePart(target_.path, tools_));
     return done;
   }
 
@@ -296,6 +302,11 @@ std::string PartStatePath(const std::string& path) { return path + ".part.json";
 
 Result<Downloaded> Download(Origin& origin, const DownloadTarget& target, const DownloadTools& tools) {
   return Fetcher(origin, target, tools).Run();
+}
+
+Status NamePart(const std::string& path, const DownloadTools& tools) {
+  BANTAM_TRY(tools.disk.Rename(PartPath(path), path));
+  return tools.disk.RemoveTree(PartStatePath(path));
 }
 
 Result<Downloaded> DigestOf(const std::string& path, const std::string& shown, const DownloadTools& tools) {

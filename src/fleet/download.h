@@ -45,6 +45,9 @@ struct DownloadTarget {
   std::optional<uint64_t> size_bytes;  // where a listing tells
   std::optional<Digest> digest;
   uint64_t bytes_max = kUnknownBytesMax;  // where it does not
+  // Of a file that gets its name together with others, and has no digest: the tag that the origin gives it now. What is here of another
+  // version starts again, and what is whole stays a part until NamePart.
+  std::optional<std::string> tag = {};
 };
 
 struct Downloaded {
@@ -59,6 +62,9 @@ std::string PartStatePath(const std::string& path);
 // Errors: those of origin and disk, the part being kept for the next attempt; Corrupt for a wrong size or digest, the part being removed;
 // Unavailable for a disk that is too small; Cancelled.
 Result<Downloaded> Download(Origin& origin, const DownloadTarget& target, const DownloadTools& tools);
+
+// Gives a part that Download left whole its file's name.
+Status NamePart(const std::string& path, const DownloadTools& tools);
 
 // Digest and length of what is there.
 Result<Downloaded> DigestOf(const std::string& path, const std::string& shown, const DownloadTools& tools);

@@ -4,12 +4,16 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <utility>
 
 #include "base/ascii.h"
+#include "base/bytes.h"
+#include "base/check.h"
 #include "base/json.h"
 #include "base/memory_budget.h"
 #include "fleet/path_name.h"
+#include "formats/gguf_parts.h"
 
 namespace bantam {
 namespace {
@@ -22,12 +26,9 @@ constexpr std::string_view kFolderFiles[] = {"config.json",           "generatio
 
 bool IsGguf(const HubFile& file) { return LowerAscii(file.path).ends_with(".gguf"); }
 
-// A projector of pictures is no model by itself.
-bool IsProjector(const HubFile& file) { return LowerAscii(file.path).find("mmproj") != std::string::npos; }
-
 std::string_view BaseName(std::string_view path) { return path.substr(path.rfind('/') + 1); }
 
-// "model-00001-of-00004.gguf"
+// "model-00001-of-00004.safetensors"
 bool IsShard(std::string_view path) {
   const std::string_view stem = path.substr(0, path.rfind('.'));
   constexpr size_t kOfBytes = 9;  // "-of-00004"
@@ -36,13 +37,44 @@ bool IsShard(std::string_view path) {
   return end.starts_with("-of-") && std::all_of(end.begin() + 4, end.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-std::string Choices(std::span<const HubFile> files) {
+// A model to choose: one GGUF file, or all parts of one.
+struct GgufModel {
+  std::string path;   // by which it is named: the first part's
+  std::string whole;  // and without the numbers of a part
+  uint32_t count = 1;
+  uint64_t size_bytes = 0;
+  std::vector<HubFile> files;
+};
+
+// A projector of pictures is no model by itself.
+bool IsProjector(const GgufModel& model) { return LowerAscii(model.path).find("mmproj") != std::string::npos; }
+
+// Parts lie anywhere in a listing. What is no first part and has none to belong to is listed too, to be named in an error.
+std::vector<GgufModel> GgufModels(std::span<const HubFile> listing) {
+  std::vector<GgufModel> models;
+  std::map<std::string, size_t> places;  // of models in parts
+  for (const HubFile& file : listing) {
+    if (!IsGguf(file)) continue;
+    const auto part = ParseGgufPartName(file.path);
+    const bool alone = !part.has_value() || part->count == 1;
+    const std::string path = alone ? file.path : GgufPartPath(part->stem, 1, part->count);
+    const auto [place, is_new] = alone ? std::pair(places.end(), true) : places.try_emplace(path, models.size());
+    if (is_new) models.push_back({path, alone ? path : fmt::format("{}.gguf", part->stem), alone ? 1 : part->count, 0, {}});
+    GgufModel& model = alone || is_new ? models.back() : models[place->second];
+    if (!CheckedAdd(model.size_bytes, file.size_bytes, &model.size_bytes)) model.size_bytes = UINT64_MAX;
+    model.files.push_back(file);
+  }
+  return models;
+}
+
+std::string Choices(std::span<const GgufModel> models) {
   constexpr size_t kShown = 40;
   std::string text;
-  for (const HubFile& file : files.first(std::min(files.size(), kShown))) {
-    text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", file.path, FormatBytes(file.size_bytes));
+  for (const GgufModel& model : models.first(std::min(models.size(), kShown))) {
+    const std::string count = model.count == 1 ? "" : fmt::format("{} files, ", model.count);
+    text += fmt::format("{}{} ({}{})", text.empty() ? "" : ", ", model.path, count, FormatBytes(model.size_bytes));
   }
-  if (files.size() > kShown) text += fmt::format(", and {} more", files.size() - kShown);
+  if (models.size() > kShown) text += fmt::format(", and {} more", models.size() - kShown);
   return text;
 }
 
@@ -52,14 +84,22 @@ bool IsRepositoryPart(std::string_view text) {
   return !text.empty() && text.size() <= kBytesMax && text[0] != '.' && std::all_of(text.begin(), text.end(), allowed);
 }
 
-Result<HubChoice> OneFile(const HubReference& reference, const HubFile& file) {
-  if (IsShard(file.path)) {
-    return Error(Code::kUnsupported,
-                 fmt::format("hf:{}:{}: a GGUF in several files, which pull does not fetch; choose one that is a single "
-                             "file, or the Hugging Face folder, or fetch each part by its https URL and run the first",
-                             reference.repository, file.path));
+Result<HubChoice> OneModel(const HubReference& reference, GgufModel model) {
+  if (model.count == 1) return HubChoice{std::string(BaseName(model.path)), /*folder=*/false, std::move(model.files)};
+  BANTAM_ASSIGN(const std::vector<std::string> parts, GgufPartPaths(model.path).With(fmt::format("hf:{}", reference.repository)));
+  std::sort(model.files.begin(), model.files.end(), [](const HubFile& a, const HubFile& b) { return a.path < b.path; });
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (i < model.files.size() && model.files[i].path == parts[i]) continue;
+    return Error(Code::kNotFound, fmt::format("hf:{}: {} is missing, one of the {} parts of {}; choose another model, or ask its owner",
+                                              reference.repository, parts[i], model.count, model.whole));
   }
-  return HubChoice{std::string(BaseName(file.path)), /*folder=*/false, {file}};
+  if (model.files.size() > parts.size()) {
+    return Error(Code::kCorrupt, fmt::format("hf:{}: {} is listed twice; is this the Hub?", reference.repository, model.files.back().path));
+  }
+  const std::string_view stem = ParseGgufPartName(model.path)->stem;
+  HubChoice choice{std::string(BaseName(stem)), /*folder=*/true, std::move(model.files)};
+  choice.within = stem.substr(0, stem.size() - choice.name.size());
+  return choice;
 }
 
 // The folder: weights of the repository's top, and what else belongs to them. Empty when there is none.
@@ -88,18 +128,26 @@ std::vector<HubFile> FolderFiles(std::span<const HubFile> listing) {
   return others;
 }
 
-Result<HubChoice> Chosen(const HubReference& reference, std::vector<HubFile> candidates, std::span<const HubFile> listing) {
+Result<HubChoice> Chosen(const HubReference& reference, std::span<const GgufModel> candidates, std::span<const HubFile> listing) {
   const std::string where = fmt::format("hf:{}", reference.repository);
-  std::vector<HubFile> matching;
+  std::vector<GgufModel> matching;
   const std::string wanted = LowerAscii(reference.file);
-  for (const HubFile& file : candidates) {
-    if (LowerAscii(file.path).find(wanted) != std::string::npos) matching.push_back(file);
+  for (const GgufModel& model : candidates) {
+    const bool matches =
+        LowerAscii(model.path).find(wanted) != std::string::npos || LowerAscii(model.whole).find(wanted) != std::string::npos;
+    if (matches) matching.push_back(model);
   }
-  if (matching.size() == 1) return OneFile(reference, matching[0]);
+  if (matching.size() == 1) return OneModel(reference, std::move(matching[0]));
   if (matching.size() > 1) {
     return Error(Code::kInvalidArgument, fmt::format("{}: several files match {}; name one: {}", where, reference.file, Choices(matching)));
   }
   const auto named = std::find_if(listing.begin(), listing.end(), [&](const HubFile& file) { return file.path == reference.file; });
+  if (named != listing.end() && IsGguf(*named)) {
+    const auto part = ParseGgufPartName(named->path);
+    CHECK(part.has_value());
+    return Error(Code::kInvalidArgument, fmt::format("{}: {} is part {} of {} of a model; name the first, {}", where, reference.file,
+                                                     part->number, part->count, GgufPartPath(part->stem, 1, part->count)));
+  }
   if (named != listing.end()) {
     return Error(Code::kUnsupported, fmt::format("{}: {} is no GGUF file; for a Hugging Face folder name the repository alone: {}", where,
                                                  reference.file, where));
@@ -218,14 +266,13 @@ Result<std::vector<HubFile>> ParseHubListing(std::string_view text) {
 
 Result<HubChoice> ChooseHubFiles(const HubReference& reference, std::span<const HubFile> listing) {
   const std::string where = fmt::format("hf:{}", reference.repository);
-  std::vector<HubFile> candidates;
-  for (const HubFile& file : listing) {
-    if (!IsGguf(file)) continue;
-    if (file.path == reference.file) return OneFile(reference, file);
-    if (!IsProjector(file)) candidates.push_back(file);
+  std::vector<GgufModel> candidates = GgufModels(listing);
+  for (GgufModel& model : candidates) {
+    if (model.path == reference.file) return OneModel(reference, std::move(model));
   }
-  if (!reference.file.empty()) return Chosen(reference, std::move(candidates), listing);
-  if (candidates.size() == 1) return OneFile(reference, candidates[0]);
+  std::erase_if(candidates, IsProjector);
+  if (!reference.file.empty()) return Chosen(reference, candidates, listing);
+  if (candidates.size() == 1) return OneModel(reference, std::move(candidates[0]));
   if (candidates.size() > 1) {
     return Error(Code::kInvalidArgument, fmt::format("{}: it has several GGUF files; name one, as in {}:{}. It has {}", where, where,
                                                      BaseName(candidates[0].path), Choices(candidates)));
@@ -275,7 +322,7 @@ Result<PullPlan> PlanHub(HttpTransport& transport, const HubReference& reference
   for (HubFile& file : choice.files) {
     Url url = endpoint;
     url.target = fmt::format("{}/{}/resolve/{}/{}", base, reference.repository, encoded(revision), EncodePath(file.path));
-    std::string path = choice.folder ? file.path : choice.name;
+    std::string path = choice.folder ? file.path.substr(choice.within.size()) : choice.name;
     plan.files.push_back({std::move(path), {{UrlText(url), /*member=*/"", file.size_bytes}}, file.size_bytes, file.digest});
   }
   return plan;

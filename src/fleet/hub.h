@@ -46,6 +46,7 @@ struct HubChoice {
   std::string name;
   bool folder = false;
   std::vector<HubFile> files;
+  std::string within = {};  // the repository's folder that the model's files lie in, with '/' at its end
 };
 Result<HubChoice> ChooseHubFiles(const HubReference& reference, std::span<const HubFile> listing);
 

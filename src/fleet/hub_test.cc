@@ -90,10 +90,34 @@ TEST(HubChoice, SeveralGgufs) {
 }
 
 TEST(HubChoice, Shards) {
-  const auto shards = Listing({"m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf"});
-  const auto one = ChooseHubFiles(Repository("m-Q8_0-00001-of-00002.gguf"), shards);
-  ASSERT_FALSE(one.ok());
-  EXPECT_EQ(one.error().code(), Code::kUnsupported);
+  // In any order, and in folders of their own.
+  const auto listing = Listing({"Q8/m-Q8_0-00002-of-00002.gguf", "m-Q4_0.gguf", "Q8/m-Q8_0-00001-of-00002.gguf",
+                                "m-Q6_K-00001-of-00003.gguf", "m-Q6_K-00003-of-00003.gguf", "m-F16-00001-of-00001.gguf"});
+  for (const char* name : {"q8_0", "Q8/m-Q8_0-00001-of-00002.gguf", "m-Q8_0.gguf"}) {
+    const auto parts = ChooseHubFiles(Repository(name), listing);
+    ASSERT_TRUE(parts.ok()) << parts.error().message();
+    EXPECT_EQ(parts->name, "m-Q8_0");
+    EXPECT_TRUE(parts->folder);
+    EXPECT_EQ(parts->within, "Q8/");
+    EXPECT_THAT(Paths(*parts), ElementsAre("Q8/m-Q8_0-00001-of-00002.gguf", "Q8/m-Q8_0-00002-of-00002.gguf"));
+  }
+  EXPECT_FALSE(ChooseHubFiles(Repository("F16"), listing)->folder);
+  const auto choices = ChooseHubFiles(Repository(), listing);
+  ASSERT_FALSE(choices.ok());
+  EXPECT_THAT(choices.error().message(), AllOf(HasSubstr("m-Q8_0-00001-of-00002.gguf (2 files, 2000 bytes), m-Q4_0.gguf (1000 bytes)"),
+                                               Not(HasSubstr("00002-of-00002"))));
+  EXPECT_THAT(ChooseHubFiles(Repository("Q6_K"), listing).error().message(), HasSubstr("m-Q6_K-00002-of-00003.gguf is missing"));
+  const auto second = ChooseHubFiles(Repository("Q8/m-Q8_0-00002-of-00002.gguf"), listing);
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(second.error().message(), HasSubstr("part 2 of 2 of a model; name the first, Q8/m-Q8_0-00001-of-00002.gguf"));
+  EXPECT_EQ(ChooseHubFiles(Repository(), Listing({"m-00001-of-02000.gguf"})).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(
+      ChooseHubFiles(Repository(), Listing({"m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "m-00002-of-00002.gguf"})).error().code(),
+      Code::kCorrupt);
+  // The only one there is, even without its first part; and one that has the name of the whole for itself.
+  EXPECT_THAT(ChooseHubFiles(Repository(), Listing({"m-00002-of-00002.gguf"})).error().message(),
+              HasSubstr("m-00001-of-00002.gguf is missing"));
+  EXPECT_FALSE(ChooseHubFiles(Repository("m.gguf"), Listing({"m.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}))->folder);
 }
 
 TEST(HubChoice, Folder) {

@@ -11,6 +11,7 @@
 #include "fleet/path_name.h"
 #include "fleet/retry.h"
 #include "fleet/tar_member.h"
+#include "formats/gguf_parts.h"
 
 namespace bantam {
 namespace {
@@ -45,12 +46,34 @@ std::string DecodePercent(std::string_view text) {
   return plain;
 }
 
+// Whether one name stands for the parts of a model.
+bool IsOfSeveral(std::string_view path) {
+  const auto part = ParseGgufPartName(path);
+  return part.has_value() && part->count > 1;
+}
+
+std::string LastName(std::string_view path) { return std::string(path.substr(path.rfind('/') + 1)); }
+
+// The folder that parts become.
+std::string FolderOfParts(const std::string& first) { return std::string(ParseGgufPartName(first)->stem); }
+
 Result<PullPlan> PlanUrl(std::string_view text) {
   BANTAM_ASSIGN(const Url url, ParseUrl(text));
-  const std::string path = url.target.substr(0, url.target.find('?'));
+  const size_t path_bytes = std::min(url.target.find('?'), url.target.size());
+  const std::string path = url.target.substr(0, path_bytes);
+  std::vector<std::string> paths = {path};
+  if (IsOfSeveral(path)) {
+    BANTAM_ASSIGN(paths, GgufPartPaths(path).With(ShownUrl(url)));
+  }
   PullPlan plan;
-  plan.name = DecodePercent(std::string_view(path).substr(path.rfind('/') + 1));
-  plan.files.push_back({plan.name, {{UrlText(url), /*member=*/"", std::nullopt}}, std::nullopt, std::nullopt});
+  plan.folder = paths.size() > 1;
+  plan.name = DecodePercent(LastName(path));
+  if (plan.folder) plan.name = FolderOfParts(plan.name);
+  for (const std::string& one : paths) {
+    Url part = url;
+    part.target = one + url.target.substr(path_bytes);
+    plan.files.push_back({DecodePercent(LastName(one)), {{UrlText(part), /*member=*/"", std::nullopt}}, std::nullopt, std::nullopt});
+  }
   return plan;
 }
 
@@ -61,10 +84,17 @@ Result<PullPlan> PlanLocal(Disk& disk, std::string_view reference) {
     return Error(Code::kUnsupported, fmt::format("file:{}: a file of another machine; give file:PATH", reference));
   }
   const std::string path = is_url ? DecodePercent(reference.substr(2)) : std::string(reference);
-  BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(path));
+  std::vector<std::string> paths = {path};
+  if (IsOfSeveral(path)) {
+    BANTAM_ASSIGN(paths, GgufPartPaths(path));
+  }
   PullPlan plan;
-  plan.name = path.substr(path.rfind('/') + 1);
-  plan.files.push_back({plan.name, {{fmt::format("file:{}", path), /*member=*/"", file->size()}}, file->size(), std::nullopt});
+  plan.folder = paths.size() > 1;
+  plan.name = plan.folder ? FolderOfParts(LastName(path)) : LastName(path);
+  for (const std::string& one : paths) {
+    BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(one));
+    plan.files.push_back({LastName(one), {{fmt::format("file:{}", one), /*member=*/"", file->size()}}, file->size(), std::nullopt});
+  }
   return plan;
 }
 
@@ -94,6 +124,11 @@ Status Settle(const PullRequest& request, PullPlan* plan) {
   if (plan->folder == !ModelEnding(plan->name).empty()) {
     return Error(Code::kInvalidArgument, fmt::format("{}: expected a name that {}; give one with --name", plan->name,
                                                      plan->folder ? "does not end as a file's" : "ends in .gguf or .bantam"));
+  }
+  if (!plan->folder && IsOfSeveral(plan->name)) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: the name of a part of a model in several files, for one that is a single file; "
+                                                     "give another with --name, or name the first part as it is",
+                                                     plan->name));
   }
   if (!plan->folder) plan->files[0].path = plan->name;
   if (!request.sha256.empty()) {
@@ -135,13 +170,18 @@ class Puller {
     // A folder grows beside its place, under the name of a part.
     const std::string root = plan_.folder ? PartPath(done_.path) : settings_.folder;
     if (plan_.folder) BANTAM_TRY(disk_.MakeFolders(settings_.folder, fmt::format("{}.part", plan_.name)));
+    BANTAM_TRY(AskVersions());
     BANTAM_TRY(CheckSpace(root));
     for (size_t i = 0; i < plan_.files.size(); ++i) {
       shown_ = plan_.files.size() == 1 ? plan_.name : fmt::format("{} ({} of {})", plan_.files[i].path, i + 1, plan_.files.size());
-      BANTAM_TRY(One(root, plan_.files[i]));
+      BANTAM_TRY(One(root, i));
     }
     if (plan_.folder) {
+      for (size_t i = 0; i < plan_.files.size(); ++i) {
+        if (versions_[i].has_value()) BANTAM_TRY(NamePart(fmt::format("{}/{}", root, plan_.files[i].path), tools_.download));
+      }
       BANTAM_TRY(RemoveOthers(root, /*below=*/""));
+      for (const RemoteFile& file : plan_.files) BANTAM_TRY(CheckParts(root, file));
       BANTAM_TRY(disk_.Rename(root, done_.path));
     }
     return done_;
@@ -165,7 +205,8 @@ class Puller {
       const std::string path = plan_.folder ? fmt::format("{}/{}", done_.path, file.path) : done_.path;
       RemoteFile known = file;
       if (!known.size_bytes.has_value() && !known.digest.has_value()) {
-        BANTAM_ASSIGN(known.size_bytes, LengthOf(file));
+        BANTAM_ASSIGN(const Version version, VersionOf(file));
+        known.size_bytes = version.total;
       }
       BANTAM_ASSIGN(const bool same, Holds(path, known));
       if (!same) return other;
@@ -173,12 +214,42 @@ class Puller {
     return Ok();
   }
 
-  // What a server says that the file has; nothing where it does not say.
-  Result<std::optional<uint64_t>> LengthOf(const RemoteFile& file) {
-    if (IsJoined(file)) return std::optional<uint64_t>();
+  // What an origin says of a file before anything is read of it.
+  struct Version {
+    std::optional<uint64_t> total;
+    std::string tag;
+  };
+  Result<Version> VersionOf(const RemoteFile& file) {
+    if (IsJoined(file)) return Version();
     BANTAM_ASSIGN(const std::unique_ptr<Origin> origin, OriginOf(file.pieces[0]));
     BANTAM_ASSIGN(const Opened opened, Retried(tools_.download, [&] { return origin->Open(/*offset=*/0, /*tag=*/""); }));
-    return opened.total;
+    return Version{opened.total, opened.tag};
+  }
+
+  // Of the parts of a model that nobody vouches for: before the first is fetched, whether all are there, how long they are, and which
+  // version each is, so that a later call does not add the parts of a new version to those of an old one.
+  Status AskVersions() {
+    versions_.resize(plan_.files.size());
+    for (size_t i = 0; plan_.folder && i < plan_.files.size(); ++i) {
+      const RemoteFile& file = plan_.files[i];
+      if (file.digest.has_value() || IsJoined(file) || !IsOfSeveral(file.path)) continue;
+      BANTAM_ASSIGN(versions_[i], VersionOf(file).With(file.path));
+    }
+    return Ok();
+  }
+
+  // The parts say themselves which they are: those of two models that lay at one place get no name. What this build cannot read for another
+  // reason stays, for one that can.
+  Status CheckParts(const std::string& root, const RemoteFile& first) {
+    const auto part = ParseGgufPartName(first.path);
+    if (!part.has_value() || part->number != 1 || part->count == 1) return Ok();
+    const Result<ModelFile> model = OpenGgufModel(files_, fmt::format("{}/{}", root, first.path));
+    if (!model.ok() && model.error().code() != Code::kCorrupt && model.error().code() != Code::kInvalidArgument) return model.error();
+    if (model.ok() && model->further_paths.size() + 1 == part->count) return Ok();
+    const std::string why = model.ok() ? "its metadata (split.count) say nothing of so many parts" : model.error().message();
+    BANTAM_TRY(disk_.RemoveTree(root));
+    return Error(Code::kCorrupt, fmt::format("{}: what came is no model in {} parts; it was deleted, try again or try another source: {}",
+                                             first.path, part->count, why));
   }
 
   // What earlier calls left in a folder of files that are no part of this model: they were of another, or of another version.
@@ -220,12 +291,14 @@ class Puller {
   Status CheckSpace(const std::string& root) {
     uint64_t wanted = 0;
     uint64_t present = 0;
-    for (const RemoteFile& file : plan_.files) {
+    for (size_t place = 0; place < plan_.files.size(); ++place) {
+      const RemoteFile& file = plan_.files[place];
       const std::string path = fmt::format("{}/{}", root, file.path);
+      const uint64_t bytes = file.size_bytes.value_or(versions_[place].has_value() ? versions_[place]->total.value_or(0) : 0);
       // Parts are joined while they still are there.
       const bool joined = IsJoined(file);
-      if (!CheckedAdd(wanted, file.size_bytes.value_or(0), &wanted)) wanted = UINT64_MAX;
-      if (joined && !CheckedAdd(wanted, file.size_bytes.value_or(0), &wanted)) wanted = UINT64_MAX;
+      if (!CheckedAdd(wanted, bytes, &wanted)) wanted = UINT64_MAX;
+      if (joined && !CheckedAdd(wanted, bytes, &wanted)) wanted = UINT64_MAX;
       present += BytesAt(path) + BytesAt(PartPath(path));
       for (size_t i = 0; joined && i < file.pieces.size(); ++i) {
         present += BytesAt(PiecePath(path, i)) + BytesAt(PartPath(PiecePath(path, i)));
@@ -236,7 +309,8 @@ class Puller {
 
   static bool IsJoined(const RemoteFile& file) { return file.pieces.size() > 1 || !file.pieces[0].member.empty(); }
 
-  Status One(const std::string& root, const RemoteFile& file) {
+  Status One(const std::string& root, size_t place) {
+    const RemoteFile& file = plan_.files[place];
     const std::string path = fmt::format("{}/{}", root, file.path);
     const size_t slash = file.path.rfind('/');
     if (slash != std::string::npos) BANTAM_TRY(disk_.MakeFolders(root, file.path.substr(0, slash)));
@@ -248,6 +322,7 @@ class Puller {
     if (IsJoined(file)) return Join(path, file);
     BANTAM_ASSIGN(const std::unique_ptr<Origin> origin, OriginOf(file.pieces[0]));
     DownloadTarget target = {path, shown_, file.size_bytes, file.digest};
+    if (versions_[place].has_value()) target.tag = versions_[place]->tag;
     BANTAM_ASSIGN(const Downloaded downloaded, Download(*origin, target, tools_.download));
     Add(file, downloaded);
     return Ok();
@@ -368,7 +443,8 @@ class Puller {
   Disk& disk_;
   FileSystem& files_;
   Pulled done_;
-  std::string shown_;  // the file that is being fetched
+  std::vector<std::optional<Version>> versions_;  // of files that get their names together and have no digest
+  std::string shown_;                             // the file that is being fetched
 };
 
 }  // namespace

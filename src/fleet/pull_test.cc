@@ -9,6 +9,7 @@
 
 #include "fleet/store.h"
 #include "testing/download_tools.h"
+#include "testing/gguf_builder.h"
 #include "testing/http_server.h"
 #include "testing/tar_gz.h"
 
@@ -235,6 +236,194 @@ TEST_F(PullTest, TriesAgainWhatItAsksFirst) {
   const auto transport = MakeHttpTransport({}, clock);
   const auto text = ReadDocument(flaky.Url("/catalogue"), 1000, settings, {*transport, bench.tools});
   ASSERT_TRUE(text.ok()) << text.error().message();
+}
+
+// A GGUF of three tensors in three files.
+class PartsPull : public PullTest {
+ protected:
+  static std::string Name(int part, std::string_view stem = "m") { return fmt::format("{}-0000{}-of-00003.gguf", stem, part); }
+  static std::string Part(uint32_t number, uint32_t tensors = 3, char byte = 'x') {
+    testing::GgufBuilder builder;
+    builder.U32("split.no", number - 1).U32("split.count", 3).U32("split.tensors.count", tensors);
+    return builder.Add({fmt::format("t{}", number), {8, 4}, 0, std::string(128, byte), -1}).Build();
+  }
+  void OfferParts(const std::string& folder, const std::string& after = "") {
+    for (const int part : {1, 2, 3}) content[folder + Name(part) + after] = Part(static_cast<uint32_t>(part));
+  }
+  bool Whole(const std::string& name = "m") {
+    bool whole = true;
+    for (const int part : {1, 2, 3}) whole = whole && Model(name + "/" + Name(part)) == Part(static_cast<uint32_t>(part));
+    return whole && std::distance(std::filesystem::directory_iterator(settings.folder + "/" + name), {}) == 3;
+  }
+};
+
+TEST_F(PartsPull, OfTheHub) {
+  std::map<std::string, std::string> files = {{"README.md", "x"}, {"m-Q4_0.gguf", "weights in four bits"}};
+  for (const int part : {3, 1, 2}) files["Q8/" + Name(part, "m-Q8_0")] = Part(static_cast<uint32_t>(part));
+  OfferRepository(files);
+  EXPECT_THAT(Failure({"hf:me/model", "", ""}, Code::kInvalidArgument), HasSubstr("(3 files"));
+  const auto pulled = Run({"hf:me/model:Q8_0", "", ""});
+  ASSERT_TRUE(pulled.ok()) << pulled.error().message();
+  EXPECT_EQ(pulled->path, settings.folder + "/m-Q8_0");
+  EXPECT_TRUE(pulled->folder);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(pulled->files.at(i).verified);
+    EXPECT_EQ(Model("m-Q8_0/" + Name(static_cast<int>(i) + 1, "m-Q8_0")), Part(static_cast<uint32_t>(i) + 1));
+  }
+  const size_t requests = server.requests().size();
+  EXPECT_TRUE(Run({"hf:me/model:m-Q8_0.gguf", "", ""})->already);
+  EXPECT_EQ(server.requests().size(), requests + 2);
+  const auto list = ListStore(bench.files, bench.disk, settings.folder).value();
+  ASSERT_EQ(list.size(), 1u);
+  EXPECT_EQ(list[0].name, "m-Q8_0");
+  ASSERT_TRUE(Run({"hf:me/model:q8_0", "mine", ""}).ok());
+  EXPECT_TRUE(HasModel("mine/" + Name(1, "m-Q8_0")));
+}
+
+TEST_F(PartsPull, OfAnUrl) {
+  OfferParts("/x/", "?download=true");
+  const auto pulled = Run({server.Url("/x/" + Name(1) + "?download=true"), "", ""});
+  ASSERT_TRUE(pulled.ok()) << pulled.error().message();
+  bench.disk.CutPower();  // what has the name was flushed before
+  EXPECT_TRUE(Whole());
+  EXPECT_FALSE(pulled->files.at(1).verified);
+  EXPECT_TRUE(Run({server.Url("/x/" + Name(1) + "?download=true"), "", ""})->already);
+  // Another part than the first, more than can be, and what is no whole model by itself.
+  EXPECT_THAT(Failure({server.Url("/x/" + Name(2)), "", ""}, Code::kInvalidArgument), HasSubstr("name the first, /x/" + Name(1)));
+  EXPECT_THAT(Failure({server.Url("/x/m-00001-of-09000.gguf"), "", ""}, Code::kInvalidArgument), HasSubstr("at most 1000"));
+  EXPECT_THAT(Failure({server.Url("/x/m%2D00001-of-00003.gguf"), "", ""}, Code::kInvalidArgument), HasSubstr("part of a model"));
+  EXPECT_THAT(Failure({server.Url("/x/" + Name(1)), "", Hex("x")}, Code::kInvalidArgument), HasSubstr("one file"));
+  content["/one.gguf"] = Part(1);
+  EXPECT_THAT(Failure({server.Url("/one.gguf"), Name(1), ""}, Code::kInvalidArgument), HasSubstr("--name"));
+}
+
+TEST_F(PartsPull, OfThisMachine) {
+  for (const int part : {1, 2, 3}) bench.folder.Write(Name(part), Part(static_cast<uint32_t>(part)));
+  ASSERT_TRUE(Run({"file:" + (bench.folder / Name(1)), "", ""}).ok());
+  EXPECT_TRUE(Whole());
+  std::filesystem::remove(bench.folder / Name(3));
+  EXPECT_THAT(Failure({"file:" + (bench.folder / Name(1)), "again", ""}, Code::kNotFound), HasSubstr(Name(3)));
+  EXPECT_FALSE(HasModel("again.part"));
+}
+
+// Before a byte of the others is kept.
+TEST_F(PartsPull, AMissingPart) {
+  OfferParts("/");
+  const std::string third = std::exchange(content["/" + Name(3)], "");
+  content.erase("/" + Name(3));
+  EXPECT_THAT(Failure({server.Url("/" + Name(1)), "", ""}, Code::kNotFound), AllOf(HasSubstr(Name(3)), HasSubstr("404")));
+  EXPECT_TRUE(std::filesystem::is_empty(settings.folder + "/m.part"));
+  EXPECT_FALSE(HasModel("m"));
+  content["/" + Name(3)] = third;
+  EXPECT_TRUE(Run({server.Url("/" + Name(1)), "", ""}).ok());
+  EXPECT_TRUE(Whole());
+}
+
+// The room for all of them, though no listing tells how much that is.
+TEST_F(PartsPull, LooksForRoomBeforeTheFirstByte) {
+  OfferParts("/");
+  const uint64_t bytes = 3 * Part(1).size();
+  bench.disk.free_bytes = kDiskReserveBytes + bytes - 1;
+  EXPECT_THAT(Failure({server.Url("/" + Name(1)), "", ""}, Code::kUnavailable), HasSubstr("are needed"));
+  EXPECT_TRUE(std::filesystem::is_empty(settings.folder + "/m.part"));
+  bench.disk.free_bytes = kDiskReserveBytes + bytes;
+  EXPECT_TRUE(Run({server.Url("/" + Name(1)), "", ""}).ok());
+}
+
+// Parts without a digest that came whole are taken up as well as the one that was cut off, unless the server has others by now.
+TEST_F(PartsPull, GoesOnWhereItStopped) {
+  bool drop = true;
+  std::string tag = "\"v1\"";
+  std::vector<std::string> fetched;  // with the byte from which
+  HttpServer dropping([&](const ServerRequest& request, ServerConnection& connection) {
+    const std::string body = Part(static_cast<uint32_t>(request.target[7] - '0'));
+    if (drop && request.target == "/" + Name(2)) {
+      const std::string answer = Answer(body, fmt::format("ETag: {}\r\n", tag));
+      return void(connection.Send(std::string_view(answer).substr(0, answer.size() - 100)));
+    }
+    fetched.push_back(fmt::format("{} {}", request.target[7], request.RangeStart()));
+    SendFile(request, connection, body, tag);
+  });
+  const std::string url = dropping.Url("/" + Name(1));
+  bench.tools.idle_retries_max = 0;
+  EXPECT_THAT(Failure({url, "", ""}, Code::kUnavailable), HasSubstr(Name(2)));
+  const auto list = ListStore(bench.files, bench.disk, settings.folder).value();
+  ASSERT_EQ(list.size(), 1u);
+  EXPECT_TRUE(list[0].unfinished);
+  drop = false;
+  fetched.clear();
+  const auto pulled = Run({url, "", ""});
+  ASSERT_TRUE(pulled.ok()) << pulled.error().message();
+  EXPECT_TRUE(Whole());
+  EXPECT_EQ(pulled->resumed_bytes, 2 * Part(1).size() - 100);
+  // Each is asked for its version; then the first is not fetched again, and the second from where it stopped.
+  EXPECT_THAT(fetched, ::testing::ElementsAre("1 0", "2 0", "3 0", fmt::format("2 {}", Part(2).size() - 100), "3 0"));
+  std::filesystem::remove_all(settings.folder);
+  drop = true;
+  EXPECT_FALSE(Run({url, "", ""}).ok());
+  drop = false;
+  tag = "\"v2\"";
+  const auto newer = Run({url, "", ""});
+  ASSERT_TRUE(newer.ok()) << newer.error().message();
+  EXPECT_EQ(newer->resumed_bytes, 0u);
+  EXPECT_TRUE(Whole());
+}
+
+TEST_F(PartsPull, ListingsThatLie) {
+  std::map<std::string, std::string> files;
+  for (const int part : {1, 2, 3}) files[Name(part)] = Part(static_cast<uint32_t>(part));
+  OfferRepository(files);
+  // Other bytes than the digest promises, of the same length; then of another length.
+  for (const std::string& second : {Part(2, 3, 'y'), Part(2) + std::string(32, 'y')}) {
+    content["/hub/me/model/resolve/main/" + Name(2)] = second;
+    EXPECT_THAT(Failure({"hf:me/model", "", ""}, Code::kCorrupt), HasSubstr(Name(2)));
+    EXPECT_FALSE(HasModel("m"));
+  }
+  content["/hub/me/model/resolve/main/" + Name(2)] = Part(2);
+  const auto pulled = Run({"hf:me/model", "", ""});
+  ASSERT_TRUE(pulled.ok()) << pulled.error().message();
+  EXPECT_GT(pulled->resumed_bytes, 0u);
+  EXPECT_TRUE(Whole());
+}
+
+// Each part is what the source promises, and together they are no model: they get no name, and the next call begins anew.
+TEST_F(PartsPull, PartsOfDifferentModels) {
+  for (const std::string& second : {Part(2, 4), Part(3), Part(1), Part(2).substr(0, 100), testing::GgufBuilder().Build()}) {
+    OfferParts("/");
+    content["/" + Name(2)] = second;
+    EXPECT_THAT(Failure({server.Url("/" + Name(1)), "", ""}, Code::kCorrupt), AllOf(HasSubstr("deleted"), HasSubstr(Name(2))));
+    EXPECT_EQ(models(), 0u);
+  }
+  for (const int part : {1, 2, 3}) {
+    content["/" + Name(part)] = testing::GgufBuilder().Add({"t", {8, 4}, 0, std::string(128, 'x'), -1}).Build();
+  }
+  EXPECT_THAT(Failure({server.Url("/" + Name(1)), "", ""}, Code::kCorrupt), HasSubstr("say nothing of so many parts"));
+  content["/" + Name(2)] = "a page that says why there is no such file";
+  EXPECT_THAT(Failure({server.Url("/" + Name(1)), "", ""}, Code::kCorrupt), HasSubstr("say nothing of so many parts"));
+  OfferParts("/");
+  content["/" + Name(2)] = "a page that says why there is no such file";
+  EXPECT_THAT(Failure({server.Url("/" + Name(1)), "", ""}, Code::kUnsupported), HasSubstr("not a GGUF file"));
+  EXPECT_FALSE(HasModel("m"));
+  OfferParts("/");
+  EXPECT_TRUE(Run({server.Url("/" + Name(1)), "", ""}).ok());
+  EXPECT_TRUE(Whole());
+}
+
+TEST_F(PartsPull, EveryFault) {
+  OfferParts("/");
+  bool blown = true;
+  for (int n = 1; blown && n < 200; ++n) {
+    std::filesystem::remove_all(settings.folder);
+    bench.fuse.Set(n);
+    const auto first = Run({server.Url("/" + Name(1)), "", ""});
+    blown = bench.fuse.TakeBlown();
+    bench.fuse.Set(0);
+    EXPECT_EQ(HasModel("m"), first.ok()) << n;
+    const auto second = Run({server.Url("/" + Name(1)), "", ""});
+    ASSERT_TRUE(second.ok()) << n << ": " << second.error().message();
+    EXPECT_TRUE(Whole()) << n;
+  }
+  EXPECT_FALSE(blown);
 }
 
 // A full disk is not another process.

@@ -8,6 +8,7 @@
 
 #include "fleet/download.h"
 #include "fleet/path_name.h"
+#include "formats/gguf_parts.h"
 
 namespace bantam {
 namespace {
@@ -33,6 +34,16 @@ std::string_view NameOfPart(std::string_view entry) {
     if (IsPartEnding(entry.substr(at + kPart.size()))) return entry.substr(0, at);
   }
   return {};
+}
+
+// A Hugging Face folder, or that of a GGUF in parts.
+bool IsModelFolder(FileSystem& files, Disk& disk, const std::string& path) {
+  if (files.Exists(path + "/config.json")) return true;
+  const auto entries = disk.Entries(path);
+  return entries.ok() && std::any_of(entries->begin(), entries->end(), [](const DiskEntry& entry) {
+           const auto part = ParseGgufPartName(entry.name);
+           return part.has_value() && part->number == 1 && part->count > 1;
+         });
 }
 
 bool IsModelFile(std::string_view name) { return name.ends_with(".gguf") || name.ends_with(".bantam"); }
@@ -62,7 +73,7 @@ Result<std::vector<StoredModel>> ListStore(FileSystem& files, Disk& disk, const 
     const std::string path = fmt::format("{}/{}", folder, entry.name);
     const bool is_folder = entry.kind == DiskEntry::Kind::kFolder;
     const std::string part_of(NameOfPart(entry.name));
-    const bool is_model = is_folder ? files.Exists(path + "/config.json") : IsModelFile(entry.name);
+    const bool is_model = is_folder ? IsModelFolder(files, disk, path) : IsModelFile(entry.name);
     if (!part_of.empty()) {
       StoredModel& model = models[part_of];
       // Beside a whole model a part is left from before; it goes with it.

@@ -19,7 +19,8 @@ struct StoredModel {
   uint64_t size_bytes = 0;  // of all its files
 };
 
-// GGUF files, packages, Hugging Face folders and unfinished downloads, by name; none where the folder does not exist.
+// GGUF files, packages, folders of models (Hugging Face's, of a GGUF in parts) and unfinished downloads, by name; none where the folder
+// does not exist.
 Result<std::vector<StoredModel>> ListStore(FileSystem& files, Disk& disk, const std::string& folder);
 
 // The model of that name, or with .gguf or .bantam after it; or what else has exactly that name, as it keeps a pull from using it.

@@ -58,6 +58,22 @@ TEST_F(Store, FilesFoldersAndUnfinished) {
   }
 }
 
+// A GGUF in parts is a folder of them; its neighbours in the folder of another model are none.
+TEST_F(Store, ListsPartsAsOneModel) {
+  for (const char* name :
+       {"m/m-00001-of-00002.gguf", "m/m-00002-of-00002.gguf", "n.part/n-00001-of-00002.gguf", "o/o-00002-of-00002.gguf"}) {
+    Write(name, "12345");
+  }
+  const auto models = List();
+  ASSERT_EQ(models.size(), 2u);
+  EXPECT_EQ(std::make_tuple(models[0].name, models[0].folder, models[0].unfinished, models[0].size_bytes),
+            std::make_tuple(std::string("m"), true, false, uint64_t{10}));
+  EXPECT_EQ(std::make_tuple(models[1].name, models[1].unfinished), std::make_tuple(std::string("n"), true));
+  EXPECT_TRUE(Remove("m").ok());
+  EXPECT_TRUE(Remove("n").ok());
+  EXPECT_TRUE(List().empty());
+}
+
 TEST_F(Store, RemovesWithCompanions) {
   for (const char* name : {"a.gguf", "a.gguf.tune.json", "a.gguf.part", "a.gguf.part.json", "b.bantam", "c/config.json", "c/sub/x",
                            "c.tune.json", "ab.gguf", "d.gguf.part-1", "d.gguf.part-2.part", "a.part.gguf"}) {

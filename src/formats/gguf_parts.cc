@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "formats/gguf.h"
 
 namespace bantam {
@@ -30,7 +31,15 @@ Result<Split> ReadSplit(const Metadata& metadata) {
   return split;
 }
 
-std::string Ending(uint32_t number, uint32_t count) { return fmt::format("-{:05}-of-{:05}.gguf", number + 1, count); }
+// Five digits.
+std::optional<uint32_t> ParseNumber(std::string_view digits) {
+  uint32_t number = 0;
+  for (const char c : digits) {
+    if (c < '0' || c > '9') return std::nullopt;
+    number = number * 10 + static_cast<uint32_t>(c - '0');
+  }
+  return number;
+}
 
 // Parts one behind the other.
 class PartsSource final : public TensorSource {
@@ -73,20 +82,18 @@ Result<ModelFile> OpenPart(FileSystem& files, const std::string& path, uint32_t 
                            split.number + 1, split.count, split.tensors, number + 1, of.count, of.tensors));
 }
 
-}  // namespace
-
-Result<ModelFile> JoinGgufParts(FileSystem& files, ModelFile first) {
+Result<ModelFile> Join(FileSystem& files, ModelFile first) {
   BANTAM_ASSIGN(const Split split, ReadSplit(first.metadata).With(first.path));
   if (split.count <= 1) return first;
-  const std::string ending = Ending(split.number, split.count);
-  if (!first.path.ends_with(ending)) {
+  const std::string path = first.path;
+  const auto name = ParseGgufPartName(path);
+  if (!name.has_value() || name->number != split.number + 1 || name->count != split.count) {
     return Error(Code::kCorrupt, fmt::format("{}: part {} of {} of a model, expected a name that ends in {}; name it so, beside the others",
-                                             first.path, split.number + 1, split.count, ending));
+                                             path, split.number + 1, split.count, GgufPartPath("", split.number + 1, split.count)));
   }
-  const std::string stem = first.path.substr(0, first.path.size() - ending.size());
   if (split.number != 0) {
-    return Error(Code::kInvalidArgument, fmt::format("{}: part {} of {} of a model; name the first, {}{}", first.path, split.number + 1,
-                                                     split.count, stem, Ending(0, split.count)));
+    return Error(Code::kInvalidArgument, fmt::format("{}: part {} of {} of a model; name the first, {}", path, split.number + 1,
+                                                     split.count, GgufPartPath(name->stem, 1, split.count)));
   }
   ModelFile whole;
   whole.path = first.path;
@@ -94,7 +101,7 @@ Result<ModelFile> JoinGgufParts(FileSystem& files, ModelFile first) {
   std::vector<ModelFile> parts;
   parts.push_back(std::move(first));
   for (uint32_t number = 1; number < split.count; ++number) {
-    BANTAM_ASSIGN(ModelFile part, OpenPart(files, stem + Ending(number, split.count), number, split));
+    BANTAM_ASSIGN(ModelFile part, OpenPart(files, GgufPartPath(name->stem, number + 1, split.count), number, split));
     whole.further_paths.push_back(part.path);
     parts.push_back(std::move(part));
   }
@@ -118,6 +125,60 @@ Result<ModelFile> JoinGgufParts(FileSystem& files, ModelFile first) {
   BANTAM_ASSIGN(whole.directory, TensorDirectory::Make(std::move(tensors)).With(whole.path));
   whole.source = std::move(source);
   return whole;
+}
+
+}  // namespace
+
+std::optional<GgufPartName> ParseGgufPartName(std::string_view path) {
+  constexpr std::string_view kShape = "-00001-of-00003.gguf";
+  if (path.size() <= kShape.size()) return std::nullopt;
+  const std::string_view ending = path.substr(path.size() - kShape.size());
+  const bool shaped = ending[0] == '-' && ending.substr(6, 4) == "-of-" && ending.substr(15) == kShape.substr(15);
+  const auto number = ParseNumber(ending.substr(1, 5));
+  const auto count = ParseNumber(ending.substr(10, 5));
+  const std::string_view stem = path.substr(0, path.size() - kShape.size());
+  if (!shaped || !number || !count || *number == 0 || *number > *count || stem.ends_with('/')) return std::nullopt;
+  return GgufPartName{stem, *number, *count};
+}
+
+std::string GgufPartPath(std::string_view stem, uint32_t number, uint32_t count) {
+  return fmt::format("{}-{:05}-of-{:05}.gguf", stem, number, count);
+}
+
+Result<std::vector<std::string>> GgufPartPaths(std::string_view path) {
+  const auto part = ParseGgufPartName(path);
+  CHECK(part.has_value());
+  if (part->number != 1) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: part {} of {} of a model; name the first, {}", path, part->number, part->count,
+                                                     GgufPartPath(part->stem, 1, part->count)));
+  }
+  if (part->count > kGgufPartsMax) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("{}: a model in {} parts, expected at most {}; choose another file of it", path, part->count, kGgufPartsMax));
+  }
+  std::vector<std::string> paths;
+  for (uint32_t number = 1; number <= part->count; ++number) paths.push_back(GgufPartPath(part->stem, number, part->count));
+  return paths;
+}
+
+Result<std::optional<std::string>> FindGgufParts(FileSystem& files, const std::string& folder) {
+  BANTAM_ASSIGN(const std::vector<FileSystem::Entry> entries, files.List(folder));
+  std::optional<std::string> first;
+  for (const FileSystem::Entry& entry : entries) {
+    const auto part = ParseGgufPartName(entry.name);
+    if (!part.has_value() || part->number != 1 || part->count == 1) continue;
+    if (first.has_value()) {
+      return Error(Code::kInvalidArgument,
+                   fmt::format("{}: a folder of several models; name the first part of one, such as {}", folder, *first));
+    }
+    first = fmt::format("{}/{}", folder, entry.name);
+  }
+  return first;
+}
+
+Result<ModelFile> OpenGgufModel(FileSystem& files, const std::string& path) {
+  BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
+  return Join(files, std::move(file));
 }
 
 }  // namespace bantam

@@ -7,7 +7,6 @@
 #include <fstream>
 
 #include "base/bytes.h"
-#include "formats/gguf.h"
 #include "testing/gguf_builder.h"
 #include "testing/paths.h"
 
@@ -37,10 +36,7 @@ class GgufParts : public ::testing::Test {
     Write(Path(2), Part({1}).Add(Small("b", 2)).Add(Small("c", 3)));
     Write(Path(3), Part({2}).Add(Small("d", 4)));
   }
-  Result<ModelFile> Open(const std::string& path) {
-    BANTAM_ASSIGN(ModelFile file, OpenGguf(*files_, path));
-    return JoinGgufParts(*files_, std::move(file));
-  }
+  Result<ModelFile> Open(const std::string& path) { return OpenGgufModel(*files_, path); }
   std::string Error(uint32_t part = 1) {
     const Result<ModelFile> file = Open(Path(part));
     return file.ok() ? "" : file.error().message();
@@ -62,6 +58,35 @@ TEST_F(GgufParts, AreOneModel) {
     EXPECT_EQ(AsText(*file->source->View(tensor->offset_bytes, tensor->size_bytes)), std::string(32, static_cast<char>(byte))) << name;
     file->source->Release(tensor->offset_bytes, tensor->size_bytes);
   }
+}
+
+TEST(GgufPartName, Shapes) {
+  const auto name = ParseGgufPartName("a/m-Q8_0-00002-of-00013.gguf");
+  ASSERT_TRUE(name.has_value());
+  EXPECT_EQ(name->stem, "a/m-Q8_0");
+  EXPECT_EQ(name->number, 2u);
+  EXPECT_EQ(name->count, 13u);
+  EXPECT_EQ(GgufPartPath("a/m-Q8_0", 2, 13), "a/m-Q8_0-00002-of-00013.gguf");
+  EXPECT_TRUE(ParseGgufPartName("m-00001-of-00001.gguf").has_value());
+  for (const char* other :
+       {"", "m.gguf", "-00001-of-00002.gguf", "a/-00001-of-00002.gguf", "m-00003-of-00002.gguf", "m-00000-of-00002.gguf",
+        "m-0001-of-0002.gguf", "m-00001-of-00002.GGUF", "m-00001-of-00002.safetensors", "m-0000x-of-00002.gguf", "m-00001-of-00002",
+        "m_00001-of-00002.gguf", "m-+0001-of-00002.gguf", "m-00001_of_00002.gguf"}) {
+    EXPECT_FALSE(ParseGgufPartName(other).has_value()) << other;
+  }
+}
+
+TEST_F(GgufParts, AFolderHoldsOneModel) {
+  EXPECT_EQ(FindGgufParts(*files_, folder_.Path("")).value(), std::nullopt);
+  WriteAll();
+  Write(folder_.Path("one.gguf"), GgufBuilder().Add(Small("a", 1)));
+  Write(folder_.Path("one-00001-of-00001.gguf"), GgufBuilder().Add(Small("a", 1)));
+  const auto first = FindGgufParts(*files_, folder_.Path(""));
+  ASSERT_TRUE(first.ok() && first->has_value());
+  EXPECT_EQ(Open(**first)->directory.tensors().size(), 4u);
+  Write(folder_.Path("other-00001-of-00002.gguf"), Part({0}).Add(Small("a", 1)));
+  EXPECT_THAT(FindGgufParts(*files_, folder_.Path("")).error().message(), HasSubstr("several models"));
+  EXPECT_FALSE(FindGgufParts(*files_, folder_.Path("absent")).ok());
 }
 
 TEST_F(GgufParts, OneFileIsItself) {

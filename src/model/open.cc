@@ -4,7 +4,6 @@
 
 #include <utility>
 
-#include "formats/gguf.h"
 #include "formats/gguf_parts.h"
 #include "formats/package.h"
 #include "model/huggingface/folder.h"
@@ -17,12 +16,17 @@ Result<ModelFile> OpenModel(FileSystem& files, const std::string& path) {
     return Error(Code::kUnsupported, fmt::format("{}: weights without their config.json; name the folder that holds both", path));
   }
   if (files.List(path).ok()) {
-    return Error(Code::kNotFound,
-                 fmt::format("{}: a folder without config.json; name a .gguf or .bantam file, or the folder of a model", path));
+    BANTAM_ASSIGN(const auto first, FindGgufParts(files, path));
+    if (!first.has_value()) {
+      return Error(Code::kNotFound,
+                   fmt::format("{}: a folder without config.json and without a GGUF in parts; name a .gguf or .bantam file, or "
+                               "the folder of a model",
+                               path));
+    }
+    return OpenGgufModel(files, *first);
   }
   if (IsPackage(files, path)) return OpenPackage(files, path);
-  BANTAM_ASSIGN(ModelFile file, OpenGguf(files, path));
-  return JoinGgufParts(files, std::move(file));
+  return OpenGgufModel(files, path);
 }
 
 }  // namespace bantam

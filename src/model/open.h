@@ -9,8 +9,8 @@
 
 namespace bantam {
 
-// A GGUF file, a Bantam package, or a Hugging Face folder. Errors: those of the format's reader; a folder without config.json says what was
-// looked for.
+// A GGUF file (of several the first, or the folder of them), a Bantam package, or a Hugging Face folder. Errors: those of the format's
+// reader; a folder of neither says what was looked for.
 Result<ModelFile> OpenModel(FileSystem& files, const std::string& path);
 
 }  // namespace bantam
