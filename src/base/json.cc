@@ -15,10 +15,10 @@ std::string Place(std::string_view text, size_t at) {
   return fmt::format("line {}, byte {}", 1 + std::count(before.begin(), before.end(), '\n'), before.size() - line_start + 1);
 }
 
-Error TooMany(size_t values_max) {
+Error TooMany() {
   return Error(Code::kExhausted,
-               fmt::format("JSON of more than {} values, or {} members of one object; this is not a file of the kind expected", values_max,
-                           kJsonMembersMax));
+               fmt::format("JSON of more than {} values, or {} members of one object; this is not a file of the kind expected",
+                           kJsonNodesMax, kJsonMembersMax));
 }
 
 // Calls visit(place, character) for what stands outside of strings, until it gives an error.
@@ -46,7 +46,7 @@ Status CheckShape(std::string_view text, bool count_members, size_t values_max) 
   size_t depth = 0;
   size_t values = 0;  // at most: each but the first of a container stands behind a comma
   return ForEachOutsideStrings(text, [&](size_t at, char c) -> Status {
-    if ((c == ',' || c == '[' || c == '{') && ++values > values_max) return TooMany(values_max);
+    if ((c == ',' || c == '[' || c == '{') && ++values > values_max) return TooMany();
     if (c == '[' || c == '{') {
       if (++depth > kJsonDepthMax) {
         return Error(Code::kCorrupt, fmt::format("{}: JSON nested deeper than {}", Place(text, at), kJsonDepthMax));
@@ -87,10 +87,14 @@ class Streamer : public nlohmann::json_sax<Json> {
  public:
   Streamer(JsonListener* listener, Json* root) : listener_(listener), root_(root) {}
 
-  bool null() override { return Value(nullptr); }
-  bool boolean(bool value) override { return Value(value); }
+  bool null() override { return Other(nullptr); }
+  bool boolean(bool value) override { return Other(value); }
   bool number_integer(number_integer_t value) override { return Number(value); }
-  bool number_unsigned(number_unsigned_t value) override { return Number(value); }
+  bool number_unsigned(number_unsigned_t value) override {
+    if (streamed_ == 0) return Value(value);
+    listener_->Whole(InnerKey(), value);
+    return true;
+  }
   bool number_float(number_float_t value, const string_t&) override { return Number(value); }
   bool string(string_t& value) override {
     if (streamed_ == 0) return Value(std::move(value));
@@ -118,6 +122,13 @@ class Streamer : public nlohmann::json_sax<Json> {
     return true;
   }
 
+  template <typename T>
+  bool Other(T value) {
+    if (streamed_ == 0) return Value(value);
+    listener_->Other(InnerKey());
+    return true;
+  }
+
   // Names of members stand in objects; in a list the last one is that of something else.
   std::string_view InnerKey() const { return inner_objects_.back() ? std::string_view(key_) : std::string_view(); }
 
@@ -142,13 +153,13 @@ class Streamer : public nlohmann::json_sax<Json> {
 
   template <typename T>
   bool Value(T&& value) {
-    return streamed_ != 0 || Place(Json(std::forward<T>(value))) != nullptr;
+    return Place(Json(std::forward<T>(value))) != nullptr;
   }
 
   bool Open(Json container) {
     const bool object = container.is_object();
     if (streamed_ != 0) {
-      listener_->Begin();
+      listener_->Begin(InnerKey(), object ? JsonContainer::kObject : JsonContainer::kList);
       ++streamed_;
       inner_objects_.push_back(object);
       return true;
@@ -216,24 +227,11 @@ std::string ShortJson(const Json& value) {
   return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
 }
 
-Result<Json> ParseJson(std::string_view text, size_t values_max) {
-  BANTAM_TRY(CheckShape(text, /*count_members=*/true, values_max));
+Result<Json> ParseJson(std::string_view text) {
+  BANTAM_TRY(CheckShape(text, /*count_members=*/true, kJsonNodesMax));
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
   return Invalid(text);
-}
-
-size_t JsonRootMembers(std::string_view text) {
-  size_t members = 0;
-  size_t depth = 0;
-  const Status counted = ForEachOutsideStrings(text, [&](size_t, char c) -> Status {
-    if (c == '{' || c == '[') ++depth;
-    if (c == '}' || c == ']') depth -= depth > 0 ? 1 : 0;
-    if (c == ':' && depth == 1) ++members;
-    return Ok();
-  });
-  CHECK(counted.ok());
-  return members;
 }
 
 const Json& JsonMember(const Json& object, const char* name) {
@@ -257,7 +255,7 @@ Result<Json> ParseJson(std::string_view text, JsonListener* listener) {
   Json root;
   Streamer streamer(listener, &root);
   if (Json::sax_parse(text, &streamer)) return root;
-  if (streamer.too_many()) return TooMany(kJsonNodesMax);
+  if (streamer.too_many()) return TooMany();
   return Invalid(text);
 }
 

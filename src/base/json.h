@@ -1,6 +1,7 @@
 // JSON values for what the program reads and prints. The library stays behind this file and base/json.cc.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -22,19 +23,18 @@ std::string ShortJson(const Json& value);
 
 // One JSON value (RFC 8259, UTF-8) and white space around it. Errors: Corrupt, with line and column; also past kJsonDepthMax containers
 // within containers, and for an object of more than kJsonMembersMax members (whose order is kept in a list, which is searched); Exhausted
-// for more than `values_max` values.
+// for more than kJsonNodesMax values.
 inline constexpr size_t kJsonDepthMax = 100;
 inline constexpr size_t kJsonMembersMax = 20'000;
 inline constexpr size_t kJsonNodesMax = 1'000'000;
-Result<Json> ParseJson(std::string_view text, size_t values_max = kJsonNodesMax);
-
-// Members of the outermost object as the text has them, one name twice counted twice. Of text that ParseJson takes.
-size_t JsonRootMembers(std::string_view text);
+Result<Json> ParseJson(std::string_view text);
 
 // A member of `object` where it is one and has it: null, nothing and `fallback` otherwise, and for another kind of value.
 const Json& JsonMember(const Json& object, const char* name);
 std::optional<std::string> JsonText(const Json& object, const char* name);
 bool JsonFlag(const Json& object, const char* name, bool fallback);
+
+enum class JsonContainer : uint8_t { kObject, kList };
 
 // Takes the large lists of a document as they are read, so that no tree of them is built.
 class JsonListener {
@@ -45,8 +45,12 @@ class JsonListener {
   // What stands inside, in order. `key` is the name of the member that holds it, empty inside a list.
   virtual void Text(std::string_view key, std::string& text) = 0;
   virtual void Number(std::string_view key, double number) = 0;
+  // A whole number of 0 and above, for those who need all of its bits.
+  virtual void Whole(std::string_view key, uint64_t number) { Number(key, static_cast<double>(number)); }
+  // null, true or false.
+  virtual void Other(std::string_view) {}
   // A list or an object within the streamed container.
-  virtual void Begin() = 0;
+  virtual void Begin(std::string_view key, JsonContainer container) = 0;
   virtual void End() = 0;
 };
 

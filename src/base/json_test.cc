@@ -33,13 +33,33 @@ TEST(Json, AnObjectOfManyMembersIsRefused) {
   EXPECT_EQ(ParseJson(text).error().code(), Code::kCorrupt);
 }
 
+// Numbers as they are written, to the last bit, and what is none.
+struct Strict final : JsonListener {
+  bool Wants(std::string_view path) override { return path.empty(); }
+  void Text(std::string_view, std::string&) override {}
+  void Number(std::string_view key, double number) override { seen += std::string(key) + "~" + std::to_string(number) + ";"; }
+  void Whole(std::string_view key, uint64_t number) override { seen += std::string(key) + "=" + std::to_string(number) + ";"; }
+  void Other(std::string_view key) override { seen += std::string(key) + "!"; }
+  void Begin(std::string_view, JsonContainer) override {}
+  void End() override {}
+  std::string seen;
+};
+
+TEST(Json, AListenerTellsKindsApart) {
+  Strict strict;
+  ASSERT_TRUE(ParseJson(R"({"a":18446744073709551615,"b":-1,"c":1.0,"d":[null,true,0],"e":false,"f":18446744073709551616})", &strict).ok());
+  EXPECT_EQ(strict.seen, "a=18446744073709551615;b~-1.000000;c~1.000000;!!=0;e!f~18446744073709551616.000000;");
+}
+
 struct Recorder : JsonListener {
   bool Wants(std::string_view path) override { return path == "a.big"; }
   void Text(std::string_view key, std::string& text) override { seen += std::string(key) + "=" + text + ";"; }
   void Number(std::string_view key, double number) override {
     seen += std::string(key) + "=" + std::to_string(static_cast<int>(number)) + ";";
   }
-  void Begin() override { seen += "("; }
+  void Begin(std::string_view key, JsonContainer container) override {
+    seen += std::string(key) + (container == JsonContainer::kList ? "[" : "(");
+  }
   void End() override { seen += ")"; }
   std::string seen;
 };
@@ -49,17 +69,12 @@ TEST(Json, AListenerTakesWhatItWants) {
   const auto json = ParseJson(R"({"x":[1,{"big":2}],"a":{"big":{"k":1,"l":["t",2],"m":{"n":"u"}},"c":"d"},"big":{"e":null}})", &recorder);
   ASSERT_TRUE(json.ok()) << json.error().message();
   EXPECT_EQ(DumpJson(*json, -1), R"({"x":[1,{"big":2}],"a":{"big":{},"c":"d"},"big":{"e":null}})");
-  EXPECT_EQ(recorder.seen, "k=1;(=t;=2;)(n=u;)");
+  EXPECT_EQ(recorder.seen, "k=1;l[=t;=2;)m(n=u;)");
   EXPECT_EQ(ParseJson("{\"a\":", &recorder).error().code(), Code::kCorrupt);
   std::string many = "[";
   for (size_t i = 0; i <= kJsonNodesMax; ++i) many += "1,";
   many.back() = ']';
   EXPECT_EQ(ParseJson(many, &recorder).error().code(), Code::kExhausted);
-}
-
-TEST(Json, RootMembersCountRepeatedNames) {
-  EXPECT_EQ(JsonRootMembers(R"({"a":1,"a":{"b":2,"c":[{"d":3}]},"e:f\\"":"x:y"})"), 3u);
-  EXPECT_EQ(JsonRootMembers("[]"), 0u);
 }
 
 }  // namespace

@@ -46,10 +46,11 @@ Result<std::unique_ptr<ThreadPool>> MakePool(FileSystem& files, int threads) {
   return ThreadPool::Make(std::clamp(threads == 0 ? limits.cores : threads, 1, ThreadPool::kThreadsMax));
 }
 
-Result<PackOptions> OptionsOf(FileSystem& files, const ModelFile& file, const PackArguments& arguments) {
+Result<PackOptions> OptionsOf(WatchedFiles& files, const ModelFile& file, const PackArguments& arguments) {
   PackOptions options;
   options.tool_version = BANTAM_VERSION;
   options.source_vocabulary = arguments.source_vocabulary;
+  options.watched = &files;
   BANTAM_ASSIGN(options.sources, DigestSources(files, file, MakeProgressLine()));
   if (arguments.licence.empty()) {
     BANTAM_ASSIGN(options.licence, FindLicence(files, file));
@@ -61,11 +62,12 @@ Result<PackOptions> OptionsOf(FileSystem& files, const ModelFile& file, const Pa
 
 Result<std::string> Pack(FileSystem& files, const PackArguments& arguments) {
   BANTAM_ASSIGN(const std::string path, FindModel(files, arguments.source));
-  BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
+  WatchedFiles watched(files);
+  BANTAM_ASSIGN(ModelFile file, OpenModel(watched, path));
   if (IsPackage(files, path)) {
     return Error(Code::kInvalidArgument, fmt::format("{}: a package already; pack the model that it was made of", path));
   }
-  BANTAM_ASSIGN(const PackOptions options, OptionsOf(files, file, arguments));
+  BANTAM_ASSIGN(const PackOptions options, OptionsOf(watched, file, arguments));
   BANTAM_ASSIGN(const auto pool, MakePool(files, arguments.threads));
   BANTAM_ASSIGN(const PackReport report, PackModel(files, file, arguments.out, options, *pool, MakeProgressLine()));
   EndProgressLine();

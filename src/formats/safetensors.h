@@ -24,12 +24,14 @@ struct SafetensorsTensor {
   uint64_t size_bytes;
 };
 
-inline constexpr uint64_t kSafetensorsHeaderMax = uint64_t{16} << 20;
+inline constexpr uint64_t kSafetensorsHeaderMax = uint64_t{32} << 20;
+// Of all files of a model: 188,000 are the four of each matrix of 61 layers with 257 experts.
+inline constexpr size_t kSafetensorsTensorsMax = size_t{1} << 18;
 inline constexpr size_t kSafetensorsDimensionsMax = 8;
 
 // The tensors of a file, in the order of their bytes. Errors: Corrupt (a header that passes the file or is no JSON object, names twice,
 // shapes of more than 2^48 elements, offsets that do not fit the shape, pass the end, overlap or leave a hole), Unsupported (an element
-// type, by its name).
+// type, by its name), Exhausted (more than kSafetensorsTensorsMax).
 Result<std::vector<SafetensorsTensor>> ReadSafetensors(std::span<const std::byte> file);
 
 }  // namespace bantam

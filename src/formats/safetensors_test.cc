@@ -52,7 +52,7 @@ TEST(Safetensors, NamesWhatIsWrong) {
       {std::string("\xff\xff\xff\xff\xff\xff\xff\xff", 8), "a header of 18446744073709551615 bytes"},
       {WithHeader("{", 0), "no valid JSON"},
       {WithHeader("[]", 0), "no JSON object"},
-      {WithHeader("{" + a + "," + a + "}", 4), "names a tensor twice"},
+      {WithHeader("{" + a + "," + a + "}", 4), "names tensor a twice"},
       {WithHeader("{" + a + "}", 3), "tensor a: shape [4] of U8"},
       {WithHeader("{" + a + "}", 5), "tensors end at byte 4 of the data, expected 5"},
       {WithHeader("{" + a + R"(,"b":{"dtype":"U8","shape":[2],"data_offsets":[5,7]}})", 7),
@@ -61,13 +61,62 @@ TEST(Safetensors, NamesWhatIsWrong) {
       {WithHeader(R"({"a":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}})", 1), "element type F4 is not known"},
       {WithHeader(R"({"a":{"shape":[1],"data_offsets":[0,1]}})", 1), "tensor a: no dtype"},
       {WithHeader(R"({"a":7})", 1), "tensor a: no dtype"},
-      {WithHeader(R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})", 1), "tensor a: shape [-1]"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})", 1),
+       "tensor a: shape that is no list of whole numbers of U8"},
       {WithHeader(R"({"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0), "tensor a: shape"},
       {WithHeader(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,0]}})", 1), "at bytes [1,0]"},
       {WithHeader(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,18446744073709551615]}})", 1), "tensor a"},
       {WithHeader(R"({"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}})", 1), "at most 8 dimensions"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[1,null],"data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[1,true],"data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[[1]],"data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":["1"],"data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":{"x":1},"data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":1,"data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", 1), "no list of whole numbers"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}})", 1), "at bytes [0]"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}})", 1), "at bytes [0,1,1]"},
+      {WithHeader(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":{"shape":[2],"data_offsets":[3]},"shape":[1]}})", 1),
+       "a member of it twice"},
+      {WithHeader(R"({"a":{"dtype":["U8"],"shape":[1],"data_offsets":[0,1]}})", 1), "no dtype"},
+      {WithHeader(R"({"a":["dtype","U8"]})", 1), "no dtype"},
+      {WithHeader(R"({"__metadata__":{},"__metadata__":{}})", 0), "__metadata__ twice"},
   };
   for (const Case& c : cases) EXPECT_THAT(ErrorOf(c.file), HasSubstr(c.says)) << c.file;
+}
+
+// Members that nobody knows, and metadata of any form, are skipped.
+TEST(Safetensors, OtherMembers) {
+  const auto read = Read(WithHeader(
+      R"({"a":{"x":{"shape":[2],"dtype":"F4"},"dtype":"U8","y":[[null]],"shape":[1],"z":null,"data_offsets":[0,1]},"__metadata__":7})", 1));
+  ASSERT_TRUE(read.ok()) << read.error().message();
+  ASSERT_EQ(read->size(), 1u);
+  EXPECT_EQ((*read)[0].shape, std::vector<uint64_t>{1});
+}
+
+// As many as the checkpoint of 48 layers with 128 experts has in GPTQ, and more than any model has.
+TEST(Safetensors, ManyTensors) {
+  const auto header = [](size_t n) {
+    std::string text = "{";
+    for (size_t i = 0; i < n; ++i) {
+      // Their order is not that of their bytes.
+      const size_t at = (i * 7919) % n;
+      text += "\"model.layers.experts." + std::to_string(at) + ".qweight\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[" +
+              std::to_string(at) + "," + std::to_string(at + 1) + "]},";
+    }
+    text.back() = '}';
+    return text;
+  };
+  constexpr size_t kExperts = size_t{48} * 128 * 3 * 4;
+  const auto read = Read(WithHeader(header(kExperts), kExperts));
+  ASSERT_TRUE(read.ok()) << read.error().message();
+  ASSERT_EQ(read->size(), kExperts);
+  EXPECT_EQ((*read)[12345].name, "model.layers.experts.12345.qweight");
+  const std::string small = R"("":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+  std::string many = "{" + small;
+  for (size_t i = 0; i < kSafetensorsTensorsMax; ++i) many += "," + small;
+  EXPECT_THAT(ErrorOf(WithHeader(many + "}", 0)), HasSubstr("more than 262144 tensors"));
 }
 
 TEST(Safetensors, AnyPrefixIsAnError) {

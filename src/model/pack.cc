@@ -347,6 +347,7 @@ Result<PackReport> PackModel(FileSystem& files, ModelFile& file, const std::stri
   BANTAM_TRY(WriteParts(parts.before, *writer));
   BANTAM_TRY(packer.WriteWeights(*writer));
   BANTAM_TRY(WriteParts(parts.behind, *writer));
+  if (options.watched != nullptr) BANTAM_TRY(options.watched->CheckUnchanged());
   BANTAM_ASSIGN(report.manifest, writer->Commit());
   return report;
 }

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "base/threads.h"
+#include "base/watched_files.h"
 #include "formats/model_file.h"
 #include "formats/package.h"
 
@@ -23,7 +24,7 @@ struct SourceFile {
 };
 
 // The model's files, or those of its folder that may matter: weights, JSON, vocabulary, template, licence. Errors: those of
-// FileSystem; Cancelled.
+// FileSystem; Cancelled. It reads them once more: for digests of what is packed, `files` are those that the model was opened through.
 Result<std::vector<SourceFile>> DigestSources(FileSystem& files, const ModelFile& file, const Progress& progress);
 
 // Of a licence that is packed.
@@ -38,6 +39,8 @@ struct PackOptions {
   std::vector<SourceFile> sources = {};
   std::string licence = {};       // empty: no such section
   bool source_vocabulary = true;  // kept for unpack
+  // What model and digests were read through: no package is made of files that changed meanwhile.
+  const WatchedFiles* watched = nullptr;
 };
 
 struct PackReport {
@@ -49,7 +52,7 @@ struct PackReport {
 };
 
 // Errors: those of OutlineModel and of the vocabulary (what cannot be run is not packed), InvalidArgument (no weights), those of
-// FileSystem::Create and writing; Cancelled.
+// FileSystem::Create and writing; Unavailable (a watched file that changed); Cancelled.
 Result<PackReport> PackModel(FileSystem& files, ModelFile& file, const std::string& out, const PackOptions& options, ThreadPool& pool,
                              const Progress& progress);
 

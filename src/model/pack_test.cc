@@ -181,6 +181,51 @@ TEST_F(PackTest, HuggingFaceFolders) {
   EXPECT_THAT(names, ::testing::ElementsAre("LICENSE", "config.json", "model.safetensors"));
 }
 
+// Digests are of the bytes that were packed, or there is no package: whoever writes to the source, and when.
+TEST_F(PackTest, ASourceThatChanges) {
+  const std::string source = folder_.Path("m.gguf");
+  const std::string package = folder_.Path("m.bantam");
+  enum class When { kNever, kBeforeDigests, kBeforePacking, kWhilePacking };
+  for (const When when : {When::kNever, When::kBeforeDigests, When::kBeforePacking, When::kWhilePacking}) {
+    for (const bool replaced : {false, true}) {
+      testing::BuildTinyModel({.layers = 1}).Write(source);
+      std::filesystem::last_write_time(source, std::filesystem::file_time_type(std::chrono::hours(1)));
+      const std::string bytes = ReadAll(source);
+      WatchedFiles watched(*files_);
+      ModelFile file = OpenModel(watched, source).value();
+      // The same but for the last weights, in place or in another file of that name.
+      const auto change = [&] {
+        const std::string written = replaced ? folder_.Path("new") : source;
+        std::ofstream(written, std::ios::binary | std::ios::in | std::ios::out | (replaced ? std::ios::trunc : std::ios::openmode()))
+            << bytes.substr(0, bytes.size() - 4) + "abcd";
+        std::filesystem::last_write_time(written, std::filesystem::file_time_type(std::chrono::hours(2)));
+        if (replaced) std::filesystem::rename(written, source);
+      };
+      if (when == When::kBeforeDigests) change();
+      const auto sources = DigestSources(watched, file, nullptr);
+      EXPECT_EQ(sources.ok(), when != When::kBeforeDigests);
+      if (!sources.ok()) {
+        EXPECT_THAT(sources.error().message(), HasSubstr("m.gguf: it changed while it was read"));
+        continue;
+      }
+      EXPECT_EQ(sources->at(0).digest, Sha256Of(std::as_bytes(std::span(bytes))));
+      if (when == When::kBeforePacking) change();
+      bool changed = false;
+      const auto progress = [&](std::string_view, uint64_t done, uint64_t total) {
+        if (when == When::kWhilePacking && done > total / 2 && !std::exchange(changed, true)) change();
+        return true;
+      };
+      const PackOptions options = {.tool_version = "test", .sources = *sources, .watched = &watched};
+      const auto report = PackModel(*files_, file, package, options, *pool_, progress);
+      EXPECT_EQ(report.ok(), when == When::kNever);
+      EXPECT_EQ(std::filesystem::exists(package), when == When::kNever);
+      std::filesystem::remove(package);
+      if (report.ok()) continue;
+      EXPECT_EQ(report.error().code(), Code::kUnavailable);
+    }
+  }
+}
+
 TEST_F(PackTest, TheSameSourceMakesTheSameBytes) {
   testing::BuildTinyModel({.layers = 1}).Write(folder_.Path("m.gguf"));
   ASSERT_TRUE(Pack(folder_.Path("m.gguf"), folder_.Path("a.bantam")).ok());

@@ -50,7 +50,7 @@ class Lists : public JsonListener {
     if (!too_large) vocabulary.back().number = number;
     is_map = true;
   }
-  void Begin() override { nested = nested || in_merges_; }
+  void Begin(std::string_view, JsonContainer) override { nested = nested || in_merges_; }
   void End() override {}
 
   using Entry = VocabularyEntry;

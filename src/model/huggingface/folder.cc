@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -31,20 +31,56 @@ bool IsPlainName(std::string_view name) {
 }
 
 // What the index says: which file holds which tensor.
-using WeightMap = std::vector<std::pair<std::string, std::string>>;
+struct WeightMap {
+  std::vector<std::string> files;
+  std::vector<std::pair<std::string, uint32_t>> tensors;  // name, and place in `files`
+};
+
+// Takes the map as it is read: it has a member for each tensor, and experts have many.
+class IndexReader final : public JsonListener {
+ public:
+  explicit IndexReader(WeightMap* weights) : weights_(weights) {}
+  bool Wants(std::string_view path) override { return path == "weight_map"; }
+  void Text(std::string_view key, std::string& text) override {
+    if (!IsPlainName(text)) return Refuse(key, ShortJson(text));
+    if (weights_->tensors.size() == kSafetensorsTensorsMax) {
+      too_many_ = true;
+      return;
+    }
+    const auto [place, is_new] = places_.try_emplace(text, static_cast<uint32_t>(weights_->files.size()));
+    if (is_new) weights_->files.push_back(std::move(text));
+    weights_->tensors.emplace_back(key, place->second);
+  }
+  void Number(std::string_view key, double number) override { Refuse(key, fmt::format("{}", number)); }
+  void Other(std::string_view key) override { Refuse(key, "no text"); }
+  void Begin(std::string_view key, JsonContainer) override { Refuse(key, "no text"); }
+  void End() override {}
+
+  Status Check() const {
+    if (!problem_.empty()) return Error(Code::kCorrupt, problem_);
+    if (!too_many_) return Ok();
+    return Error(Code::kExhausted, fmt::format("weight_map of more than {} tensors, which no model has", kSafetensorsTensorsMax));
+  }
+
+ private:
+  void Refuse(std::string_view key, std::string_view found) {
+    if (!problem_.empty()) return;
+    problem_ = fmt::format("weight_map names {} for tensor {}: expected a .safetensors file of the same folder", found, key);
+  }
+  WeightMap* weights_;
+  std::map<std::string, uint32_t> places_;  // of files
+  std::string problem_;
+  bool too_many_ = false;
+};
 
 Result<WeightMap> ReadIndex(FileSystem& files, const std::string& path) {
   BANTAM_ASSIGN(const std::string text, files.ReadText(path, kHfIndexBytesMax));
-  BANTAM_ASSIGN(const Json json, ParseJson(text));
-  const Json& map = JsonMember(json, "weight_map");
-  if (!map.is_object() || map.empty()) return Error(Code::kCorrupt, "weight_map is missing; fetch the file again");
   WeightMap weights;
-  for (const auto& [name, file] : map.items()) {
-    if (!file.is_string() || !IsPlainName(file.get_ref<const std::string&>())) {
-      return Error(Code::kCorrupt, fmt::format("weight_map names {} for tensor {}: expected a .safetensors file of the same folder",
-                                               ShortJson(file), name));
-    }
-    weights.emplace_back(name, file.get<std::string>());
+  IndexReader reader(&weights);
+  BANTAM_ASSIGN(const Json json, ParseJson(text, &reader));
+  BANTAM_TRY(reader.Check());
+  if (!JsonMember(json, "weight_map").is_object() || weights.tensors.empty()) {
+    return Error(Code::kCorrupt, "weight_map is missing; fetch the file again");
   }
   return weights;
 }
@@ -66,12 +102,10 @@ Result<std::vector<std::string>> ShardNames(FileSystem& files, const std::string
   const std::string index = FindIndex(files, folder, entries);
   if (!index.empty()) {
     BANTAM_ASSIGN(*weights, ReadIndex(files, index).With(index));
-    std::set<std::string> names;
-    for (const auto& [tensor, file] : *weights) names.insert(file);
-    if (names.size() > kHfShardsMax) {
-      return Error(Code::kCorrupt, fmt::format("{}: {} files, expected at most {}", index, names.size(), kHfShardsMax));
+    if (weights->files.size() > kHfShardsMax) {
+      return Error(Code::kCorrupt, fmt::format("{}: {} files, expected at most {}", index, weights->files.size(), kHfShardsMax));
     }
-    return std::vector<std::string>(names.begin(), names.end());
+    return weights->files;
   }
   if (files.Exists(In(folder, "model.safetensors"))) return std::vector<std::string>{"model.safetensors"};
   const bool pickled = std::any_of(entries.begin(), entries.end(), [](const auto& entry) { return entry.name.ends_with(".bin"); });
@@ -104,10 +138,10 @@ Status CheckShards(const std::vector<std::string>& names, const WeightMap& weigh
     return Error(Code::kCorrupt,
                  fmt::format("tensor {} is in {} and in {}", found[i].first, names[found[i - 1].second], names[found[i].second]));
   }
-  for (const auto& [tensor, file] : weights) {
+  for (const auto& [tensor, file] : weights.tensors) {
     const auto at = std::lower_bound(found.begin(), found.end(), std::pair<std::string_view, uint32_t>(tensor, 0));
-    if (at != found.end() && at->first == tensor && names[at->second] == file) continue;
-    return Error(Code::kCorrupt, fmt::format("tensor {} is not in {}, where the index says; fetch the files again", tensor, file));
+    if (at != found.end() && at->first == tensor && at->second == file) continue;
+    return Error(Code::kCorrupt, fmt::format("tensor {} is not in {}, where the index says; fetch the files again", tensor, names[file]));
   }
   return Ok();
 }
@@ -121,6 +155,10 @@ Result<Shards> OpenShards(FileSystem& files, const std::string& folder) {
     BANTAM_ASSIGN(auto mapping, files.Map(path));
     BANTAM_ASSIGN(auto tensors, ReadSafetensors(mapping->bytes()).With(path));
     shards.size_bytes += mapping->bytes().size();
+    if (shards.tensors.size() + tensors.size() > kSafetensorsTensorsMax) {
+      return Error(Code::kExhausted,
+                   fmt::format("{}: more than {} tensors in all files, which no model has", folder, kSafetensorsTensorsMax));
+    }
     for (SafetensorsTensor& tensor : tensors) shards.tensors.push_back({std::move(tensor), i});
     shards.mappings.push_back(std::move(mapping));
   }
