@@ -388,13 +388,19 @@ TEST_F(Folder, ScalingByEitherName) {
   EXPECT_GT(bases[0], 1e7);
 }
 
+// Passed over in a header, where no tree is made of it; refused where one would be.
 TEST_F(Folder, ABombOfBrackets) {
-  std::string header = "{\"__metadata__\":[";
-  for (int i = 0; i < 400'000; ++i) header += "[],";
-  header += "[]]}";
+  std::string bomb = "[";
+  for (size_t i = 0; i < kJsonNodesMax; ++i) bomb += "[],";
+  bomb += "[]]";
+  const std::string header = fmt::format(R"({{"__metadata__":{},"x":{{"shape":{},"dtype":"U8"}}}})", bomb, bomb);
   const uint64_t size = header.size();
   Write();
   testing::WriteText(Path("model.safetensors"), std::string(reinterpret_cast<const char*>(&size), sizeof(size)) + header);
+  EXPECT_THAT(Error(), HasSubstr("tensor x: shape that is no list of whole numbers"));
+  testing::WriteText(Path("model.safetensors.index.json"), fmt::format(R"({{"weight_map":{{"x":{}}}}})", bomb));
+  EXPECT_THAT(Error(), HasSubstr("weight_map names no text for tensor x"));
+  testing::WriteText(Path("model.safetensors.index.json"), fmt::format(R"({{"metadata":{}}})", bomb));
   EXPECT_THAT(Error(), HasSubstr("JSON of more than"));
 }
 
