@@ -1,4 +1,5 @@
 // What servers, archives and catalogues may send to a pull. The first byte says which parser; names that pass stay in the folder.
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -48,10 +49,15 @@ void List(std::string_view text) {
 void Listing(std::string_view text) {
   const auto files = ParseHubListing(text);
   if (!files.ok()) return;
-  for (const char* file : {"", "Q4_K_M"}) {
+  std::vector<std::string> names = {"", "Q4_K_M"};
+  for (const HubFile& file : *files) names.push_back(file.path);
+  constexpr size_t kNamesMax = 8;
+  names.resize(std::min(names.size(), kNamesMax));
+  for (const std::string& file : names) {
     const auto choice = ChooseHubFiles({"me/model", "main", file}, *files);
     if (!choice.ok()) continue;
     CHECK(!choice->files.empty());
+    for (const HubFile& chosen : choice->files) CHECK(chosen.path.starts_with(choice->within));
     if (CheckModelName(choice->name).ok()) CheckStaysInside(choice->name);
   }
 }
