@@ -388,10 +388,10 @@ TEST_F(Folder, ScalingByEitherName) {
   EXPECT_GT(bases[0], 1e7);
 }
 
-// Passed over in a header, where no tree is made of it; refused where one would be.
+// No tree is made of them; where one would be, JSON has a limit of its own.
 TEST_F(Folder, ABombOfBrackets) {
   std::string bomb = "[";
-  for (size_t i = 0; i < kJsonNodesMax; ++i) bomb += "[],";
+  for (size_t i = 0; i < 100'000; ++i) bomb += "[],";
   bomb += "[]]";
   const std::string header = fmt::format(R"({{"__metadata__":{},"x":{{"shape":{},"dtype":"U8"}}}})", bomb, bomb);
   const uint64_t size = header.size();
@@ -400,8 +400,6 @@ TEST_F(Folder, ABombOfBrackets) {
   EXPECT_THAT(Error(), HasSubstr("tensor x: shape that is no list of whole numbers"));
   testing::WriteText(Path("model.safetensors.index.json"), fmt::format(R"({{"weight_map":{{"x":{}}}}})", bomb));
   EXPECT_THAT(Error(), HasSubstr("weight_map names no text for tensor x"));
-  testing::WriteText(Path("model.safetensors.index.json"), fmt::format(R"({{"metadata":{}}})", bomb));
-  EXPECT_THAT(Error(), HasSubstr("JSON of more than"));
 }
 
 // Tokens of a tokenizer.json that the embeddings have no rows for.
