@@ -122,7 +122,7 @@ class TensorDirectory {
 
 struct ModelFile {
   std::string path;
-  std::vector<std::string> further_paths;  // of models in several files, all but the first
+  std::vector<std::string> further_paths;  // of models in several files, all but `path`
   std::string format;                      // "GGUF v3"
   uint64_t size_bytes = 0;
   // What metadata and directory view: a copy, so that a file which changes while it is in use cannot change what was checked.

@@ -181,6 +181,28 @@ TEST_F(PackTest, HuggingFaceFolders) {
   EXPECT_THAT(names, ::testing::ElementsAre("LICENSE", "config.json", "model.safetensors"));
 }
 
+// A folder of parts goes by its own path, and its files are the parts and what lies beside them.
+TEST_F(PackTest, FoldersOfParts) {
+  std::filesystem::create_directories(folder_.Path("m"));
+  for (const uint32_t part : {0u, 1u}) {
+    testing::GgufBuilder builder;
+    builder.U32("split.no", part).U32("split.count", 2).U32("split.tensors.count", 2);
+    builder.Add({"t" + std::to_string(part), {8}, 0, std::string(32, 'x'), -1});
+    builder.Write(folder_.Path("m/m-0000" + std::to_string(part + 1) + "-of-00002.gguf"));
+  }
+  testing::WriteText(folder_.Path("m/LICENSE"), "free");
+  for (const char* name : {"m", "m/"}) {
+    const auto file = OpenModel(*files_, folder_.Path(name));
+    ASSERT_TRUE(file.ok()) << file.error().message();
+    EXPECT_EQ(file->path, folder_.Path("m"));
+    EXPECT_EQ(FindLicence(*files_, *file).value(), "free");
+    std::vector<std::string> names;
+    const auto sources = DigestSources(*files_, *file, nullptr).value();
+    for (const SourceFile& source : sources) names.push_back(source.name);
+    EXPECT_THAT(names, ::testing::ElementsAre("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "LICENSE"));
+  }
+}
+
 // Digests are of the bytes that were packed, or there is no package: whoever writes to the source, and when.
 TEST_F(PackTest, ASourceThatChanges) {
   const std::string source = folder_.Path("m.gguf");
