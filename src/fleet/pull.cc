@@ -54,8 +54,8 @@ bool IsOfSeveral(std::string_view path) {
 
 std::string LastName(std::string_view path) { return std::string(path.substr(path.rfind('/') + 1)); }
 
-// The folder that parts become.
-std::string FolderOfParts(const std::string& first) { return std::string(ParseGgufPartName(first)->stem); }
+// Of a first part, the folder that the parts become; of another file its name.
+std::string NameOfModel(std::string_view path) { return LastName(IsOfSeveral(path) ? ParseGgufPartName(path)->stem : path); }
 
 Result<PullPlan> PlanUrl(std::string_view text) {
   BANTAM_ASSIGN(const Url url, ParseUrl(text));
@@ -67,8 +67,7 @@ Result<PullPlan> PlanUrl(std::string_view text) {
   }
   PullPlan plan;
   plan.folder = paths.size() > 1;
-  plan.name = DecodePercent(LastName(path));
-  if (plan.folder) plan.name = FolderOfParts(plan.name);
+  plan.name = DecodePercent(NameOfModel(path));
   for (const std::string& one : paths) {
     Url part = url;
     part.target = one + url.target.substr(path_bytes);
@@ -90,7 +89,7 @@ Result<PullPlan> PlanLocal(Disk& disk, std::string_view reference) {
   }
   PullPlan plan;
   plan.folder = paths.size() > 1;
-  plan.name = plan.folder ? FolderOfParts(LastName(path)) : LastName(path);
+  plan.name = NameOfModel(path);
   for (const std::string& one : paths) {
     BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(one));
     plan.files.push_back({LastName(one), {{fmt::format("file:{}", one), /*member=*/"", file->size()}}, file->size(), std::nullopt});

@@ -293,6 +293,8 @@ TEST_F(PartsPull, OfAnUrl) {
   EXPECT_THAT(Failure({server.Url("/x/m-00001-of-09000.gguf"), "", ""}, Code::kInvalidArgument), HasSubstr("at most 1000"));
   EXPECT_THAT(Failure({server.Url("/x/m%2D00001-of-00003.gguf"), "", ""}, Code::kInvalidArgument), HasSubstr("part of a model"));
   EXPECT_THAT(Failure({server.Url("/x/" + Name(1)), "", Hex("x")}, Code::kInvalidArgument), HasSubstr("one file"));
+  EXPECT_THAT(Failure({server.Url("/x/%2F-00001-of-00003.gguf"), "", ""}, Code::kInvalidArgument), HasSubstr("refused"));
+  EXPECT_THAT(Failure({server.Url("/x/..-00001-of-00003.gguf"), "", ""}, Code::kInvalidArgument), HasSubstr("refused"));
   content["/one.gguf"] = Part(1);
   EXPECT_THAT(Failure({server.Url("/one.gguf"), Name(1), ""}, Code::kInvalidArgument), HasSubstr("--name"));
 }
