@@ -49,6 +49,10 @@ class SystemMapping final : public FileMapping {
     (void)::madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
   }
 
+  std::optional<FileIdentity> identity() const override {
+    return KeepsChangeTimes(descriptor_.get()) ? IdentityOf(descriptor_.get()) : std::nullopt;
+  }
+
  private:
   Descriptor descriptor_;
 };

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/file_identity.h"
 #include "base/result.h"
 
 namespace bantam {
@@ -21,6 +23,9 @@ class FileMapping {
 
   // Tells the kernel that the pages wholly inside [offset, offset + size) will not be read again soon.
   virtual void Release(uint64_t offset, uint64_t size) const = 0;
+
+  // Of the file that is mapped, as it is now; nothing where changes to it may go unnoticed (KeepsChangeTimes).
+  virtual std::optional<FileIdentity> identity() const { return std::nullopt; }
 
  protected:
   std::span<const std::byte> bytes_;

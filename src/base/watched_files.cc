@@ -1,7 +1,6 @@
 #include "base/watched_files.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 namespace bantam {
 namespace {
@@ -11,18 +10,10 @@ Error Changed(const std::string& path) {
                fmt::format("{}: it changed while it was read; nothing was written, try again when nobody writes to it", path));
 }
 
-int64_t Nanoseconds(const timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
-
 }  // namespace
 
-std::optional<WatchedFiles::Identity> WatchedFiles::IdentityOf(const std::string& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return std::nullopt;
-  return Identity{info.st_dev, info.st_ino, info.st_size, Nanoseconds(info.st_mtim), Nanoseconds(info.st_ctim)};
-}
-
 Status WatchedFiles::Note(const std::string& path) {
-  const std::optional<Identity> identity = IdentityOf(path);
+  const std::optional<FileIdentity> identity = IdentityOf(path);
   if (!identity.has_value()) return Ok();  // reading it says why
   const auto [seen, is_new] = seen_.try_emplace(path, *identity);
   return is_new || seen->second == *identity ? Ok() : Status(Changed(path));

@@ -1,21 +1,19 @@
 // Files that must not change between two readings: a digest, say, has to be that of the bytes that were used.
 #pragma once
 
-#include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/file.h"
+#include "base/file_identity.h"
 #include "base/result.h"
 
 namespace bantam {
 
-// Reads through `inner`, and remembers of each file which one it was before it was first read: device, inode, length, times of the last
-// write and of the last change. Whoever writes to a file, or puts another in its place, changes one of these (a write within a few
-// milliseconds of the one before, as coarse as the kernel's clock for files is, may not). Not for several threads at once.
+// Reads through `inner`, and remembers of each file which one it was before it was first read (FileIdentity). Not for several threads at
+// once.
 class WatchedFiles final : public FileSystem {
  public:
   explicit WatchedFiles(FileSystem& inner) : inner_(inner) {}
@@ -32,19 +30,10 @@ class WatchedFiles final : public FileSystem {
   Status CheckUnchanged() const;
 
  private:
-  struct Identity {
-    uint64_t device = 0;
-    uint64_t inode = 0;
-    int64_t size_bytes = 0;
-    int64_t written_ns = 0;
-    int64_t changed_ns = 0;
-    bool operator==(const Identity&) const = default;
-  };
-  static std::optional<Identity> IdentityOf(const std::string& path);
   Status Note(const std::string& path);
 
   FileSystem& inner_;
-  std::map<std::string, Identity> seen_;  // by path
+  std::map<std::string, FileIdentity> seen_;  // by path
 };
 
 }  // namespace bantam

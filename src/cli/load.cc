@@ -4,11 +4,15 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ctime>
 #include <optional>
 #include <utility>
 
+#include "base/disk.h"
+#include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/tuning.h"
+#include "model/checked_packages.h"
 
 namespace bantam {
 
@@ -34,8 +38,11 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
       ->capture_default_str();
   verb.add_option("--rope-scaling", options->rope_scaling,
                   "stretch the positions for a longer context, such as yarn:4: linear, ntk, dynamic or yarn, and a factor");
-  verb.add_flag("!--no-verify", options->verify,
-                "use a package's weights without checking them first: a faster start, for files that bantam verify has checked");
+  verb.add_option("--verify", options->verify,
+                  "check a package's weights before they are used: always, never, or changed: unless they were checked since the machine "
+                  "started and the file has not changed")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"always", "changed", "never"}));
   verb.add_flag("!--no-tuned", options->tuned, "leave away what bantam tune keeps beside the model");
 }
 
@@ -106,11 +113,23 @@ std::optional<Tuning> TuningFor(FileSystem& files, const ModelFile& file, int co
   return std::nullopt;
 }
 
+std::string CheckedFolder() { return fmt::format("{}/checked", CacheFolder()); }
+
+// Where it cannot be written down, the next start checks again.
+void RememberChecked(const TensorSource& source) {
+  if (!source.AllChecked() || !MakeDisk()->MakeFolders(CacheFolder(), "checked").ok()) return;
+  const auto files = MakeFileSystem();
+  timespec now = {};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  (void)CheckedPackages(*files, CheckedFolder(), /*root=*/"").Remember(source, int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec);
+}
+
 }  // namespace
 
 Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request) {
   Prepared prepared;
-  if (!request.run.verify) file.source->Trust();
+  const bool checked = request.run.verify == "changed" && CheckedPackages(files, CheckedFolder(), /*root=*/"").Has(*file.source);
+  if (checked || request.run.verify == "never") file.source->Trust();
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
   const std::optional<Tuning> tuning = request.run.tuned ? TuningFor(files, file, limits.cores) : std::nullopt;
   RunOptions run = request.run;
@@ -189,6 +208,7 @@ Result<Loaded> LoadWithoutSession(Prepared prepared) {
   loaded.budget = std::make_unique<MemoryBudget>(prepared.memory_limit_bytes);
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
+  if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(*source);
   return loaded;
 }
 

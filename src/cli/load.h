@@ -23,15 +23,15 @@ inline constexpr size_t kIdsBytesMax = size_t{4} << 20;
 inline constexpr size_t kContextDefault = 4096;
 
 struct RunOptions {
-  std::string memory = "auto";   // --memory; auto: what is available
-  size_t context = 0;            // --context, 0: min(trained, kContextDefault)
-  int threads = 0;               // -t, 0: those of the tuning, or all usable physical cores
-  std::string kernels = "auto";  // auto: that of the tuning, or the fastest
-  std::string kv;                // --kv, empty: f16, or q8 when memory is short
-  std::string weights = "auto";  // --weights; auto: that of the tuning, or panels when they fit
-  std::string rope_scaling;      // --rope-scaling KIND:FACTOR, empty: the model's own
-  bool verify = true;            // the weights of packages are checked before they are used
-  bool tuned = true;             // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
+  std::string memory = "auto";     // --memory; auto: what is available
+  size_t context = 0;              // --context, 0: min(trained, kContextDefault)
+  int threads = 0;                 // -t, 0: those of the tuning, or all usable physical cores
+  std::string kernels = "auto";    // auto: that of the tuning, or the fastest
+  std::string kv;                  // --kv, empty: f16, or q8 when memory is short
+  std::string weights = "auto";    // --weights; auto: that of the tuning, or panels when they fit
+  std::string rope_scaling;        // --rope-scaling KIND:FACTOR, empty: the model's own
+  std::string verify = "changed";  // when the weights of packages are checked before they are used: always, changed or never
+  bool tuned = true;               // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
 };
 
 // For options that take a count: decimal digits.

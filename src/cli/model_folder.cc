@@ -8,15 +8,17 @@
 
 namespace bantam {
 
-std::string ModelFolder() {
+std::string CacheFolder() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && cache[0] == '/') return fmt::format("{}/bantam/models", cache);  // relative ones are to be ignored
+  if (cache != nullptr && cache[0] == '/') return fmt::format("{}/bantam", cache);  // relative ones are to be ignored
   const char* home = std::getenv("HOME");
   // Without it, as under some service managers, the user's entry tells.
   const passwd* user = home == nullptr ? ::getpwuid(::getuid()) : nullptr;
   if (user != nullptr) home = user->pw_dir;
-  return fmt::format("{}/.cache/bantam/models", home == nullptr ? "" : home);
+  return fmt::format("{}/.cache/bantam", home == nullptr ? "" : home);
 }
+
+std::string ModelFolder() { return fmt::format("{}/models", CacheFolder()); }
 
 Result<std::string> FindDemoModel(FileSystem& files) {
   std::string path = fmt::format("{}/{}", ModelFolder(), kDemoModel);

@@ -12,7 +12,10 @@ namespace bantam {
 inline constexpr char kDemoName[] = "tinyllama-1.1b-chat-iq2_xxs";
 inline constexpr char kDemoModel[] = "tinyllama-1.1b-chat-iq2_xxs.gguf";
 
-// ${XDG_CACHE_HOME:-~/.cache}/bantam/models
+// ${XDG_CACHE_HOME:-~/.cache}/bantam
+std::string CacheFolder();
+
+// Models of it.
 std::string ModelFolder();
 
 // A path as it is, or a name in the model folder (with or without .gguf or .bantam). NotFound says where it looked, InvalidArgument

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/file_identity.h"
 #include "base/result.h"
+#include "security/sha256.h"
 #include "tensor/dtype.h"
 
 namespace bantam {
@@ -105,6 +107,16 @@ class TensorSource {
   virtual Status Check(std::span<const std::byte>) { return Ok(); }
   // From here on weights are taken without a check: for whoever has had all of the file checked before.
   virtual void Trust() {}
+
+  // What names the weights, and the file they are in; nothing where the format has no digests of them, where changes to the file may go
+  // unnoticed, or where it changed since it was opened.
+  struct Contents {
+    Digest digest;
+    FileIdentity file;
+  };
+  virtual std::optional<Contents> contents() const { return std::nullopt; }
+  // Whether every part of the weights was checked, by this process.
+  virtual bool AllChecked() const { return false; }
 };
 
 class TensorDirectory {

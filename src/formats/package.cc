@@ -28,6 +28,10 @@ class CheckedSection {
 
   void Trust() {
     for (std::atomic<bool>& chunk : checked_) chunk.store(true, std::memory_order_release);
+    trusted_ = true;
+  }
+  bool AllChecked() const {
+    return !trusted_ && std::all_of(checked_.begin(), checked_.end(), [](const std::atomic<bool>& chunk) { return chunk.load(); });
   }
   // A chunk's bytes, wherever they are.
   Status CheckCopy(size_t chunk, std::span<const std::byte> copy) const {
@@ -76,6 +80,7 @@ class CheckedSection {
   std::span<const std::byte> bytes_;
   std::vector<Digest> leaves_;
   std::vector<std::atomic<bool>> checked_;
+  bool trusted_ = false;
 };
 
 // The file as far as it is known before any section is read.
@@ -126,8 +131,12 @@ Result<Opened> Open(FileSystem& files, const std::string& path) {
 
 class PackageSource final : public TensorSource {
  public:
-  PackageSource(std::unique_ptr<FileMapping> mapping, CheckedSection weights, std::vector<PackedTensor> tensors)
-      : mapping_(std::move(mapping)), weights_(std::move(weights)), tensors_(std::move(tensors)) {}
+  PackageSource(Opened opened, CheckedSection weights, std::vector<PackedTensor> tensors)
+      : mapping_(std::move(opened.mapping)),
+        file_(mapping_->identity()),
+        digest_(opened.manifest.digest),
+        weights_(std::move(weights)),
+        tensors_(std::move(tensors)) {}
 
   // Of blocks as they are in the file; those of panels are made.
   Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) override {
@@ -164,6 +173,12 @@ class PackageSource final : public TensorSource {
 
   Status Check(std::span<const std::byte> part) override { return weights_.CheckRange(part); }
   void Trust() override { weights_.Trust(); }
+
+  std::optional<Contents> contents() const override {
+    if (!file_ || mapping_->identity() != file_) return std::nullopt;
+    return Contents{digest_, *file_};
+  }
+  bool AllChecked() const override { return weights_.AllChecked(); }
 
   uint64_t held_bytes() const override {
     return weights_.chunks() * (kDigestBytes + sizeof(std::atomic<bool>)) + tensors_.size() * sizeof(PackedTensor);
@@ -214,6 +229,8 @@ class PackageSource final : public TensorSource {
   }
 
   std::unique_ptr<FileMapping> mapping_;
+  const std::optional<FileIdentity> file_;
+  const Digest digest_;  // of the manifest, which has those of all sections
   CheckedSection weights_;
   std::vector<PackedTensor> tensors_;
   std::vector<std::byte> gathered_;
@@ -279,7 +296,7 @@ Result<ModelFile> Read(Opened opened, const PackageOptions& options) {
     tensor.info.name = {};  // the source may outlive what names view
   }
   BANTAM_ASSIGN(file.directory, TensorDirectory::Make(std::move(infos)));
-  file.source = std::make_unique<PackageSource>(std::move(opened.mapping), std::move(weights), std::move(tensors));
+  file.source = std::make_unique<PackageSource>(std::move(opened), std::move(weights), std::move(tensors));
   return file;
 }
 

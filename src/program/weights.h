@@ -61,6 +61,9 @@ class Weights {
   // Rows of all matrices are counted through. Of weights that are stored as rows.
   const uint8_t* Row(WeightId id, size_t row) const { return entries_[id].data + row * entries_[id].panel_bytes; }
 
+  // What weights that were not copied lie in; null where all were.
+  const TensorSource* source() const { return source_.get(); }
+
   // Memory that most of them lie in: what was copied, or the part of the source that is used in place.
   std::span<const std::byte> bytes() const { return mapped_.bytes() > arena_.used_bytes() ? placed_ : arena_.bytes(); }
   uint64_t mapped_bytes() const { return mapped_.bytes(); }

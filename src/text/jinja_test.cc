@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "testing/paths.h"
 
 namespace bantam::jinja {
 namespace {
@@ -53,10 +54,10 @@ void CheckCases(const std::string& folder, size_t expected_count) {
   }
 }
 
-TEST(JinjaReference, CommittedTemplates) { CheckCases(std::string(BANTAM_TEST_DATA) + "/templates", 72); }
+TEST(JinjaReference, CommittedTemplates) { CheckCases(testing::DataPath("templates"), 72); }
 
 TEST(JinjaReference, AllTemplates) {
-  const std::string folder = std::string(BANTAM_SHARED) + "/golden/templates";
+  const std::string folder = testing::SharedPath("golden/templates");
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << folder << " is absent";
   CheckCases(folder, 350);
 }

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "testing/paths.h"
 #include "text/chat_template.h"
 #include "text/output_parser.h"
 
@@ -97,7 +98,7 @@ class OutputTemplates : public ::testing::Test {
   template <typename Check>
   static size_t Each(const Json& assistant, std::string_view wanted, const Check& check) {
     size_t count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(kFolder)) {
+    for (const auto& entry : std::filesystem::directory_iterator(Folder())) {
       if (entry.path().extension() != ".jinja") continue;
       SCOPED_TRACE(entry.path().filename());
       const std::string source = ReadAll(entry.path());
@@ -112,9 +113,9 @@ class OutputTemplates : public ::testing::Test {
     return count;
   }
   void SetUp() override {
-    if (!std::filesystem::exists(kFolder)) GTEST_SKIP() << kFolder << " is absent";
+    if (!std::filesystem::exists(Folder())) GTEST_SKIP() << Folder() << " is absent";
   }
-  static constexpr const char* kFolder = BANTAM_SHARED "/golden/templates";
+  static std::string Folder() { return testing::SharedPath("golden/templates"); }
 };
 
 TEST_F(OutputTemplates, CallsOfHistoriesAreFound) {

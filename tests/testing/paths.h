@@ -9,10 +9,10 @@
 namespace bantam::testing {
 
 // A file of tests/data.
-inline std::string DataPath(std::string_view name) { return std::string(BANTAM_TEST_DATA) + "/" + std::string(name); }
+std::string DataPath(std::string_view name);
 
 // A file of the folder beside the checkout that holds reference data too large to commit. It may be absent.
-inline std::string SharedPath(std::string_view name) { return std::string(BANTAM_SHARED) + "/" + std::string(name); }
+std::string SharedPath(std::string_view name);
 
 // The demo model, where bantam pull puts it. It may be absent.
 inline std::string DemoModelPath() {
