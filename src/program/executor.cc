@@ -336,12 +336,22 @@ void Executor::Execute(const QuantizeOp& op, int thread) {
 }
 
 void Executor::Execute(const RopeAnglesOp& op, int thread) {
-  const auto& [frequency, magnitude] = ropes_[op.rope];
+  const RopeSpec& spec = program_.ropes[op.rope];
+  // A whole text has the angles of its own length, whatever longer ones are read with it.
+  const bool of_text = program_.whole_texts && DependsOnContext(spec);
+  RopeAngles own;
+  uint32_t length = 0;  // that `own` is for
   const auto [begin, end] = RowShare(op.out, thread);
   for (size_t t = begin; t < end; ++t) {
+    const StepRow& row = step_->rows[t];
+    if (of_text && row.end != length) {
+      length = row.end;
+      own = ResolveRope(spec, length);
+    }
+    const auto& [frequency, magnitude] = of_text ? own : ropes_[op.rope];
     float* out = FloatRow(op.out, t);
     for (size_t i = 0; i < frequency.size(); ++i) {
-      const double angle = static_cast<double>(step_->rows[t].position) * frequency[i];
+      const double angle = static_cast<double>(row.position) * frequency[i];
       out[2 * i] = static_cast<float>(std::cos(angle) * magnitude);
       out[2 * i + 1] = static_cast<float>(std::sin(angle) * magnitude);
     }

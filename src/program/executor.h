@@ -234,7 +234,7 @@ class Executor {
   std::vector<uint8_t*> packed_;  // per thread: kTilePanels panels of packed_bytes_
   std::vector<uint32_t*> seen_;   // per thread: blocks that rows see, and behind them their numbers
   uint64_t packed_bytes_ = 0;
-  std::vector<RopeAngles> ropes_;  // for the planned context
+  std::vector<RopeAngles> ropes_;  // for the planned context; whole texts may have their own
   // Per operation; of steps of one row, and of others.
   std::vector<bool> barrier_before_;
   std::vector<bool> barrier_before_single_;

@@ -90,6 +90,10 @@ std::optional<RopeScaling> RopeScalingFromName(std::string_view name) {
   return std::nullopt;
 }
 
+bool DependsOnContext(const RopeSpec& spec) {
+  return spec.scaling == RopeScaling::kDynamicNtk || (spec.scaling == RopeScaling::kLongRope && !spec.long_divisors.empty());
+}
+
 RopeAngles ResolveRope(const RopeSpec& spec, size_t context) {
   const bool is_long = spec.scaling == RopeScaling::kLongRope && context > spec.original_context && !spec.long_divisors.empty();
   const std::vector<float>& divisors = is_long ? spec.long_divisors : spec.divisors;

@@ -59,6 +59,9 @@ struct RopeAngles {
   double magnitude = 1;
 };
 
+// Whether angles are others for longer contexts.
+bool DependsOnContext(const RopeSpec& spec);
+
 // For a run whose sequences have at most `context` tokens.
 RopeAngles ResolveRope(const RopeSpec& spec, size_t context);
 
