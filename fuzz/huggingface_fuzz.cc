@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/memory_budget.h"
@@ -10,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "model/load.h"
 #include "model/open.h"
+#include "model/text_rules.h"
 #include "program/memory_plan.h"
 
 namespace bantam {
@@ -32,7 +34,11 @@ class Folder final : public FileSystem {
   }
   Result<std::string> ReadText(const std::string&, size_t) override { return std::string(config_); }
   Result<std::unique_ptr<FileWriter>> Create(const std::string&) override { return Error(Code::kDenied, "read-only"); }
-  bool Exists(const std::string& path) override { return path == "folder/config.json" || path == "folder/model.safetensors"; }
+  // What stands beside an encoder is in the same text.
+  bool Exists(const std::string& path) override {
+    return path == "folder/config.json" || path == "folder/model.safetensors" || path == "folder/sentence_bert_config.json" ||
+           path == "folder/config_sentence_transformers.json";
+  }
   Result<std::vector<Entry>> List(const std::string&) override { return std::vector<Entry>(); }
   Status Remove(const std::string&) override { return Error(Code::kDenied, "read-only"); }
 
@@ -43,6 +49,10 @@ class Folder final : public FileSystem {
 
 Status Load(FileSystem& files) {
   BANTAM_ASSIGN(ModelFile file, OpenModel(files, "folder"));
+  BANTAM_ASSIGN(const auto architecture, file.metadata.Text("general.architecture"));
+  if (const auto rules = ReadTextRules(file.metadata, architecture.value_or("")); rules.ok()) {
+    (void)ChoosePrefix(*rules, "query", std::nullopt).ok();
+  }
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, **ChooseKernels("ref")));
   PlanOptions options;
   options.context = 32;

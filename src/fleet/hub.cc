@@ -19,10 +19,19 @@ namespace bantam {
 namespace {
 
 // What of a Hugging Face folder Bantam reads, besides its weights.
-constexpr std::string_view kFolderFiles[] = {"config.json",           "generation_config.json",    "tokenizer.json",
-                                             "tokenizer_config.json", "tokenizer.model",           "chat_template.jinja",
-                                             "quantize_config.json",  "quant_config.json",         "modules.json",
-                                             "1_Pooling/config.json", "sentence_bert_config.json", "special_tokens_map.json"};
+constexpr std::string_view kFolderFiles[] = {"config.json",
+                                             "generation_config.json",
+                                             "tokenizer.json",
+                                             "tokenizer_config.json",
+                                             "tokenizer.model",
+                                             "chat_template.jinja",
+                                             "quantize_config.json",
+                                             "quant_config.json",
+                                             "modules.json",
+                                             "1_Pooling/config.json",
+                                             "sentence_bert_config.json",
+                                             "config_sentence_transformers.json",
+                                             "special_tokens_map.json"};
 
 bool IsGguf(const HubFile& file) { return LowerAscii(file.path).ends_with(".gguf"); }
 

@@ -106,7 +106,9 @@ TEST_F(PullTest, AFolderOfTheHub) {
                                                     {"model.safetensors.index.json", "{}"},
                                                     {"model-00001-of-00002.safetensors", "the first of two"},
                                                     {"model-00002-of-00002.safetensors", "the second of two"},
-                                                    {"1_Pooling/config.json", "{}"}};
+                                                    {"1_Pooling/config.json", "{}"},
+                                                    {"sentence_bert_config.json", "{}"},
+                                                    {"config_sentence_transformers.json", "{}"}};
   OfferRepository(files);
   content["/hub/me/model/resolve/main/README.md"] = "";
   const auto pulled = Run({"hf:me/model", "", ""});

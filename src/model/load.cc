@@ -1,7 +1,5 @@
 #include "model/load.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -11,27 +9,29 @@
 
 namespace bantam {
 
+Status StretchContext(const RopeOverride& rope, Config* config) {
+  if (rope.scaling == RopeScaling::kNone) return Ok();
+  if (config->ropes.empty()) {
+    return Error(Code::kInvalidArgument, "a model without rotary embedding cannot be stretched; leave --rope-scaling away");
+  }
+  RopeSpec& own = config->ropes[0];
+  RopeSpec spec;  // nothing of the file's own scaling stays
+  spec.layout = own.layout;
+  spec.rotated_dimensions = own.rotated_dimensions;
+  spec.base = own.base;
+  spec.scaling = rope.scaling;
+  spec.factor = rope.factor;
+  spec.original_context = own.scaling == RopeScaling::kNone ? config->context_max : own.original_context;
+  const double stretched = static_cast<double>(spec.original_context) * rope.factor;
+  config->context_max = static_cast<size_t>(std::clamp(stretched, 1.0, static_cast<double>(kContextLengthMax)));
+  own = std::move(spec);
+  return Ok();
+}
+
 Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, const RopeOverride& rope, const TextOptions& text) {
   ModelOutline outline;
   BANTAM_ASSIGN(outline.config, ReadConfig(file));
-  if (rope.scaling != RopeScaling::kNone) {
-    Config& config = outline.config;
-    if (config.ropes.empty()) {
-      return Error(Code::kInvalidArgument,
-                   fmt::format("{}: a model without rotary embedding cannot be stretched; leave --rope-scaling away", file.path));
-    }
-    RopeSpec& own = config.ropes[0];
-    RopeSpec spec;  // nothing of the file's own scaling stays
-    spec.layout = own.layout;
-    spec.rotated_dimensions = own.rotated_dimensions;
-    spec.base = own.base;
-    spec.scaling = rope.scaling;
-    spec.factor = rope.factor;
-    spec.original_context = own.scaling == RopeScaling::kNone ? config.context_max : own.original_context;
-    const double stretched = static_cast<double>(spec.original_context) * rope.factor;
-    config.context_max = static_cast<size_t>(std::clamp(stretched, 1.0, static_cast<double>(kContextLengthMax)));
-    own = std::move(spec);
-  }
+  BANTAM_TRY(StretchContext(rope, &outline.config).With(file.path));
   outline.config.classify = text.classify;
   if (text.classify) outline.config.pooling = outline.config.classifier_pooling;
   if (text.pooling) outline.config.pooling = *text.pooling;

@@ -30,6 +30,9 @@ struct RopeOverride {
   double factor = 1;                         // above 1; the context that the model knows grows by it
 };
 
+// InvalidArgument for a model that turns nothing.
+Status StretchContext(const RopeOverride& rope, Config* config);
+
 // What an encoder is to make of a text, in place of what its file says.
 struct TextOptions {
   std::optional<Pooling> pooling;

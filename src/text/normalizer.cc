@@ -37,10 +37,6 @@ std::string MapCharacters(std::string_view text, Change change) {
   return out;
 }
 
-std::string Lowercase(std::string_view text) {
-  return MapCharacters(text, [](char32_t code, std::string_view, std::string* out) { AppendLower(code, out); });
-}
-
 std::string StripMarks(std::string_view text, PropertySet marks) {
   return MapCharacters(text, [&](char32_t code, std::string_view bytes, std::string* out) {
     if ((PropertiesOf(code) & marks) == 0) *out += bytes;
@@ -174,6 +170,10 @@ std::string SentencePieceSpaces(const NormalizerStep& step, TextPlace place, std
 }
 
 }  // namespace
+
+std::string Lowercase(std::string_view text) {
+  return MapCharacters(text, [](char32_t code, std::string_view, std::string* out) { AppendLower(code, out); });
+}
 
 Result<Normalizer> Normalizer::Make(std::span<const NormalizerStep> steps) {
   Normalizer normalizer;

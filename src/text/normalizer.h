@@ -21,6 +21,9 @@ struct TextPlace {
   bool last = true;
 };
 
+// Unicode's full lower case, whatever stands around a character.
+std::string Lowercase(std::string_view text);
+
 class Normalizer {
  public:
   // Corrupt or Unsupported for a step that cannot run.

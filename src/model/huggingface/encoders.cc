@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "model/config.h"
+#include "model/text_rules.h"
 
 namespace bantam {
 namespace {
@@ -91,7 +92,7 @@ constexpr uint32_t kMean = 1;
 constexpr uint32_t kFirst = 2;
 constexpr uint32_t kLast = 3;
 
-Result<uint32_t> ReadPooling(FileSystem& files, const std::string& path) {
+Status DescribePooling(FileSystem& files, const std::string& path, Description* description) {
   BANTAM_ASSIGN(const std::string text, files.ReadText(path, kModulesBytesMax));
   BANTAM_ASSIGN(const Json json, ParseJson(text).With(path));
   const std::string mode = JsonText(json, "pooling_mode").value_or("");
@@ -103,7 +104,9 @@ Result<uint32_t> ReadPooling(FileSystem& files, const std::string& path) {
   if (int{mean} + int{first} + int{last} != 1 || other) {
     return Error(Code::kUnsupported, fmt::format("{}: pooling other than by the mean, the first or the last token", path));
   }
-  return mean ? kMean : first ? kFirst : kLast;
+  description->Count("pooling_type", mean ? kMean : first ? kFirst : kLast);
+  if (!JsonFlag(json, "include_prompt", true)) description->Flag("text.prompt_pooled", false);
+  return Ok();
 }
 
 }  // namespace
@@ -122,12 +125,17 @@ Status DescribeBert(const HfConfig& config, Description* description) {
 Status DescribeRoberta(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t rows, config.RequireCount({"max_position_embeddings"}));
   BANTAM_ASSIGN(const uint32_t padding, config.RequireCount({"pad_token_id"}));
-  if (padding >= rows) return Error(Code::kCorrupt, fmt::format("pad_token_id {} and max_position_embeddings {}", padding, rows));
+  if (rows < 2 || padding > rows - 2) {
+    return Error(Code::kCorrupt, fmt::format("pad_token_id {}: expected one below max_position_embeddings ({}) less 1, for positions begin "
+                                             "behind it; fetch config.json again",
+                                             padding, rows));
+  }
   description->Count("context_length", rows - padding - 1);
   return DescribeBert(config, description);
 }
 
-// The published models were trained on fewer tokens than they have positions for.
+// The published models were trained on fewer tokens than they have positions for; a factor stretches what they know to all of them, by as
+// much as each text needs.
 Status DescribeNomicBert(const HfConfig& config, Description* description) {
   BANTAM_TRY(CheckFixed(config, {{"prenorm", "false"},
                                  {"rotary_emb_interleaved", "false"},
@@ -139,8 +147,16 @@ Status DescribeNomicBert(const HfConfig& config, Description* description) {
                                  {"moe_every_n_layers", "0"}}));
   constexpr uint32_t kTrained = 2048;
   BANTAM_ASSIGN(const uint32_t positions, config.RequireCount({"n_positions"}));
-  BANTAM_ASSIGN(const auto trained, config.Count({"max_trained_positions"}));
-  description->Count("context_length", std::min(positions, trained.value_or(kTrained)));
+  BANTAM_ASSIGN(const auto said, config.Count({"max_trained_positions"}));
+  BANTAM_ASSIGN(const auto factor, config.Number({"rotary_scaling_factor"}));
+  const uint32_t trained = std::min(positions, said.value_or(kTrained));
+  description->Count("context_length", trained);
+  if (factor.value_or(0) == 0) return Ok();
+  if (!(*factor >= 1)) return Error(Code::kCorrupt, fmt::format("rotary_scaling_factor {}: expected 1 or more", *factor));
+  description->Count("context_length", positions);
+  description->Text("rope.scaling.type", "dynamic");
+  description->Number("rope.scaling.factor", *factor);
+  description->Count("rope.scaling.original_context_length", trained);
   return Ok();
 }
 
@@ -166,11 +182,61 @@ Result<uint32_t> PositionsSkipped(const HfFamily& family, const HfConfig& config
   return padding + 1;
 }
 
-Status DescribeTextUse(FileSystem& files, const std::string& folder, Description* description) {
-  const std::string path = fmt::format("{}/modules.json", folder);
-  if (!files.Exists(path)) return Ok();
+namespace {
+
+// Null where the folder has no such file.
+Result<Json> ReadOptional(FileSystem& files, const std::string& path) {
+  if (!files.Exists(path)) return Json();
   BANTAM_ASSIGN(const std::string text, files.ReadText(path, kModulesBytesMax));
-  BANTAM_ASSIGN(const Json modules, ParseJson(text).With(path));
+  return ParseJson(text).With(path);
+}
+
+// How long a text may be unless its user says otherwise, and whether it is put in lower case.
+Status DescribeTexts(FileSystem& files, const std::string& folder, Description* description) {
+  const std::string path = fmt::format("{}/sentence_bert_config.json", folder);
+  BANTAM_ASSIGN(const Json config, ReadOptional(files, path));
+  const Json& length = JsonMember(config, "max_seq_length");
+  if (!length.is_null()) {
+    if (!length.is_number_unsigned() || length.get<uint64_t>() == 0 || length.get<uint64_t>() > kContextLengthMax) {
+      return Error(Code::kCorrupt, fmt::format("{}: max_seq_length {}, expected 1 to {}", path, ShortJson(length), kContextLengthMax));
+    }
+    description->Count("text.tokens_max", length.get<uint32_t>());
+  }
+  if (JsonFlag(config, "do_lower_case", false)) description->Flag("text.lower_case", true);
+  return Ok();
+}
+
+// What stands in front of texts, by name; one may be for all that ask for no other.
+Status DescribePrompts(FileSystem& files, const std::string& folder, Description* description) {
+  const std::string path = fmt::format("{}/config_sentence_transformers.json", folder);
+  BANTAM_ASSIGN(const Json config, ReadOptional(files, path));
+  const Json& prompts = JsonMember(config, "prompts");
+  const Json& chosen = JsonMember(config, "default_prompt_name");
+  const bool named = chosen.is_null() || (chosen.is_string() && prompts.is_object() && prompts.contains(chosen.get<std::string>()));
+  if (!named) return Error(Code::kCorrupt, fmt::format("{}: default_prompt_name {} is none of the prompts", path, ShortJson(chosen)));
+  size_t count = 0;
+  for (const auto& [name, prompt] : prompts.items()) {
+    const std::string text = prompt.is_string() ? prompt.get<std::string>() : "";
+    const bool fits = !name.empty() && name.size() <= kPromptNameBytesMax && text.size() <= kPromptBytesMax && ++count <= kPromptsMax;
+    if (!prompts.is_object() || !fits || !(prompt.is_string() || prompt.is_null())) {
+      return Error(Code::kCorrupt,
+                   fmt::format("{}: prompts {}, expected at most {} texts by name, names of 1 to {} bytes and texts of at most {}", path,
+                               ShortJson(prompts), kPromptsMax, kPromptNameBytesMax, kPromptBytesMax));
+    }
+    description->Text(fmt::format("text.prompt.{}", name), text);
+  }
+  if (chosen.is_string()) description->Text("text.default_prompt", chosen.get<std::string>());
+  return Ok();
+}
+
+}  // namespace
+
+Status DescribeTextUse(FileSystem& files, const std::string& folder, Description* description) {
+  BANTAM_TRY(DescribeTexts(files, folder, description));
+  BANTAM_TRY(DescribePrompts(files, folder, description));
+  const std::string path = fmt::format("{}/modules.json", folder);
+  BANTAM_ASSIGN(const Json modules, ReadOptional(files, path));
+  if (modules.is_null()) return Ok();
   bool unit_length = false;
   for (const Json& module : modules) {
     const std::string type = JsonText(module, "type").value_or("");
@@ -184,8 +250,7 @@ Status DescribeTextUse(FileSystem& files, const std::string& folder, Description
         return Error(Code::kCorrupt, fmt::format("{}: path \"{}\", expected the name of a folder", path, place));
       }
       const std::string pooling = fmt::format("{}/{}/config.json", folder, place);
-      BANTAM_ASSIGN(const uint32_t kind, ReadPooling(files, pooling));
-      description->Count("pooling_type", kind);
+      BANTAM_TRY(DescribePooling(files, pooling, description));
     } else {
       return Error(Code::kUnsupported, fmt::format("{}: a module of type {} behind the model is not supported", path, type));
     }

@@ -23,8 +23,8 @@ Status DescribeModernBert(const HfConfig& config, Description* description);
 // Rows of the table of positions that stand in front of that of the first token: RoBERTa counts from behind the padding token's id.
 Result<uint32_t> PositionsSkipped(const HfFamily& family, const HfConfig& config);
 
-// modules.json, as sentence-transformers writes it: pooling, and whether vectors have unit length. Unsupported for what else may stand
-// there.
+// What sentence-transformers writes beside a model: modules.json (pooling, and whether vectors have unit length; Unsupported for what else
+// may stand there), how long texts may be, and the prompts in front of them.
 Status DescribeTextUse(FileSystem& files, const std::string& folder, Description* description);
 
 }  // namespace bantam
