@@ -626,7 +626,10 @@ class Builder : private RecurrentBuilder {
       return Error(Code::kUnsupported, "the model has no classifier (cls.output.weight): it makes vectors, and ranks nothing");
     }
     if (scores->rows() != 1) {
-      return Error(Code::kUnsupported, fmt::format("a classifier of {} classes; texts are ranked by one score", scores->rows()));
+      return Error(Code::kUnsupported,
+                   fmt::format("a classifier of {} classes: texts are ranked by one score, so take a model that gives one (num_labels 1), "
+                               "such as bge-reranker-base",
+                               scores->rows()));
     }
     if (Has("cls.weight")) {
       const BufferId hidden = Buffer("classified", config_.width, Rows::kOutputs);

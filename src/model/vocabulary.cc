@@ -213,6 +213,10 @@ Result<TokenizerSpec> ReadUnigram(const Metadata& metadata) {
   spec.model = TokenizerModel::kUnigram;
   BANTAM_TRY(ReadTokens(metadata, /*scored=*/true, &spec));
   BANTAM_TRY(ReadSpecials(metadata, {/*bos=*/false, /*eos=*/true, /*separator=*/false}, &spec));
+  // XLM-RoBERTa's pairs have an end and a separator between them. Files of before add_sep_token do not say so.
+  BANTAM_ASSIGN(const auto separated, metadata.Bool("tokenizer.ggml.add_sep_token"));
+  BANTAM_ASSIGN(const auto separator, ReadId(metadata, "tokenizer.ggml.seperator_token_id", spec.size()));
+  if (!separated && separator && !spec.suffix.empty()) spec.between.push_back(*separator);
   if (!spec.unknown) {
     const auto unknown = std::find(spec.types.begin(), spec.types.end(), TokenType::kUnknown);
     if (unknown != spec.types.end()) spec.unknown = static_cast<uint32_t>(unknown - spec.types.begin());
@@ -345,7 +349,10 @@ Result<TokenizerSpec> ReadPublishedSpec(const Metadata& metadata) {
     BANTAM_TRY(ApplySettings(std::string(settings.value_or("{}")), &spec).With("tokenizer_config.json"));
     return spec;
   }
-  return Error(Code::kNotFound, "no vocabulary (tokenizer.ggml.model in a GGUF file, tokenizer.json or tokenizer.model in a folder)");
+  return Error(
+      Code::kNotFound,
+      "no vocabulary (tokenizer.ggml.model in a GGUF file, tokenizer.json or tokenizer.model in a folder): fetch tokenizer.json too; "
+      "vocab.txt, vocab.json and sentencepiece.bpe.model do not say how text is cut");
 }
 
 Result<TokenizerSpec> ReadPublished(const ModelFile& file) {
