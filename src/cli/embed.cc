@@ -1,7 +1,6 @@
 // bantam embed: vectors of texts.
 #include <fmt/format.h>
 
-#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,20 +17,11 @@ namespace {
 
 struct Options {
   TextsOptions texts;
-  std::string pooling;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prefix;
   bool has_normalize = false;
   bool normalize = true;
 };
-
-Result<std::optional<Pooling>> ReadPoolingName(const std::string& name) {
-  constexpr std::array<std::pair<std::string_view, Pooling>, 4> kNames = {
-      {{"mean", Pooling::kMean}, {"cls", Pooling::kFirst}, {"last", Pooling::kLast}, {"none", Pooling::kEveryToken}}};
-  if (name.empty()) return std::optional<Pooling>();
-  for (const auto& [known, pooling] : kNames) {
-    if (known == name) return std::optional(pooling);
-  }
-  return Error(Code::kInvalidArgument, fmt::format("--pooling {}: expected mean, cls, last or none", name));
-}
 
 // A line for each vector: the numbers, or a JSON object.
 std::string Show(size_t text, std::span<const float> vector, std::optional<size_t> token, bool json) {
@@ -40,28 +30,54 @@ std::string Show(size_t text, std::span<const float> vector, std::optional<size_
   return fmt::format("{{\"index\":{}{},\"embedding\":[{}]}}\n", text, place, fmt::join(vector, ","));
 }
 
+// What stands in front of each text; the user hears of what was not asked for.
+Result<std::string> PrefixOf(const Options& options, const OpenedEncoder& opened, Pooling pooling) {
+  BANTAM_ASSIGN(std::string prefix, ChoosePrefix(opened.rules, options.prompt, options.prefix));
+  if (!prefix.empty() && !opened.rules.prompt_pooled && pooling == Pooling::kMean) {
+    return Error(
+        Code::kUnsupported,
+        "the model's mean leaves out what a prompt says (include_prompt false), which is not supported: give none (--prefix \"\")");
+  }
+  if (!prefix.empty() && !options.prompt && !options.prefix) {
+    Note(fmt::format("[in front of each text stands \"{}\", the model's prompt {}; --prefix \"\" leaves it away]\n", Printable(prefix),
+                     Printable(opened.rules.default_prompt)));
+  }
+  return prefix;
+}
+
+Result<std::vector<TextTokens>> ReadTokens(FileSystem& files, const TextsOptions& options, const OpenedEncoder& opened,
+                                           const std::string& prefix) {
+  std::vector<TextTokens> tokens;
+  BANTAM_ASSIGN(const std::vector<std::string> texts, ReadTexts(files, options));
+  for (size_t i = 0; i < texts.size(); ++i) {
+    BANTAM_ASSIGN(TextTokens text,
+                  TokenizeText(opened.tokenizer, WholeText(opened.rules, prefix, texts[i]), opened.limit).With(fmt::format("text {}", i)));
+    tokens.push_back(std::move(text));
+  }
+  return tokens;
+}
+
 Status Embed(FileSystem& files, const Options& options) {
   TextOptions use;
-  BANTAM_ASSIGN(use.pooling, ReadPoolingName(options.pooling));
+  BANTAM_ASSIGN(use.pooling, ReadPoolingName(options.texts));
   BANTAM_ASSIGN(OpenedEncoder opened, OpenEncoder(files, options.texts));
-  std::vector<TextTokens> tokens;
-  {
-    BANTAM_ASSIGN(const std::vector<std::string> texts, ReadTexts(files, options.texts));
-    for (size_t i = 0; i < texts.size(); ++i) {
-      BANTAM_ASSIGN(TextTokens text, TokenizeText(opened.tokenizer, texts[i], opened.limit).With(fmt::format("text {}", i)));
-      tokens.push_back(std::move(text));
-    }
+  const Pooling pooling = use.pooling.value_or(opened.config.pooling);
+  BANTAM_ASSIGN(const std::string prefix, PrefixOf(options, opened, pooling));
+  BANTAM_ASSIGN(const std::vector<TextTokens> tokens, ReadTokens(files, options.texts, opened, prefix));
+  if (!use.pooling && !opened.rules.pooling_given) {
+    Note("[the model does not say how its tokens become one vector: their mean is taken; --pooling mean or cls says so]\n");
   }
   const bool unit = options.has_normalize ? options.normalize : opened.config.unit_length;
   BANTAM_ASSIGN(const ReadyEncoder ready, MakeEncoder(files, std::move(opened), options.texts, tokens, use));
   const size_t width = ready.encoder->width();
-  const bool each_token = ready.loaded.model->program.pooling == Pooling::kEveryToken;
+  const bool each_token = pooling == Pooling::kEveryToken;
   const MonotonicClock clock;
   int64_t printing_ns = 0;
   const auto sink = [&](size_t text, std::span<float> rows) -> Status {
     const int64_t begin = clock.NowNs();
     for (size_t row = 0; row * width < rows.size(); ++row) {
       const std::span<float> vector = rows.subspan(row * width, width);
+      BANTAM_TRY(CheckNumbers(vector).With(fmt::format("text {}", text)));
       if (unit) ScaleToUnitLength(vector);
       if (!Print(Show(text, vector, each_token ? std::optional(row) : std::nullopt, options.texts.json))) return OutputLost();
     }
@@ -81,9 +97,13 @@ void AddEmbedVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("embed", "a vector of each text, from an encoder such as MiniLM or ModernBERT");
   AddTextsOptions(*verb, &options->texts);
   verb->add_option(
-      "--pooling", options->pooling,
+      "--pooling", options->texts.pooling,
       "how tokens become one vector: mean, cls (the first), last, or none, which prints each token's (default: the model's, or "
       "mean)");
+  verb->add_option(
+      "--prompt", options->prompt,
+      "put the model's prompt of this name in front of each text, such as query or passage (default: the model's own default)");
+  verb->add_option("--prefix", options->prefix, "put this in front of each text, such as \"query: \"; \"\": nothing");
   CLI::Option* normalize = verb->add_flag("--normalize,!--no-normalize", options->normalize,
                                           "scale vectors to unit length (default: as the model says, or yes)");
   verb->footer("Example: bantam embed all-MiniLM-L6-v2 \"a pump that leaks\" \"a broken seal\"");

@@ -32,7 +32,7 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
       ->capture_default_str();
   verb.add_option("--kernels", options->kernels, fmt::format("kernel set: auto or {}", fmt::join(KernelSetNames(), ", ")))
       ->capture_default_str();
-  verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, q8 when memory is short)");
+  verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, of encoders f32; q8 when memory is short)");
   verb.add_option("--weights", options->weights,
                   "IQ1, IQ2, IQ3, TQ and Q1_0 in memory: panels (fast), rows (small, as in the file) or auto (panels if they fit)")
       ->capture_default_str();
@@ -53,9 +53,6 @@ void AddRunOptions(CLI::App& verb, RunOptions* options) {
   AddLoadOptions(verb, options);
 }
 
-namespace {
-
-// "yarn:4".
 Result<RopeOverride> ParseRopeScaling(const std::string& text) {
   RopeOverride rope;
   if (text.empty()) return rope;
@@ -73,6 +70,8 @@ Result<RopeOverride> ParseRopeScaling(const std::string& text) {
   rope.scaling = *scaling;
   return rope;
 }
+
+namespace {
 
 Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutline& outline, int cores, const StepShape& shape) {
   PlanOptions plan;

@@ -27,7 +27,7 @@ struct RunOptions {
   size_t context = 0;              // --context, 0: min(trained, kContextDefault)
   int threads = 0;                 // -t, 0: those of the tuning, or all usable physical cores
   std::string kernels = "auto";    // auto: that of the tuning, or the fastest
-  std::string kv;                  // --kv, empty: f16, or q8 when memory is short
+  std::string kv;                  // --kv, empty: f16, of encoders f32, or q8 when memory is short
   std::string weights = "auto";    // --weights; auto: that of the tuning, or panels when they fit
   std::string rope_scaling;        // --rope-scaling KIND:FACTOR, empty: the model's own
   std::string verify = "changed";  // when the weights of packages are checked before they are used: always, changed or never
@@ -40,6 +40,9 @@ CLI::Validator WholeNumber(uint64_t max = UINT32_MAX);
 // How a model is loaded: memory, kernels, KV type, positions. AddRunOptions adds the context and the threads.
 void AddLoadOptions(CLI::App& verb, RunOptions* options);
 void AddRunOptions(CLI::App& verb, RunOptions* options);
+
+// "yarn:4"; empty: none.
+Result<RopeOverride> ParseRopeScaling(const std::string& text);
 
 // Sizes of steps that a verb wants.
 struct StepShape {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "cli/model_folder.h"
@@ -30,18 +31,40 @@ std::vector<std::string> Lines(const std::string& text) {
   return lines;
 }
 
+// What a user asks for, or the publisher, or the length of the training; a table of positions ends it for all of them.
+TextLimit LimitOf(const TextsOptions& options, const RopeOverride& rope, const TextRules& rules, const Config& config) {
+  const size_t longest = config.position_table ? config.context_max : kContextLengthMax;
+  size_t tokens = config.context_max;
+  if (rules.tokens_max != 0) tokens = rope.scaling == RopeScaling::kNone ? rules.tokens_max : std::max(tokens, rules.tokens_max);
+  if (options.run.context != 0) tokens = options.run.context;
+  tokens = std::min(tokens, longest);
+  return {tokens, options.truncate, tokens < longest};
+}
+
 }  // namespace
 
 void AddTextsOptions(CLI::App& verb, TextsOptions* options) {
-  verb.add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
+  verb.add_option("MODEL", options->model, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
   verb.add_option("TEXT", options->texts, "the texts; without them and --file, the lines of standard input");
   verb.add_option("--file", options->file, "read the texts from this file, one from each line");
   verb.add_flag("--truncate", options->truncate, "leave the end of a text away that is too long (default: that is an error)");
   verb.add_flag("--json", options->json, "print a JSON object on each line");
-  verb.add_option("--context", options->run.context, "most tokens of a text (default: the model's)")->check(WholeNumber());
+  verb.add_option("--context", options->run.context,
+                  "most tokens of a text (default: what the publisher says, or what the model was trained on)")
+      ->check(WholeNumber());
   verb.add_option("-t,--threads", options->run.threads, "threads (default: what bantam tune found, or the usable physical cores)")
       ->check(WholeNumber());
   AddLoadOptions(verb, &options->run);
+}
+
+Result<std::optional<Pooling>> ReadPoolingName(const TextsOptions& options) {
+  constexpr std::array<std::pair<std::string_view, Pooling>, 4> kNames = {
+      {{"mean", Pooling::kMean}, {"cls", Pooling::kFirst}, {"last", Pooling::kLast}, {"none", Pooling::kEveryToken}}};
+  if (options.pooling.empty()) return std::optional<Pooling>();
+  for (const auto& [known, pooling] : kNames) {
+    if (known == options.pooling) return std::optional(pooling);
+  }
+  return Error(Code::kInvalidArgument, fmt::format("--pooling {}: expected mean, cls, last or none", options.pooling));
 }
 
 Result<std::vector<std::string>> ReadTexts(FileSystem& files, const TextsOptions& options) {
@@ -67,9 +90,12 @@ Result<OpenedEncoder> OpenEncoder(FileSystem& files, const TextsOptions& options
   BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
   BANTAM_ASSIGN(Config config, ReadConfig(file));
   BANTAM_TRY(CheckUse(config, /*whole_texts=*/true).With(path));
+  BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(options.run.rope_scaling));
+  BANTAM_TRY(StretchContext(rope, &config).With(path));
+  BANTAM_ASSIGN(TextRules rules, ReadTextRules(file.metadata, config.architecture).With(path));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
-  const size_t tokens_max = options.run.context == 0 ? config.context_max : options.run.context;
-  return OpenedEncoder{std::move(path), std::move(file), std::move(config), std::move(tokenizer), {tokens_max, options.truncate}};
+  const TextLimit limit = LimitOf(options, rope, rules, config);
+  return OpenedEncoder{std::move(path), std::move(file), std::move(config), std::move(rules), std::move(tokenizer), limit};
 }
 
 Result<ReadyEncoder> MakeEncoder(FileSystem& files, OpenedEncoder opened, const TextsOptions& options, std::span<const TextTokens> texts,

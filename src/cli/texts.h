@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "cli/load.h"
 #include "engine/text_encoder.h"
+#include "model/text_rules.h"
 
 namespace bantam {
 
@@ -17,9 +19,13 @@ struct TextsOptions {
   std::string file;                // with a text on each line
   bool truncate = false;
   bool json = false;
+  std::string pooling;  // of --pooling, which a verb adds with words of its own
   RunOptions run;
 };
 void AddTextsOptions(CLI::App& verb, TextsOptions* options);
+
+// mean, cls, last or none; nothing where it is not given.
+Result<std::optional<Pooling>> ReadPoolingName(const TextsOptions& options);
 
 // Those of the command line, of --file, or of standard input.
 Result<std::vector<std::string>> ReadTexts(FileSystem& files, const TextsOptions& options);
@@ -29,6 +35,7 @@ struct OpenedEncoder {
   std::string path;
   ModelFile file;
   Config config;
+  TextRules rules;
   Tokenizer tokenizer;
   TextLimit limit;  // of a text
 };

@@ -11,37 +11,36 @@
 namespace bantam {
 namespace {
 
-Result<std::vector<uint32_t>> Tokenize(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit) {
-  // Refused before memory is spent on tokenising it.
-  if (!limit.truncate && text.size() / tokenizer.longest_token() > limit.tokens_max) {
-    return Error(Code::kExhausted,
-                 fmt::format("a text of {} bytes cannot fit {} tokens; shorten it, or have its end left away (--truncate)", text.size(),
-                             limit.tokens_max));
-  }
-  return tokenizer.Encode(text, /*special=*/false);
+// What a user can do about a text that is too long.
+Error TooLong(std::string_view what, const TextLimit& limit) {
+  return Error(Code::kExhausted, fmt::format("{}, and the model reads at most {} at once{}; shorten the text, or have its end left away "
+                                             "(--truncate)",
+                                             what, limit.tokens_max, limit.can_grow ? ", unless it is asked for more (--context)" : ""));
 }
 
-Error TooLong(size_t tokens, const TextLimit& limit) {
-  return Error(Code::kExhausted,
-               fmt::format("{} tokens, and the model reads at most {} at once; shorten the text, or have its end left away (--truncate)",
-                           tokens, limit.tokens_max));
-}
-
-void Append(const std::vector<uint32_t>& from, std::vector<uint32_t>* to) { to->insert(to->end(), from.begin(), from.end()); }
+void Append(std::span<const uint32_t> from, std::vector<uint32_t>* to) { to->insert(to->end(), from.begin(), from.end()); }
 
 // Cuts `last` so that it and `others` fit.
 Status Fit(size_t others, const TextLimit& limit, std::vector<uint32_t>* last) {
   if (others + last->size() <= limit.tokens_max) return Ok();
-  if (!limit.truncate || others >= limit.tokens_max) return TooLong(others + last->size(), limit);
+  if (!limit.truncate || others >= limit.tokens_max) return TooLong(fmt::format("{} tokens", others + last->size()), limit);
   last->resize(limit.tokens_max - others);
   return Ok();
 }
 
 }  // namespace
 
+Result<std::vector<uint32_t>> TokenizePart(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit) {
+  // Refused before memory is spent on tokenising it.
+  if (!limit.truncate && text.size() / tokenizer.longest_token() > limit.tokens_max) {
+    return TooLong(fmt::format("{} bytes are more than {} tokens", text.size(), limit.tokens_max), limit);
+  }
+  return tokenizer.Encode(text, /*special=*/false);
+}
+
 Result<TextTokens> TokenizeText(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit) {
   const TokenizerSpec& spec = tokenizer.spec();
-  BANTAM_ASSIGN(std::vector<uint32_t> tokens, Tokenize(tokenizer, text, limit));
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, TokenizePart(tokenizer, text, limit));
   BANTAM_TRY(Fit(spec.prefix.size() + spec.suffix.size(), limit, &tokens));
   TextTokens made;
   Append(spec.prefix, &made.tokens);
@@ -51,20 +50,25 @@ Result<TextTokens> TokenizeText(const Tokenizer& tokenizer, std::string_view tex
   return made;
 }
 
-Result<TextTokens> TokenizePair(const Tokenizer& tokenizer, std::string_view first, std::string_view second, const TextLimit& limit) {
+Result<TextTokens> TokenizePair(const Tokenizer& tokenizer, std::span<const uint32_t> first, std::string_view second,
+                                const TextLimit& limit) {
   const TokenizerSpec& spec = tokenizer.spec();
-  BANTAM_ASSIGN(const std::vector<uint32_t> tokens, Tokenize(tokenizer, first, limit));
-  BANTAM_ASSIGN(std::vector<uint32_t> behind, Tokenize(tokenizer, second, limit));
-  BANTAM_TRY(Fit(spec.prefix.size() + tokens.size() + spec.between.size() + spec.suffix.size(), limit, &behind));
+  BANTAM_ASSIGN(std::vector<uint32_t> behind, TokenizePart(tokenizer, second, limit));
+  BANTAM_TRY(Fit(spec.prefix.size() + first.size() + spec.between.size() + spec.suffix.size(), limit, &behind));
   TextTokens made;
   Append(spec.prefix, &made.tokens);
-  Append(tokens, &made.tokens);
+  Append(first, &made.tokens);
   Append(spec.between, &made.tokens);
   made.second = made.tokens.size();
   Append(behind, &made.tokens);
   Append(spec.suffix, &made.tokens);
   if (made.tokens.empty()) return Error(Code::kInvalidArgument, "two empty texts have no tokens in this vocabulary; leave them out");
   return made;
+}
+
+Status CheckNumbers(std::span<const float> vector) {
+  if (std::all_of(vector.begin(), vector.end(), [](float x) { return std::isfinite(x); })) return Ok();
+  return Error(Code::kCorrupt, "what the model makes of it are no numbers (NaN or infinite); fetch or convert the model again");
 }
 
 void ScaleToUnitLength(std::span<float> vector) {
@@ -97,7 +101,7 @@ Status TextEncoder::Check(size_t index, const TextTokens& text) const {
   const auto place = [&] { return fmt::format("text {}", index); };
   if (text.tokens.empty()) return Error(Code::kInvalidArgument, "no tokens to read; give at least one").With(place());
   if (text.tokens.size() > plan_.options.context) {
-    return TooLong(text.tokens.size(), {plan_.options.context, /*truncate=*/false}).With(place());
+    return TooLong(fmt::format("{} tokens", text.tokens.size()), {plan_.options.context}).With(place());
   }
   for (const uint32_t token : text.tokens) {
     if (token < model_.program.vocabulary) continue;

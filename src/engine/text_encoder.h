@@ -30,9 +30,16 @@ struct TextTokens {
 struct TextLimit {
   size_t tokens_max = 0;
   bool truncate = false;
+  bool can_grow = false;  // the model can read more, where its user asks for that
 };
 Result<TextTokens> TokenizeText(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit);
-Result<TextTokens> TokenizePair(const Tokenizer& tokenizer, std::string_view first, std::string_view second, const TextLimit& limit);
+// Without what stands round a text: the first of two, which may be the first of many pairs.
+Result<std::vector<uint32_t>> TokenizePart(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit);
+Result<TextTokens> TokenizePair(const Tokenizer& tokenizer, std::span<const uint32_t> first, std::string_view second,
+                                const TextLimit& limit);
+
+// Corrupt where one of the numbers is none (NaN) or infinite: what damaged weights make.
+Status CheckNumbers(std::span<const float> vector);
 
 // A vector of zeros stays one.
 void ScaleToUnitLength(std::span<float> vector);

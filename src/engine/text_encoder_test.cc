@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -14,9 +16,14 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "formats/metadata_builder.h"
 #include "model/open.h"
+#include "model/pack.h"
+#include "model/text_rules.h"
 #include "model/vocabulary.h"
 #include "testing/checkpoint.h"
+#include "testing/gguf_builder.h"
+#include "testing/gguf_variant.h"
 #include "testing/paths.h"
 #include "testing/reference_logits.h"
 
@@ -30,7 +37,9 @@ struct Options {
   int threads = 2;
   KvType kv_type = KvType::kF32;
   TextOptions use = {};
-  size_t step_tokens = 96;  // the models' context
+  RopeOverride rope = {};
+  size_t context = 96;  // the models' own
+  size_t step_tokens = 96;
   size_t step_texts = 4;
 };
 
@@ -43,10 +52,10 @@ struct Runner {
   Runner(const Path& path, const Options& setup) : budget(uint64_t{1} << 40), pool(ThreadPool::Make(setup.threads).value()) {
     const auto files = MakeFileSystem();
     ModelFile file = OpenModel(*files, path.path).value();
-    ModelOutline outline = OutlineModel(file, *setup.kernels, {}, setup.use).value();
+    ModelOutline outline = OutlineModel(file, *setup.kernels, setup.rope, setup.use).value();
     model = LoadModel(std::move(outline), file, {budget, *pool}, nullptr).value();
     MemoryPlan plan;
-    plan.options.context = std::min<size_t>(96, setup.step_tokens);
+    plan.options.context = std::min(setup.context, setup.step_tokens);
     plan.options.kv_type = setup.kv_type;
     plan.options.step_tokens = setup.step_tokens;
     plan.options.step_texts = setup.step_texts;
@@ -205,6 +214,54 @@ TEST(TextEncoder, TypesOfTokens) {
   EXPECT_EQ(untyped.Encode(std::span(&text, 1)), single);
 }
 
+// Angles that depend on the length are those of a text's own, whatever stands beside it: a text alone is planned for alone.
+void CheckAngles(const std::string& path, const RopeOverride& rope, std::initializer_list<size_t> sizes) {
+  Rng rng(4);
+  const std::vector<TextTokens> texts = RandomTexts(rng, sizes);
+  const size_t longest = std::max(sizes);
+  std::vector<std::vector<float>> alone;
+  for (const TextTokens& text : texts) {
+    const size_t n = text.tokens.size();
+    alone.push_back(Runner(Runner::Path{path}, {.rope = rope, .context = n, .step_tokens = n, .step_texts = 1}).Encode(text.tokens));
+  }
+  Runner together(Runner::Path{path}, {.threads = 3, .rope = rope, .context = longest, .step_tokens = 2 * longest});
+  EXPECT_EQ(together.Encode(texts), alone);
+}
+
+TEST(TextEncoder, DynamicAnglesAreOfEachText) {
+  const std::string path = DataPath("archs/nomic-bert.gguf");
+  const RopeOverride dynamic = {RopeScaling::kDynamicNtk, 4};
+  CheckAngles(path, dynamic, {150, 30, 200, 97, 96});
+  // Up to the trained length nothing is stretched, and beyond it the base is that of a fixed factor for the text's length.
+  Rng rng(5);
+  const std::vector<TextTokens> texts = RandomTexts(rng, {90, 150});
+  Runner stretched(Runner::Path{path}, {.rope = dynamic, .context = 300, .step_tokens = 300});
+  EXPECT_EQ(stretched.Encode(texts[0].tokens), Runner("nomic-bert", {}).Encode(texts[0].tokens));
+  const RopeOverride fixed = {RopeScaling::kNtk, 4.0 * 150 / 96 - 3};
+  const auto expected = Runner(Runner::Path{path}, {.rope = fixed, .context = 150, .step_tokens = 150}).Encode(texts[1].tokens);
+  EXPECT_LT(testing::Nmse(stretched.Encode(texts[1].tokens), expected), 1e-10);
+}
+
+TEST(TextEncoder, LongRopeIsOfEachText) {
+  testing::TemporaryFolder folder;
+  testing::GgufVariant variant;
+  variant.metadata = {{"nomic-bert.rope.scaling.type", std::string_view("longrope")},
+                      {"nomic-bert.rope.scaling.original_context_length", uint64_t{32}, ValueType::kU32}};
+  variant.tensors = {{"rope_factors_short.weight", {1, 1.5f, 2, 2.5f}}, {"rope_factors_long.weight", {2, 4, 8, 16}}};
+  ASSERT_TRUE(testing::WriteVariant(DataPath("archs/nomic-bert.gguf"), folder.Path("m.gguf"), variant).ok());
+  CheckAngles(folder.Path("m.gguf"), {}, {20, 60, 32, 33});
+}
+
+TEST(TextEncoder, NumbersThatAreNone) {
+  EXPECT_TRUE(CheckNumbers({}).ok());
+  EXPECT_TRUE(CheckNumbers(std::vector<float>{0, -1e38f}).ok());
+  for (const float x : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+    const Status status = CheckNumbers(std::vector<float>{0, x});
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code(), Code::kCorrupt);
+  }
+}
+
 TEST(TextEncoder, RefusesWhatItCannotRead) {
   Runner runner("bert", {});
   const auto error = [&](std::vector<uint32_t> tokens) {
@@ -353,6 +410,22 @@ TEST_F(EncoderFolders, XlmRoberta) {
   config["max_position_embeddings"] = 98;
   Check("bert", config, tensors, /*classifies=*/true);
   EXPECT_EQ(Read().context_max, 96u);
+  config["pad_token_id"] = 97;
+  testing::WriteCheckpoint(folder_.Path("model"), config, tensors);
+  EXPECT_NE(Problem().find("pad_token_id 97: expected one below max_position_embeddings (98) less 1"), std::string::npos) << Problem();
+}
+
+TEST_F(EncoderFolders, AClassifierOfSeveralClasses) {
+  testing::StoredTensors tensors = Publish("bert", BertNames(""));
+  tensors["classifier.weight"] = {"F32", {3, 32}, std::string(3 * 32 * 4, '\0')};
+  testing::WriteCheckpoint(folder_.Path("model"), BertConfig("bert"), tensors);
+  const auto files = MakeFileSystem();
+  ModelFile file = OpenModel(*files, folder_.Path("model")).value();
+  TextOptions use;
+  use.classify = true;
+  const auto outline = OutlineModel(file, *RunnableKernels().front(), {}, use);
+  ASSERT_FALSE(outline.ok());
+  EXPECT_NE(outline.error().message().find("a classifier of 3 classes: texts are ranked by one score, so take"), std::string::npos);
 }
 
 TEST_F(EncoderFolders, NomicBert) {
@@ -382,6 +455,22 @@ TEST_F(EncoderFolders, NomicBert) {
                        {"rotary_scaling_factor", nullptr}};
   Check("nomic-bert", config, Publish("nomic-bert", names), /*classifies=*/false);
   EXPECT_EQ(Read().context_max, 2048u) << "tokens that the models were trained on";
+  EXPECT_EQ(Read().ropes.at(0).scaling, RopeScaling::kNone);
+  // The publisher's way to all of the positions.
+  Json stretched = config;
+  stretched["rotary_scaling_factor"] = 2;
+  testing::WriteCheckpoint(folder_.Path("model"), stretched, Publish("nomic-bert", names));
+  const RopeSpec rope = Read().ropes.at(0);
+  EXPECT_EQ(Read().context_max, 8192u);
+  EXPECT_EQ(rope.scaling, RopeScaling::kDynamicNtk);
+  EXPECT_EQ(rope.factor, 2);
+  EXPECT_EQ(rope.original_context, 2048u);
+  stretched["max_trained_positions"] = 1024;
+  testing::WriteCheckpoint(folder_.Path("model"), stretched, Publish("nomic-bert", names));
+  EXPECT_EQ(Read().ropes.at(0).original_context, 1024u);
+  stretched["rotary_scaling_factor"] = 0.5;
+  testing::WriteCheckpoint(folder_.Path("model"), stretched, Publish("nomic-bert", names));
+  EXPECT_NE(Problem().find("rotary_scaling_factor 0.5: expected 1 or more"), std::string::npos) << Problem();
 }
 
 TEST_F(EncoderFolders, ModernBert) {
@@ -437,6 +526,62 @@ TEST_F(EncoderFolders, WhatStandsBehindTheModel) {
   EXPECT_NE(Problem().find("expected the name of a folder"), std::string::npos) << Problem();
 }
 
+// What sentence-transformers keeps of texts; a package of the folder says the same.
+TEST_F(EncoderFolders, RulesOfTexts) {
+  testing::WriteCheckpoint(folder_.Path("model"), BertConfig("bert"), Publish("bert", BertNames("")));
+  const auto files = MakeFileSystem();
+  const auto rules = [&](const std::string& name) {
+    ModelFile file = OpenModel(*files, folder_.Path(name)).value();
+    return ReadTextRules(file.metadata, "bert").value();
+  };
+  EXPECT_FALSE(rules("model").pooling_given);
+  EXPECT_EQ(rules("model").tokens_max, 0u);
+  testing::WriteText(folder_.Path("model/sentence_bert_config.json"), R"({"max_seq_length":64,"do_lower_case":true})");
+  testing::WriteText(folder_.Path("model/config_sentence_transformers.json"),
+                     R"({"prompts":{"query":"query: ","passage":"passage: ","document":null},"default_prompt_name":"query"})");
+  WritePooling(R"([{"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}])",
+               R"({"pooling_mode_mean_tokens":true,"include_prompt":false})");
+  ModelFile file = OpenModel(*files, folder_.Path("model")).value();
+  const auto pool = ThreadPool::Make(1).value();
+  ASSERT_TRUE(PackModel(*files, file, folder_.Path("m.bantam"), {.tool_version = "test"}, *pool, nullptr).ok());
+  for (const char* name : {"model", "m.bantam"}) {
+    const TextRules read = rules(name);
+    EXPECT_TRUE(read.pooling_given) << name;
+    EXPECT_EQ(read.tokens_max, 64u) << name;
+    EXPECT_TRUE(read.lower_case) << name;
+    EXPECT_FALSE(read.prompt_pooled) << name;
+    ASSERT_EQ(read.prompts.size(), 3u) << name;
+    EXPECT_EQ(read.prompts[0].name, "query") << name;
+    EXPECT_EQ(read.prompts[1].text, "passage: ") << name;
+    EXPECT_EQ(read.prompts[2].text, "") << name;
+    EXPECT_EQ(read.default_prompt, "query") << name;
+  }
+}
+
+TEST_F(EncoderFolders, RulesOfTextsThatAreWrong) {
+  testing::WriteCheckpoint(folder_.Path("model"), BertConfig("bert"), Publish("bert", BertNames("")));
+  const auto problem = [&](const std::string& name, std::string_view text) {
+    testing::WriteText(folder_.Path("model/" + name), text);
+    const std::string found = Problem();
+    std::filesystem::remove(folder_.Path("model/" + name));
+    return found;
+  };
+  for (const char* length : {"0", "-1", "1.5", "\"256\"", "99999999999"}) {
+    EXPECT_NE(problem("sentence_bert_config.json", fmt::format(R"({{"max_seq_length":{}}})", length)).find("expected 1 to"),
+              std::string::npos)
+        << length;
+  }
+  const std::string prompts = "config_sentence_transformers.json";
+  EXPECT_NE(problem(prompts, R"({"prompts":{"query":"q"},"default_prompt_name":"passage"})").find("none of the prompts"),
+            std::string::npos);
+  EXPECT_NE(problem(prompts, R"({"default_prompt_name":"passage"})").find("none of the prompts"), std::string::npos);
+  for (const char* wrong : {R"({"query":1})", R"(["query"])", R"("query")", R"({"":"q"})", "7"}) {
+    EXPECT_NE(problem(prompts, fmt::format(R"({{"prompts":{}}})", wrong)).find("texts by name"), std::string::npos) << wrong;
+  }
+  EXPECT_EQ(problem(prompts, R"({"prompts":{},"default_prompt_name":null})"), "");
+  EXPECT_EQ(problem("sentence_bert_config.json", R"({"max_seq_length":null,"do_lower_case":false})"), "");
+}
+
 TEST_F(EncoderFolders, WhatIsRefused) {
   for (const auto& [member, value] :
        {std::pair<const char*, Json>("position_embedding_type", "relative_key"), std::pair<const char*, Json>("is_decoder", true),
@@ -482,13 +627,107 @@ TEST_F(Texts, Truncated) {
 
 TEST_F(Texts, Pairs) {
   const uint32_t pump = Ids("pump")[0], hot = Ids("hot")[0], water = Ids("water")[0];
-  const auto pair = TokenizePair(*tokenizer_, "pump hot", "water hot", {96, false});
+  const auto tokenize = [&](const TextLimit& limit) {
+    return TokenizePair(*tokenizer_, TokenizePart(*tokenizer_, "pump hot", limit).value(), "water hot", limit);
+  };
+  const auto pair = tokenize({96, false});
   EXPECT_EQ(pair->tokens, (std::vector<uint32_t>{kCls, pump, hot, kSep, water, hot, kSep}));
   EXPECT_EQ(pair->second, 4u);
-  const auto cut = TokenizePair(*tokenizer_, "pump hot", "water hot", {6, true});
+  const auto cut = tokenize({6, true});
   EXPECT_EQ(cut->tokens, (std::vector<uint32_t>{kCls, pump, hot, kSep, water, kSep}));
-  EXPECT_FALSE(TokenizePair(*tokenizer_, "pump hot", "water hot", {6, false}).ok());
-  EXPECT_FALSE(TokenizePair(*tokenizer_, "pump hot", "water hot", {5, true}).ok()) << "nothing of the second text is left";
+  EXPECT_FALSE(tokenize({6, false}).ok());
+  EXPECT_FALSE(tokenize({5, true}).ok()) << "nothing of the second text is left";
+}
+
+// Only where the model can read more is that a remedy.
+TEST_F(Texts, TooLong) {
+  const auto message = [&](std::string_view text, const TextLimit& limit) {
+    return TokenizeText(*tokenizer_, text, limit).error().message();
+  };
+  EXPECT_EQ(message("the pump is hot", {5}),
+            "6 tokens, and the model reads at most 5 at once; shorten the text, or have its end left away (--truncate)");
+  EXPECT_EQ(
+      message("the pump is hot", {5, false, /*can_grow=*/true}),
+      "6 tokens, and the model reads at most 5 at once, unless it is asked for more (--context); shorten the text, or have its end left "
+      "away (--truncate)");
+}
+
+// XLM-RoBERTa's pieces, from either of its files: "<s> a </s></s> b </s>".
+class XlmRobertaPairs : public ::testing::Test {
+ protected:
+  XlmRobertaPairs() {
+    std::ifstream file(DataPath("tokenizers/unigram.json"));
+    json_ = ParseJson(std::string(std::istreambuf_iterator<char>(file), {})).value();
+  }
+  static constexpr uint32_t kBos = 1, kEos = 2;
+
+  void Check(const Tokenizer& tokenizer, const std::vector<uint32_t>& between) {
+    const TextLimit limit = {100};
+    const auto a = TokenizePart(tokenizer, "the pump", limit).value();
+    const auto b = TokenizePart(tokenizer, "water", limit).value();
+    ASSERT_FALSE(a.empty() || b.empty());
+    std::vector<uint32_t> expected = {kBos};
+    expected.insert(expected.end(), a.begin(), a.end());
+    std::vector<uint32_t> single = expected;
+    single.push_back(kEos);
+    EXPECT_EQ(TokenizeText(tokenizer, "the pump", limit)->tokens, single);
+    expected.insert(expected.end(), between.begin(), between.end());
+    const size_t second = expected.size();
+    expected.insert(expected.end(), b.begin(), b.end());
+    expected.push_back(kEos);
+    const auto pair = TokenizePair(tokenizer, a, "water", limit);
+    EXPECT_EQ(pair->tokens, expected);
+    EXPECT_EQ(pair->second, second);
+  }
+
+  testing::GgufBuilder Gguf() {
+    std::vector<std::string> tokens;
+    std::vector<float> scores;
+    std::vector<int32_t> types;
+    for (const Json& piece : json_["model"]["vocab"]) {
+      tokens.push_back(piece[0].get<std::string>());
+      scores.push_back(piece[1].get<float>());
+      types.push_back(types.empty() ? 2 : types.size() <= kEos ? 3 : 1);
+    }
+    testing::GgufBuilder builder;
+    builder.Text("tokenizer.ggml.model", "t5").Texts("tokenizer.ggml.tokens", tokens).F32s("tokenizer.ggml.scores", scores);
+    builder.I32s("tokenizer.ggml.token_type", types).Bool("tokenizer.ggml.add_space_prefix", true);
+    builder.U32("tokenizer.ggml.bos_token_id", kBos).U32("tokenizer.ggml.eos_token_id", kEos);
+    builder.U32("tokenizer.ggml.seperator_token_id", kEos).Bool("tokenizer.ggml.add_bos_token", true);
+    return builder;
+  }
+  Tokenizer Read(const testing::GgufBuilder& builder) {
+    builder.Write(folder_.Path("v.gguf"));
+    const auto files = MakeFileSystem();
+    return ReadVocabulary(OpenModel(*files, folder_.Path("v.gguf")).value()).value();
+  }
+  Json json_;
+  testing::TemporaryFolder folder_;
+};
+
+TEST_F(XlmRobertaPairs, TokenizerJson) {
+  const Json bos = {{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}};
+  const Json eos = {{"SpecialToken", {{"id", "</s>"}, {"type_id", 0}}}};
+  const Json a = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const Json b = {{"Sequence", {{"id", "B"}, {"type_id", 0}}}};
+  const auto special = [](const char* text, uint32_t id) { return Json{{"id", text}, {"ids", {id}}, {"tokens", {text}}}; };
+  json_["post_processor"] = {{"type", "TemplateProcessing"},
+                             {"single", Json::array({bos, a, eos})},
+                             {"pair", Json::array({bos, a, eos, eos, b, eos})},
+                             {"special_tokens", {{"<s>", special("<s>", kBos)}, {"</s>", special("</s>", kEos)}}}};
+  const std::string text = DumpJson(json_, /*indent=*/-1);
+  MetadataBuilder builder;
+  builder.AttachBytes("tokenizer.huggingface.json", std::as_bytes(std::span(text)));
+  ModelFile file;
+  ASSERT_TRUE(builder.Build({}, &file).ok());
+  Check(ReadVocabulary(file).value(), {kEos, kEos});
+}
+
+TEST_F(XlmRobertaPairs, Gguf) {
+  Check(Read(Gguf().Bool("tokenizer.ggml.add_sep_token", true)), {kEos, kEos});
+  // Older files say nothing of it.
+  Check(Read(Gguf()), {kEos, kEos});
+  Check(Read(Gguf().Bool("tokenizer.ggml.add_sep_token", false)), {kEos});
 }
 
 TEST(UnitLength, Scales) {
