@@ -45,19 +45,19 @@ class CheckedSection {
   }
   // Chunks [begin, end), two at a time.
   Status CheckChunks(size_t begin, size_t end) {
-    std::optional<size_t> waiting;
+    size_t waiting = end;  // for a second one
     for (size_t chunk = begin; chunk < end; ++chunk) {
       if (checked_[chunk].load(std::memory_order_acquire)) continue;
-      if (!waiting) {
+      if (waiting == end) {
         waiting = chunk;
         continue;
       }
-      const auto [first, second] = MerkleLeaves(Chunk(*waiting), Chunk(chunk));
-      BANTAM_TRY(Compare(*waiting, first));
+      const auto [first, second] = MerkleLeaves(Chunk(waiting), Chunk(chunk));
+      BANTAM_TRY(Compare(waiting, first));
       BANTAM_TRY(Compare(chunk, second));
-      waiting.reset();
+      waiting = end;
     }
-    return waiting ? Compare(*waiting, MerkleLeaf(Chunk(*waiting))) : Ok();
+    return waiting == end ? Ok() : Compare(waiting, MerkleLeaf(Chunk(waiting)));
   }
 
  private:
