@@ -14,11 +14,6 @@ namespace {
 constexpr std::byte kLeaf{0};
 constexpr std::byte kNode{1};
 
-template <typename T>
-void StoreBigEndian(T value, uint8_t* out) {
-  for (size_t i = 0; i < sizeof(T); ++i) out[i] = static_cast<uint8_t>(value >> (8 * (sizeof(T) - 1 - i)));
-}
-
 }  // namespace
 
 Digest MerkleLeaf(std::span<const std::byte> chunk) {

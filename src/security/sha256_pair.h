@@ -6,12 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace bantam {
+#include "security/sha256_constants.h"
 
-using Sha256State = std::array<uint32_t, 8>;
-inline constexpr Sha256State kSha256Start = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                             0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-inline constexpr size_t kSha256BlockBytes = 64;
+namespace bantam {
 
 // Takes in `count` blocks of each of two messages.
 using Sha256PairFunction = void (*)(std::array<Sha256State, 2>* states, const std::array<const uint8_t*, 2>& messages, size_t count);
