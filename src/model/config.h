@@ -82,6 +82,9 @@ struct Streams {
   size_t active = 0;
 };
 
+// GGUF's pooling_type of a classifier, which says nothing of vectors.
+inline constexpr uint32_t kPoolingRank = 4;
+
 struct Config {
   std::string architecture;
   size_t width = 0;        // D

@@ -10,8 +10,6 @@
 namespace bantam {
 namespace {
 
-constexpr uint32_t kRank = 4;  // GGUF's pooling of a classifier, which says nothing of vectors
-
 const TextPrompt* FindPrompt(const TextRules& rules, std::string_view name) {
   const auto found =
       std::find_if(rules.prompts.begin(), rules.prompts.end(), [&](const TextPrompt& prompt) { return prompt.name == name; });
@@ -50,8 +48,8 @@ Result<TextRules> ReadTextRules(const Metadata& metadata, std::string_view archi
   BANTAM_ASSIGN(const auto lower, metadata.Bool(key("text.lower_case")));
   BANTAM_ASSIGN(const auto pooled, metadata.Bool(key("text.prompt_pooled")));
   BANTAM_ASSIGN(const auto fallback, metadata.Text(key("text.default_prompt")));
-  rules.pooling_given = pooling && *pooling != kRank;
-  rules.classifier_pooling_given = classifier && *classifier != kRank;
+  rules.pooling_given = pooling && *pooling != kPoolingRank;
+  rules.classifier_pooling_given = classifier && *classifier != kPoolingRank;
   if (tokens && (*tokens == 0 || *tokens > kContextLengthMax)) {
     return Error(Code::kCorrupt, fmt::format("{}: {}, expected 1 to {}", key("text.tokens_max"), *tokens, kContextLengthMax));
   }

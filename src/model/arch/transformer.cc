@@ -228,12 +228,9 @@ Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, fl
 
 namespace {
 
-// GGUF's numbers. The last means a classifier, and says nothing of vectors.
 Result<Pooling> ReadPooling(const FamilyMetadata& metadata, std::string_view key, Pooling fallback) {
-  constexpr Pooling kPoolings[] = {Pooling::kEveryToken, Pooling::kMean, Pooling::kFirst, Pooling::kLast};
-  constexpr uint32_t kRank = 4;
-  BANTAM_ASSIGN(const uint32_t pooling, metadata.Read(key, {0, kRank}, kRank));
-  return pooling == kRank ? fallback : kPoolings[pooling];
+  BANTAM_ASSIGN(const uint32_t pooling, metadata.Read(key, {0, kPoolingRank}, kPoolingRank));
+  return pooling == kPoolingRank ? fallback : static_cast<Pooling>(pooling);
 }
 
 }  // namespace

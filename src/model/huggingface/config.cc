@@ -5,6 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include "model/config.h"
+
 namespace bantam {
 namespace {
 
@@ -84,6 +86,24 @@ Result<std::optional<std::string>> HfConfig::Text(Names names) const {
   if (value == nullptr) return std::optional<std::string>();
   if (!value->is_string()) return WrongKind(name, *value, "a string");
   return std::optional(value->get<std::string>());
+}
+
+Error NotRun(std::string_view what) {
+  return Error(Code::kUnsupported, fmt::format("{} is not supported; a GGUF file of the model may run", what));
+}
+
+Result<std::vector<uint32_t>> ReadLayerKinds(const HfConfig& config, std::string_view marked, std::string_view other) {
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  const Json& kinds = config.Member("layer_types");
+  if (!kinds.is_array() || kinds.size() != layers || layers > kLayersMax) {
+    return Error(Code::kCorrupt, fmt::format("layer_types: {}, expected the kinds of {} layers", ShortJson(kinds), layers));
+  }
+  std::vector<uint32_t> of_layers;
+  for (const Json& kind : kinds) {
+    if (kind != marked && kind != other) return NotRun(fmt::format("a layer of type {}", ShortJson(kind)));
+    of_layers.push_back(kind == marked ? 1 : 0);
+  }
+  return of_layers;
 }
 
 }  // namespace bantam

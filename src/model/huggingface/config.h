@@ -43,4 +43,11 @@ class HfConfig {
   Json root_;
 };
 
+// Unsupported, with what to do instead.
+Error NotRun(std::string_view what);
+
+// layer_types, which has to say of each layer that it is of one of two kinds: 1 for `marked`, 0 for `other`. Corrupt where it does not have
+// one for each layer, Unsupported for other kinds.
+Result<std::vector<uint32_t>> ReadLayerKinds(const HfConfig& config, std::string_view marked, std::string_view other);
+
 }  // namespace bantam

@@ -64,8 +64,6 @@ constexpr NameRule kModernBert[] = {
     {"decoder", "", kIgnored},
 };
 
-Error NotRun(std::string_view what) { return Error(Code::kUnsupported, fmt::format("{} is not supported in this family", what)); }
-
 // Members that have to have one value, where they are there.
 struct Fixed {
   const char* member;
@@ -76,7 +74,7 @@ Status CheckFixed(const HfConfig& config, std::initializer_list<Fixed> all) {
     const Json& member = config.Member(fixed.member);
     if (member.is_null()) continue;
     BANTAM_ASSIGN(const Json expected, ParseJson(std::string(fixed.value)));
-    if (member != expected) return NotRun(fmt::format("{} {}", fixed.member, ShortJson(member)));
+    if (member != expected) return NotRun(fmt::format("{} {} in this family", fixed.member, ShortJson(member)));
   }
   return Ok();
 }
@@ -86,11 +84,6 @@ Status CopyActivation(const HfConfig& config, Description* description) {
   if (activation) description->Text("hidden_activation", *activation);
   return Ok();
 }
-
-// GGUF's numbers.
-constexpr uint32_t kMean = 1;
-constexpr uint32_t kFirst = 2;
-constexpr uint32_t kLast = 3;
 
 Status DescribePooling(FileSystem& files, const std::string& path, Description* description) {
   BANTAM_ASSIGN(const std::string text, files.ReadText(path, kModulesBytesMax));
@@ -104,7 +97,7 @@ Status DescribePooling(FileSystem& files, const std::string& path, Description* 
   if (int{mean} + int{first} + int{last} != 1 || other) {
     return Error(Code::kUnsupported, fmt::format("{}: pooling other than by the mean, the first or the last token", path));
   }
-  description->Count("pooling_type", mean ? kMean : first ? kFirst : kLast);
+  description->Count("pooling_type", static_cast<uint32_t>(mean ? Pooling::kMean : first ? Pooling::kFirst : Pooling::kLast));
   if (!JsonFlag(json, "include_prompt", true)) description->Flag("text.prompt_pooled", false);
   return Ok();
 }
@@ -171,8 +164,8 @@ Status DescribeModernBert(const HfConfig& config, Description* description) {
   if (pattern) description->Count("attention.sliding_window_pattern", *pattern);
   if (base && !new_bases) description->Number("rope.freq_base", *base);
   if (windowed_base && !new_bases) description->Number("rope.freq_base_swa", *windowed_base);
-  if (pooling && *pooling != "cls" && *pooling != "mean") return NotRun(fmt::format("classifier_pooling {}", *pooling));
-  if (pooling) description->Count("classifier_pooling_type", *pooling == "mean" ? kMean : kFirst);
+  if (pooling && *pooling != "cls" && *pooling != "mean") return NotRun(fmt::format("classifier_pooling {} in this family", *pooling));
+  if (pooling) description->Count("classifier_pooling_type", static_cast<uint32_t>(*pooling == "mean" ? Pooling::kMean : Pooling::kFirst));
   return CopyActivation(config, description);
 }
 

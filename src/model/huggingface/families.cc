@@ -18,8 +18,6 @@ namespace {
 
 // ---- What config.json says beyond the common rules ----
 
-Error NotRun(std::string_view what) { return Error(Code::kUnsupported, fmt::format("{} is not supported", what)); }
-
 Status Factor(const HfConfig& config, const char* name, std::string_view key, Description* description) {
   BANTAM_ASSIGN(const auto factor, config.Number({name}));
   if (factor) description->Number(key, *factor);
@@ -51,7 +49,7 @@ Status DescribePhiMoe(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto jitter, config.Number({"router_jitter_noise"}));
   BANTAM_ASSIGN(const uint32_t used, config.RequireCount({"num_experts_per_tok"}));
   if (used != 2) return NotRun(fmt::format("num_experts_per_tok {} in this family, whose router chooses 2,", used));
-  if (!(jitter.value_or(0) > 0)) return NotRun(fmt::format("router_jitter_noise {} in this family", jitter.value_or(0)));
+  if (!(jitter.value_or(0) > 0 && *jitter <= 1)) return NotRun(fmt::format("router_jitter_noise {} in this family", jitter.value_or(0)));
   description->Number("published_router_jitter", *jitter);
   return OwnWindow(config, description);
 }
@@ -397,6 +395,16 @@ constexpr std::string_view kQwen35Defaults =
     R"({"partial_rotary_factor":0.25,"full_attention_interval":4,"head_dim":256,"linear_conv_kernel_dim":4,"linear_key_head_dim":128,)"
     R"("linear_value_head_dim":128,"linear_num_key_heads":16,"linear_num_value_heads":32})";
 
+HfFamily Qwen35(std::string_view model_type, std::string_view architecture) {
+  return {.model_type = model_type,
+          .architecture = architecture,
+          .activations = kSilu,
+          .norms_add_one = true,
+          .defaults = kQwen35Defaults,
+          .names = Qwen35Names(),
+          .describe = DescribeQwen35};
+}
+
 // In the order of model_type.
 const HfFamily kFamilies[] = {
     {.model_type = "arcee", .architecture = "arcee", .activations = "relu2", .pairs = true},
@@ -629,34 +637,10 @@ const HfFamily kFamilies[] = {
      .activations = kSilu,
      .defaults = R"({"max_window_layers":28,"sliding_window":4096,"norm_topk_prob":false})",
      .describe = DescribeQwen3Moe},
-    {.model_type = "qwen3_5",
-     .architecture = "qwen35",
-     .activations = kSilu,
-     .norms_add_one = true,
-     .defaults = kQwen35Defaults,
-     .names = Qwen35Names(),
-     .describe = DescribeQwen35},
-    {.model_type = "qwen3_5_moe",
-     .architecture = "qwen35moe",
-     .activations = kSilu,
-     .norms_add_one = true,
-     .defaults = kQwen35Defaults,
-     .names = Qwen35Names(),
-     .describe = DescribeQwen35},
-    {.model_type = "qwen3_5_moe_text",
-     .architecture = "qwen35moe",
-     .activations = kSilu,
-     .norms_add_one = true,
-     .defaults = kQwen35Defaults,
-     .names = Qwen35Names(),
-     .describe = DescribeQwen35},
-    {.model_type = "qwen3_5_text",
-     .architecture = "qwen35",
-     .activations = kSilu,
-     .norms_add_one = true,
-     .defaults = kQwen35Defaults,
-     .names = Qwen35Names(),
-     .describe = DescribeQwen35},
+    Qwen35("qwen3_5", "qwen35"),
+    Qwen35("qwen3_5_moe", "qwen35moe"),
+    Qwen35("qwen3_5_moe_text", "qwen35moe"),
+    Qwen35("qwen3_5_text", "qwen35"),
     {.model_type = "roberta",
      .architecture = "bert",
      .activations = kEncoderActivations,

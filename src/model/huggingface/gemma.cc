@@ -10,8 +10,6 @@
 namespace bantam {
 namespace {
 
-Error NotRun(std::string_view what) { return Error(Code::kUnsupported, fmt::format("{} is not supported", what)); }
-
 constexpr NameRule kGemma3nNames[] = {
     {"#.post_attention_layernorm", "post_attention_norm"},
     {"#.pre_feedforward_layernorm", "ffn_norm"},
@@ -96,17 +94,8 @@ std::span<const NameRule> Gemma3nNames() { return kGemma3nNames; }
 std::span<const NameRule> Gemma4Names() { return kGemma4Names; }
 
 Status DescribeWindowsByKind(const HfConfig& config, Description* description) {
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
   BANTAM_ASSIGN(const uint32_t window, config.RequireCount({"sliding_window"}));
-  const Json& kinds = config.Member("layer_types");
-  if (!kinds.is_array() || kinds.size() != layers || layers > kLayersMax) {
-    return Error(Code::kCorrupt, fmt::format("layer_types: {}, expected the kinds of {} layers", ShortJson(kinds), layers));
-  }
-  std::vector<uint32_t> windowed;
-  for (const Json& kind : kinds) {
-    if (kind != "sliding_attention" && kind != "full_attention") return NotRun(fmt::format("a layer of type {}", ShortJson(kind)));
-    windowed.push_back(kind == "sliding_attention" ? 1 : 0);
-  }
+  BANTAM_ASSIGN(auto windowed, ReadLayerKinds(config, "sliding_attention", "full_attention"));
   description->Count("attention.sliding_window", window);
   description->Counts("attention.sliding_window_pattern", std::move(windowed));
   return Ok();

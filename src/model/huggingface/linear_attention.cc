@@ -32,7 +32,6 @@ constexpr NameRule kQwen35Rules[] = {
 std::span<const NameRule> Qwen35Names() { return kQwen35Rules; }
 
 Status DescribeQwen35(const HfConfig& config, Description* description) {
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
   BANTAM_ASSIGN(const uint32_t interval, config.RequireCount({"full_attention_interval"}));
   BANTAM_ASSIGN(const uint32_t taps, config.RequireCount({"linear_conv_kernel_dim"}));
   BANTAM_ASSIGN(const uint32_t key_dim, config.RequireCount({"linear_key_head_dim"}));
@@ -40,29 +39,16 @@ Status DescribeQwen35(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t keys, config.RequireCount({"linear_num_key_heads"}));
   BANTAM_ASSIGN(const uint32_t values, config.RequireCount({"linear_num_value_heads"}));
   BANTAM_ASSIGN(const auto gated, config.Flag({"attn_output_gate"}));
-  if (!gated.value_or(true)) return Error(Code::kUnsupported, "attention without gated outputs (attn_output_gate false) is not supported");
-  if (key_dim != value_dim) {
-    return Error(Code::kUnsupported,
-                 fmt::format("linear_value_head_dim {} other than linear_key_head_dim {} is not supported", value_dim, key_dim));
-  }
+  if (!gated.value_or(true)) return NotRun("attention without gated outputs (attn_output_gate false)");
+  if (key_dim != value_dim) return NotRun(fmt::format("linear_value_head_dim {} other than linear_key_head_dim {}", value_dim, key_dim));
   description->Count("ssm.conv_kernel", taps);
   description->Count("ssm.state_size", key_dim);
   description->Count("ssm.group_count", keys);
   description->Count("ssm.time_step_rank", values);
   description->Count("ssm.inner_size", static_cast<uint32_t>(std::min<uint64_t>(uint64_t{value_dim} * values, UINT32_MAX)));
   description->Count("full_attention_interval", interval);
-  const Json& kinds = config.Member("layer_types");
-  if (kinds.is_null()) return Ok();
-  if (!kinds.is_array() || kinds.size() != layers || layers > kLayersMax) {
-    return Error(Code::kCorrupt, fmt::format("layer_types: {}, expected the kinds of {} layers", ShortJson(kinds), layers));
-  }
-  std::vector<uint32_t> recurrent;
-  for (const Json& kind : kinds) {
-    if (kind != "linear_attention" && kind != "full_attention") {
-      return Error(Code::kUnsupported, fmt::format("a layer of type {} is not supported", ShortJson(kind)));
-    }
-    recurrent.push_back(kind == "linear_attention" ? 1 : 0);
-  }
+  if (config.Member("layer_types").is_null()) return Ok();
+  BANTAM_ASSIGN(auto recurrent, ReadLayerKinds(config, "linear_attention", "full_attention"));
   description->Counts("attention.recurrent_layers", std::move(recurrent));
   return Ok();
 }

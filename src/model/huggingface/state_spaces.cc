@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "model/config.h"
@@ -53,7 +54,7 @@ Result<std::vector<float>> ReadMultipliers(const HfConfig& config, const char* n
   if (list.is_null()) return std::vector<float>(count, 1.0f);
   std::vector<float> numbers;
   for (size_t i = 0; list.is_array() && i < list.size() && i < count; ++i) {
-    if (list[i].is_number()) numbers.push_back(list[i].get<float>());
+    if (list[i].is_number() && std::isfinite(list[i].get<float>())) numbers.push_back(list[i].get<float>());
   }
   if (numbers.size() != count || list.size() != count) {
     return Error(Code::kCorrupt, fmt::format("{}: {}, expected {} numbers", name, ShortJson(list), count));
@@ -87,21 +88,11 @@ Status DescribeMamba2(const HfConfig& config, Description* description) {
 }
 
 Status DescribeGraniteLayers(const HfConfig& config, Description* description) {
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
   BANTAM_ASSIGN(const HfHeads heads, ReadHeads(config));
   BANTAM_ASSIGN(const auto experts, config.Count({"num_local_experts"}));
   BANTAM_ASSIGN(const auto positions, config.Text({"position_embedding_type"}));
-  const Json& kinds = config.Member("layer_types");
-  if (!kinds.is_array() || kinds.size() != layers || layers > kLayersMax) {
-    return Error(Code::kCorrupt, fmt::format("layer_types: {}, expected the kinds of {} layers", ShortJson(kinds), layers));
-  }
-  std::vector<uint32_t> kv_heads;
-  for (const Json& kind : kinds) {
-    if (kind != "mamba" && kind != "attention") {
-      return Error(Code::kUnsupported, fmt::format("a layer of type {} is not supported", ShortJson(kind)));
-    }
-    kv_heads.push_back(kind == "attention" ? heads.kv_heads : 0);
-  }
+  BANTAM_ASSIGN(auto kv_heads, ReadLayerKinds(config, "attention", "mamba"));
+  for (uint32_t& of_layer : kv_heads) of_layer *= heads.kv_heads;
   description->Counts("attention.head_count_kv", std::move(kv_heads));
   description->Flag("rope.scaling.finetuned", positions == "rope");
   if (experts.value_or(0) == 0) {
@@ -114,12 +105,12 @@ Status DescribeGraniteLayers(const HfConfig& config, Description* description) {
 Status DescribeFalconH1(const HfConfig& config, Description* description) {
   for (const char* bias : {"projectors_bias", "mamba_proj_bias", "attention_bias", "mlp_bias"}) {
     BANTAM_ASSIGN(const auto biased, config.Flag({bias}));
-    if (biased.value_or(false)) return Error(Code::kUnsupported, fmt::format("{} true is not supported in this family", bias));
+    if (biased.value_or(false)) return NotRun(fmt::format("{} true in this family", bias));
   }
   BANTAM_ASSIGN(const auto normed, config.Flag({"mamba_rms_norm"}));
   BANTAM_ASSIGN(const auto before_gate, config.Flag({"mamba_norm_before_gate"}));
   if (normed.value_or(false) && before_gate.value_or(true)) {
-    return Error(Code::kUnsupported, "a norm in front of the state space's gate (mamba_norm_before_gate) is not supported");
+    return NotRun("a norm in front of the state space's gate (mamba_norm_before_gate)");
   }
   return DescribeStateSpace(config, description);
 }
@@ -127,7 +118,9 @@ Status DescribeFalconH1(const HfConfig& config, Description* description) {
 Status FalconH1Factors(const HfConfig& config, std::vector<TensorFactors>* factors) {
   const auto number = [&](const char* name) -> Result<float> {
     BANTAM_ASSIGN(const auto value, config.Number({name}));
-    return static_cast<float>(value.value_or(1));
+    const auto multiplier = static_cast<float>(value.value_or(1));
+    if (!std::isfinite(multiplier)) return Error(Code::kCorrupt, fmt::format("{}: {}, expected a number of 32 bits", name, *value));
+    return multiplier;
   };
   BANTAM_ASSIGN(const float attention_in, number("attention_in_multiplier"));
   BANTAM_ASSIGN(const float attention_out, number("attention_out_multiplier"));

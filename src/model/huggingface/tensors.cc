@@ -133,16 +133,16 @@ class Mapper {
     if (rule->arrangement == Arrangement::kIgnored) return Ok();
     if (layout_.tied && rule->gguf == "output") return Ok();
     BANTAM_ASSIGN(Assembly assembly, Whole(from));
-    if (!from.quantized.empty()) {
-      BANTAM_TRY(CheckQuantized(published, *rule, &assembly));
-    }
-    BANTAM_TRY(TurnHeads(from.tensor, rule->values, &assembly));
+    BANTAM_TRY(TurnHeads(from.tensor, *rule, &assembly));
     if (layout_.tied && rule->gguf == "token_embd" && OutputHasOwnFactor()) {
       Assembly output = assembly;
       BANTAM_TRY(TakeFactors(from.tensor, "lm_head", &output));
       Emit("output.weight", from.tensor, std::move(output));
     }
     BANTAM_TRY(TakeFactors(from.tensor, rule->published, &assembly));
+    if (!from.quantized.empty()) {
+      BANTAM_TRY(CheckQuantized(published, *rule, &assembly));
+    }
     NameRule placed = *rule;
     constexpr std::string_view kShared = "_shexp";
     if (layout_.shared_is_dense && placed.gguf.ends_with(kShared)) placed.gguf.remove_suffix(kShared.size());
@@ -271,14 +271,16 @@ class Mapper {
   }
 
   // Heads of values as GGUF files of linear attention have them.
-  Status TurnHeads(const SafetensorsTensor& tensor, ValueHeads values, Assembly* assembly) const {
+  Status TurnHeads(const SafetensorsTensor& tensor, const NameRule& rule, Assembly* assembly) const {
     const HfValueHeads& heads = layout_.value_heads;
+    const ValueHeads values = rule.values;
     if (values == ValueHeads::kNotHeads || heads.keys == 0) return Ok();
     HeadTurns turns = {.runs = heads.keys, .each = heads.each, .head = values == ValueHeads::kEach ? 1 : heads.head_dim};
     if (values == ValueHeads::kRowsBehindKeys) turns.first = uint64_t{2} * heads.keys * heads.head_dim;
     const bool columns = values == ValueHeads::kColumns;
-    // Those of a convolution's taps are its first dimension.
-    const uint64_t found = columns ? assembly->columns : tensor.shape[0];
+    // Taps become rows later (Taps).
+    const bool taps = rule.arrangement == Arrangement::kTaps && tensor.shape.size() == 3;
+    const uint64_t found = columns ? assembly->columns : taps ? tensor.shape[0] : assembly->rows;
     const uint64_t expected = turns.first + turns.runs * turns.each * turns.head;
     if (found != expected) {
       return WrongShape(tensor, fmt::format("{} {} ({} keys with {} heads of values each)", expected, columns ? "columns" : "rows",
