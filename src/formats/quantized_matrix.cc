@@ -33,6 +33,13 @@ uint64_t RowsOfRun(const QuantizedMatrix& matrix) {
   if (matrix.by_columns) return numbers.line_stride < kLineBytes ? 1 : kLineBytes / numbers.unit_bytes * PerUnit(numbers);
   return numbers.unit_stride < kLineBytes ? 1 : kLineBytes / std::clamp<uint64_t>(numbers.line_stride, 1, kLineBytes);
 }
+// The same, of rows that are not wider than the run may be. Units stay whole.
+uint64_t RowsOfRun(const QuantizedMatrix& matrix, uint64_t columns) {
+  const uint64_t least = matrix.by_columns ? PerUnit(matrix.codes) : 1;
+  uint64_t rows = RowsOfRun(matrix);
+  while (rows > least && rows * columns > QuantizedRowReader::kRunBytesMax) rows /= 2;
+  return rows;
+}
 
 struct RowRange {
   uint64_t first;
@@ -81,7 +88,8 @@ void UnpackCodes(const QuantizedMatrix& matrix, const RowRange& range, uint8_t* 
   const PackedNumbers& numbers = matrix.codes;
   if (matrix.by_columns && numbers.unit_bytes == 1 && numbers.line_stride == 1) return UnpackColumnBytes(matrix, range, codes);
   const bool aligned = !matrix.by_columns || range.first % PerUnit(numbers) == 0;
-  if (FillsUnits(numbers) && matrix.units == 0 && aligned) return UnpackUnits(matrix, range, codes);
+  CHECK(matrix.units == 0);
+  if (FillsUnits(numbers) && aligned) return UnpackUnits(matrix, range, codes);
   for (uint64_t c = 0; c < range.columns; ++c) {
     for (uint64_t r = 0; r < range.rows; ++r) {
       const uint64_t row = range.first + r;
@@ -191,7 +199,7 @@ const uint8_t* QuantizedRowReader::CodesOf(const QuantizedMatrix& matrix, uint64
     }
     if (run.last_use < oldest->last_use) oldest = &run;
   }
-  const uint64_t together = RowsOfRun(matrix);
+  const uint64_t together = RowsOfRun(matrix, columns);
   oldest->base = matrix.codes.base;
   oldest->first = row / together * together;
   oldest->rows = std::min(together, matrix.rows - oldest->first);

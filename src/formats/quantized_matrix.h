@@ -96,6 +96,9 @@ struct QuantizedRow {
 // Reads rows. Where rows lie beside each other, as many as share cache lines are taken apart at once and kept for the next call.
 class QuantizedRowReader {
  public:
+  // Of codes that are kept together, a byte each; rows that share a word are kept whatever their width.
+  static constexpr uint64_t kRunBytesMax = uint64_t{4} << 20;
+
   // RowBytes(dtype, columns) bytes. Integers become Q2_0, Q4_0, Q5_0 or Q8_0 where code - zero is in its range; NF4 becomes NF4 and FP4
   // MXFP4; all but FP4 become F16 or F32. Of blocks, columns are a multiple of a block's and so are groups. What does not fit is cut off.
   void Read(const QuantizedMatrix& matrix, const QuantizedRow& row, uint8_t* out);

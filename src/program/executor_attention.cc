@@ -1,6 +1,5 @@
 // The executor's attention.
 #include <algorithm>
-#include <cmath>
 
 #include "base/check.h"
 #include "kernels/attention.h"
@@ -13,10 +12,6 @@ namespace {
 size_t WindowBegin(size_t window, size_t position) { return window == 0 || position < window ? 0 : position + 1 - window; }
 
 }  // namespace
-
-float AttentionTemperature::At(size_t position) const {
-  return scale == 0 ? 1 : static_cast<float>(1 + static_cast<double>(scale) * std::log1p(static_cast<double>(position / length)));
-}
 
 bool Executor::LookAlike(const AttendOp& op, size_t first_row, size_t last_row) const {
   const BlockSparse& sparse = kv_.sparse(op.layer);

@@ -1,6 +1,7 @@
 #include "program/program.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/kernel_types.h"
 
@@ -89,5 +90,9 @@ const char* OpName(const Op& op) {
 }
 
 OpBuffers BuffersOf(const Op& op) { return std::visit(Buffers{}, op); }
+
+float AttentionTemperature::At(size_t position) const {
+  return scale == 0 ? 1 : static_cast<float>(1 + static_cast<double>(scale) * std::log1p(static_cast<double>(position / length)));
+}
 
 }  // namespace bantam

@@ -334,7 +334,7 @@ struct PoolOp {
   BufferId in;
   BufferId out;
 };
-// What stands for a whole text.
+// What stands for a whole text. The numbers are those of GGUF's pooling_type.
 enum class Pooling : uint8_t {
   kEveryToken,  // for itself
   kMean,        // of all tokens

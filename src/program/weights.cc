@@ -179,10 +179,11 @@ Parts Joined(Parts parts) {
   return joined;
 }
 
-// On all threads. Progress is reported between pieces that take each thread a few milliseconds.
+// On all threads. Progress is reported between pieces that take each thread a few milliseconds; a piece has several chunks of a package,
+// which are hashed two at a time.
 Status CheckParts(const Parts& parts, ModelFile& file, ThreadPool& pool, const std::function<bool(uint64_t)>& going_on) {
   constexpr size_t kPieceBytes = size_t{8} << 20;
-  constexpr size_t kPiecesAtOnce = 8;
+  const auto pieces_at_once = 2 * static_cast<size_t>(pool.size());
   Parts pieces;
   uint64_t done = 0;
   const auto check = [&]() -> Status {
@@ -208,7 +209,7 @@ Status CheckParts(const Parts& parts, ModelFile& file, ThreadPool& pool, const s
       const size_t count = std::min(part.size(), kPieceBytes);
       pieces.push_back(part.first(count));
       part = part.subspan(count);
-      if (pieces.size() == kPiecesAtOnce) BANTAM_TRY(check());
+      if (pieces.size() == pieces_at_once) BANTAM_TRY(check());
     }
   }
   return pieces.empty() ? Ok() : check();
