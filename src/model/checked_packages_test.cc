@@ -45,6 +45,7 @@ class CheckedPackagesTest : public ::testing::Test {
   testing::TemporaryFolder folder_;
   std::unique_ptr<FileSystem> files_ = MakeFileSystem();
   NamedSource model_;
+  NamedSource source_other_;
 };
 
 TEST_F(CheckedPackagesTest, UntilTheFileChangesOrTheMachineStartsAgain) {
@@ -79,6 +80,29 @@ TEST_F(CheckedPackagesTest, WhatIsNotRemembered) {
   model_.named = TensorSource::Contents{};
   Boot("");
   EXPECT_EQ(Remembered(), 0u) << "nothing is known of the machine's start";
+  EXPECT_FALSE(Packages().Has(model_));
+}
+
+TEST_F(CheckedPackagesTest, RecordsOfOtherBootsAreRemoved) {
+  ASSERT_EQ(Remembered(), 1u);
+  testing::WriteText(folder_.Path("checked/notes"), "the user's");
+  Boot("two");
+  source_other_.named->digest = {9};
+  ASSERT_TRUE(Packages().Remember(source_other_, kLater).ok());
+  EXPECT_FALSE(std::filesystem::exists(folder_.Path("checked/" + HexOf(model_.named->digest))));
+  EXPECT_TRUE(std::filesystem::exists(folder_.Path("checked/notes")));
+  EXPECT_TRUE(Packages().Has(source_other_));
+}
+
+TEST_F(CheckedPackagesTest, RecordsAreLimited) {
+  for (size_t i = 0; i < CheckedPackages::kRecordsMax; ++i) {
+    NamedSource source;
+    source.named->digest = {static_cast<uint8_t>(i), static_cast<uint8_t>(i >> 8), 77};
+    // As Remember writes them, without looking through the folder each time.
+    const std::string name = HexOf(source.named->digest);
+    testing::WriteText(folder_.Path("checked/" + name), "bantam checked 1\n" + name + "\none\n");
+  }
+  EXPECT_EQ(Packages().Remember(model_, kLater).error().code(), Code::kExhausted);
   EXPECT_FALSE(Packages().Has(model_));
 }
 
