@@ -1,6 +1,6 @@
 // The time from starting a process to the first byte of its answer, with the model in the page cache: Bantam from a package (as it starts
-// when the package was checked since the machine started, and checking all weights before they are used) and from the GGUF file that it was made of, and llama.cpp's smallest program from that file. The goal is
-// half of llama.cpp's.
+// when the package was checked since the machine started, and checking all weights before they are used), Bantam from the GGUF file that it
+// was made of, and llama.cpp's smallest program from that file. The goal is half of llama.cpp's.
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
