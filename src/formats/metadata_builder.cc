@@ -75,6 +75,7 @@ Status MetadataBuilder::Build(const std::vector<Tensor>& tensors, ModelFile* fil
     entries.push_back(made);
   }
   BANTAM_ASSIGN(file->metadata, Metadata::Make(std::move(entries)));
+  file->metadata.SetOrigin(origin_);
   std::vector<TensorInfo> infos;
   for (const Tensor& tensor : tensors) {
     infos.push_back(tensor.info);

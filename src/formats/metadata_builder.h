@@ -25,6 +25,10 @@ class MetadataBuilder {
   // An array of numbers of one byte each, which the caller keeps as long as the model file.
   void AttachBytes(std::string_view key, std::span<const std::byte> bytes) { Set(key, bytes); }
 
+  // The file that all of it was made of, and the member behind a key: for errors.
+  void SetOrigin(std::string_view file) { origin_.file = file; }
+  void SetMember(std::string_view key, std::string_view member) { origin_.members.emplace_back(key, member); }
+
   struct Tensor {
     std::string name;
     TensorInfo info;  // all but the name
@@ -42,6 +46,7 @@ class MetadataBuilder {
   void Set(std::string_view key, Value value);
 
   std::vector<Entry> entries_;
+  Metadata::Origin origin_;
 };
 
 }  // namespace bantam

@@ -11,10 +11,6 @@
 namespace bantam {
 namespace {
 
-Error WrongType(std::string_view key, std::string_view expected) {
-  return Error(Code::kCorrupt, fmt::format("metadata key {}: expected {}; convert the model again", key, expected));
-}
-
 double LoadNumber(ValueType type, const std::byte* at) {
   switch (type) {
     case ValueType::kU8:
@@ -128,6 +124,13 @@ Result<Metadata> Metadata::Make(std::vector<MetadataEntry> entries) {
   return metadata;
 }
 
+Error Metadata::Problem(std::string_view key, std::string_view problem) const {
+  if (origin_.file.empty()) return Error(Code::kCorrupt, fmt::format("metadata key {}: {}; convert the model again", key, problem));
+  const auto known = std::find_if(origin_.members.begin(), origin_.members.end(), [&](const auto& member) { return member.first == key; });
+  const std::string name = known == origin_.members.end() ? fmt::format("(as {})", key) : known->second;
+  return Error(Code::kCorrupt, fmt::format("{} {}: {}; correct it, or fetch the file again", origin_.file, name, problem));
+}
+
 const MetadataValue* Metadata::Find(std::string_view key) const {
   const MetadataEntry* entry = FindByName(entries_, KeyOf, by_key_, key);
   return entry == nullptr ? nullptr : &entry->value;
@@ -141,7 +144,7 @@ Result<std::optional<uint32_t>> Metadata::U32(std::string_view key) const {
   if (const auto* i = std::get_if<int64_t>(value); i != nullptr && *i >= 0 && static_cast<uint64_t>(*i) <= kMax) {
     return std::optional(static_cast<uint32_t>(*i));
   }
-  return WrongType(key, "an integer from 0 to 4294967295");
+  return Problem(key, "expected an integer from 0 to 4294967295");
 }
 
 Result<std::optional<double>> Metadata::Number(std::string_view key) const {
@@ -155,9 +158,9 @@ Result<std::optional<double>> Metadata::Number(std::string_view key) const {
   } else if (const auto* i = std::get_if<int64_t>(value)) {
     number = static_cast<double>(*i);
   } else {
-    return WrongType(key, "a number");
+    return Problem(key, "expected a number");
   }
-  if (!std::isfinite(number)) return WrongType(key, "a finite number");
+  if (!std::isfinite(number)) return Problem(key, "expected a finite number");
   return std::optional(number);
 }
 
@@ -165,14 +168,14 @@ Result<std::optional<bool>> Metadata::Bool(std::string_view key) const {
   const MetadataValue* value = Find(key);
   if (value == nullptr) return std::optional<bool>();
   if (const auto* b = std::get_if<bool>(value)) return std::optional(*b);
-  return WrongType(key, "true or false");
+  return Problem(key, "expected true or false");
 }
 
 Result<std::optional<std::string_view>> Metadata::Text(std::string_view key) const {
   const MetadataValue* value = Find(key);
   if (value == nullptr) return std::optional<std::string_view>();
   if (const auto* text = std::get_if<std::string_view>(value)) return std::optional(*text);
-  return WrongType(key, "a string");
+  return Problem(key, "expected a string");
 }
 
 Result<std::optional<std::vector<std::string_view>>> Metadata::Texts(std::string_view key, size_t count_max) const {
@@ -180,7 +183,7 @@ Result<std::optional<std::vector<std::string_view>>> Metadata::Texts(std::string
   if (value == nullptr) return std::optional<std::vector<std::string_view>>();
   const auto* array = std::get_if<MetadataArray>(value);
   if (array == nullptr || array->type != ValueType::kString || array->count > count_max) {
-    return WrongType(key, fmt::format("an array of at most {} strings", count_max));
+    return Problem(key, fmt::format("expected an array of at most {} strings", count_max));
   }
   std::vector<std::string_view> texts;
   texts.reserve(static_cast<size_t>(array->count));
@@ -198,7 +201,7 @@ Result<std::optional<std::string_view>> Metadata::Bytes(std::string_view key, si
   if (value == nullptr) return std::optional<std::string_view>();
   const auto* array = std::get_if<MetadataArray>(value);
   if (array == nullptr || (array->type != ValueType::kU8 && array->type != ValueType::kI8) || array->count > count_max) {
-    return WrongType(key, fmt::format("an array of at most {} bytes", count_max));
+    return Problem(key, fmt::format("expected an array of at most {} bytes", count_max));
   }
   return std::optional(AsText(array->bytes));
 }
@@ -208,7 +211,7 @@ Result<std::optional<std::vector<double>>> Metadata::Numbers(std::string_view ke
   if (value == nullptr) return std::optional<std::vector<double>>();
   const auto* array = std::get_if<MetadataArray>(value);
   if (array == nullptr || array->type == ValueType::kString || array->count > count_max) {
-    return WrongType(key, fmt::format("an array of at most {} numbers", count_max));
+    return Problem(key, fmt::format("expected an array of at most {} numbers", count_max));
   }
   const size_t step = ElementBytes(array->type);
   std::vector<double> numbers(static_cast<size_t>(array->count));

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -45,6 +46,15 @@ class Metadata {
   // Corrupt when a key occurs twice.
   static Result<Metadata> Make(std::vector<MetadataEntry> entries);
 
+  // Of metadata that was made of another file: what errors about a key are to name, and the member of that file behind it.
+  struct Origin {
+    std::string file;                                          // "config.json"
+    std::vector<std::pair<std::string, std::string>> members;  // key, member
+  };
+  void SetOrigin(Origin origin) { origin_ = std::move(origin); }
+  // Corrupt: the key, or what it was made of; `problem`, such as "7, expected 1 to 4"; and what to do.
+  Error Problem(std::string_view key, std::string_view problem) const;
+
   const std::vector<MetadataEntry>& entries() const { return entries_; }
   const MetadataValue* Find(std::string_view key) const;
 
@@ -62,6 +72,7 @@ class Metadata {
  private:
   std::vector<MetadataEntry> entries_;
   std::vector<uint32_t> by_key_;  // indices of entries_, sorted by key
+  Origin origin_;
 };
 
 inline constexpr size_t kTensorDimensionsMax = 4;

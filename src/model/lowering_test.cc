@@ -45,6 +45,7 @@ TEST_F(LoweringTest, MissingAndMisshapenTensorsAreNamed) {
   testing::GgufBuilder vocabulary_only;
   vocabulary_only.Text("general.architecture", "llama").U32("llama.block_count", 1).U32("llama.embedding_length", 64);
   vocabulary_only.U32("llama.context_length", 64).U32("llama.feed_forward_length", 64).U32("llama.attention.head_count", 2);
+  vocabulary_only.F32("llama.attention.layer_norm_rms_epsilon", 1e-6f);
   EXPECT_NE(LowerFile(vocabulary_only).error().message().find("token_embd.weight is missing"), std::string::npos);
   testing::GgufBuilder misshapen = vocabulary_only;
   misshapen.Add({"token_embd.weight", {32, 10}, 0, std::string(32 * 10 * 4, '\0'), -1});

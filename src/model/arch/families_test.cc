@@ -1,4 +1,5 @@
 // What families say of themselves where the reference models do not show it.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -30,6 +31,7 @@ class FamiliesTest : public ::testing::Test {
     builder.U32(architecture + ".block_count", layers).U32(architecture + ".embedding_length", 256);
     builder.U32(architecture + ".context_length", 8192).U32(architecture + ".feed_forward_length", 512);
     builder.U32(architecture + ".attention.head_count", 8);
+    builder.F32(architecture + ".attention.layer_norm_rms_epsilon", 1e-6f).F32(architecture + ".attention.layer_norm_epsilon", 1e-6f);
     return builder;
   }
   Result<Config> Read(const GgufBuilder& builder) {
@@ -52,6 +54,22 @@ class FamiliesTest : public ::testing::Test {
   std::unique_ptr<FileSystem> files_ = MakeFileSystem();
   ModelFile file_;
 };
+
+// No number is taken for one that the file leaves out, and none that makes no norm.
+TEST_F(FamiliesTest, NormsWithoutANumber) {
+  GgufBuilder builder;
+  builder.Text("general.architecture", "mamba").U32("mamba.block_count", 2).U32("mamba.embedding_length", 64);
+  builder.U32("mamba.context_length", 8192);
+  Result<Config> missing = Read(builder);
+  ASSERT_FALSE(missing.ok());
+  EXPECT_THAT(missing.error().message(),
+              ::testing::HasSubstr("metadata key mamba.attention.layer_norm_rms_epsilon: missing, expected a number "
+                                   "from 0 to 1; convert the model again"));
+  builder.F32("mamba.attention.layer_norm_rms_epsilon", -1);
+  Result<Config> negative = Read(builder);
+  ASSERT_FALSE(negative.ok());
+  EXPECT_THAT(negative.error().message(), ::testing::HasSubstr("layer_norm_rms_epsilon: -1, expected a number from 0 to 1"));
+}
 
 TEST_F(FamiliesTest, WindowsByPatternAndByList) {
   GgufBuilder builder = Of("gemma3", 13);
@@ -132,6 +150,7 @@ TEST_F(FamiliesTest, HeadsAndWidthsOfEachLayer) {
   builder.Text("general.architecture", "llama").U32("llama.block_count", 2).U32("llama.embedding_length", 256);
   builder.U32("llama.context_length", 128).I32s("llama.attention.head_count", {8, 4}).I32s("llama.attention.head_count_kv", {2, 4});
   builder.I32s("llama.feed_forward_length", {512, 256}).U32("llama.attention.key_length", 32).U32("llama.attention.value_length", 32);
+  builder.F32("llama.attention.layer_norm_rms_epsilon", 1e-6f);
   const auto config = Read(builder);
   ASSERT_TRUE(config.ok()) << config.error().message();
   EXPECT_EQ(config->layers[1].heads, 4u);
@@ -141,6 +160,7 @@ TEST_F(FamiliesTest, HeadsAndWidthsOfEachLayer) {
   alone.Text("general.architecture", "llama").U32("llama.block_count", 2).U32("llama.embedding_length", 256);
   alone.U32("llama.context_length", 128).I32s("llama.attention.head_count", {8, 4}).U32("llama.feed_forward_length", 512);
   alone.U32("llama.attention.key_length", 32).U32("llama.attention.value_length", 32);
+  alone.F32("llama.attention.layer_norm_rms_epsilon", 1e-6f);
   EXPECT_EQ(Read(alone)->layers[1].kv_heads, 4u) << "as many as heads, in each layer";
 }
 
@@ -270,6 +290,7 @@ TEST_F(FamiliesTest, ExpertsAlone) {
   GgufBuilder builder;
   builder.Text("general.architecture", "qwen35moe").U32("qwen35moe.block_count", 4).U32("qwen35moe.embedding_length", 256);
   builder.U32("qwen35moe.context_length", 8192).U32("qwen35moe.attention.head_count", 8);
+  builder.F32("qwen35moe.attention.layer_norm_rms_epsilon", 1e-6f);
   builder.U32("qwen35moe.expert_count", 8).U32("qwen35moe.expert_used_count", 2).U32("qwen35moe.expert_feed_forward_length", 64);
   AddStateSpace("qwen35moe.", &builder);
   EXPECT_NE(Read(builder).error().message().find("expert_shared_feed_forward_length"), std::string::npos);
@@ -286,6 +307,7 @@ TEST_F(FamiliesTest, LayersWithoutHeads) {
     GgufBuilder builder;
     builder.Text("general.architecture", name).U32(name + ".block_count", 4).U32(name + ".embedding_length", 256);
     builder.U32(name + ".context_length", 8192).U32(name + ".feed_forward_length", 512).U32(name + ".shortconv.l_cache", 3);
+    builder.F32(name + ".attention.layer_norm_rms_epsilon", 1e-6f);
     builder.I32s(name + ".attention.head_count", {0, 8, 0, 8}).I32s(name + ".attention.head_count_kv", {0, 2, 0, 2});
     AddStateSpace(name + ".", &builder);
     const auto config = Read(builder);

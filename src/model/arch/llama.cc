@@ -26,9 +26,7 @@ Result<Config> ReadMistral3Config(ModelFile& file, const FamilyMetadata& metadat
   BANTAM_ASSIGN(config.ropes[0].log_multiplier, metadata.ReadNumber("rope.scaling.yarn_log_multiplier", 0));
   BANTAM_ASSIGN(const double scale, metadata.ReadNumber("attention.temperature_scale", 0));
   if (!(scale >= 0 && scale <= kTemperatureScaleMax)) {
-    return Error(Code::kCorrupt,
-                 fmt::format("metadata key mistral3.attention.temperature_scale: {}, expected 0 to {}; convert the model again", scale,
-                             kTemperatureScaleMax));
+    return metadata.Problem("attention.temperature_scale", fmt::format("{}, expected 0 to {}", scale, kTemperatureScaleMax));
   }
   config.attention_temperature = {static_cast<float>(scale), config.ropes[0].original_context};
   return config;

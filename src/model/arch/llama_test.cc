@@ -28,6 +28,7 @@ class LlamaConfigTest : public ::testing::Test {
     u32("feed_forward_length", 512);
     u32("attention.head_count", 8);
     u32("attention.head_count_kv", 2);
+    if (except != "attention.layer_norm_rms_epsilon") builder.F32("llama.attention.layer_norm_rms_epsilon", 1e-6f);
     return builder;
   }
   Result<Config> Read(const GgufBuilder& builder) {
@@ -49,9 +50,7 @@ class LlamaConfigTest : public ::testing::Test {
 
 TEST_F(LlamaConfigTest, ReadsItsKeysAndNoOthers) {
   GgufBuilder builder = Base();
-  builder.F32("llama.attention.layer_norm_rms_epsilon", 1e-6f)
-      .U32("llama.attention.sliding_window", 32)
-      .F32("llama.final_logit_softcapping", 30);
+  builder.U32("llama.attention.sliding_window", 32).F32("llama.final_logit_softcapping", 30);
   const auto config = Read(builder);
   ASSERT_TRUE(config.ok()) << config.error().message();
   EXPECT_EQ(config->architecture, "llama");
@@ -74,6 +73,7 @@ TEST_F(LlamaConfigTest, HyperParametersThatWouldDivideByZeroOrAllocateWithoutBou
       Refused(builder, Code::kCorrupt, key);
     }
   }
+  Refused(Base("attention.layer_norm_rms_epsilon"), Code::kCorrupt, "missing");
   GgufBuilder heads = Base("attention.head_count_kv");
   heads.U32("llama.attention.head_count_kv", 0);
   Refused(heads, Code::kCorrupt, "attention.head_count_kv");

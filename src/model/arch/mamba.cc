@@ -9,9 +9,8 @@ Result<Config> ReadStateSpaces(const FamilyMetadata& metadata, bool columns) {
   BANTAM_ASSIGN(const uint32_t layers, metadata.Require("block_count", {1, kLayersMax}));
   BANTAM_ASSIGN(config.width, metadata.Require("embedding_length", {1, kWidthMax}));
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
-  BANTAM_ASSIGN(const double epsilon, metadata.ReadNumber("attention.layer_norm_rms_epsilon", 1e-5));
+  BANTAM_ASSIGN(config.norm_epsilon, ReadNormEpsilon(metadata, "attention.layer_norm_rms_epsilon"));
   BANTAM_ASSIGN(config.state_space, ReadStateSpace(metadata, columns));
-  config.norm_epsilon = static_cast<float>(epsilon);
   LayerPlan layer;
   layer.mixer = Mixer::kStateSpace;
   layer.feed_forward = FeedForward::kAbsent;

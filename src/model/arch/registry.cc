@@ -137,11 +137,13 @@ Result<Config> ReadConfig(ModelFile& file) {
 
 std::string FamilyMetadata::Key(std::string_view key) const { return fmt::format("{}.{}", prefix_, key); }
 
+Error FamilyMetadata::Problem(std::string_view key, std::string_view problem) const { return metadata_.Problem(Key(key), problem); }
+
 Result<uint32_t> FamilyMetadata::Require(std::string_view key, Range range) const {
   BANTAM_ASSIGN(const auto value, metadata_.U32(Key(key)));
   if (!value || *value < range.low || *value > range.high) {
-    return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected an integer from {} to {}; convert the model again", Key(key),
-                                             value ? std::to_string(*value) : "missing", range.low, range.high));
+    return Problem(key,
+                   fmt::format("{}, expected an integer from {} to {}", value ? std::to_string(*value) : "missing", range.low, range.high));
   }
   return *value;
 }
@@ -163,10 +165,8 @@ Result<std::vector<uint32_t>> FamilyMetadata::List(std::string_view key, Range r
     list.push_back(static_cast<uint32_t>(number));
   }
   if (list.size() == count) return list;
-  return Error(Code::kCorrupt,
-               fmt::format("metadata key {}: a list of {} numbers, expected integers from {} to {} for {} layers; convert the "
-                           "model again",
-                           Key(key), numbers.size(), range.low, range.high, count));
+  return Problem(key, fmt::format("a list of {} numbers, expected integers from {} to {} for {} layers", numbers.size(), range.low,
+                                  range.high, count));
 }
 
 Result<std::vector<uint32_t>> FamilyMetadata::PerLayer(std::string_view key, Range range, uint32_t count,
@@ -185,8 +185,7 @@ Result<std::vector<double>> FamilyMetadata::Numbers(std::string_view key, std::v
 
 Result<bool> FamilyMetadata::RequireBool(std::string_view key) const {
   BANTAM_ASSIGN(const auto value, metadata_.Bool(Key(key)));
-  if (!value)
-    return Error(Code::kCorrupt, fmt::format("metadata key {}: missing, expected true or false; convert the model again", Key(key)));
+  if (!value) return Problem(key, "missing, expected true or false");
   return *value;
 }
 

@@ -37,6 +37,8 @@ class FamilyMetadata {
   Result<bool> ReadBool(std::string_view key, bool fallback) const;
   Result<double> ReadNumber(std::string_view key, double fallback) const;
   Result<std::string_view> ReadText(std::string_view key, std::string_view fallback) const;
+  // Corrupt, as Metadata::Problem has it.
+  Error Problem(std::string_view key, std::string_view problem) const;
 
  private:
   std::string Key(std::string_view key) const;

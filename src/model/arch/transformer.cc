@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "model/arch/rope_metadata.h"
@@ -77,12 +78,11 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   BANTAM_ASSIGN(const uint32_t width, metadata.Require("embedding_length", {1, kWidthMax}));
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
   const bool rms = traits.norm == NormKind::kRms;
-  BANTAM_ASSIGN(const double epsilon, metadata.ReadNumber(rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5));
+  BANTAM_ASSIGN(config.norm_epsilon, ReadNormEpsilon(metadata, rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"));
   BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width, traits));
   config.width = width;
   config.norm = traits.norm;
   config.later_tokens = traits.later_tokens;
-  config.norm_epsilon = static_cast<float>(epsilon);
   const size_t head_dim = config.layers[0].head_dim;
   config.attention_scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   if (traits.rope) {
@@ -100,6 +100,14 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
     if (i >= first) layer.window = window;
   }
   return config;
+}
+
+Result<float> ReadNormEpsilon(const FamilyMetadata& metadata, std::string_view key) {
+  constexpr double kMissing = std::numeric_limits<double>::infinity();  // no number that a file may have
+  BANTAM_ASSIGN(const double epsilon, metadata.ReadNumber(key, kMissing));
+  if (epsilon >= 0 && epsilon <= 1) return static_cast<float>(epsilon);
+  return metadata.Problem(key,
+                          fmt::format("{}, expected a number from 0 to 1", epsilon == kMissing ? "missing" : fmt::format("{}", epsilon)));
 }
 
 Result<StateSpace> ReadStateSpace(const FamilyMetadata& metadata, bool columns) {
@@ -214,8 +222,7 @@ Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, f
   const auto factor = static_cast<float>(value);
   if (value == 0) return fallback;
   if (!(std::fabs(factor) >= kFactorMin && std::fabs(factor) <= kFactorMax)) {
-    return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected 0 or a magnitude from {} to {}; convert the model again", key,
-                                             value, kFactorMin, kFactorMax));
+    return metadata.Problem(key, fmt::format("{}, expected 0 or a magnitude from {} to {}", value, kFactorMin, kFactorMax));
   }
   return factor;
 }
@@ -223,7 +230,7 @@ Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, f
 Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, float fallback) {
   BANTAM_ASSIGN(const float limit, ReadFactor(metadata, key, fallback));
   if (limit >= 0) return limit;
-  return Error(Code::kCorrupt, fmt::format("metadata key {}: {}, expected 0 or more; convert the model again", key, limit));
+  return metadata.Problem(key, fmt::format("{}, expected 0 or more", limit));
 }
 
 namespace {

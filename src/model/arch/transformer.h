@@ -23,6 +23,9 @@ struct TransformerTraits {
 // Layers of one kind; heads and widths may differ from layer to layer where the file has a list of them.
 Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, const TransformerTraits& traits);
 
+// What norms add to a variance, from 0 to 1; Corrupt where the file does not say.
+Result<float> ReadNormEpsilon(const FamilyMetadata& metadata, std::string_view key);
+
 // The state space that <family>.ssm.* describes. `columns`: the first kind, a head per column.
 Result<StateSpace> ReadStateSpace(const FamilyMetadata& metadata, bool columns);
 

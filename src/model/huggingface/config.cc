@@ -67,6 +67,11 @@ Result<uint32_t> HfConfig::RequireCount(Names names) const {
   return *count;
 }
 
+const char* HfConfig::NameOf(Names names) const {
+  const char* name = FirstOf(root_, names).first;
+  return name == nullptr ? *names.begin() : name;
+}
+
 Result<std::optional<double>> HfConfig::NumberOf(const Json& object, Names names) {
   const auto [name, value] = FirstOf(object, names);
   if (value == nullptr) return std::optional<double>();

@@ -26,6 +26,8 @@ class HfConfig {
   Result<std::optional<uint32_t>> Count(Names names) const { return CountOf(root_, names); }
   Result<uint32_t> RequireCount(Names names) const;
   Result<std::optional<double>> Number(Names names) const { return NumberOf(root_, names); }
+  // Which of these members is there, or the first of them.
+  const char* NameOf(Names names) const;
   Result<std::optional<bool>> Flag(Names names) const;
   Result<std::optional<std::string>> Text(Names names) const;
   // Members of an object within.

@@ -27,6 +27,7 @@ Status CopyCounts(const HfConfig& config, Description* description) {
   };
   for (const CountRule& rule : rules) {
     BANTAM_ASSIGN(const auto count, config.Count(rule.published));
+    description->Member(rule.key, config.NameOf(rule.published));
     if (count) description->Count(rule.key, *count);
   }
   return Ok();
@@ -64,16 +65,45 @@ Status DescribeWidths(const HfConfig& config, uint32_t layers, Description* desc
   return Ok();
 }
 
+constexpr HfConfig::Names kLayersNames = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"};
+constexpr HfConfig::Names kWidthNames = {"hidden_size", "n_embd", "d_model", "n_embed"};
+constexpr HfConfig::Names kHeadsNames = {"num_attention_heads", "n_head", "n_heads"};
+constexpr HfConfig::Names kKvHeadsNames = {"num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv", "num_query_groups"};
+constexpr HfConfig::Names kContextNames = {"max_position_embeddings", "n_positions",      "n_ctx",     "max_seq_len",
+                                           "max_sequence_length",     "model_max_length", "seq_length"};
+constexpr HfConfig::Names kFeedForwardNames = {"intermediate_size", "n_inner", "ffn_hidden_size"};
+constexpr HfConfig::Names kEpsilonNames = {"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"};
+
+// What errors call the keys of DescribeShape and DescribeRope.
+void NameMembers(const HfConfig& config, Description* description) {
+  const CountRule rules[] = {
+      {kLayersNames, "block_count"},
+      {kWidthNames, "embedding_length"},
+      {kHeadsNames, "attention.head_count"},
+      {kKvHeadsNames, "attention.head_count_kv"},
+      {kContextNames, "context_length"},
+      {kFeedForwardNames, "feed_forward_length"},
+      {kEpsilonNames, "attention.layer_norm_rms_epsilon"},
+      {kEpsilonNames, "attention.layer_norm_epsilon"},
+      {{"rope_theta", "rotary_emb_base"}, "rope.freq_base"},
+      {{"partial_rotary_factor", "rotary_pct", "rope_pct"}, "rope.dimension_count"},
+      {{"sliding_window", "sliding_window_size"}, "attention.sliding_window"},
+      {{"sliding_window"}, "attention.published_window"},
+      {{"max_window_layers"}, "attention.published_window_first"},
+      {{"llama_4_scaling_beta"}, "attention.temperature_scale"},
+  };
+  for (const CountRule& rule : rules) description->Member(rule.key, config.NameOf(rule.published));
+}
+
 Status DescribeShape(const HfFamily& family, const HfConfig& config, Description* description) {
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
-  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "n_embd", "d_model", "n_embed"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount(kLayersNames));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount(kWidthNames));
   BANTAM_ASSIGN(const HfHeads heads, family.attention ? ReadHeads(config) : HfHeads{});
-  BANTAM_ASSIGN(const auto context, config.Count({"max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
-                                                  "model_max_length", "seq_length"}));
+  BANTAM_ASSIGN(const auto context, config.Count(kContextNames));
   if (!context && family.attention) return Error(Code::kCorrupt, "max_position_embeddings is missing");
   BANTAM_TRY(DescribeWidths(config, layers, description));
   const bool listed = config.Member("intermediate_size").is_array();
-  BANTAM_ASSIGN(auto feed_forward, listed ? std::optional<uint32_t>() : config.Count({"intermediate_size", "n_inner", "ffn_hidden_size"}));
+  BANTAM_ASSIGN(auto feed_forward, listed ? std::optional<uint32_t>() : config.Count(kFeedForwardNames));
   if (!feed_forward && !listed && family.feed_forward_widths != 0)
     feed_forward = width <= kWidthMax ? family.feed_forward_widths * width : 0;
   description->Count("block_count", layers);
@@ -82,7 +112,7 @@ Status DescribeShape(const HfFamily& family, const HfConfig& config, Description
   if (family.attention) description->Count("attention.head_count_kv", heads.kv_heads);
   if (context) description->Count("context_length", *context);
   if (feed_forward) description->Count("feed_forward_length", *feed_forward);
-  BANTAM_ASSIGN(const auto epsilon, config.Number({"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"}));
+  BANTAM_ASSIGN(const auto epsilon, config.Number(kEpsilonNames));
   if (!epsilon) return Error(Code::kCorrupt, "rms_norm_eps (of LayerNorm layer_norm_eps) is missing");
   description->Number("attention.layer_norm_rms_epsilon", *epsilon);
   description->Number("attention.layer_norm_epsilon", *epsilon);
@@ -162,7 +192,10 @@ Status DescribeScaling(const HfConfig& config, const Json& scaling, Description*
     return Error(Code::kUnsupported, fmt::format("rope_scaling of type {} is not supported", type));
   }
   BANTAM_ASSIGN(const auto factor, HfConfig::NumberOf(scaling, {"factor"}));
-  if (!factor) return Error(Code::kCorrupt, "rope_scaling.factor is missing");
+  if (!(factor.value_or(0) > 0)) {
+    return Error(Code::kCorrupt,
+                 fmt::format("rope_scaling.factor: {}, expected a number above 0", factor ? fmt::format("{}", *factor) : "missing"));
+  }
   BANTAM_ASSIGN(const auto original, HfConfig::CountOf(scaling, {"original_max_position_embeddings"}));
   BANTAM_ASSIGN(const auto low, HfConfig::NumberOf(scaling, {"low_freq_factor"}));
   BANTAM_ASSIGN(const auto high, HfConfig::NumberOf(scaling, {"high_freq_factor"}));
@@ -202,7 +235,7 @@ Status DescribeBlockSparse(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t stride, config.RequireCount({"blocksparse_vert_stride"}));
   BANTAM_ASSIGN(const auto same_heads, config.Flag({"blocksparse_homo_head_pattern"}));
   BANTAM_ASSIGN(const auto dense, config.Count({"dense_attention_every_n_layers"}));
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount(kLayersNames));
   if (!same_heads.value_or(false)) {
     return Error(Code::kUnsupported, "block-sparse attention with another pattern for each head (blocksparse_homo_head_pattern false)");
   }
@@ -235,9 +268,9 @@ Status DescribeLayerOptions(const HfConfig& config, Description* description) {
 
 Result<HfHeads> ReadHeads(const HfConfig& config) {
   HfHeads heads;
-  BANTAM_ASSIGN(heads.heads, config.RequireCount({"num_attention_heads", "n_head", "n_heads"}));
-  BANTAM_ASSIGN(const auto kv_heads, config.Count({"num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv", "num_query_groups"}));
-  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size", "n_embd", "d_model", "n_embed"}));
+  BANTAM_ASSIGN(heads.heads, config.RequireCount(kHeadsNames));
+  BANTAM_ASSIGN(const auto kv_heads, config.Count(kKvHeadsNames));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount(kWidthNames));
   BANTAM_ASSIGN(const auto head_dim, config.Count({"head_dim"}));
   // Falcon's older models share one, whatever number stands beside it.
   BANTAM_ASSIGN(const auto single, config.Flag({"multi_query"}));
@@ -253,7 +286,9 @@ Result<HfHeads> ReadHeads(const HfConfig& config) {
 
 Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder* metadata, RopeTables* tables) {
   Description description(family.architecture, metadata);
+  metadata->SetOrigin("config.json");
   metadata->SetText("general.architecture", std::string(family.architecture));
+  NameMembers(config, &description);
   BANTAM_TRY(DescribeActivation(family, config, &description));
   BANTAM_TRY(DescribeShape(family, config, &description));
   if (family.attention) {

@@ -95,13 +95,15 @@ Status Windows(const HfConfig& config, uint32_t pattern, Description* descriptio
   BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
   if (layers > kLayersMax) return Ok();  // refused where layers are counted
   std::vector<uint32_t> windowed;
-  const Json& kinds = config.Member("layer_types");
+  if (!config.Member("layer_types").is_null()) {
+    BANTAM_ASSIGN(windowed, ReadLayerKinds(config, "sliding_attention", "full_attention"));
+    description->Counts("attention.sliding_window_pattern", std::move(windowed));
+    return Ok();
+  }
   const Json& every = config.Member("sliding_window_pattern");
   if (every.is_number_unsigned()) pattern = static_cast<uint32_t>(std::min<uint64_t>(every.get<uint64_t>(), UINT32_MAX));
   for (uint32_t i = 0; i < layers; ++i) {
-    if (kinds.is_array() && kinds.size() == layers) {
-      windowed.push_back(kinds[i] == "sliding_attention" ? 1 : 0);
-    } else if (every.is_string() && !every.get_ref<const std::string&>().empty()) {
+    if (every.is_string() && !every.get_ref<const std::string&>().empty()) {
       const std::string& letters = every.get_ref<const std::string&>();  // such as LLLG
       windowed.push_back(letters[i % letters.size()] == 'L' ? 1 : 0);
     } else {
@@ -174,6 +176,9 @@ Status DescribeGpt2(const HfConfig& config, Description*) {
 
 Status DescribeGptOss(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto width, config.Count({"intermediate_size"}));
+  BANTAM_ASSIGN(const auto limit, config.Number({"swiglu_limit"}));
+  constexpr double kLimit = 7;  // what the family's activation is cut at
+  if (limit.value_or(kLimit) != kLimit) return NotRun(fmt::format("swiglu_limit {}", *limit));
   if (width) description->Count("expert_feed_forward_length", *width);
   return Windows(config, /*pattern=*/2, description);
 }
@@ -208,6 +213,8 @@ Status DescribeMpt(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto kv_heads, HfConfig::CountOf(attention, {"kv_n_heads"}));
   const bool alibi = JsonFlag(attention, "alibi", true);
   if (JsonFlag(attention, "rope", false)) return NotRun("attn_config.rope");
+  if (JsonFlag(attention, "qk_ln", false) || JsonFlag(attention, "qk_gn", false)) return NotRun("attn_config.qk_ln");
+  if (JsonFlag(attention, "prefix_lm", false)) return NotRun("attn_config.prefix_lm");
   if (!JsonMember(attention, "softmax_scale").is_null()) return NotRun("attn_config.softmax_scale");
   if (!config.Member("logit_scale").is_null()) return NotRun("logit_scale in this family");
   if (clamp) description->Number("attention.clamp_kqv", *clamp);
@@ -215,6 +222,12 @@ Status DescribeMpt(const HfConfig& config, Description* description) {
   description->Number("attention.max_alibi_bias", alibi ? bias.value_or(8) : 0);
   BANTAM_ASSIGN(const auto ratio, config.Count({"expansion_ratio"}));
   if (ratio.value_or(4) != 4) return NotRun(fmt::format("expansion_ratio {}", *ratio));
+  return Ok();
+}
+
+Status DescribeBloom(const HfConfig& config, Description*) {
+  BANTAM_ASSIGN(const auto behind, config.Flag({"apply_residual_connection_post_layernorm"}));
+  if (behind.value_or(false)) return NotRun("apply_residual_connection_post_layernorm");
   return Ok();
 }
 
@@ -268,6 +281,19 @@ Status DescribeHunyuan(const HfConfig& config, Description* description) {
   return Ok();
 }
 
+// Of each four layers the first sees everything and does not turn, which is how the family knows layers with a window; without windows, all
+// turn.
+Status CheckSmallThinkerLayers(const HfConfig& config, bool windowed) {
+  for (const char* name : {"sliding_window_layout", "rope_layout"}) {
+    const Json& layout = config.Member(name);
+    for (size_t i = 0; layout.is_array() && i < layout.size(); ++i) {
+      const bool expected = windowed ? i % 4 != 0 : std::string_view(name) == "rope_layout";
+      if ((layout[i] != 0) != expected) return NotRun(fmt::format("{} that says {} of layer {}", name, ShortJson(layout[i]), i));
+    }
+  }
+  return Ok();
+}
+
 Status DescribeSmallThinker(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto softmax, config.Flag({"moe_primary_router_apply_softmax"}));
   description->Count("expert_gating_func", softmax.value_or(false) ? 1 : 2);
@@ -279,7 +305,7 @@ Status DescribeSmallThinker(const HfConfig& config, Description* description) {
   constexpr uint32_t kWindow = 4096;  // what the family takes whatever the number
   if (windowed && window.value_or(kWindow) != kWindow) return NotRun(fmt::format("sliding_window_size {}", *window));
   if (windowed) description->Count("attention.sliding_window", kWindow);
-  return Ok();
+  return CheckSmallThinkerLayers(config, windowed);
 }
 
 // Layers of convolutions have no kv heads.
@@ -421,7 +447,12 @@ const HfFamily kFamilies[] = {
      .names_activation = true,
      .defaults = R"({"rope_theta":500000})",
      .names = kBitNetNames},
-    {.model_type = "bloom", .architecture = "bloom", .activations = kGelus, .feed_forward_widths = 4, .defaults = R"({"seq_length":2048})"},
+    {.model_type = "bloom",
+     .architecture = "bloom",
+     .activations = kGelus,
+     .feed_forward_widths = 4,
+     .defaults = R"({"seq_length":2048})",
+     .describe = DescribeBloom},
     {.model_type = "codeshell", .architecture = "codeshell", .activations = kGelus, .feed_forward_widths = 4},
     {.model_type = "cohere2", .architecture = "cohere2", .activations = kSilu, .describe = DescribeCohere2},
     {.model_type = "deepseek", .architecture = "deepseek", .activations = kSilu, .pairs = true, .describe = DescribeDeepSeek},
@@ -620,11 +651,13 @@ const HfFamily kFamilies[] = {
     {.model_type = "qwen2",
      .architecture = "qwen2",
      .activations = kSilu,
+     .always_biased = true,
      .defaults = R"({"max_window_layers":28,"sliding_window":4096})",
      .describe = DescribeQwen},
     {.model_type = "qwen2_moe",
      .architecture = "qwen2moe",
      .activations = kSilu,
+     .always_biased = true,
      .defaults = R"({"max_window_layers":28,"sliding_window":4096,"norm_topk_prob":false})",
      .describe = DescribeQwen2Moe},
     {.model_type = "qwen3",

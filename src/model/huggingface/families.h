@@ -67,6 +67,8 @@ class Description {
  public:
   Description(std::string_view architecture, MetadataBuilder* metadata) : architecture_(architecture), metadata_(metadata) {}
   void Count(std::string_view key, uint32_t value) { metadata_->SetCount(Key(key), value); }
+  // The member that the value of a key comes from: for errors.
+  void Member(std::string_view key, std::string_view member) { metadata_->SetMember(Key(key), member); }
   void Number(std::string_view key, double value) { metadata_->SetNumber(Key(key), value); }
   void Flag(std::string_view key, bool value) { metadata_->SetFlag(Key(key), value); }
   void Text(std::string_view key, std::string value) { metadata_->SetText(Key(key), std::move(value)); }
@@ -87,6 +89,7 @@ struct HfFamily {
   bool pairs = false;             // GGUF files have rows of queries and keys in pairs, published ones in halves
   bool norms_add_one = false;     // to the weights
   bool names_activation = false;  // it is run with the one that config.json names, not with what GGUF files of the family take for it
+  bool always_biased = false;     // queries, keys and values, whatever attention_bias says
   bool attention = true;          // some layers have heads
   bool encoder = false;           // of whole texts: no output matrix, and modules.json says what becomes of the tokens
   bool positions_behind_padding = false;

@@ -266,6 +266,37 @@ Status CheckVocabularySize(const HfConfig& config, const std::vector<AssembledTe
   return Ok();
 }
 
+// Biases that config.json speaks of have to be there, and others must not be: whoever reads the folder by its config leaves them out.
+Status CheckBiases(const HfFamily& family, const HfConfig& config, const std::vector<AssembledTensor>& tensors) {
+  const auto find = [&](std::initializer_list<std::string_view> ends) {
+    return std::find_if(tensors.begin(), tensors.end(), [&](const AssembledTensor& tensor) {
+      return std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return tensor.name.ends_with(end); });
+    });
+  };
+  const struct {
+    std::initializer_list<const char*> names;
+    std::initializer_list<std::string_view> weights;
+    std::initializer_list<std::string_view> biases;
+    bool whatever_it_says;
+  } rules[] = {
+      {{"attention_bias", "use_qkv_bias", "qkv_bias"},
+       {".attn_q.weight", ".attn_qkv.weight"},
+       {".attn_q.bias", ".attn_qkv.bias"},
+       family.always_biased},
+      {{"mlp_bias"}, {".ffn_up.weight"}, {".ffn_up.bias"}, /*whatever_it_says=*/false},
+  };
+  for (const auto& rule : rules) {
+    BANTAM_ASSIGN(const auto said, config.Flag(rule.names));
+    const auto weight = find(rule.weights);
+    const auto bias = find(rule.biases);
+    if (!said || rule.whatever_it_says || weight == tensors.end() || *said == (bias != tensors.end())) continue;
+    return Error(Code::kCorrupt,
+                 *said ? fmt::format("{} is true, but {} has no bias; fetch the files again", config.NameOf(rule.names), weight->name)
+                       : fmt::format("{} is false, but there is {}; fetch the files again", config.NameOf(rule.names), bias->name));
+  }
+  return Ok();
+}
+
 void AddTable(std::string_view name, std::vector<float> values, std::vector<AssembledTensor>* tensors) {
   if (values.empty()) return;
   AssembledTensor made;
@@ -381,6 +412,7 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
   BANTAM_TRY(CheckVocabularySize(of.config, tensors).With(config_path));
+  BANTAM_TRY(CheckBiases(*of.family, of.config, tensors).With(config_path));
   AddTable("rope_freqs.weight", std::move(described.tables.divisors), &tensors);
   AddTable("rope_factors_short.weight", std::move(described.tables.short_factors), &tensors);
   AddTable("rope_factors_long.weight", std::move(described.tables.long_factors), &tensors);

@@ -280,7 +280,14 @@ TEST_F(Folder, WhatContradicts) {
   EXPECT_THAT(with("hidden_size", nullptr), HasSubstr("hidden_size is missing"));
   EXPECT_THAT(with("intermediate_size", 44), HasSubstr("blk.0.ffn_gate.weight: expected [44, 32], found [48, 32]"));
   EXPECT_THAT(with("num_hidden_layers", 3), HasSubstr("blk.2."));
-  EXPECT_THAT(with("num_hidden_layers", 4'000'000), HasSubstr("block_count"));
+  EXPECT_THAT(with("num_hidden_layers", 4'000'000),
+              HasSubstr("config.json num_hidden_layers: 4000000, expected an integer from 1 to 512; correct it, or fetch the file again"));
+  EXPECT_THAT(with("rms_norm_eps", -1), HasSubstr("config.json rms_norm_eps: -1, expected a number from 0 to 1"));
+  EXPECT_THAT(with("rope_scaling", {{"type", "linear"}, {"factor", -1}}), HasSubstr("rope_scaling.factor: -1, expected a number above 0"));
+  EXPECT_THAT(with("rope_scaling", {{"type", "linear"}}), HasSubstr("rope_scaling.factor: missing"));
+  EXPECT_THAT(with("attention_bias", true), HasSubstr("attention_bias is true, but blk.0.attn_q.weight has no bias"));
+  EXPECT_THAT(with("mlp_bias", true), HasSubstr("mlp_bias is true, but blk.0.ffn_up.weight has no bias"));
+  EXPECT_EQ(with("attention_bias", false), "");
   EXPECT_THAT(with("vocab_size", 41), HasSubstr("vocab_size is 41, but the embeddings have 40 rows"));
   EXPECT_THAT(with("quantization_config", {{"quant_method", "quip"}}), HasSubstr("weights quantised by quip"));
   EXPECT_THAT(with("rope_scaling", {{"type", "spiral"}}), HasSubstr("rope_scaling of type spiral"));
@@ -300,6 +307,40 @@ TEST_F(Folder, WhatContradicts) {
   EXPECT_THAT(Error(), HasSubstr("tensor model.norm.weight: elements of type F8_E4M3, expected F32, F16 or BF16"));
   testing::WriteText(Path("config.json"), "[1]");
   EXPECT_THAT(Error(), HasSubstr("config.json: no JSON object"));
+}
+
+TEST_F(Folder, BiasesThatTheConfigDenies) {
+  const std::string bias = "model.layers.0.self_attn.q_proj.bias";
+  tensors_[bias] = {"F32", {32}, std::string(128, '\0')};
+  config_["attention_bias"] = false;
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("attention_bias is false, but there is blk.0.attn_q.bias"));
+  config_["attention_bias"] = true;
+  Write();
+  EXPECT_EQ(Error(), "");
+}
+
+// Members that change what a family computes, and that it does not follow.
+TEST(FolderOfFamilies, WhatIsNotRun) {
+  const testing::TemporaryFolder folder;
+  const auto files = MakeFileSystem();
+  const auto error = [&](const std::string& name, const std::function<void(Json&)>& change) {
+    const Json description = Describe(name);
+    Json config = description["config"];
+    change(config);
+    testing::WriteCheckpoint(folder.Path("model"), config, testing::ValuesOf(description));
+    const auto file = OpenModel(*files, folder.Path("model"));
+    return file.ok() ? std::string() : file.error().message();
+  };
+  EXPECT_THAT(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 5; }), HasSubstr("swiglu_limit 5 is not supported"));
+  EXPECT_EQ(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 7.0; }), "");
+  EXPECT_THAT(error("gpt_oss", [](Json& config) { config["layer_types"][0] = "chunked_attention"; }),
+              HasSubstr("a layer of type \"chunked_attention\" is not supported"));
+  EXPECT_THAT(error("gemma2", [](Json& config) { config["layer_types"] = {"full_attention"}; }), HasSubstr("expected the kinds of"));
+  EXPECT_THAT(error("bloom", [](Json& config) { config["apply_residual_connection_post_layernorm"] = true; }),
+              HasSubstr("apply_residual_connection_post_layernorm is not supported"));
+  EXPECT_THAT(error("mpt", [](Json& config) { config["attn_config"]["qk_ln"] = true; }), HasSubstr("attn_config.qk_ln is not supported"));
+  EXPECT_THAT(error("smallthinker", [](Json& config) { config["rope_layout"] = {0, 0}; }), HasSubstr("rope_layout that says 0 of layer"));
 }
 
 // What the publisher's code takes for what config.json leaves out; null is no absence.
