@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 
+#include "fleet/download.h"
+
 namespace bantam {
 
 std::string CacheFolder() {
@@ -29,7 +31,8 @@ Result<std::string> FindDemoModel(FileSystem& files) {
 }
 
 Result<std::string> FindModel(FileSystem& files, const std::string& name) {
-  if (name.empty()) return Error(Code::kInvalidArgument, "an empty model name; give the path of a .gguf file or of a Hugging Face folder");
+  if (name.empty())
+    return Error(Code::kInvalidArgument, "an empty model name; give the path of a .gguf or .bantam file or of a Hugging Face folder");
   if (name.find('/') != std::string::npos || files.Exists(name)) {
     // Files that are kept beside a folder are named after it.
     return name.size() > 1 && name.ends_with('/') ? name.substr(0, name.find_last_not_of('/') + 1) : name;
@@ -39,8 +42,13 @@ Result<std::string> FindModel(FileSystem& files, const std::string& name) {
        {fmt::format("{}/{}", folder, name), fmt::format("{}/{}.gguf", folder, name), fmt::format("{}/{}.bantam", folder, name)}) {
     if (files.Exists(path)) return path;
   }
-  return Error(Code::kNotFound,
-               fmt::format("{}: no such file here or in {}; give the path of a .gguf file or of a Hugging Face folder", name, folder));
+  for (const char* ending : {"", ".gguf", ".bantam"}) {
+    if (!files.Exists(PartPath(fmt::format("{}/{}{}", folder, name, ending)))) continue;
+    return Error(Code::kNotFound, fmt::format("{}: its download is not finished; the same bantam pull goes on", name));
+  }
+  return Error(Code::kNotFound, fmt::format("{}: no such file here or in {}; give the path of a .gguf or .bantam file or of a Hugging Face "
+                                            "folder, or a name that bantam list shows",
+                                            name, folder));
 }
 
 }  // namespace bantam

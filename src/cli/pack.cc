@@ -4,9 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
+#include <vector>
 
+#include "base/file_identity.h"
 #include "base/json.h"
 #include "base/memory_budget.h"
 #include "base/system_limits.h"
@@ -26,6 +30,7 @@ struct PackArguments {
   std::string out;
   std::string licence;
   bool source_vocabulary = true;
+  bool force = false;
   int threads = 0;
   bool json = false;
 };
@@ -39,7 +44,28 @@ struct VerifyArguments {
 struct UnpackArguments {
   std::string model;
   std::string out;
+  bool force = false;
 };
+
+// A file that is there stays, unless the user says otherwise, and one that the model is made of stays whatever he says. Devices take
+// anything.
+Status CheckOut(FileSystem& files, const std::string& model, const std::vector<std::string>& further, const std::string& out, bool force) {
+  std::error_code error;
+  const auto there = IdentityOf(out);
+  if (!there || !std::filesystem::is_regular_file(out, error)) return Ok();
+  std::vector<std::string> sources = further;
+  sources.push_back(model);
+  if (const auto entries = files.List(model); entries.ok()) {
+    for (const FileSystem::Entry& entry : *entries) sources.push_back(fmt::format("{}/{}", model, entry.name));
+  }
+  for (const std::string& source : sources) {
+    const auto identity = IdentityOf(source);
+    if (!identity || identity->device != there->device || identity->inode != there->inode) continue;
+    return Error(Code::kInvalidArgument, fmt::format("{}: a file of the model itself; name another for what is made of it", out));
+  }
+  if (force) return Ok();
+  return Error(Code::kInvalidArgument, fmt::format("{}: there already; --force replaces it", out));
+}
 
 Result<std::unique_ptr<ThreadPool>> MakePool(FileSystem& files, int threads) {
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
@@ -67,6 +93,7 @@ Result<std::string> Pack(FileSystem& files, const PackArguments& arguments) {
   if (IsPackage(files, path)) {
     return Error(Code::kInvalidArgument, fmt::format("{}: a package already; pack the model that it was made of", path));
   }
+  BANTAM_TRY(CheckOut(files, path, file.further_paths, arguments.out, arguments.force));
   BANTAM_ASSIGN(const PackOptions options, OptionsOf(watched, file, arguments));
   BANTAM_ASSIGN(const auto pool, MakePool(files, arguments.threads));
   BANTAM_ASSIGN(const PackReport report, PackModel(files, file, arguments.out, options, *pool, MakeProgressLine()));
@@ -105,6 +132,7 @@ Result<std::string> Verify(FileSystem& files, const VerifyArguments& arguments) 
 
 Result<std::string> Unpack(FileSystem& files, const UnpackArguments& arguments) {
   BANTAM_ASSIGN(const std::string path, FindModel(files, arguments.model));
+  BANTAM_TRY(CheckOut(files, path, /*further=*/{}, arguments.out, arguments.force));
   BANTAM_TRY(UnpackModel(files, path, arguments.out, MakeProgressLine()));
   EndProgressLine();
   return fmt::format("{}\n", Printable(arguments.out));
@@ -132,6 +160,7 @@ void AddPackVerb(CLI::App& app, Action* action) {
   verb->add_flag("!--without-source-vocabulary", arguments->source_vocabulary,
                  "leave away what only unpack needs: a smaller package, which unpack refuses");
   verb->add_option("-t,--threads", arguments->threads, "threads (default: the usable physical cores)")->check(WholeNumber());
+  verb->add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
   verb->add_flag("--json", arguments->json, "print JSON");
   verb->footer("Example: bantam pack model.gguf model.bantam");
   verb->callback([=] { *action = Act(arguments, Pack); });
@@ -152,6 +181,7 @@ void AddUnpackVerb(CLI::App& app, Action* action) {
   CLI::App* verb = app.add_subcommand("unpack", "a package as a GGUF file, tensors to the last bit");
   verb->add_option("MODEL", arguments->model, "a .bantam file, or a name in the model folder")->required();
   verb->add_option("OUT", arguments->out, "the GGUF file")->required();
+  verb->add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
   verb->footer("Example: bantam unpack model.bantam model.gguf");
   verb->callback([=] { *action = Act(arguments, Unpack); });
 }

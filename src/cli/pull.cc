@@ -16,6 +16,7 @@
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "model/open.h"
 
 namespace bantam {
 namespace {
@@ -136,6 +137,20 @@ Result<Catalogue> ReadCatalogue(const std::string& place, const PullSettings& se
   return ParseCatalogue(text, settings.plain_allowed).With(ShownUrl(place));
 }
 
+// Only what can be read as a model is one: a server that shows a page for the file, or a file that was cut short where it came from, is
+// not. What a newer build may read stays.
+Status CheckModel(FileSystem& files, Disk& disk, const Pulled& pulled) {
+  const Result<ModelFile> model = OpenModel(files, pulled.path);
+  if (model.ok() || pulled.already) return Ok();
+  if (model.error().code() != Code::kCorrupt) {
+    Note(fmt::format("[this build cannot read it: {}]\n", Printable(model.error().message())));
+    return Ok();
+  }
+  BANTAM_TRY(disk.RemoveTree(pulled.path));
+  return Error(Code::kCorrupt,
+               fmt::format("what came is no whole model; it was deleted, try again or try another source: {}", model.error().message()));
+}
+
 Result<int> PullModel(FileSystem& files, const PullVerbOptions& options) {
   const PullSettings settings = Settings(options);
   const MonotonicClock clock;
@@ -151,6 +166,7 @@ Result<int> PullModel(FileSystem& files, const PullVerbOptions& options) {
   if (options.request.reference.empty()) return PrintCatalogue(catalogue, options.json);
   BANTAM_ASSIGN(const PullPlan plan, MakePlan(options.request, catalogue, settings, tools));
   BANTAM_ASSIGN(const Pulled pulled, Pull(plan, settings, tools));
+  BANTAM_TRY(CheckModel(files, *disk, pulled));
   return Report(pulled, plan, options.json);
 }
 

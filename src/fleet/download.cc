@@ -45,6 +45,18 @@ class Fetcher {
       : origin_(origin), target_(target), tools_(tools), rate_(tools), buffer_(BufferBytes(tools)), started_ns_(tools.clock.NowNs()) {}
 
   Result<Downloaded> Run() {
+    Result<Downloaded> downloaded = Fetch();
+    // Nothing of it came: nothing is left to go on with.
+    if (!downloaded.ok() && part_ != nullptr && part_->size() == 0) {
+      part_.reset();
+      BANTAM_TRY(tools_.files.Remove(PartPath(target_.path)));
+      if (tools_.files.Exists(PartStatePath(target_.path))) BANTAM_TRY(tools_.files.Remove(PartStatePath(target_.path)));
+    }
+    return downloaded;
+  }
+
+ private:
+  Result<Downloaded> Fetch() {
     BANTAM_ASSIGN(part_, tools_.disk.OpenPart(PartPath(target_.path)));
     BANTAM_TRY(TakeUp());
     Retry retry(tools_);
@@ -64,7 +76,6 @@ class Fetcher {
     }
   }
 
- private:
   static size_t BufferBytes(const DownloadTools& tools) {
     // A few reads a second, or a slow line would come in jerks.
     constexpr uint64_t kReadsPerSecond = 8;

@@ -81,6 +81,11 @@ Result<SafetensorsTensor> MakeTensor(const Entry& entry, uint64_t data_bytes) {
   const bool paired = offsets.present && offsets.whole && offsets.count == 2;
   const auto [begin, end] = std::pair(offsets.values[0], offsets.values[1]);
   const bool fits = elements && paired && begin <= end && end <= data_bytes && end - begin == *elements * ElementBytes(*type);
+  if (elements && paired && begin <= end && end > data_bytes) {
+    return Error(Code::kCorrupt,
+                 fmt::format("tensor {}: bytes up to {} of the data, of which the file has {}; it is cut short, fetch it again", name, end,
+                             data_bytes));
+  }
   if (!fits) {
     return Error(
         Code::kCorrupt,

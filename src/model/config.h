@@ -161,6 +161,7 @@ struct Config {
   bool tanh_head = true;    // of the classifier's first matrix; or the feed-forward's activation
 
   std::vector<LayerPlan> layers;
+  uint32_t predictors = 0;  // blocks behind the last layer that predict further tokens, and are not run
 };
 
 }  // namespace bantam

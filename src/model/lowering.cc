@@ -33,7 +33,7 @@ class Builder : private RecurrentBuilder {
       BANTAM_TRY(Layer(i));
     }
     BANTAM_TRY(config_.later_tokens ? TextHead() : Head());
-    BANTAM_TRY(CheckOwn());
+    BANTAM_TRY(CheckUnread());
     return std::move(program_);
   }
 

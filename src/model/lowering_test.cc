@@ -41,6 +41,21 @@ TEST_F(LoweringTest, TiedEmbeddingsAreOneWeight) {
   EXPECT_EQ(untied->weights[0].storage, WeightStorage::kRows);
 }
 
+// What is left over would change what the model computes: other readers refuse it too.
+TEST_F(LoweringTest, TensorsThatNobodyReadsAreRefused) {
+  const auto error = [&](const std::string& name) {
+    testing::GgufBuilder builder = testing::BuildTinyModel({});
+    builder.Add({name, {64}, 0, std::string(64 * 4, '\0'), -1});
+    const auto program = LowerFile(builder);
+    return program.ok() ? std::string() : program.error().message();
+  };
+  for (const char* name :
+       {"blk.0.attn_sinks.weight", "blk.7.attn_norm.weight", "blk.0.ffn_norm.bias.old", "banana", "blk.x.attn_norm.weight"}) {
+    EXPECT_NE(error(name).find(std::string("tensor ") + name + ": no part of this llama model"), std::string::npos) << error(name);
+  }
+  for (const char* name : {"blk.0.attn_norm.scale", "blk.0.attn_q.input_scale", "blk.0.attn_rot_embd"}) EXPECT_EQ(error(name), "");
+}
+
 TEST_F(LoweringTest, MissingAndMisshapenTensorsAreNamed) {
   testing::GgufBuilder vocabulary_only;
   vocabulary_only.Text("general.architecture", "llama").U32("llama.block_count", 1).U32("llama.embedding_length", 64);

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -136,18 +138,17 @@ class ProgramBuilder {
     }
     return false;
   }
-  // Tensors of our own stand for products; one that is left over would change what the model computes.
-  Status CheckOwn() const {
-    size_t own = 0;
-    std::string_view last;
+  // A tensor that is left over would change what the model computes: the file is of another kind than its metadata say, or of more layers.
+  Status CheckUnread() const {
     for (const TensorInfo& tensor : tensors_.tensors()) {
-      if (!tensor.name.ends_with(".factor") && !tensor.name.ends_with(".order")) continue;
-      ++own;
-      last = tensor.name;
+      const std::string name(tensor.name);
+      if (weights_of_tensor_.count(name) != 0 || own_used_.count(name) != 0 || MayStayUnread(name)) continue;
+      return Error(Code::kUnsupported,
+                   fmt::format("tensor {}: no part of this {} model of {} layers reads it; what the file says of itself does not fit what "
+                               "is in it, fetch or convert it again",
+                               name, config_.architecture, config_.layers.size()));
     }
-    if (own == own_used_.size()) return Ok();
-    return Error(Code::kUnsupported,
-                 fmt::format("{} tensors like {}, {} of which belong to no product of this model", own, last, own - own_used_.size()));
+    return Ok();
   }
   Result<WeightId> OptionalVector(const std::string& name, size_t width) {
     if (!Has(name)) return kNone;
@@ -260,6 +261,26 @@ class ProgramBuilder {
   BufferId stream_ = kNone;
 
  private:
+  // What other readers of such files leave unread too.
+  bool MayStayUnread(std::string_view name) const {
+    // Scales that the family does not use, of weights or of activations; angles that old converters stored.
+    for (const std::string_view end : {".scale", ".input_scale", ".attn_rot_embd", ".attn_rot_embd.weight", ".rotary_emb.inv_freq"}) {
+      if (name.ends_with(end)) return true;
+    }
+    // Read when angles are made; a head for classes where vectors are wanted.
+    if (name.starts_with("rope_f") || name.starts_with("cls.") || name.starts_with("cls_")) return true;
+    size_t block = 0;
+    if (!name.starts_with("blk.")) return false;
+    const auto [end, error] = std::from_chars(name.data() + 4, name.data() + name.size(), block);
+    if (error != std::errc()) return false;
+    const std::string_view part = name.substr(static_cast<size_t>(end - name.data()));
+    // Layers that attend to keys and values of another, of which files still have their own.
+    if (block < config_.layers.size()) {
+      return config_.layers[block].kv_of != kNone && (part.starts_with(".attn_k") || part.starts_with(".attn_v"));
+    }
+    return block < config_.layers.size() + config_.predictors;  // they stand behind the last layer
+  }
+
   std::map<std::string, std::vector<WeightId>> weights_of_tensor_;
   std::set<std::string> own_used_;  // tensors of our own (.factor, .order)
 };

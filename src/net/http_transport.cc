@@ -158,8 +158,8 @@ class Connection final : public HttpReply {
       }
     }
     if (lookup->error == EAI_NONAME) {
-      return Error(Code::kNotFound,
-                   fmt::format("{}: cannot find {}: {}; check the name", ShownUrl(url), to.host, ::gai_strerror(EAI_NONAME)));
+      return Error(Code::kNotFound, fmt::format("{}: cannot find {}: {}; check the network, and the name of the server", ShownUrl(url),
+                                                to.host, ::gai_strerror(EAI_NONAME)));
     }
     if (lookup->error != 0) return Problem(fmt::format("find {}", to.host), ::gai_strerror(lookup->error));
     return lookup->endpoints;

@@ -81,6 +81,7 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   BANTAM_ASSIGN(config.norm_epsilon, ReadNormEpsilon(metadata, rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"));
   BANTAM_ASSIGN(config.layers, ReadLayers(metadata, layers, width, traits));
   config.width = width;
+  config.predictors = predictors;
   config.norm = traits.norm;
   config.later_tokens = traits.later_tokens;
   const size_t head_dim = config.layers[0].head_dim;

@@ -213,7 +213,7 @@ Status DescribeMpt(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto kv_heads, HfConfig::CountOf(attention, {"kv_n_heads"}));
   const bool alibi = JsonFlag(attention, "alibi", true);
   if (JsonFlag(attention, "rope", false)) return NotRun("attn_config.rope");
-  if (JsonFlag(attention, "qk_ln", false) || JsonFlag(attention, "qk_gn", false)) return NotRun("attn_config.qk_ln");
+  if (JsonFlag(attention, "qk_gn", false)) return NotRun("attn_config.qk_gn");
   if (JsonFlag(attention, "prefix_lm", false)) return NotRun("attn_config.prefix_lm");
   if (!JsonMember(attention, "softmax_scale").is_null()) return NotRun("attn_config.softmax_scale");
   if (!config.Member("logit_scale").is_null()) return NotRun("logit_scale in this family");

@@ -357,7 +357,8 @@ Result<HfQuantization> FindQuantization(FileSystem& files, const HfConfig& confi
 
 Status JoinShards(FileSystem& files, const HfConfig& config, const std::string& folder, Shards* shards) {
   BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
-  DropUnread(layers, &shards->tensors);
+  BANTAM_ASSIGN(const auto predictors, config.Count({"num_nextn_predict_layers"}));
+  DropUnread(layers, predictors.value_or(0), &shards->tensors);
   BANTAM_ASSIGN(const HfQuantization quantization, FindQuantization(files, config, folder));
   Result<std::vector<HfTensor>> joined = JoinQuantized(std::move(shards->tensors), quantization, shards->mappings).With(folder);
   BANTAM_ASSIGN(shards->tensors, std::move(joined));

@@ -280,6 +280,7 @@ TEST_F(Folder, WhatContradicts) {
   EXPECT_THAT(with("hidden_size", nullptr), HasSubstr("hidden_size is missing"));
   EXPECT_THAT(with("intermediate_size", 44), HasSubstr("blk.0.ffn_gate.weight: expected [44, 32], found [48, 32]"));
   EXPECT_THAT(with("num_hidden_layers", 3), HasSubstr("blk.2."));
+  EXPECT_THAT(with("num_hidden_layers", 1), HasSubstr("tensor blk.1.attn_norm.weight: no part of this llama model of 1 layers reads it"));
   EXPECT_THAT(with("num_hidden_layers", 4'000'000),
               HasSubstr("config.json num_hidden_layers: 4000000, expected an integer from 1 to 512; correct it, or fetch the file again"));
   EXPECT_THAT(with("rms_norm_eps", -1), HasSubstr("config.json rms_norm_eps: -1, expected a number from 0 to 1"));
@@ -320,6 +321,13 @@ TEST_F(Folder, BiasesThatTheConfigDenies) {
   EXPECT_EQ(Error(), "");
 }
 
+// A model that has what its family does not read is of another family, or of a newer kind.
+TEST_F(Folder, TensorsThatNobodyReads) {
+  tensors_["model.layers.0.self_attn.q_norm.weight"] = {"F32", {8}, std::string(32, '\0')};
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("tensor blk.0.attn_q_norm.weight: no part of this llama model of 2 layers reads it"));
+}
+
 // Members that change what a family computes, and that it does not follow.
 TEST(FolderOfFamilies, WhatIsNotRun) {
   const testing::TemporaryFolder folder;
@@ -339,7 +347,7 @@ TEST(FolderOfFamilies, WhatIsNotRun) {
   EXPECT_THAT(error("gemma2", [](Json& config) { config["layer_types"] = {"full_attention"}; }), HasSubstr("expected the kinds of"));
   EXPECT_THAT(error("bloom", [](Json& config) { config["apply_residual_connection_post_layernorm"] = true; }),
               HasSubstr("apply_residual_connection_post_layernorm is not supported"));
-  EXPECT_THAT(error("mpt", [](Json& config) { config["attn_config"]["qk_ln"] = true; }), HasSubstr("attn_config.qk_ln is not supported"));
+  EXPECT_THAT(error("mpt", [](Json& config) { config["attn_config"]["qk_gn"] = true; }), HasSubstr("attn_config.qk_gn is not supported"));
   EXPECT_THAT(error("smallthinker", [](Json& config) { config["rope_layout"] = {0, 0}; }), HasSubstr("rope_layout that says 0 of layer"));
 }
 

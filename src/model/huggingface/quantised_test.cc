@@ -496,8 +496,12 @@ TEST_F(QuantisedFolder, OtherPartsAreNotJoined) {
   Take("nf4");
   tensors_["vision_tower.fc2.weight"] = {"U8", {48, 1}, std::string(48, 'a')};
   tensors_["vision_tower.fc2.weight.absmax"] = {"F32", {1}, "abcd"};
+  EXPECT_EQ(Error(), "");
+  // A block that predicts further tokens.
   tensors_["model.layers.1.mlp.up_proj.weight"] = {"U8", {48, 1}, std::string(48, 'a')};
   tensors_["model.layers.1.mlp.up_proj.weight.absmax"] = {"F32", {1}, "abcd"};
+  EXPECT_THAT(Error(), HasSubstr("model.layers.1.mlp.up_proj.weight"));
+  config_["num_nextn_predict_layers"] = 1;
   EXPECT_EQ(Error(), "");
 }
 
@@ -542,8 +546,8 @@ TEST_F(QuantisedFolder, OwnTensorsThatLie) {
   order.push_back(0);
   EXPECT_THAT(error({"blk.0.attn_q.order", order}), HasSubstr("tensor blk.0.attn_q.order: expected [64], found [65]"));
   EXPECT_THAT(error({"blk.0.attn_q.factor", {1, 2}}), HasSubstr("tensor blk.0.attn_q.factor: expected [1], found [2]"));
-  EXPECT_THAT(error({"blk.0.attn_norm.factor", {2}}), HasSubstr("belong to no product of this model"));
-  EXPECT_THAT(error({"token_embd.order", order}), HasSubstr("belong to no product of this model"));
+  EXPECT_THAT(error({"blk.0.attn_norm.factor", {2}}), HasSubstr("no part of this llama model of 1 layers reads it"));
+  EXPECT_THAT(error({"token_embd.order", order}), HasSubstr("no part of this llama model of 1 layers reads it"));
   EXPECT_EQ(error({"blk.0.attn_q.factor", {2}}), "");
 }
 

@@ -609,13 +609,13 @@ class Mapper {
 
 }  // namespace
 
-void DropUnread(uint32_t layers, std::vector<HfTensor>* tensors) {
+void DropUnread(uint32_t layers, uint32_t predictors, std::vector<HfTensor>* tensors) {
   std::erase_if(*tensors, [&](const HfTensor& tensor) {
     const std::string_view published = tensor.tensor.name;
     const bool other =
         std::any_of(std::begin(kOtherParts), std::end(kOtherParts), [&](std::string_view part) { return published.starts_with(part); });
     const std::optional<uint32_t> layer = other ? std::nullopt : TakeApart(published).layer;
-    return other || (layer && *layer >= layers);
+    return other || (layer && *layer >= layers && *layer - layers < predictors);
   });
 }
 

@@ -45,8 +45,9 @@ struct AssembledTensor {
   Assembly assembly;
 };
 
-// Drops what a model's text is made without: parts that see and hear, and blocks behind the last, which predict further tokens.
-void DropUnread(uint32_t layers, std::vector<HfTensor>* tensors);
+// Drops what a model's text is made without: parts that see and hear, and `predictors` blocks behind the last, which predict further
+// tokens.
+void DropUnread(uint32_t layers, uint32_t predictors, std::vector<HfTensor>* tensors);
 
 // Errors: Corrupt (shapes that do not fit the heads, an expert that is missing), Unsupported (a tensor that the family does not have,
 // elements that are no F32, F16 or BF16); they name the tensor.
