@@ -53,7 +53,7 @@ TEST(Safetensors, NamesWhatIsWrong) {
       {WithHeader("{", 0), "no valid JSON"},
       {WithHeader("[]", 0), "no JSON object"},
       {WithHeader("{" + a + "," + a + "}", 4), "names tensor a twice"},
-      {WithHeader("{" + a + "}", 3), "tensor a: shape [4] of U8"},
+      {WithHeader("{" + a + "}", 3), "tensor a: bytes up to 4 of the data, of which the file has 3; it is cut short, fetch it again"},
       {WithHeader("{" + a + "}", 5), "tensors end at byte 4 of the data, expected 5"},
       {WithHeader("{" + a + R"(,"b":{"dtype":"U8","shape":[2],"data_offsets":[5,7]}})", 7),
        "tensor b begins at byte 5 of the data, expected 4"},

@@ -274,9 +274,12 @@ class ProgramBuilder {
     const auto [end, error] = std::from_chars(name.data() + 4, name.data() + name.size(), block);
     if (error != std::errc()) return false;
     const std::string_view part = name.substr(static_cast<size_t>(end - name.data()));
-    // Layers that attend to keys and values of another, of which files still have their own.
     if (block < config_.layers.size()) {
-      return config_.layers[block].kv_of != kNone && (part.starts_with(".attn_k") || part.starts_with(".attn_v"));
+      // Of layers that attend to keys and values of another, files still have their own.
+      if (config_.layers[block].kv_of != kNone && (part.starts_with(".attn_k") || part.starts_with(".attn_v"))) return true;
+      // Norms of keys mean something beside those of queries alone.
+      if (part.starts_with(".attn_k_norm.")) return !Has(fmt::format("blk.{}.attn_q_norm.weight", block));
+      return part == ".attn_output.bias" && !config_.attention_output_bias;
     }
     return block < config_.layers.size() + config_.predictors;  // they stand behind the last layer
   }

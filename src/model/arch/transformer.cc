@@ -94,11 +94,12 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   // What config.json says of families whose GGUF files do not name a window.
   BANTAM_ASSIGN(const uint32_t window, metadata.Read("attention.published_window", {0, kContextLengthMax}, 0));
   BANTAM_ASSIGN(const uint32_t first, metadata.Read("attention.published_window_first", {0, kLayersMax}, 0));
+  BANTAM_ASSIGN(const auto windowed, metadata.List("attention.published_window_layers", {0, 1}, layers));
   for (uint32_t i = 0; i < layers; ++i) {
     LayerPlan& layer = config.layers[i];
     layer.feed_forward = traits.feed_forward;
     layer.rope = traits.rope ? 0 : kNone;
-    if (i >= first) layer.window = window;
+    if (windowed.empty() ? i >= first : windowed[i] != 0) layer.window = window;
   }
   return config;
 }

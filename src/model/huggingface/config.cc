@@ -24,10 +24,31 @@ std::pair<const char*, const Json*> FirstOf(const Json& object, HfConfig::Names 
   return {nullptr, nullptr};
 }
 
+// Python writes Infinity, which JSON does not have: outside of strings it becomes the largest number.
+std::string SpellInfinity(std::string_view text) {
+  constexpr std::string_view kWord = "Infinity";
+  constexpr std::string_view kLargest = "1.7976931348623157e308";
+  std::string spelled;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) {
+      spelled += text[i++];
+    } else if (text[i] == '"') {
+      in_string = !in_string;
+    } else if (!in_string && text.substr(i, kWord.size()) == kWord) {
+      spelled += kLargest;
+      i += kWord.size() - 1;
+      continue;
+    }
+    spelled += text[i];
+  }
+  return spelled;
+}
+
 }  // namespace
 
 Result<HfConfig> HfConfig::Parse(std::string_view text) {
-  BANTAM_ASSIGN(Json root, ParseJson(text));
+  BANTAM_ASSIGN(Json root, ParseJson(SpellInfinity(text)));
   if (!root.is_object()) return Error(Code::kCorrupt, "no JSON object; fetch the file again");
   const Json inner = JsonMember(root, "text_config");
   if (inner.is_object()) {

@@ -183,8 +183,25 @@ Status DescribeProportional(const HfConfig& config, const Json& scaling, RopeTab
   return Ok();
 }
 
+// Members that the family does not follow.
+Status CheckFixed(const HfFamily& family, const HfConfig& config) {
+  if (family.fixed.empty()) return Ok();
+  BANTAM_ASSIGN(const Json fixed, ParseJson(family.fixed));
+  for (const auto& [name, value] : fixed.items()) {
+    const Json& said = config.Member(name.c_str());
+    if (!said.is_null() && said != value) return NotRun(fmt::format("{} {} in this family", name, ShortJson(said)));
+  }
+  return Ok();
+}
+
 Status DescribeScaling(const HfConfig& config, const Json& scaling, Description* description, RopeTables* tables) {
-  const std::string type = JsonText(scaling, "rope_type").value_or(JsonText(scaling, "type").value_or("default"));
+  const auto named = JsonText(scaling, "rope_type");
+  const std::string type = named.value_or(JsonText(scaling, "type").value_or("default"));
+  const bool says_nothing =
+      type == "default" && (!JsonMember(scaling, "factor").is_null() || !JsonMember(scaling, "rope_type").is_null() != named.has_value());
+  if ((!scaling.is_null() && !scaling.is_object()) || says_nothing) {
+    return Error(Code::kCorrupt, fmt::format("rope_scaling: {}, expected an object with a rope_type that says how", ShortJson(scaling)));
+  }
   if (type == "default") return Ok();
   if (type == "su" || type == "longrope") return DescribeLongRope(config, scaling, description, tables);
   if (type == "proportional") return DescribeProportional(config, scaling, tables);
@@ -199,6 +216,10 @@ Status DescribeScaling(const HfConfig& config, const Json& scaling, Description*
   BANTAM_ASSIGN(const auto original, HfConfig::CountOf(scaling, {"original_max_position_embeddings"}));
   BANTAM_ASSIGN(const auto low, HfConfig::NumberOf(scaling, {"low_freq_factor"}));
   BANTAM_ASSIGN(const auto high, HfConfig::NumberOf(scaling, {"high_freq_factor"}));
+  if (type == "llama3" && (!original || !low || !high)) {
+    return Error(Code::kCorrupt,
+                 "rope_scaling of type llama3 needs original_max_position_embeddings, low_freq_factor and high_freq_factor");
+  }
   description->Text("rope.scaling.type", type);
   description->Number("rope.scaling.factor", *factor);
   if (original) description->Count("rope.scaling.original_context_length", *original);
@@ -289,6 +310,7 @@ Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder*
   metadata->SetOrigin("config.json");
   metadata->SetText("general.architecture", std::string(family.architecture));
   NameMembers(config, &description);
+  BANTAM_TRY(CheckFixed(family, config));
   BANTAM_TRY(DescribeActivation(family, config, &description));
   BANTAM_TRY(DescribeShape(family, config, &description));
   if (family.attention) {

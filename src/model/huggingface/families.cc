@@ -31,6 +31,15 @@ Status OwnWindow(const HfConfig& config, Description* description) {
   return Ok();
 }
 
+// Ministral: some layers see everything.
+Status DescribeMinistral(const HfConfig& config, Description* description) {
+  if (!config.Member("layer_types").is_null()) {
+    BANTAM_ASSIGN(auto windowed, ReadLayerKinds(config, "sliding_attention", "full_attention"));
+    description->Counts("attention.published_window_layers", std::move(windowed));
+  }
+  return OwnWindow(config, description);
+}
+
 // Ministral 3: scores grow with the position, and YaRN's magnitude is said as GGUF files of the family say it.
 Status DescribeMinistral3(const HfConfig& config, Description* description) {
   const Json& scaling = config.RopeScaling();
@@ -222,12 +231,6 @@ Status DescribeMpt(const HfConfig& config, Description* description) {
   description->Number("attention.max_alibi_bias", alibi ? bias.value_or(8) : 0);
   BANTAM_ASSIGN(const auto ratio, config.Count({"expansion_ratio"}));
   if (ratio.value_or(4) != 4) return NotRun(fmt::format("expansion_ratio {}", *ratio));
-  return Ok();
-}
-
-Status DescribeBloom(const HfConfig& config, Description*) {
-  BANTAM_ASSIGN(const auto behind, config.Flag({"apply_residual_connection_post_layernorm"}));
-  if (behind.value_or(false)) return NotRun("apply_residual_connection_post_layernorm");
   return Ok();
 }
 
@@ -452,15 +455,34 @@ const HfFamily kFamilies[] = {
      .activations = kGelus,
      .feed_forward_widths = 4,
      .defaults = R"({"seq_length":2048})",
-     .describe = DescribeBloom},
-    {.model_type = "codeshell", .architecture = "codeshell", .activations = kGelus, .feed_forward_widths = 4},
-    {.model_type = "cohere2", .architecture = "cohere2", .activations = kSilu, .describe = DescribeCohere2},
-    {.model_type = "deepseek", .architecture = "deepseek", .activations = kSilu, .pairs = true, .describe = DescribeDeepSeek},
-    {.model_type = "ernie4_5", .architecture = "ernie4_5", .activations = kSilu, .defaults = R"({"rope_theta":500000})"},
+     .fixed = R"({"apply_residual_connection_post_layernorm":false})"},
+    {.model_type = "codeshell",
+     .architecture = "codeshell",
+     .activations = kGelus,
+     .feed_forward_widths = 4,
+     .fixed = R"({"group_query_attention":true})"},
+    {.model_type = "cohere2",
+     .architecture = "cohere2",
+     .activations = kSilu,
+     .defaults = R"({"logit_scale":0.0625})",
+     .fixed = R"({"use_parallel_block":true,"use_qk_norm":false})",
+     .describe = DescribeCohere2},
+    {.model_type = "deepseek",
+     .architecture = "deepseek",
+     .activations = kSilu,
+     .pairs = true,
+     .fixed = R"({"scoring_func":"softmax"})",
+     .describe = DescribeDeepSeek},
+    {.model_type = "ernie4_5",
+     .architecture = "ernie4_5",
+     .activations = kSilu,
+     .defaults = R"({"rope_theta":500000})",
+     .fixed = R"({"use_bias":false})"},
     {.model_type = "ernie4_5_moe",
      .architecture = "ernie4_5-moe",
      .activations = kSilu,
      .defaults = R"({"rope_theta":500000})",
+     .fixed = R"({"use_bias":false})",
      .describe = DescribeErnieMoe},
     {.model_type = "exaone4", .architecture = "exaone4", .activations = kSilu, .names = kNormsBehind, .describe = DescribeExaone4},
     {.model_type = "falcon",
@@ -468,7 +490,7 @@ const HfFamily kFamilies[] = {
      .activations = kGelus,
      .names_activation = true,
      .feed_forward_widths = 4,
-     .defaults = R"({"max_position_embeddings":2048,"multi_query":true,"hidden_act":"gelu"})",
+     .defaults = R"({"max_position_embeddings":2048,"multi_query":true,"activation":"gelu"})",
      .names = kFalconNames,
      .describe = DescribeFalcon},
     {.model_type = "falcon_h1",
@@ -590,6 +612,7 @@ const HfFamily kFamilies[] = {
      .pairs = true,
      .defaults = R"({"scale_emb":1,"scale_depth":1,"dim_model_base":1})",
      .describe = DescribeMiniCpm},
+    {.model_type = "ministral", .architecture = "llama", .activations = kSilu, .pairs = true, .describe = DescribeMinistral},
     {.model_type = "ministral3", .architecture = "mistral3", .activations = kSilu, .pairs = true, .describe = DescribeMinistral3},
     {.model_type = "mistral",
      .architecture = "llama",
@@ -616,6 +639,7 @@ const HfFamily kFamilies[] = {
      .names_activation = true,
      .feed_forward_widths = 4,
      .defaults = R"({"layer_norm_epsilon":1e-5,"hidden_act":"gelu"})",
+     .fixed = R"({"prefix_lm":false})",
      .describe = DescribeMpt},
     {.model_type = "nemotron",
      .architecture = "nemotron",
@@ -635,7 +659,12 @@ const HfFamily kFamilies[] = {
      .defaults = R"({"layer_norm_eps":1e-5})",
      .describe = DescribeOlmo},
     {.model_type = "olmo2", .architecture = "olmo2", .activations = kSilu, .names = kNormsBehind},
-    {.model_type = "olmo3", .architecture = "olmo2", .activations = kSilu, .names = kNormsBehind, .describe = DescribeOlmo3},
+    {.model_type = "olmo3",
+     .architecture = "olmo2",
+     .activations = kSilu,
+     .defaults = R"({"sliding_window":4096})",
+     .names = kNormsBehind,
+     .describe = DescribeOlmo3},
     {.model_type = "orion", .architecture = "orion", .activations = kSilu},
     {.model_type = "phi",
      .architecture = "phi2",
@@ -681,7 +710,11 @@ const HfFamily kFamilies[] = {
      .positions_behind_padding = true,
      .names = kRobertaNames,
      .describe = DescribeRoberta},
-    {.model_type = "smallthinker", .architecture = "smallthinker", .activations = "relu", .describe = DescribeSmallThinker},
+    {.model_type = "smallthinker",
+     .architecture = "smallthinker",
+     .activations = "relu",
+     .fixed = R"({"moe_enable_early_router":true,"moe_enable_secondary_experts":false,"norm_topk_prob":true})",
+     .describe = DescribeSmallThinker},
     {.model_type = "smollm3",
      .architecture = "smollm3",
      .activations = kSilu,

@@ -96,6 +96,8 @@ struct HfFamily {
   uint32_t feed_forward_widths = 0;  // of the model's width, where config.json does not say; 0: it must
   // What its publisher's code takes for members that config.json leaves out, as JSON; others have to be there, or have no say.
   std::string_view defaults = {};
+  // Members that, where they are there, must be this, as JSON: the family is run so alone.
+  std::string_view fixed = {};
   std::span<const NameRule> names = {};  // in front of the common ones
   // What the common rules do not say.
   Status (*describe)(const HfConfig& config, Description* description) = nullptr;

@@ -271,7 +271,7 @@ TEST_F(Folder, WhatContradicts) {
     return Error();
   };
   EXPECT_THAT(with("model_type", "qwen9"),
-              HasSubstr("model_type qwen9 is not supported; of the 65 that are, the closest are qwen2, qwen3, qwen3_5"));
+              HasSubstr("model_type qwen9 is not supported; of the 66 that are, the closest are qwen2, qwen3, qwen3_5"));
   EXPECT_THAT(with("model_type", 3), HasSubstr("model_type: 3, expected a string"));
   EXPECT_THAT(with("hidden_act", "mish"), HasSubstr("activation mish: models of type llama are run with silu"));
   EXPECT_THAT(with("num_attention_heads", -4), HasSubstr("num_attention_heads: -4, expected a whole number"));
@@ -346,8 +346,23 @@ TEST(FolderOfFamilies, WhatIsNotRun) {
               HasSubstr("a layer of type \"chunked_attention\" is not supported"));
   EXPECT_THAT(error("gemma2", [](Json& config) { config["layer_types"] = {"full_attention"}; }), HasSubstr("expected the kinds of"));
   EXPECT_THAT(error("bloom", [](Json& config) { config["apply_residual_connection_post_layernorm"] = true; }),
-              HasSubstr("apply_residual_connection_post_layernorm is not supported"));
+              HasSubstr("apply_residual_connection_post_layernorm true"));
   EXPECT_THAT(error("mpt", [](Json& config) { config["attn_config"]["qk_gn"] = true; }), HasSubstr("attn_config.qk_gn is not supported"));
+  EXPECT_THAT(error("deepseek", [](Json& config) { config["scoring_func"] = "sigmoid"; }),
+              HasSubstr("scoring_func \"sigmoid\" in this family is not supported"));
+  EXPECT_THAT(error("cohere2", [](Json& config) { config["use_qk_norm"] = true; }), HasSubstr("use_qk_norm true"));
+  EXPECT_THAT(error("falcon", [](Json& config) { config["activation"] = "relu6"; }), HasSubstr("activation relu6"));
+  EXPECT_THAT(error("mamba2", [](Json& config) { config["time_step_limit"] = {0.0, 0.01}; }), HasSubstr("time_step_limit [0.0,0.01]"));
+  EXPECT_EQ(error("mamba2", [](Json& config) { config["time_step_limit"] = {0.0, {{"__float__", "Infinity"}}}; }), "");
+  // As Python spells it, which JSON does not have; in texts it is a word.
+  testing::WriteText(folder.Path("model/config.json"), [] {
+    Json config = Describe("mamba2")["config"];
+    config["name"] = "to Infinity";
+    std::string text = config.dump();
+    return text.insert(1, R"("time_step_limit":[0.0,Infinity],)");
+  }());
+  const auto unlimited = OpenModel(*files, folder.Path("model"));
+  EXPECT_TRUE(unlimited.ok()) << unlimited.error().message();
   EXPECT_THAT(error("smallthinker", [](Json& config) { config["rope_layout"] = {0, 0}; }), HasSubstr("rope_layout that says 0 of layer"));
 }
 
@@ -438,6 +453,30 @@ TEST_F(Folder, WindowsTurnByABaseOfTheirOwn) {
 }
 
 // Both spellings of the same scaling.
+TEST_F(Folder, MinistralsLayersSeeAWindowOrEverything) {
+  config_["model_type"] = "ministral";
+  config_["sliding_window"] = 16;
+  config_["layer_types"] = {"sliding_attention", "full_attention"};
+  Write();
+  Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+  ASSERT_TRUE(file.ok()) << file.error().message();
+  const auto outline = OutlineModel(*file, **ChooseKernels("ref"));
+  ASSERT_TRUE(outline.ok()) << outline.error().message();
+  EXPECT_EQ(outline->program.kv_layers[0].window, 16u);
+  EXPECT_EQ(outline->program.kv_layers[1].window, 0u);
+}
+
+TEST_F(Folder, ScalingThatDoesNotSayHow) {
+  for (const Json& scaling : {Json(5), Json::array(), Json({{"rope_type", 7}}), Json({{"factor", 2}})}) {
+    config_["rope_scaling"] = scaling;
+    Write();
+    EXPECT_THAT(Error(), HasSubstr("expected an object with a rope_type that says how")) << scaling.dump();
+  }
+  config_["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8}};
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("rope_scaling of type llama3 needs original_max_position_embeddings"));
+}
+
 TEST_F(Folder, ScalingByEitherName) {
   description_ = Describe("hunyuan_v1_dense");
   tensors_ = testing::ValuesOf(description_);

@@ -82,7 +82,20 @@ std::span<const NameRule> Mamba2Names() { return kMamba2Names; }
 std::span<const NameRule> GraniteHybridNames() { return kGraniteHybridNames; }
 std::span<const NameRule> FalconH1Names() { return kFalconH1Names; }
 
+// Steps are not cut; files say so as [0, Infinity], in either of two spellings.
+Status CheckStepLimit(const HfConfig& config) {
+  const Json& limit = config.Member("time_step_limit");
+  if (limit.is_null()) return Ok();
+  constexpr double kUnlimited = 1e300;
+  const bool is_pair = limit.is_array() && limit.size() == 2 && limit[0].is_number();
+  const bool above =
+      is_pair && (JsonText(limit[1], "__float__") == "Infinity" || (limit[1].is_number() && limit[1].get<double>() > kUnlimited));
+  if (above && limit[0].get<double>() <= 0) return Ok();
+  return NotRun(fmt::format("time_step_limit {}", ShortJson(limit)));
+}
+
 Status DescribeMamba2(const HfConfig& config, Description* description) {
+  BANTAM_TRY(CheckStepLimit(config));
   description->Count("context_length", 1 << 20);  // no more than a number: nothing in the model knows of positions
   return DescribeStateSpace(config, description);
 }
