@@ -101,6 +101,7 @@ Result<std::string> Pack(FileSystem& files, const PackArguments& arguments) {
   for (const std::string& name : report.spelled_otherwise) {
     Note(fmt::format("[{}: kept as blocks, for its panels would not give back every bit]\n", Printable(name)));
   }
+  if (!report.without_tokenizer.empty()) Note(fmt::format("[without a tokenizer: {}]\n", Printable(report.without_tokenizer)));
   if (options.licence.empty()) Note("[no licence was found; --licence FILE adds one]\n");
   if (arguments.json) {
     Json json = PackageJson(report.manifest);

@@ -263,10 +263,15 @@ void AddPairs(const ModelFile& file, const PackOptions& options, Parts* parts) {
   if (options.source_vocabulary) Parts::Add(SectionKind::kSourceVocabulary, /*critical=*/false, EncodePairs(vocabulary), &parts->behind);
 }
 
-// Empty where the file has no vocabulary.
-Result<std::string> Vocabulary(const ModelFile& file) {
+// Empty where the file has no vocabulary, or has one of a kind that this build does not know: such a model takes and gives numbers of
+// tokens.
+Result<std::string> Vocabulary(const ModelFile& file, PackReport* report) {
   Result<StoredTokenizer> stored = ReadStoredTokenizer(file);
   if (!stored.ok() && stored.error().code() == Code::kNotFound) return std::string();
+  if (!stored.ok() && stored.error().code() == Code::kUnsupported) {
+    report->without_tokenizer = stored.error().message();
+    return std::string();
+  }
   if (!stored.ok()) return std::move(stored).error();
   std::string bytes = EncodeTokenizer(*stored);
   // What nobody could use is not packed.
@@ -329,7 +334,7 @@ Result<PackReport> PackModel(FileSystem& files, ModelFile& file, const std::stri
   BANTAM_ASSIGN(const ModelOutline outline, OutlineModel(file, kernels::kReference));
   Parts parts;
   AddPairs(file, options, &parts);
-  BANTAM_ASSIGN(std::string vocabulary, Vocabulary(file));
+  BANTAM_ASSIGN(std::string vocabulary, Vocabulary(file, &report));
   Parts::Add(SectionKind::kTokenizer, /*critical=*/true, std::move(vocabulary), &parts.before);
   Packer packer(file, out, pool, progress);
   BANTAM_TRY(packer.Survey(outline.program, &report));

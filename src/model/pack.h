@@ -49,6 +49,7 @@ struct PackReport {
   size_t tensors_in_panels = 0;
   // Tensors that products read but whose panels do not give back every bit: they stay as they are.
   std::vector<std::string> spelled_otherwise;
+  std::string without_tokenizer;  // why there is none, where the file has a vocabulary that this build does not know
 };
 
 // Errors: those of OutlineModel and of the vocabulary (what cannot be run is not packed), InvalidArgument (no weights), those of

@@ -76,6 +76,19 @@ TEST_F(PackTest, AModelComesBackAndComputesTheSame) {
   }
 }
 
+// A vocabulary of another program's: the model takes numbers of tokens, from a package too.
+TEST_F(PackTest, ModelsOfFamiliesWithoutATokenizer) {
+  for (const char* name : {"bitnet", "gemma3n", "gemma4", "llama-dense", "qwen35"}) {
+    const std::string source = testing::DataPath(std::string("archs/") + name + ".gguf");
+    const auto report = Pack(source, folder_.Path("m.bantam"));
+    ASSERT_TRUE(report.ok()) << report.error().message();
+    EXPECT_THAT(report->without_tokenizer, HasSubstr("is not supported; this build knows llama")) << name;
+    EXPECT_EQ(Logits(folder_.Path("m.bantam")), Logits(source)) << name;
+    ASSERT_TRUE(UnpackModel(*files_, folder_.Path("m.bantam"), folder_.Path("back.gguf"), nullptr).ok()) << name;
+    EXPECT_TRUE(SameFile(ReadAll(folder_.Path("back.gguf")), ReadAll(source))) << name;
+  }
+}
+
 // Experts, joined matrices, tied embeddings, biases, recurrent layers.
 TEST_F(PackTest, ShapesOfModels) {
   const testing::TinyModel models[] = {{.experts = 3, .experts_used = 2, .matrices = DType::kQ8_0},

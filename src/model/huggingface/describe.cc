@@ -144,6 +144,8 @@ Status DescribeLongRope(const HfConfig& config, const Json& scaling, Description
   const double stretch = static_cast<double>(context) / *original;
   const double factor = stretch > 1 ? std::sqrt(1 + std::log(stretch) / std::log(*original)) : 1;
   BANTAM_ASSIGN(const auto own, HfConfig::NumberOf(scaling, {"attention_factor", "long_mscale"}));
+  BANTAM_ASSIGN(const auto of_short, HfConfig::NumberOf(scaling, {"short_mscale"}));
+  if (of_short && of_short != own) return NotRun(fmt::format("rope_scaling.short_mscale {} beside another long_mscale", *of_short));
   description->Text("rope.scaling.type", "longrope");
   description->Count("rope.scaling.original_context_length", *original);
   description->Number("rope.scaling.attn_factor", own.value_or(factor));
