@@ -1,11 +1,15 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <new>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "base/closest.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 
@@ -17,6 +21,33 @@ std::string VerbNames(const CLI::App& app) {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", verb->get_name());
   }
   return names;
+}
+
+// What was probably meant by an argument that is no verb, or by an option that a verb does not have.
+std::string Meant(std::string_view wanted, const std::vector<std::string>& names) {
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  const auto closest = bantam::Closest(wanted, views, /*count=*/1);
+  // Of misspellings the first letter is mostly right; without it, the closest is a guess.
+  const auto first = [](std::string_view name) { return name.substr(std::min(name.find_first_not_of('-'), name.size()), 1); };
+  return closest.empty() || first(closest[0]) != first(wanted) ? "" : fmt::format("; did you mean {}?", closest[0]);
+}
+
+std::string WhatIsWrong(const CLI::App& app, const CLI::ParseError& error, const std::string& first) {
+  const auto verbs = app.get_subcommands();  // those on this command line
+  std::vector<std::string> names;
+  if (verbs.empty() && !first.empty()) {
+    for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(verb->get_name());
+    names.insert(names.end(), {"--help", "--version"});
+    return fmt::format("{}: expected a verb: {}{}", first, VerbNames(app), Meant(first, names));
+  }
+  const std::string message = error.what();
+  const size_t option = message.rfind(" --");
+  if (verbs.empty() || option == std::string::npos || error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError))
+    return message;
+  for (const CLI::Option* known : verbs.front()->get_options()) {
+    for (const std::string& name : known->get_lnames()) names.push_back("--" + name);
+  }
+  return message + Meant(std::string_view(message).substr(option + 1), names);
 }
 
 // CLI11 reports what is wrong with a command line by exceptions; they end here.
@@ -42,8 +73,8 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     const auto verbs = app.get_subcommands();  // those on this command line
     const std::string help = verbs.empty() ? "bantam --help" : fmt::format("bantam {} --help", verbs.front()->get_name());
-    std::string message = error.what();
-    if (verbs.empty() && argc > 1) message = fmt::format("{}: expected a verb: {}", argv[1], VerbNames(app));
+    if (verbs.empty() && argc == 2 && std::string_view(argv[1]) == "help") return bantam::PrintResult(app.help());
+    const std::string message = WhatIsWrong(app, error, argc > 1 ? argv[1] : "");
     return bantam::Fail(bantam::Error(bantam::Code::kInvalidArgument, fmt::format("{}; see {}", message, help)));
   }
   if (!action) {
