@@ -137,12 +137,13 @@ Result<Catalogue> ReadCatalogue(const std::string& place, const PullSettings& se
   return ParseCatalogue(text, settings.plain_allowed).With(ShownUrl(place));
 }
 
-// Only what can be read as a model is one: a server that shows a page for the file, or a file that was cut short where it came from, is
-// not. What a newer build may read stays.
+// A page that a server shows for a file, or a file that was cut short where it came from, gets no name. What its source vouches for stays,
+// and so does a folder, of which another build may make more than this one.
 Status CheckModel(FileSystem& files, Disk& disk, const Pulled& pulled) {
   const Result<ModelFile> model = OpenModel(files, pulled.path);
   if (model.ok() || pulled.already) return Ok();
-  if (model.error().code() != Code::kCorrupt) {
+  const bool vouched = std::any_of(pulled.files.begin(), pulled.files.end(), [](const PulledFile& file) { return file.verified; });
+  if (pulled.folder || vouched || model.error().code() != Code::kCorrupt) {
     Note(fmt::format("[this build cannot read it: {}]\n", Printable(model.error().message())));
     return Ok();
   }

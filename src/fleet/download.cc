@@ -49,8 +49,9 @@ class Fetcher {
     // Nothing of it came: nothing is left to go on with.
     if (!downloaded.ok() && part_ != nullptr && part_->size() == 0) {
       part_.reset();
-      BANTAM_TRY(tools_.files.Remove(PartPath(target_.path)));
-      if (tools_.files.Exists(PartStatePath(target_.path))) BANTAM_TRY(tools_.files.Remove(PartStatePath(target_.path)));
+      // As well as it can be: what went wrong is told whatever becomes of them.
+      (void)tools_.files.Remove(PartPath(target_.path));
+      (void)tools_.files.Remove(PartStatePath(target_.path));
     }
     return downloaded;
   }

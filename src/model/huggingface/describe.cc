@@ -145,7 +145,10 @@ Status DescribeLongRope(const HfConfig& config, const Json& scaling, Description
   const double factor = stretch > 1 ? std::sqrt(1 + std::log(stretch) / std::log(*original)) : 1;
   BANTAM_ASSIGN(const auto own, HfConfig::NumberOf(scaling, {"attention_factor", "long_mscale"}));
   BANTAM_ASSIGN(const auto of_short, HfConfig::NumberOf(scaling, {"short_mscale"}));
-  if (of_short && of_short != own) return NotRun(fmt::format("rope_scaling.short_mscale {} beside another long_mscale", *of_short));
+  BANTAM_ASSIGN(const auto of_long, HfConfig::NumberOf(scaling, {"long_mscale"}));
+  if (of_short && of_long && *of_short != *of_long) {
+    return NotRun(fmt::format("rope_scaling.short_mscale {} beside a long_mscale of {}", *of_short, *of_long));
+  }
   description->Text("rope.scaling.type", "longrope");
   description->Count("rope.scaling.original_context_length", *original);
   description->Number("rope.scaling.attn_factor", own.value_or(factor));
@@ -199,8 +202,9 @@ Status CheckFixed(const HfFamily& family, const HfConfig& config) {
 Status DescribeScaling(const HfConfig& config, const Json& scaling, Description* description, RopeTables* tables) {
   const auto named = JsonText(scaling, "rope_type");
   const std::string type = named.value_or(JsonText(scaling, "type").value_or("default"));
-  const bool says_nothing =
-      type == "default" && (!JsonMember(scaling, "factor").is_null() || !JsonMember(scaling, "rope_type").is_null() != named.has_value());
+  // A kind that is no text, or a factor without a kind: that of "default" has no say.
+  const bool unnamed = !named && !JsonText(scaling, "type");
+  const bool says_nothing = unnamed && !(JsonMember(scaling, "factor").is_null() && JsonMember(scaling, "rope_type").is_null());
   if ((!scaling.is_null() && !scaling.is_object()) || says_nothing) {
     return Error(Code::kCorrupt, fmt::format("rope_scaling: {}, expected an object with a rope_type that says how", ShortJson(scaling)));
   }

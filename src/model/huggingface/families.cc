@@ -291,7 +291,8 @@ Status CheckSmallThinkerLayers(const HfConfig& config, bool windowed) {
     const Json& layout = config.Member(name);
     for (size_t i = 0; layout.is_array() && i < layout.size(); ++i) {
       const bool expected = windowed ? i % 4 != 0 : std::string_view(name) == "rope_layout";
-      if ((layout[i] != 0) != expected) return NotRun(fmt::format("{} that says {} of layer {}", name, ShortJson(layout[i]), i));
+      if ((layout[i] != 0 && layout[i] != false) != expected)
+        return NotRun(fmt::format("{} that says {} of layer {}", name, ShortJson(layout[i]), i));
     }
   }
   return Ok();
@@ -303,7 +304,8 @@ Status DescribeSmallThinker(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto width, config.RequireCount({"moe_ffn_hidden_size"}));
   description->Count("feed_forward_length", width);
   const Json& layout = config.Member("sliding_window_layout");
-  const bool windowed = layout.is_array() && std::any_of(layout.begin(), layout.end(), [](const Json& entry) { return entry != 0; });
+  const bool windowed =
+      layout.is_array() && std::any_of(layout.begin(), layout.end(), [](const Json& entry) { return entry != 0 && entry != false; });
   BANTAM_ASSIGN(const auto window, config.Count({"sliding_window_size"}));
   constexpr uint32_t kWindow = 4096;  // what the family takes whatever the number
   if (windowed && window.value_or(kWindow) != kWindow) return NotRun(fmt::format("sliding_window_size {}", *window));
@@ -713,7 +715,7 @@ const HfFamily kFamilies[] = {
     {.model_type = "smallthinker",
      .architecture = "smallthinker",
      .activations = "relu",
-     .fixed = R"({"moe_enable_early_router":true,"moe_enable_secondary_experts":false,"norm_topk_prob":true})",
+     .fixed = R"({"moe_enable_early_router":true,"moe_enable_secondary_experts":false})",
      .describe = DescribeSmallThinker},
     {.model_type = "smollm3",
      .architecture = "smollm3",

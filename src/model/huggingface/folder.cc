@@ -267,7 +267,7 @@ Status CheckVocabularySize(const HfConfig& config, const std::vector<AssembledTe
 }
 
 // Biases that config.json speaks of have to be there, and others must not be: whoever reads the folder by its config leaves them out.
-Status CheckBiases(const HfFamily& family, const HfConfig& config, const std::vector<AssembledTensor>& tensors) {
+Status CheckBiases(const HfFamily& family, const HfConfig& config, bool quantized, const std::vector<AssembledTensor>& tensors) {
   const auto find = [&](std::initializer_list<std::string_view> ends) {
     return std::find_if(tensors.begin(), tensors.end(), [&](const AssembledTensor& tensor) {
       return std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return tensor.name.ends_with(end); });
@@ -290,6 +290,8 @@ Status CheckBiases(const HfFamily& family, const HfConfig& config, const std::ve
     const auto weight = find(rule.weights);
     const auto bias = find(rule.biases);
     if (!said || rule.whatever_it_says || weight == tensors.end() || *said == (bias != tensors.end())) continue;
+    // Quantisers wrote biases of zeros to models without.
+    if (!*said && quantized) continue;
     return Error(Code::kCorrupt,
                  *said ? fmt::format("{} is true, but {} has no bias; fetch the files again", config.NameOf(rule.names), weight->name)
                        : fmt::format("{} is false, but there is {}; fetch the files again", config.NameOf(rule.names), bias->name));
@@ -355,14 +357,15 @@ Result<HfQuantization> FindQuantization(FileSystem& files, const HfConfig& confi
   return HfQuantization();
 }
 
-Status JoinShards(FileSystem& files, const HfConfig& config, const std::string& folder, Shards* shards) {
+// Says whether the weights are quantised.
+Result<bool> JoinShards(FileSystem& files, const HfConfig& config, const std::string& folder, Shards* shards) {
   BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
-  BANTAM_ASSIGN(const auto predictors, config.Count({"num_nextn_predict_layers"}));
+  BANTAM_ASSIGN(const auto predictors, config.Count({"num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers"}));
   DropUnread(layers, predictors.value_or(0), &shards->tensors);
   BANTAM_ASSIGN(const HfQuantization quantization, FindQuantization(files, config, folder));
   Result<std::vector<HfTensor>> joined = JoinQuantized(std::move(shards->tensors), quantization, shards->mappings).With(folder);
   BANTAM_ASSIGN(shards->tensors, std::move(joined));
-  return Ok();
+  return quantization.method != QuantMethod::kNothing;
 }
 
 struct Described {
@@ -404,7 +407,7 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   BANTAM_ASSIGN(const std::string text, files.ReadText(config_path, kHfConfigBytesMax));
   BANTAM_ASSIGN(const ConfigOfFamily of, ParseConfig(text).With(config_path));
   BANTAM_ASSIGN(Shards shards, OpenShards(files, file.path));
-  BANTAM_TRY(JoinShards(files, of.config, file.path, &shards));
+  BANTAM_ASSIGN(const bool quantized, JoinShards(files, of.config, file.path, &shards));
   BANTAM_ASSIGN(Described described, DescribeFolder(of, shards.tensors).With(config_path));
   if (of.family->encoder) {
     Description description(of.family->architecture, &described.metadata);
@@ -413,7 +416,7 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
   BANTAM_TRY(CheckVocabularySize(of.config, tensors).With(config_path));
-  BANTAM_TRY(CheckBiases(*of.family, of.config, tensors).With(config_path));
+  BANTAM_TRY(CheckBiases(*of.family, of.config, quantized, tensors).With(config_path));
   AddTable("rope_freqs.weight", std::move(described.tables.divisors), &tensors);
   AddTable("rope_factors_short.weight", std::move(described.tables.short_factors), &tensors);
   AddTable("rope_factors_long.weight", std::move(described.tables.long_factors), &tensors);
