@@ -7,7 +7,6 @@
 #include <array>
 #include <charconv>
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -95,7 +94,6 @@ class ProgramBuilder {
   Result<WeightId> ScaleOf(const std::string& prefix, size_t count, bool scaled) {
     const std::string factor = prefix + ".factor";
     if (!Has(factor)) return scaled ? OptionalVector(prefix + ".scale", count) : kNone;
-    own_used_.insert(factor);
     return Vector(factor, count);
   }
   // `in` with its columns as the weights have theirs: those of products of the same input, where they agree, under one name.
@@ -122,7 +120,6 @@ class ProgramBuilder {
     const BufferId out = Buffer(buffer_name, Width(of.in), rows);
     if (IsOrdered(name, of.in, out)) return out;
     BANTAM_TRY(Tensor(name, {Width(of.in), of.experts}));
-    own_used_.insert(name);
     const WeightId order = Add({name, tensors_.Find(name)->dtype, WeightStorage::kOrder, Width(of.in), of.experts});
     program_.ops.push_back(PermuteOp{of.in, out, order, of.ids});
     return out;
@@ -142,7 +139,7 @@ class ProgramBuilder {
   Status CheckUnread() const {
     for (const TensorInfo& tensor : tensors_.tensors()) {
       const std::string name(tensor.name);
-      if (weights_of_tensor_.count(name) != 0 || own_used_.count(name) != 0 || MayStayUnread(name)) continue;
+      if (weights_of_tensor_.count(name) != 0 || MayStayUnread(name)) continue;
       return Error(Code::kUnsupported,
                    fmt::format("tensor {}: no part of this {} model of {} layers reads it; what the file says of itself does not fit what "
                                "is in it, fetch or convert it again",
@@ -267,8 +264,11 @@ class ProgramBuilder {
     for (const std::string_view end : {".scale", ".input_scale", ".attn_rot_embd", ".attn_rot_embd.weight", ".rotary_emb.inv_freq"}) {
       if (name.ends_with(end)) return true;
     }
-    // Read when angles are made; a head for classes where vectors are wanted.
-    if (name.starts_with("rope_f") || name.starts_with("cls.") || name.starts_with("cls_")) return true;
+    // Read when angles are made.
+    for (const std::string_view table : {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"}) {
+      if (name == table) return true;
+    }
+    if (name.starts_with("cls.")) return true;  // a head for classes, where vectors or texts are wanted
     size_t block = 0;
     if (!name.starts_with("blk.")) return false;
     const auto [end, error] = std::from_chars(name.data() + 4, name.data() + name.size(), block);
@@ -285,7 +285,6 @@ class ProgramBuilder {
   }
 
   std::map<std::string, std::vector<WeightId>> weights_of_tensor_;
-  std::set<std::string> own_used_;  // tensors of our own (.factor, .order)
 };
 
 }  // namespace bantam

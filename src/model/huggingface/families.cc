@@ -185,9 +185,6 @@ Status DescribeGpt2(const HfConfig& config, Description*) {
 
 Status DescribeGptOss(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto width, config.Count({"intermediate_size"}));
-  BANTAM_ASSIGN(const auto limit, config.Number({"swiglu_limit"}));
-  constexpr double kLimit = 7;  // what the family's activation is cut at
-  if (limit.value_or(kLimit) != kLimit) return NotRun(fmt::format("swiglu_limit {}", *limit));
   if (width) description->Count("expert_feed_forward_length", *width);
   return Windows(config, /*pattern=*/2, description);
 }
@@ -552,6 +549,7 @@ const HfFamily kFamilies[] = {
      .architecture = "gpt-oss",
      .activations = kSilu,
      .defaults = R"({"rope_theta":150000,"sliding_window":128})",
+     .fixed = R"({"swiglu_limit":7})",
      .names = kGptOssNames,
      .describe = DescribeGptOss},
     {.model_type = "granite",

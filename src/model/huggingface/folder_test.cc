@@ -340,7 +340,7 @@ TEST(FolderOfFamilies, WhatIsNotRun) {
     const auto file = OpenModel(*files, folder.Path("model"));
     return file.ok() ? std::string() : file.error().message();
   };
-  EXPECT_THAT(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 5; }), HasSubstr("swiglu_limit 5 is not supported"));
+  EXPECT_THAT(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 5; }), HasSubstr("swiglu_limit 5 in this family is not supported"));
   EXPECT_EQ(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 7.0; }), "");
   EXPECT_THAT(error("gpt_oss", [](Json& config) { config["layer_types"][0] = "chunked_attention"; }),
               HasSubstr("a layer of type \"chunked_attention\" is not supported"));
@@ -452,7 +452,6 @@ TEST_F(Folder, WindowsTurnByABaseOfTheirOwn) {
   EXPECT_EQ(base(), 20000);
 }
 
-// Both spellings of the same scaling.
 TEST_F(Folder, MinistralsLayersSeeAWindowOrEverything) {
   config_["model_type"] = "ministral";
   config_["sliding_window"] = 16;
@@ -477,6 +476,7 @@ TEST_F(Folder, ScalingThatDoesNotSayHow) {
   EXPECT_THAT(Error(), HasSubstr("rope_scaling of type llama3 needs original_max_position_embeddings"));
 }
 
+// Both spellings of the same scaling.
 TEST_F(Folder, ScalingByEitherName) {
   description_ = Describe("hunyuan_v1_dense");
   tensors_ = testing::ValuesOf(description_);
