@@ -78,22 +78,10 @@ Status DescribeQwen(const HfConfig& config, Description* description) {
   return OwnWindow(config, description);
 }
 
-Status DescribeQwenExperts(const HfConfig& config, Description* description, bool normalized) {
-  BANTAM_TRY(DescribeQwen(config, description));
-  BANTAM_ASSIGN(const auto step, config.Count({"decoder_sparse_step"}));
+Status DescribeQwenMoe(const HfConfig& config, Description* description) {
   const Json& dense = config.Member("mlp_only_layers");
-  if (step.value_or(1) != 1 || (dense.is_array() && !dense.empty())) return NotRun("a model in which only some layers have experts");
-  BANTAM_ASSIGN(const auto norm, config.Flag({"norm_topk_prob"}));
-  if (norm.value_or(normalized) != normalized) {
-    return NotRun(fmt::format("norm_topk_prob {} in this family", norm.value_or(normalized)));
-  }
-  return Ok();
-}
-Status DescribeQwen2Moe(const HfConfig& config, Description* description) {
-  return DescribeQwenExperts(config, description, /*normalized=*/false);
-}
-Status DescribeQwen3Moe(const HfConfig& config, Description* description) {
-  return DescribeQwenExperts(config, description, /*normalized=*/true);
+  if (dense.is_array() && !dense.empty()) return NotRun("a model in which only some layers have experts (mlp_only_layers)");
+  return DescribeQwen(config, description);
 }
 
 // Layers with a window as a list of their kinds, or each so many-th without.
@@ -176,13 +164,6 @@ Status DescribeExaone4(const HfConfig& config, Description* description) {
   return Windows(config, /*pattern=*/4, description);
 }
 
-Status DescribeGpt2(const HfConfig& config, Description*) {
-  BANTAM_ASSIGN(const auto by_layer, config.Flag({"scale_attn_by_inverse_layer_idx"}));
-  BANTAM_ASSIGN(const auto scaled, config.Flag({"scale_attn_weights"}));
-  if (by_layer.value_or(false) || !scaled.value_or(true)) return NotRun("scores that are scaled by the layer, or not at all,");
-  return Ok();
-}
-
 Status DescribeGptOss(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto width, config.Count({"intermediate_size"}));
   if (width) description->Count("expert_feed_forward_length", *width);
@@ -231,14 +212,6 @@ Status DescribeMpt(const HfConfig& config, Description* description) {
   return Ok();
 }
 
-Status DescribeFalcon(const HfConfig& config, Description*) {
-  BANTAM_ASSIGN(const auto alibi, config.Flag({"alibi"}));
-  BANTAM_ASSIGN(const auto parallel, config.Flag({"parallel_attn"}));
-  if (alibi.value_or(false)) return NotRun("Falcon with linear biases (alibi)");
-  if (!parallel.value_or(true)) return NotRun("Falcon with one part of a layer after the other (parallel_attn false)");
-  return Ok();
-}
-
 Status DescribeNeox(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto parallel, config.Flag({"use_parallel_residual"}));
   description->Flag("use_parallel_residual", parallel.value_or(true));
@@ -248,10 +221,6 @@ Status DescribeNeox(const HfConfig& config, Description* description) {
 Status DescribeDeepSeek(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto dense, config.Count({"first_k_dense_replace"}));
   BANTAM_ASSIGN(const auto shared, config.Count({"n_shared_experts"}));
-  BANTAM_ASSIGN(const auto every, config.Count({"moe_layer_freq"}));
-  BANTAM_ASSIGN(const auto normalized, config.Flag({"norm_topk_prob"}));
-  if (every.value_or(1) != 1) return NotRun(fmt::format("moe_layer_freq {}", *every));
-  if (normalized.value_or(false)) return NotRun("norm_topk_prob true in this family");
   description->Count("leading_dense_block_count", dense.value_or(0));
   description->Count("expert_shared_count", shared.value_or(0));
   return Factor(config, "routed_scaling_factor", "expert_weights_scale", description);
@@ -353,8 +322,6 @@ Status DescribeLfm2(const HfConfig& config, Description* description) {
 
 Status DescribeLfm2Moe(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto dense, config.Count({"num_dense_layers"}));
-  BANTAM_ASSIGN(const auto normalized, config.Flag({"norm_topk_prob"}));
-  if (!normalized.value_or(true)) return NotRun("norm_topk_prob false in this family");
   description->Count("leading_dense_block_count", dense.value_or(0));
   description->Count("expert_gating_func", 2);
   BANTAM_TRY(Factor(config, "routed_scaling_factor", "expert_weights_scale", description));
@@ -382,8 +349,6 @@ Status DescribeMamba(const HfConfig& config, Description* description) {
 
 // Turning in all layers but each fourth is what the family does.
 Status DescribeSmolLm3(const HfConfig& config, Description*) {
-  BANTAM_ASSIGN(const auto windowed, config.Flag({"use_sliding_window"}));
-  if (windowed.value_or(false)) return NotRun("use_sliding_window in this family");
   const Json& every = config.Member("no_rope_layer_interval");
   if (config.Member("no_rope_layers").is_null() && !every.is_null() && every != 4) {
     return NotRun(fmt::format("no_rope_layer_interval {}", ShortJson(every)));
@@ -470,7 +435,7 @@ const HfFamily kFamilies[] = {
      .architecture = "deepseek",
      .activations = kSilu,
      .pairs = true,
-     .fixed = R"({"scoring_func":"softmax"})",
+     .fixed = R"({"scoring_func":"softmax","moe_layer_freq":1,"norm_topk_prob":false})",
      .describe = DescribeDeepSeek},
     {.model_type = "ernie4_5",
      .architecture = "ernie4_5",
@@ -490,8 +455,8 @@ const HfFamily kFamilies[] = {
      .names_activation = true,
      .feed_forward_widths = 4,
      .defaults = R"({"max_position_embeddings":2048,"multi_query":true,"activation":"gelu"})",
-     .names = kFalconNames,
-     .describe = DescribeFalcon},
+     .fixed = R"({"alibi":false,"parallel_attn":true})",
+     .names = kFalconNames},
     {.model_type = "falcon_h1",
      .architecture = "falcon-h1",
      .activations = kSilu,
@@ -537,8 +502,8 @@ const HfFamily kFamilies[] = {
      .activations = kGelus,
      .names_activation = true,
      .feed_forward_widths = 4,
-     .names = kGpt2Names,
-     .describe = DescribeGpt2},
+     .fixed = R"({"scale_attn_by_inverse_layer_idx":false,"scale_attn_weights":true})",
+     .names = kGpt2Names},
     {.model_type = "gpt_neox",
      .architecture = "gptneox",
      .activations = kGelus,
@@ -589,6 +554,7 @@ const HfFamily kFamilies[] = {
      .architecture = "lfm2moe",
      .activations = kSilu,
      .defaults = R"({"rope_theta":1000000})",
+     .fixed = R"({"norm_topk_prob":true})",
      .names = kLfm2Names,
      .describe = DescribeLfm2Moe},
     {.model_type = "llama", .architecture = "llama", .activations = kSilu, .pairs = true},
@@ -688,7 +654,8 @@ const HfFamily kFamilies[] = {
      .activations = kSilu,
      .always_biased = true,
      .defaults = R"({"max_window_layers":28,"sliding_window":4096,"norm_topk_prob":false})",
-     .describe = DescribeQwen2Moe},
+     .fixed = R"({"decoder_sparse_step":1,"norm_topk_prob":false})",
+     .describe = DescribeQwenMoe},
     {.model_type = "qwen3",
      .architecture = "qwen3",
      .activations = kSilu,
@@ -698,7 +665,8 @@ const HfFamily kFamilies[] = {
      .architecture = "qwen3moe",
      .activations = kSilu,
      .defaults = R"({"max_window_layers":28,"sliding_window":4096,"norm_topk_prob":false})",
-     .describe = DescribeQwen3Moe},
+     .fixed = R"({"decoder_sparse_step":1,"norm_topk_prob":true})",
+     .describe = DescribeQwenMoe},
     Qwen35("qwen3_5", "qwen35"),
     Qwen35("qwen3_5_moe", "qwen35moe"),
     Qwen35("qwen3_5_moe_text", "qwen35moe"),
@@ -720,6 +688,7 @@ const HfFamily kFamilies[] = {
      .activations = kSilu,
      .pairs = true,
      .defaults = R"({"rope_theta":2000000})",
+     .fixed = R"({"use_sliding_window":false})",
      .describe = DescribeSmolLm3},
     {.model_type = "stablelm", .architecture = "stablelm", .activations = kSilu, .defaults = R"({"partial_rotary_factor":0.25})"},
     {.model_type = "starcoder2", .architecture = "starcoder2", .activations = kGelus, .names_activation = true, .describe = OwnWindow},

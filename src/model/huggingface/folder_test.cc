@@ -340,7 +340,8 @@ TEST(FolderOfFamilies, WhatIsNotRun) {
     const auto file = OpenModel(*files, folder.Path("model"));
     return file.ok() ? std::string() : file.error().message();
   };
-  EXPECT_THAT(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 5; }), HasSubstr("swiglu_limit 5 in this family is not supported"));
+  EXPECT_THAT(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 5; }),
+              HasSubstr("swiglu_limit 5 in this family is not supported"));
   EXPECT_EQ(error("gpt_oss", [](Json& config) { config["swiglu_limit"] = 7.0; }), "");
   EXPECT_THAT(error("gpt_oss", [](Json& config) { config["layer_types"][0] = "chunked_attention"; }),
               HasSubstr("a layer of type \"chunked_attention\" is not supported"));
@@ -352,6 +353,17 @@ TEST(FolderOfFamilies, WhatIsNotRun) {
               HasSubstr("scoring_func \"sigmoid\" in this family is not supported"));
   EXPECT_THAT(error("cohere2", [](Json& config) { config["use_qk_norm"] = true; }), HasSubstr("use_qk_norm true"));
   EXPECT_THAT(error("falcon", [](Json& config) { config["activation"] = "relu6"; }), HasSubstr("activation relu6"));
+  EXPECT_THAT(error("falcon", [](Json& config) { config["alibi"] = true; }), HasSubstr("alibi true in this family"));
+  EXPECT_THAT(error("falcon", [](Json& config) { config["parallel_attn"] = false; }), HasSubstr("parallel_attn false"));
+  EXPECT_THAT(error("gpt2", [](Json& config) { config["scale_attn_weights"] = false; }), HasSubstr("scale_attn_weights false"));
+  EXPECT_THAT(error("gpt2", [](Json& config) { config["scale_attn_by_inverse_layer_idx"] = true; }), HasSubstr("inverse_layer_idx true"));
+  EXPECT_THAT(error("deepseek", [](Json& config) { config["moe_layer_freq"] = 2; }), HasSubstr("moe_layer_freq 2"));
+  EXPECT_THAT(error("lfm2_moe", [](Json& config) { config["norm_topk_prob"] = false; }), HasSubstr("norm_topk_prob false"));
+  EXPECT_THAT(error("smollm3", [](Json& config) { config["use_sliding_window"] = true; }), HasSubstr("use_sliding_window true"));
+  EXPECT_THAT(error("qwen2_moe", [](Json& config) { config["norm_topk_prob"] = true; }), HasSubstr("norm_topk_prob true"));
+  EXPECT_THAT(error("qwen3_moe", [](Json& config) { config["norm_topk_prob"] = false; }), HasSubstr("norm_topk_prob false"));
+  EXPECT_THAT(error("qwen3_moe", [](Json& config) { config.erase("norm_topk_prob"); }), HasSubstr("norm_topk_prob false"));
+  EXPECT_THAT(error("qwen3_moe", [](Json& config) { config["decoder_sparse_step"] = 2; }), HasSubstr("decoder_sparse_step 2"));
   EXPECT_THAT(error("mamba2", [](Json& config) { config["time_step_limit"] = {0.0, 0.01}; }), HasSubstr("time_step_limit [0.0,0.01]"));
   EXPECT_EQ(error("mamba2", [](Json& config) { config["time_step_limit"] = {0.0, {{"__float__", "Infinity"}}}; }), "");
   // As Python spells it, which JSON does not have; in texts it is a word.
