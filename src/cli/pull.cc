@@ -137,23 +137,15 @@ Result<Catalogue> ReadCatalogue(const std::string& place, const PullSettings& se
   return ParseCatalogue(text, settings.plain_allowed).With(ShownUrl(place));
 }
 
-// A page that a server shows for a file, or a file that was cut short where it came from, gets no name. What its source vouches for stays,
-// and so does a folder, of which another build may make more than this one.
-Status CheckModel(FileSystem& files, Disk& disk, const Pulled& pulled) {
-  const Result<ModelFile> model = OpenModel(files, pulled.path);
-  if (model.ok() || pulled.already) return Ok();
-  const bool vouched = std::any_of(pulled.files.begin(), pulled.files.end(), [](const PulledFile& file) { return file.verified; });
-  if (pulled.folder || vouched || model.error().code() != Code::kCorrupt) {
-    Note(fmt::format("[this build cannot read it: {}]\n", Printable(model.error().message())));
-    return Ok();
-  }
-  BANTAM_TRY(disk.RemoveTree(pulled.path));
-  return Error(Code::kCorrupt,
-               fmt::format("what came is no whole model; it was deleted, try again or try another source: {}", model.error().message()));
+// A page that a server shows for a file, or a file that was cut short where it came from, gets no name. What a newer build may read does.
+Status AcceptModel(FileSystem& files, const std::string& path) {
+  const Result<ModelFile> model = OpenModel(files, path);
+  return model.ok() || model.error().code() != Code::kCorrupt ? Ok() : Status(model.error());
 }
 
 Result<int> PullModel(FileSystem& files, const PullVerbOptions& options) {
-  const PullSettings settings = Settings(options);
+  PullSettings settings = Settings(options);
+  settings.accept = [&files](const std::string& path) { return AcceptModel(files, path); };
   const MonotonicClock clock;
   const std::unique_ptr<Disk> disk = MakeDisk();
   const HttpOptions http = Http(options);
@@ -167,7 +159,9 @@ Result<int> PullModel(FileSystem& files, const PullVerbOptions& options) {
   if (options.request.reference.empty()) return PrintCatalogue(catalogue, options.json);
   BANTAM_ASSIGN(const PullPlan plan, MakePlan(options.request, catalogue, settings, tools));
   BANTAM_ASSIGN(const Pulled pulled, Pull(plan, settings, tools));
-  BANTAM_TRY(CheckModel(files, *disk, pulled));
+  if (const Result<ModelFile> model = OpenModel(files, pulled.path); !model.ok()) {
+    Note(fmt::format("[this build cannot read it: {}]\n", Printable(model.error().message())));
+  }
   return Report(pulled, plan, options.json);
 }
 

@@ -272,9 +272,7 @@ class Fetcher {
   Result<Downloaded> Finish() {
     const Downloaded done = {part_->size(), resumed_, hash_.Finish()};
     if (done.bytes != target_.size_bytes.value_or(done.bytes) || done.digest != target_.digest.value_or(done.digest)) {
-      part_.reset();
-      BANTAM_TRY(tools_.disk.RemoveTree(PartPath(target_.path)));
-      BANTAM_TRY(tools_.disk.RemoveTree(PartStatePath(target_.path)));
+      BANTAM_TRY(Drop());
       return Error(
           Code::kCorrupt,
           fmt::format("{}: what came from {} is not what was promised (SHA-256 {}, expected {}; {} bytes); it was deleted, try again "
@@ -286,9 +284,21 @@ class Fetcher {
       return done;
     }
     BANTAM_TRY(part_->Sync());
+    if (const Status accepted = target_.digest || !target_.accept ? Ok() : target_.accept(PartPath(target_.path)); !accepted.ok()) {
+      BANTAM_TRY(Drop());
+      return Error(Code::kCorrupt,
+                   fmt::format("{}: what came from {} is no whole model; it was deleted, try again or try another source: {}",
+                               target_.shown, origin_.Name(), accepted.error().message()));
+    }
     part_.reset();
     BANTAM_TRY(NamePart(target_.path, tools_));
     return done;
+  }
+
+  Status Drop() {
+    part_.reset();
+    BANTAM_TRY(tools_.disk.RemoveTree(PartPath(target_.path)));
+    return tools_.disk.RemoveTree(PartStatePath(target_.path));
   }
 
   Origin& origin_;

@@ -48,6 +48,8 @@ struct DownloadTarget {
   // Of a file that gets its name together with others, and has no digest: the tag that the origin gives it now. What is here of another
   // version starts again, and what is whole stays a part until NamePart.
   std::optional<std::string> tag = {};
+  // Of a file without a digest: says whether what came, at this path, may have the file's name. Nothing: whatever it is.
+  std::function<Status(const std::string& path)> accept = {};
 };
 
 struct Downloaded {
@@ -59,7 +61,8 @@ struct Downloaded {
 std::string PartPath(const std::string& path);
 std::string PartStatePath(const std::string& path);
 
-// Errors: those of origin and disk, the part being kept for the next attempt; Corrupt for a wrong size or digest, the part being removed;
+// Errors: those of origin and disk, the part being kept for the next attempt; Corrupt for a wrong size or digest and what
+// is not accepted, the part being removed;
 // Unavailable for a disk that is too small; Cancelled.
 Result<Downloaded> Download(Origin& origin, const DownloadTarget& target, const DownloadTools& tools);
 

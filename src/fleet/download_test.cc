@@ -105,6 +105,22 @@ TEST_F(DownloadTest, OfUnknownLengthAndOfNone) {
 }
 
 // A connection that breaks is taken up where it broke, with the version that it was.
+// What nobody vouches for is looked at before it has its name.
+TEST_F(DownloadTest, WhatIsNotAccepted) {
+  const std::string body = Body(1000);
+  HttpServer server([&](const ServerRequest& request, ServerConnection& connection) { SendFile(request, connection, body); });
+  target.accept = [&](const std::string& path) {
+    EXPECT_EQ(path, bench.folder / "m.gguf.part");
+    EXPECT_FALSE(bench.folder.Has("m.gguf"));
+    return bench.folder.Read("m.gguf.part") == body ? Status(Error(Code::kCorrupt, "a page")) : Ok();
+  };
+  EXPECT_THAT(Failure(server, Code::kCorrupt), HasSubstr("is no whole model; it was deleted, try again or try another source: a page"));
+  EXPECT_EQ(bench.folder.entries(), 0u);
+  // Whoever knows the digest knows what it is.
+  target.digest = DigestOfText(body);
+  EXPECT_TRUE(Get(server).ok());
+}
+
 TEST_F(DownloadTest, GoesOnAfterDrops) {
   const std::string body = Body(300'000);
   HttpServer server(DropsAfter(body, /*answer_bytes=*/100'000));

@@ -322,6 +322,7 @@ class Puller {
     BANTAM_ASSIGN(const std::unique_ptr<Origin> origin, OriginOf(file.pieces[0]));
     DownloadTarget target = {path, shown_, file.size_bytes, file.digest};
     if (versions_[place].has_value()) target.tag = versions_[place]->tag;
+    if (!plan_.folder) target.accept = settings_.accept;
     BANTAM_ASSIGN(const Downloaded downloaded, Download(*origin, target, tools_.download));
     Add(file, downloaded);
     return Ok();

@@ -1,6 +1,7 @@
 // From what a user names to a model in the model folder.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct PullSettings {
   HubSettings hub;
   NpmSettings npm;
   HttpLimits limits;
-  bool plain_allowed = false;  // http to any host
+  bool plain_allowed = false;                                  // http to any host
+  std::function<Status(const std::string& path)> accept = {};  // DownloadTarget::accept, of models that are one file
 };
 
 struct PullTools {
