@@ -19,6 +19,10 @@ constexpr std::chrono::microseconds kSpinShort{20};
 // Between two looks at the clock: a pause takes 1 to 140 cycles, as the processor likes.
 constexpr int kPausesPerLook = 32;
 
+int64_t NowNs() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 inline void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -53,19 +57,28 @@ void* ThreadPool::Start(void* worker) {
 
 ThreadPool::~ThreadPool() {
   stopping_ = true;
-  run_number_.fetch_add(1, std::memory_order_seq_cst);
+  for (RunNumber& number : run_numbers_) number.value.fetch_add(1, std::memory_order_seq_cst);
   Wake();
   for (const Worker& worker : workers_) ::pthread_join(worker.handle, nullptr);
 }
 
-void ThreadPool::AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen) {
-  const auto until = std::chrono::steady_clock::now() + spin_;
-  do {
+int64_t ThreadPool::AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen) {
+  const auto spin = [&] {
     for (int pause = 0; pause < kPausesPerLook; ++pause) {
-      if (word.load(std::memory_order_acquire) != seen) return;
+      if (word.load(std::memory_order_acquire) != seen) return true;
       Pause();
     }
-  } while (std::chrono::steady_clock::now() < until);
+    return false;
+  };
+  if (spin()) return 0;
+  const int64_t begin = NowNs();
+  const int64_t until = begin + std::chrono::nanoseconds(spin_).count();
+  while (true) {
+    const bool changed = spin();
+    const int64_t now = NowNs();
+    if (changed) return now - begin;
+    if (now >= until) break;
+  }
   // The sleeper announces itself before it looks again, and the waker changes the word before it looks for sleepers
   // (both sequentially consistent): one of the two sees the other.
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
@@ -74,6 +87,7 @@ void ThreadPool::AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen) {
     while (word.load(std::memory_order_seq_cst) == seen) changed_.wait(lock);
   }
   sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+  return NowNs() - begin;
 }
 
 void ThreadPool::Wake() {
@@ -83,32 +97,44 @@ void ThreadPool::Wake() {
 }
 
 void ThreadPool::Barrier() {
-  if (size_ == 1) return;
+  const int team = team_;  // behind the arrival of all it may be another run's
+  if (team == 1) return;
   const uint32_t number = barrier_number_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == team - 1) {
     arrived_.store(0, std::memory_order_relaxed);
     barrier_number_.fetch_add(1, std::memory_order_seq_cst);
     Wake();
     return;
   }
-  AwaitChange(barrier_number_, number);
+  const int64_t waited_ns = AwaitChange(barrier_number_, number);
+  if (waited_ns != 0) waited_ns_.fetch_add(waited_ns, std::memory_order_relaxed);
 }
 
-void ThreadPool::Run(Task task, void* context) {
+void ThreadPool::RunTeam(int team, Task task, void* context) {
   task_ = task;
   context_ = context;
-  if (size_ > 1) {
-    run_number_.fetch_add(1, std::memory_order_seq_cst);
-    Wake();
+  team_ = team;
+  for (int thread = 1; thread < team; ++thread) {
+    run_numbers_[static_cast<size_t>(thread)].value.fetch_add(1, std::memory_order_seq_cst);
   }
+  if (team > 1) Wake();
   task(context, 0);
   Barrier();
 }
 
+void ThreadPool::RunWorthwhile(Task task, void* context) {
+  if (size_ == 1) return RunTeam(/*team=*/1, task, context);
+  const int64_t begin = NowNs();
+  waited_ns_.store(0, std::memory_order_relaxed);
+  RunTeam(team_size_.Next(begin), task, context);
+  team_size_.Ended(begin, NowNs(), waited_ns_.load(std::memory_order_relaxed));
+}
+
 void ThreadPool::Work(int thread) {
+  const std::atomic<uint32_t>& run_number = run_numbers_[static_cast<size_t>(thread)].value;
   uint32_t seen = 0;
   while (true) {
-    AwaitChange(run_number_, seen);
+    AwaitChange(run_number, seen);
     ++seen;
     if (stopping_) return;
     task_(context_, thread);

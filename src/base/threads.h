@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/team_size.h"
 
 namespace bantam {
 
@@ -33,15 +34,18 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return size_; }
+  // Threads of the run that goes on: 0 to team() - 1.
+  int team() const { return team_; }
 
-  // Calls task(context, thread) on every thread of the pool and returns when all have ended. Allocates nothing.
-  using Task = void (*)(void* context, int thread);
-  void Run(Task task, void* context);
-
-  // Same, for a callable with the signature void(int thread).
+  // Calls function(thread) on every thread of the pool and returns when all have ended. Allocates nothing.
   template <typename Function>
   void Run(Function&& function) {
-    Run([](void* context, int thread) { (*static_cast<std::remove_reference_t<Function>*>(context))(thread); }, &function);
+    RunTeam(size_, CallerOf<Function>(), &function);
+  }
+  // Same, on as many threads as are worth having now (TeamSize): for what is run again and again, has barriers and asks for team().
+  template <typename Function>
+  void RunWorthwhile(Function&& function) {
+    RunWorthwhile(CallerOf<Function>(), &function);
   }
 
   // Called by every thread of a running task: none goes on before all have come.
@@ -49,15 +53,26 @@ class ThreadPool {
 
  private:
   ThreadPool(int threads, std::chrono::microseconds spin) : size_(threads), spin_(spin) {}
+  using Task = void (*)(void* context, int thread);
+  template <typename Function>
+  static Task CallerOf() {
+    return [](void* context, int thread) { (*static_cast<std::remove_reference_t<Function>*>(context))(thread); };
+  }
   struct Worker {
     ThreadPool* pool;
     int thread;
     pthread_t handle;
   };
+  void RunTeam(int team, Task task, void* context);
+  void RunWorthwhile(Task task, void* context);
   static void* Start(void* worker);
   void Work(int thread);
-  // Waits until `word` differs from `seen`.
-  void AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen);
+  // What thread 1 and those behind it wait for: one more run to take part in.
+  struct alignas(64) RunNumber {
+    std::atomic<uint32_t> value = 0;
+  };
+  // Waits until `word` differs from `seen`, and returns for how long, as far as it was long enough to look at the clock: nanoseconds.
+  int64_t AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen);
   void Wake();
 
   const int size_;
@@ -65,9 +80,12 @@ class ThreadPool {
   Task task_ = nullptr;
   void* context_ = nullptr;
   bool stopping_ = false;
-  alignas(64) std::atomic<uint32_t> run_number_ = 0;
+  int team_ = size_;
+  TeamSize team_size_{size_};
+  std::vector<RunNumber> run_numbers_{static_cast<size_t>(size_)};  // by thread
   alignas(64) std::atomic<uint32_t> barrier_number_ = 0;
   alignas(64) std::atomic<int> arrived_ = 0;
+  alignas(64) std::atomic<int64_t> waited_ns_ = 0;  // at barriers, all threads of the run that goes on
   alignas(64) std::atomic<int> sleepers_ = 0;
   std::mutex mutex_;
   std::condition_variable changed_;

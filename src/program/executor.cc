@@ -200,7 +200,7 @@ bool Executor::Run(const Step& step) {
   ++runs_;
   for (Place& place : op_) place.kv_blocks = 0;
   if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
-  pool_.Run([&](int thread) {
+  pool_.RunWorthwhile([&](int thread) {
     StepProfile* profile = thread == 0 ? step_->profile : nullptr;
     for (size_t i = 0; i < program_.ops.size(); ++i) {
       int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
@@ -290,7 +290,7 @@ void Executor::Normalize(const NormOp& op, size_t group, const float* in, float*
 
 void Executor::Execute(const NormOp& op, int thread) {
   const size_t width = program_.buffers[op.in].width / op.groups;
-  const auto [begin, end] = Share(RowCount(op.in) * op.groups, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.in) * op.groups, thread, pool_.team());
   for (size_t i = begin; i < end; ++i) Normalize(op, i % op.groups, Floats(op.in) + i * width, Floats(op.out) + i * width);
 }
 
@@ -331,7 +331,7 @@ void Executor::Execute(const QuantizeOp& op, int thread) {
   }
   // Rows follow one another without gaps, so blocks can be shared out whatever the row they belong to.
   const size_t blocks = RowCount(op.in) * (program_.buffers[op.in].width / 32);
-  const auto [begin, end] = Share(blocks, thread, pool_.size());
+  const auto [begin, end] = Share(blocks, thread, pool_.team());
   kernels_.quantize(Floats(op.in) + 32 * begin, 32 * (end - begin), reinterpret_cast<ActivationBlock*>(buffers_[op.out]) + begin);
 }
 
@@ -360,7 +360,7 @@ void Executor::Execute(const RopeAnglesOp& op, int thread) {
 
 void Executor::Execute(const RopeOp& op, int thread) {
   const RopeSpec& rope = program_.ropes[op.rope];
-  const auto [begin, end] = Share(RowCount(op.in) * op.heads, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.in) * op.heads, thread, pool_.team());
   for (size_t i = begin; i < end; ++i) {
     const size_t t = i / op.heads;
     Rotate(rope.layout, FloatRow(op.angles, t), rope.pairs(), FloatRow(op.in, t) + i % op.heads * op.head_dim);
@@ -371,7 +371,7 @@ void Executor::Execute(const KvAppendOp& op, int thread) {
   const size_t heads = kv_.heads(op.layer);
   const size_t head_dim = kv_.head_dim(op.layer);
   const KvPart part = kv_.part(op.layer);
-  const auto [begin, end] = Share(step_->rows.size() * heads, thread, pool_.size());
+  const auto [begin, end] = Share(step_->rows.size() * heads, thread, pool_.team());
   for (size_t i = begin; i < end; ++i) {
     const size_t t = i / heads;
     const size_t head = i % heads;
@@ -495,13 +495,13 @@ void Executor::ForEachPiece(const RowRange& rows, size_t panels, size_t most, in
   if (!options_.uneven_cores) {
     // Where no core is slower, each has its own share: single tokens wait for weights, which come fastest in one stream. Dealt out, small
     // models decode up to 4 % slower, and prompts gain nothing.
-    const auto [begin, end] = Share(panels, thread, pool_.size());
+    const auto [begin, end] = Share(panels, thread, pool_.team());
     for (size_t p = begin; p < end; p += most) work(p, std::min(end, p + most));
     return;
   }
   CHECK(rows.begin / options_.token_tile < tiles_max_);
   // Four pieces a thread even of a small matrix, so that no thread waits long for another.
-  const size_t size = std::clamp<size_t>(panels / (4 * static_cast<size_t>(pool_.size())), 1, most);
+  const size_t size = std::clamp<size_t>(panels / (4 * static_cast<size_t>(pool_.team())), 1, most);
   const size_t count = (panels + size - 1) / size;
   const uint64_t round =
       (runs_ * program_.ops.size() + op_[static_cast<size_t>(thread)].op) * tiles_max_ + rows.begin / options_.token_tile;
@@ -556,7 +556,7 @@ void Executor::Execute(const ExpertMatMulOp& op, int thread) {
   const size_t slots = RowCount(op.out);
   const size_t slots_per_input = program_.buffers[op.in].rows == Rows::kTokens ? program_.experts_used : 1;
   const int32_t* ids = IntegerRow(op.ids, 0);
-  const auto [begin, end] = Share(panels * spec.matrices, thread, pool_.size());
+  const auto [begin, end] = Share(panels * spec.matrices, thread, pool_.team());
   alignas(64) float tile[kColumnsMax * kPanelRows];
   const void* columns[kColumnsMax];
   size_t chosen[kColumnsMax];
@@ -641,7 +641,7 @@ void Executor::Execute(const CombineOp& op, int thread) {
 }
 
 void Executor::Execute(const ActivateOp& op, int thread) {
-  const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.team());
   const float* factor = op.factor == kNone ? nullptr : Floats(op.factor) + begin;
   float* out = Floats(op.out);
   kernels_.activate[static_cast<size_t>(op.activation)](Floats(op.in) + begin, factor, end - begin, out + begin);
@@ -652,7 +652,7 @@ void Executor::Execute(const ActivateOp& op, int thread) {
 }
 
 void Executor::Execute(const AddOp& op, int thread) {
-  const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.out) * program_.buffers[op.out].width, thread, pool_.team());
   const float* in = Floats(op.in);
   float* out = Floats(op.out);
   if (op.scale == 1) {
@@ -663,7 +663,7 @@ void Executor::Execute(const AddOp& op, int thread) {
 }
 
 void Executor::Execute(const PointwiseOp& op, int thread) {
-  const auto [begin, end] = Share(RowCount(op.buffer) * program_.buffers[op.buffer].width, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.buffer) * program_.buffers[op.buffer].width, thread, pool_.team());
   float* x = Floats(op.buffer);
   switch (op.function) {
     case Pointwise::kScale:
@@ -696,7 +696,7 @@ void Executor::Execute(const GatherOutputsOp& op, int thread) {
 
 void Executor::Execute(const PoolOp& op, int thread) {
   const size_t width = program_.buffers[op.out].width;
-  const auto [begin, end] = Share(RowCount(op.out) * width, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.out) * width, thread, pool_.team());
   for (size_t i = begin; i < end; i = (i / width + 1) * width) {
     const size_t first = step_->output_rows[i / width];
     const size_t rows = step_->rows[first].end;

@@ -104,7 +104,7 @@ class Executor {
   int32_t* IntegerRow(BufferId id, size_t row) const { return reinterpret_cast<int32_t*>(buffers_[id]) + row * program_.buffers[id].width; }
   // Rows of a buffer in this step, and this thread's part of them.
   size_t RowCount(BufferId id) const;
-  std::pair<size_t, size_t> RowShare(BufferId id, int thread) const { return Share(RowCount(id), thread, pool_.size()); }
+  std::pair<size_t, size_t> RowShare(BufferId id, int thread) const { return Share(RowCount(id), thread, pool_.team()); }
   // The rows of a rounded buffer that the thread makes.
   std::pair<size_t, size_t> QuantizedShare(BufferId id, int thread) const {
     return OwnRows(id) ? std::pair<size_t, size_t>(0, RowCount(id)) : RowShare(id, thread);

@@ -78,8 +78,8 @@ void Executor::Execute(const AttendOp& op, int thread) {
   const size_t kv_heads = kv_.heads(op.layer);
   const KvPart part = kv_.part(op.layer);
   const std::span<const StepRow> rows = step_->rows;
-  const size_t threads = static_cast<size_t>(pool_.size());
-  if (SplitsContext(rows.size() * kv_heads, pool_.size())) return AttendInSegments(op, thread);
+  const size_t threads = static_cast<size_t>(pool_.team());
+  if (SplitsContext(rows.size() * kv_heads, options_.threads)) return AttendInSegments(op, thread);
   // At least two pieces for each thread, where there are so many.
   const size_t most = std::clamp<size_t>(rows.size() * kv_heads / (2 * threads), 1, kernels::kAttentionTokens);
   Place& place = op_[static_cast<size_t>(thread)];
@@ -112,7 +112,7 @@ void Executor::AttendInSegments(const AttendOp& op, int thread) {
     const AttentionSegments segments = SegmentsOf(AttentionOf(op, SeenBy(op, t, /*rows=*/1, thread), /*head=*/0));
     total += kv_heads * (segments.end - segments.begin);
   }
-  const auto [share_begin, share_end] = Share(total, thread, pool_.size());
+  const auto [share_begin, share_end] = Share(total, thread, pool_.team());
   size_t first = 0;  // of the head's segments, counted through all rows and heads
   Seen seen = {};
   for (size_t i = 0; i < step_->rows.size() * kv_heads; ++i) {

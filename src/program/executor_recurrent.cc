@@ -68,7 +68,7 @@ void Executor::Execute(const PermuteOp& op, int thread) {
 
 void Executor::Execute(const ConvolveOp& op, int thread) {
   const size_t columns = program_.buffers[op.in].width;
-  const auto [first, last] = Share(columns, thread, pool_.size());
+  const auto [first, last] = Share(columns, thread, pool_.team());
   ForEachSequence([&, first = first, last = last](size_t begin, size_t end) {
     const StepRow& row = step_->rows[begin];
     kernels_.convolve({.in = FloatRow(op.in, begin),
@@ -122,7 +122,7 @@ void Executor::ScanHead(const ScanOp& op, size_t head, size_t begin, size_t end)
 }
 
 void Executor::Execute(const ScanOp& op, int thread) {
-  const auto [first, last] = Share(op.heads, thread, pool_.size());
+  const auto [first, last] = Share(op.heads, thread, pool_.team());
   ForEachSequence([&, first = first, last = last](size_t begin, size_t end) {
     for (size_t head = first; head < last; ++head) ScanHead(op, head, begin, end);
   });
@@ -168,7 +168,7 @@ void Executor::DeltaHead(const DeltaOp& op, size_t head, size_t begin, size_t en
 }
 
 void Executor::Execute(const DeltaOp& op, int thread) {
-  const auto [first, last] = Share(op.heads, thread, pool_.size());
+  const auto [first, last] = Share(op.heads, thread, pool_.team());
   ForEachSequence([&, first = first, last = last](size_t begin, size_t end) {
     for (size_t head = first; head < last; ++head) DeltaHead(op, head, begin, end);
   });

@@ -59,7 +59,7 @@ void Executor::Execute(const CutBelowOp& op, int thread) {
 
 void Executor::Execute(const MixPartsOp& op, int thread) {
   const size_t width = program_.buffers[op.out].width / op.parts;
-  const auto [begin, end] = Share(RowCount(op.out) * op.parts, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.out) * op.parts, thread, pool_.team());
   for (size_t at = begin; at < end; ++at) {
     const float* in = FloatRow(op.in, at / op.parts);
     const float* coefficients = FloatRow(op.coefficients, at / op.parts) + at % op.parts * op.parts;
@@ -73,7 +73,7 @@ void Executor::Execute(const MixPartsOp& op, int thread) {
 
 void Executor::Execute(const AddToPartsOp& op, int thread) {
   const size_t width = program_.buffers[op.in].width;
-  const auto [begin, end] = Share(RowCount(op.out) * op.parts, thread, pool_.size());
+  const auto [begin, end] = Share(RowCount(op.out) * op.parts, thread, pool_.team());
   for (size_t at = begin; at < end; ++at) {
     const size_t part = at % op.parts;
     if (part < op.first) continue;
