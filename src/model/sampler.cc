@@ -18,6 +18,20 @@ constexpr std::pair<SamplerStep, std::string_view> kStepNames[] = {
 
 bool HasPenalties(const PenaltyOptions& options) { return options.repetition != 1 || options.frequency != 0 || options.presence != 0; }
 
+bool Uses(const SamplerOptions& options, SamplerStep step) {
+  return std::find(options.order.begin(), options.order.end(), step) != options.order.end();
+}
+bool Penalizes(const SamplerOptions& options) {
+  return Uses(options, SamplerStep::kPenalties) && HasPenalties(options.penalties) && options.penalty_window > 0;
+}
+bool SeeksRepetitions(const SamplerOptions& options) {
+  return Uses(options, SamplerStep::kDry) && options.dry.multiplier > 0 && options.dry_window > 0;
+}
+// Of tokens that are remembered.
+size_t HistoryLength(const SamplerOptions& options) {
+  return std::max<size_t>(Penalizes(options) ? options.penalty_window : 0, SeeksRepetitions(options) ? options.dry_window : 0);
+}
+
 struct FloatRange {
   std::string_view option;
   float value;
@@ -88,27 +102,36 @@ Status CheckSamplerOptions(const SamplerOptions& options) {
 }
 
 Sampler::Sampler(const SamplerOptions& options, size_t vocabulary)
-    : options_(options), vocabulary_(vocabulary), rng_(options.seed), list_(vocabulary) {
-  size_t window = 0;
-  if (Uses(SamplerStep::kPenalties) && HasPenalties(options_.penalties) && options_.penalty_window > 0) {
-    counts_.resize(vocabulary);
-    window = options_.penalty_window;
-  }
-  if (Uses(SamplerStep::kDry) && options_.dry.multiplier > 0 && options_.dry_window > 0) {
-    longest_.resize(vocabulary);
+    : Sampler(options, std::make_unique<CandidateList>(vocabulary), nullptr) {}
+
+Sampler::Sampler(const SamplerOptions& options, CandidateList* list) : Sampler(options, nullptr, list) {}
+
+Sampler::Sampler(const SamplerOptions& options, std::unique_ptr<CandidateList> own, CandidateList* list)
+    : options_(options),
+      vocabulary_((own ? own.get() : list)->vocabulary()),
+      rng_(options.seed),
+      own_list_(std::move(own)),
+      list_(own_list_ ? *own_list_ : *list) {
+  if (Penalizes(options_)) counts_.resize(vocabulary_);
+  if (SeeksRepetitions(options_)) {
+    longest_.resize(vocabulary_);
     reversed_.reserve(options_.dry_window);
     matches_.resize(options_.dry_window);
-    breaks_.resize(vocabulary);
+    breaks_.resize(vocabulary_);
     for (const uint32_t token : options_.dry_breakers) {
-      if (token < vocabulary) breaks_[token] = true;
+      if (token < vocabulary_) breaks_[token] = true;
     }
-    window = std::max<size_t>(window, options_.dry_window);
   }
-  history_.resize(window);
+  history_.resize(HistoryLength(options_));
   Reset();
 }
 
-bool Sampler::Uses(SamplerStep step) const { return std::find(options_.order.begin(), options_.order.end(), step) != options_.order.end(); }
+uint64_t Sampler::Bytes(const SamplerOptions& options, size_t vocabulary) {
+  uint64_t words = HistoryLength(options) + options.dry_breakers.size() + 2 * options.logit_bias.size();
+  if (Penalizes(options)) words += vocabulary;
+  if (SeeksRepetitions(options)) words += vocabulary + vocabulary / 32 + 2 * uint64_t{options.dry_window};
+  return words * sizeof(uint32_t);
+}
 
 void Sampler::Accept(uint32_t token) {
   if (history_.empty()) return;
@@ -134,12 +157,13 @@ void Sampler::Reset() {
   Observe({});
 }
 
-uint32_t Sampler::Sample(std::span<const float> logits) {
-  list_.Fill(logits);
+uint32_t Sampler::Sample(std::span<const float> logits, std::span<const uint32_t> allowed) {
+  list_.Fill(logits, allowed);
   for (const auto& [token, bias] : options_.logit_bias) {
-    if (token >= vocabulary_) continue;
-    float& logit = list_.items()[token].logit;
-    logit = std::isinf(bias) ? bias : logit + bias;  // infinities of both signs have no sum
+    const auto found = std::lower_bound(list_.items().begin(), list_.items().end(), token,
+                                        [](const Candidate& candidate, uint32_t id) { return candidate.token < id; });
+    if (found == list_.items().end() || found->token != token) continue;
+    found->logit = std::isinf(bias) ? bias : found->logit + bias;  // infinities of both signs have no sum
   }
   if (!options_.logit_bias.empty()) list_.DropImpossible();
   const bool greedy = options_.temperature == 0 && options_.temperature_range == 0;

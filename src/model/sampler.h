@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -56,9 +57,14 @@ Status CheckSamplerOptions(const SamplerOptions& options);
 class Sampler {
  public:
   Sampler(const SamplerOptions& options, size_t vocabulary);
+  // Shares the list, which is scratch, with other samplers of the same vocabulary; it outlives them.
+  Sampler(const SamplerOptions& options, CandidateList* list);
+  // What one with a shared list holds.
+  static uint64_t Bytes(const SamplerOptions& options, size_t vocabulary);
 
-  // `logits` is [vocabulary]. Of equal logits the lower id wins.
-  uint32_t Sample(std::span<const float> logits);
+  // `logits` is [vocabulary]. Of equal logits the lower id wins. With `allowed`, a bit for each token and at least one of them set, all
+  // others do not exist; a bias bans no token if it would leave none.
+  uint32_t Sample(std::span<const float> logits, std::span<const uint32_t> allowed = {});
 
   // Tells the sampler of a token that entered the context, for penalties and repetitions.
   void Accept(uint32_t token);
@@ -68,7 +74,7 @@ class Sampler {
   void Reset();
 
  private:
-  bool Uses(SamplerStep step) const;
+  Sampler(const SamplerOptions& options, std::unique_ptr<CandidateList> own, CandidateList* list);
   // The token accepted `age` tokens ago; 0 is the last one.
   uint32_t Past(size_t age) const { return history_[(accepted_ - 1 - age) % history_.size()]; }
   void Apply(SamplerStep step);
@@ -79,7 +85,8 @@ class Sampler {
   const size_t vocabulary_;
   Rng rng_;
   float mu_ = 0;  // of mirostat
-  CandidateList list_;
+  std::unique_ptr<CandidateList> own_list_;
+  CandidateList& list_;
   std::vector<uint32_t> history_;  // ring of the last tokens, as long as the longest window in use
   size_t accepted_ = 0;
   std::vector<uint32_t> counts_;    // [vocabulary], in the penalty window

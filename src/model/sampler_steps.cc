@@ -1,6 +1,7 @@
 #include "model/sampler_steps.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -24,18 +25,30 @@ std::ptrdiff_t Index(size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
 }  // namespace
 
-CandidateList::CandidateList(size_t vocabulary) {
+CandidateList::CandidateList(size_t vocabulary) : vocabulary_(vocabulary) {
   CHECK(vocabulary > 0);
   items_.reserve(vocabulary);
   probabilities_.reserve(vocabulary);
 }
 
-void CandidateList::Fill(std::span<const float> logits) {
-  items_.resize(logits.size());
-  for (uint32_t token = 0; token < logits.size(); ++token) {
-    items_[token] = {std::isnan(logits[token]) ? -std::numeric_limits<float>::infinity() : logits[token], token};
-  }
+void CandidateList::Fill(std::span<const float> logits, std::span<const uint32_t> allowed) {
+  const auto candidate = [&](uint32_t token) {
+    return Candidate{std::isnan(logits[token]) ? -std::numeric_limits<float>::infinity() : logits[token], token};
+  };
   sorted_ = false;
+  if (allowed.empty()) {
+    items_.resize(logits.size());
+    for (uint32_t token = 0; token < logits.size(); ++token) items_[token] = candidate(token);
+    return;
+  }
+  items_.clear();
+  for (size_t word = 0; word < allowed.size(); ++word) {
+    for (uint32_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
+      const uint32_t token = static_cast<uint32_t>(32 * word) + static_cast<uint32_t>(std::countr_zero(bits));
+      if (token < logits.size()) items_.push_back(candidate(token));
+    }
+  }
+  CHECK(!items_.empty());
 }
 
 void CandidateList::Sort() {

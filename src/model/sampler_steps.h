@@ -18,9 +18,11 @@ struct Candidate {
 class CandidateList {
  public:
   explicit CandidateList(size_t vocabulary);
+  size_t vocabulary() const { return vocabulary_; }
 
-  // All tokens with their logits; NaN counts as minus infinity, for it has no order.
-  void Fill(std::span<const float> logits);
+  // All tokens with their logits, in the order of their ids; NaN counts as minus infinity, for it has no order. With `allowed`, a bit for
+  // each token, those that are set.
+  void Fill(std::span<const float> logits, std::span<const uint32_t> allowed = {});
 
   std::vector<Candidate>& items() { return items_; }
   const std::vector<Candidate>& items() const { return items_; }
@@ -38,6 +40,7 @@ class CandidateList {
 
  private:
   friend void KeepTopK(CandidateList& list, size_t k);
+  const size_t vocabulary_;
   std::vector<Candidate> items_;
   std::vector<float> probabilities_;
   bool sorted_ = false;

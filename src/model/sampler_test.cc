@@ -398,6 +398,34 @@ TEST(Sampler, BannedTokensAreNeverDrawn) {
   for (int i = 0; i < 300; ++i) EXPECT_NE(sampler.Sample(logits), kVocabulary - 1);
 }
 
+// Only allowed tokens are drawn, as if there were no others: as often as from a vocabulary of those alone.
+TEST(Sampler, TokensThatAreNotAllowedDoNotExist) {
+  std::vector<float> logits(100);
+  Rng rng(5);
+  for (float& logit : logits) logit = static_cast<float>(8 * rng.Uniform());
+  std::vector<uint32_t> allowed(4);
+  std::vector<uint32_t> ids;
+  for (const uint32_t id : {3u, 31u, 32u, 64u, 99u}) {
+    allowed[id / 32] |= uint32_t{1} << id % 32;
+    ids.push_back(id);
+  }
+  std::vector<float> few;
+  for (const uint32_t id : ids) few.push_back(logits[id]);
+  for (const float temperature : {0.0f, 1.0f}) {
+    SamplerOptions options;
+    options.temperature = temperature;
+    options.seed = 9;
+    Sampler masked(options, logits.size());
+    Sampler small(options, few.size());
+    for (int i = 0; i < 200; ++i) ASSERT_EQ(masked.Sample(logits, allowed), ids[small.Sample(few)]);
+  }
+  SamplerOptions banned;
+  for (const uint32_t id : ids) banned.logit_bias.push_back({id, -INFINITY});
+  Sampler sampler(banned, logits.size());
+  const uint32_t token = sampler.Sample(logits, allowed);
+  EXPECT_NE(std::find(ids.begin(), ids.end(), token), ids.end()) << "a bias that bans all of them";
+}
+
 TEST(Sampler, HopelessLogitsStillGiveAToken) {
   for (const float temperature : {0.0f, 1.0f}) {
     SamplerOptions options = Open(temperature);

@@ -33,6 +33,16 @@ PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options) {
   return blocks;
 }
 
+PerKvPart<size_t> PoolBlocks(const Program& program, const PlanOptions& options) {
+  PerKvPart<size_t> blocks = KvBlocks(program, options);
+  // Of each sequence a block may be filled in part.
+  if (blocks[KvPart::kFull] > 0 && options.kv_tokens > options.context) {
+    blocks[KvPart::kFull] = KvBlockCount(options.kv_tokens) + options.sequences - 1;
+  }
+  blocks[KvPart::kWindowed] *= options.sequences + options.checkpoints;
+  return blocks;
+}
+
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options) {
   switch (buffer.rows) {
     case Rows::kTokens:
@@ -158,9 +168,9 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
   plan.options = options;
   plan.weights_bytes = WeightsBytes(program);
   const KvLayout layout(options.kv_type, program.kv_layers);
-  const PerKvPart<size_t> blocks = KvBlocks(program, options);
+  const PerKvPart<size_t> blocks = PoolBlocks(program, options);
   for (const KvPart part : kAllKvParts) plan.kv_bytes += blocks[part] * layout.block_bytes(part);
-  plan.state_bytes = StateBytes(program.state_floats);
+  plan.state_bytes = (options.sequences + options.checkpoints) * StateBytes(program.state_floats);
   plan.activations_bytes = ActivationsBytes(program, options);
   plan.vocabulary_bytes = held.vocabulary;
   plan.header_bytes = held.header;
@@ -242,6 +252,20 @@ Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
   if (!fits(plan)) return TooLarge(plan, request);
   *program = std::move(kept);
   return plan;
+}
+
+void GrowPool(const Program& program, uint64_t limit_bytes, MemoryPlan* plan) {
+  const KvLayout layout(plan->options.kv_type, program.kv_layers);
+  const uint64_t block_bytes = layout.block_bytes(KvPart::kFull);
+  const size_t most = plan->options.sequences * plan->options.context;
+  if (block_bytes == 0 || plan->total_bytes() >= limit_bytes || most <= plan->options.context) return;
+  const size_t blocks = KvBlocks(program, plan->options)[KvPart::kFull] + (limit_bytes - plan->total_bytes()) / block_bytes;
+  const size_t spare = plan->options.sequences - 1;
+  const size_t tokens = std::min(most, kKvBlockTokens * (blocks - std::min(blocks, spare)));
+  if (tokens <= plan->options.context) return;
+  plan->kv_bytes -= PoolBlocks(program, plan->options)[KvPart::kFull] * block_bytes;
+  plan->options.kv_tokens = tokens;
+  plan->kv_bytes += PoolBlocks(program, plan->options)[KvPart::kFull] * block_bytes;
 }
 
 uint64_t DecodeReadBytes(const Program& program) {

@@ -29,6 +29,11 @@ struct PlanOptions {
   size_t step_outputs = 1;   // most tokens of one step whose logits are wanted
   int threads = 1;
   size_t step_texts = 1;  // most sequences of one step, of programs that read whole texts
+  // Of an engine: sequences that hold KV and states at once, how many tokens' keys and values they have together (0: one context), and how
+  // many more windows and states are kept for sequences to come.
+  size_t sequences = 1;
+  size_t kv_tokens = 0;
+  size_t checkpoints = 0;
   // None of these changes results or the plan: only speed.
   bool uneven_cores = false;       // SystemLimits::uneven_cores
   size_t token_tile = kTokenTile;  // a multiple of 16, at most kTokenTile
@@ -68,6 +73,9 @@ uint64_t StateBytes(size_t state_floats);
 // Blocks of each part that one sequence needs, or all of a step where a program reads whole texts: for windowed layers a ring of the widest
 // window, a step, and the block in between.
 PerKvPart<size_t> KvBlocks(const Program& program, const PlanOptions& options);
+
+// Blocks of each part that all sequences together need.
+PerKvPart<size_t> PoolBlocks(const Program& program, const PlanOptions& options);
 
 // Rows that a buffer has in a step of the largest size.
 size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptions& options);
@@ -133,6 +141,9 @@ struct Multiplies {
   uint64_t per_output = 0;
 };
 Multiplies CountMultiplies(const Program& program);
+
+// More tokens' keys and values for an engine's sequences, as many as fit the limit and the sequences can have.
+void GrowPool(const Program& program, uint64_t limit_bytes, MemoryPlan* plan);
 
 // The plan as lines of text, largest part first.
 std::string Describe(const MemoryPlan& plan);

@@ -64,6 +64,41 @@ TEST_F(MemoryPlanTest, WindowedLayersNeedAWindowAndAStep) {
   EXPECT_EQ(KvBlocks(program_, options)[KvPart::kWindowed], 4u) << "never more than the context";
 }
 
+// An engine's sequences share tokens' keys and values; each has a window's ring and states of its own.
+TEST_F(MemoryPlanTest, PoolsOfAnEngine) {
+  PlanOptions options = Request(0).wanted;
+  options.sequences = 4;
+  options.checkpoints = 2;
+  const MemoryPlan alone = PlanMemory(program_, Request(0).wanted, {});
+  EXPECT_EQ(PlanMemory(program_, options, {}).kv_bytes, alone.kv_bytes) << "at least one context";
+  options.kv_tokens = 2 * options.context;
+  EXPECT_EQ(PoolBlocks(program_, options)[KvPart::kFull], 2 * options.context / 16 + 3) << "each may fill a block in part";
+  program_.state_floats = 10;
+  program_.kv_layers[0].window = 100;
+  EXPECT_EQ(PoolBlocks(program_, options)[KvPart::kWindowed], 6 * KvBlocks(program_, options)[KvPart::kWindowed]);
+  EXPECT_EQ(PlanMemory(program_, options, {}).state_bytes, 6 * StateBytes(10));
+}
+
+TEST_F(MemoryPlanTest, PoolsGrowToTheLimit) {
+  PlanOptions options = Request(0).wanted;
+  options.sequences = 4;
+  const MemoryPlan least = PlanMemory(program_, options, {});
+  for (const uint64_t more : {uint64_t{0}, least.kv_bytes / 3, least.kv_bytes, 2 * least.kv_bytes, 10 * least.kv_bytes}) {
+    MemoryPlan plan = least;
+    const uint64_t limit = least.total_bytes() + more;
+    GrowPool(program_, limit, &plan);
+    EXPECT_LE(plan.total_bytes(), limit);
+    EXPECT_EQ(plan.total_bytes(), PlanMemory(program_, plan.options, {}).total_bytes()) << "to the byte";
+    EXPECT_LE(plan.options.kv_tokens, 4 * options.context);
+    if (more == 10 * least.kv_bytes) {
+      EXPECT_EQ(plan.options.kv_tokens, 4 * options.context);
+    } else if (plan.options.kv_tokens > 0) {
+      EXPECT_GT(plan.total_bytes() + 2 * KvLayout(options.kv_type, program_.kv_layers).block_bytes(KvPart::kFull), limit)
+          << "as many as fit";
+    }
+  }
+}
+
 TEST_F(MemoryPlanTest, EightBitKvComesFirstThenASmallerContext) {
   const auto roomy = FitMemory(&program_, Request(Need(4096, KvType::kF16)));
   ASSERT_TRUE(roomy.ok());
