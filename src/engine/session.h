@@ -14,6 +14,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "base/threads.h"
+#include "engine/stop_reason.h"
 #include "model/kv_cache.h"
 #include "model/load.h"
 #include "model/sampler.h"
@@ -74,9 +75,6 @@ class Session {
   size_t last_output_ = 0;
   StepProfile* profile_ = nullptr;
 };
-
-// Why an answer ended.
-enum class StopReason : uint8_t { kEndOfTurn, kLength, kContextFull, kCancelled, kStopString };
 
 struct GenerateOptions {
   size_t tokens_max = 0;

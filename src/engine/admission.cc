@@ -1,0 +1,64 @@
+#include "engine/admission.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/memory_budget.h"
+
+namespace bantam {
+
+void Load::Add(const Request& request, uint64_t bytes_held) {
+  classes[static_cast<size_t>(request.priority)].prompt_tokens += request.tokens.size();
+  ++requests;
+  tokens += request.tokens.size();
+  bytes += bytes_held;
+}
+
+int64_t PredictFirstToken(const PolicyOptions& policy, const Load& load, const Request& request, size_t cached) {
+  if (!load.cost.known()) return 0;
+  double tokens = static_cast<double>(request.tokens.size() - std::min(cached, request.tokens.size() - 1));
+  size_t decoding = 0;
+  for (size_t p = 0; p <= static_cast<size_t>(request.priority); ++p) {
+    tokens += static_cast<double>(load.classes[p].prompt_tokens);
+    decoding += load.classes[p].decoding;
+  }
+  // While others decode, prompts get what slowdown_max leaves of each step.
+  const size_t rows =
+      decoding == 0 ? load.step_tokens : std::max(decoding + 1, load.cost.RowsWithin(decoding, policy.slowdown_max, load.step_tokens));
+  const double steps = std::max(1.0, tokens / static_cast<double>(rows - std::min(decoding, rows - 1)));
+  return static_cast<int64_t>(steps * static_cast<double>(load.cost.Predict(rows)));
+}
+
+Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const Load& load, const Request& request, uint64_t bytes,
+             size_t cached) {
+  const int64_t predicted_ns = PredictFirstToken(policy, load, request, cached);
+  const double seconds = static_cast<double>(predicted_ns) / 1e9;
+  const auto refuse = [&](std::string_view why) {
+    return Error(Code::kUnavailable,
+                 fmt::format("{}; a first token would come in {:.1f} s; try again then, or ask for less", why, seconds));
+  };
+  if (load.requests >= limits.requests_max) {
+    return refuse(fmt::format("{} requests wait or run already, as many as are allowed", load.requests));
+  }
+  if (load.tokens + request.tokens.size() > limits.tokens_max) {
+    return refuse(fmt::format("a prompt of {} tokens after {} that wait passes the limit of {}", request.tokens.size(), load.tokens,
+                              limits.tokens_max));
+  }
+  if (load.bytes + bytes > limits.bytes_max) {
+    return refuse(fmt::format("requests hold {} already, and this one's {} would pass the limit of {}", FormatBytes(load.bytes),
+                              FormatBytes(bytes), FormatBytes(limits.bytes_max)));
+  }
+  const int64_t wait_max = request.first_token_max_ns > 0 ? request.first_token_max_ns : limits.first_token_max_ns;
+  if (wait_max > 0 && predicted_ns > wait_max) {
+    return refuse(fmt::format("the wait for a first token is limited to {:.1f} s", static_cast<double>(wait_max) / 1e9));
+  }
+  // What it is sure to need: its prompt, and the answer's fewest tokens.
+  const int64_t least_ns = predicted_ns + static_cast<int64_t>(request.tokens_min) * load.cost.Predict(1);
+  if (request.deadline_ns > 0 && least_ns > request.deadline_ns) {
+    return refuse(fmt::format("the deadline of {:.1f} s cannot be met", static_cast<double>(request.deadline_ns) / 1e9));
+  }
+  return Ok();
+}
+
+}  // namespace bantam

@@ -1,0 +1,540 @@
+#include "engine/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace bantam {
+
+// One answer. Its tokens are known before they are computed: the prompt, what was generated, and of that all but the newest has KV while it
+// decodes. Where KV was taken away, all of it is computed again, to the same bits.
+struct Engine::Choice {
+  Live* live = nullptr;
+  size_t index = 0;
+  std::vector<uint32_t> known;
+  KvSequence kv;
+  std::unique_ptr<Generation> generation;
+  bool resident = false;  // holds KV, or a place for it
+  std::vector<uint32_t> draft;
+  DraftLength draft_length;
+  int64_t waiting_since_ns = 0;
+
+  bool decoding() const { return generation->tokens() > 0 && kv.length() + 1 == known.size(); }
+  size_t pending() const { return known.size() - kv.length() + draft.size(); }
+  bool ended() const { return generation->ended(); }
+};
+
+struct Engine::Live {
+  RequestId id = 0;
+  Request request;
+  Digest root{};
+  MemoryBudget::Reservation held;
+  int64_t arrival_ns = 0;
+  int64_t first_step_ns = -1;
+  int64_t first_token_ns = -1;
+  size_t cached_tokens = 0;
+  size_t drafted_tokens = 0;
+  size_t accepted_tokens = 0;
+  std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed
+};
+
+Engine::Engine(const Setup& setup, const Resources& resources, Sink sink)
+    : model_(setup.model),
+      tokenizer_(setup.tokenizer),
+      plan_(setup.plan),
+      clock_(setup.clock),
+      options_(setup.options),
+      budget_(resources.budget),
+      sink_(std::move(sink)),
+      ring_(KvBlocks(setup.model.program, setup.plan.options)[KvPart::kWindowed]),
+      window_(WindowMax(setup.model.program)),
+      candidates_(setup.model.program.vocabulary) {
+  options_.policy.residents_max = plan_.options.sequences;
+  options_.policy.step_tokens = plan_.options.step_tokens;
+  options_.policy.step_outputs = plan_.options.step_outputs;
+  rows_.reserve(plan_.options.step_tokens);
+  output_rows_.reserve(plan_.options.step_outputs);
+}
+
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources& resources, Sink sink) {
+  const Program& program = setup.model.program;
+  const PlanOptions& options = setup.plan.options;
+  CHECK(!program.whole_texts && options.sequences >= 1 && options.step_outputs >= options.sequences);
+  std::unique_ptr<Engine> engine(new Engine(setup, resources, std::move(sink)));
+  const StateSizes states = {program.state_floats, options.sequences + options.checkpoints};
+  BANTAM_ASSIGN(engine->kv_,
+                KvCache::Make(KvLayout(options.kv_type, program.kv_layers), PoolBlocks(program, options), states, resources.budget));
+  BANTAM_ASSIGN(engine->executor_, Executor::Make({program, setup.model.weights, *setup.model.kernels, options}, resources));
+  engine->prefixes_ = std::make_unique<PrefixCache>(engine->kv_, engine->window_ > 0 || program.state_floats > 0);
+  return engine;
+}
+
+Status Engine::CheckRequest(const Request& request) const {
+  const size_t vocabulary = model_.program.vocabulary;
+  if (request.tokens.empty()) return Error(Code::kInvalidArgument, "the prompt has no tokens; give at least one");
+  for (const uint32_t token : request.tokens) {
+    if (token < vocabulary) continue;
+    return Error(Code::kInvalidArgument, fmt::format("token {}: expected an id below the vocabulary size {}", token, vocabulary));
+  }
+  if (request.tokens.size() >= plan_.options.context) {
+    return Error(Code::kExhausted,
+                 fmt::format("the prompt has {} tokens, and the context {}: it leaves no room for an answer; shorten it or "
+                             "raise --context",
+                             request.tokens.size(), plan_.options.context));
+  }
+  if (request.tokens_max == 0 || request.tokens_min > request.tokens_max) {
+    return Error(Code::kInvalidArgument, fmt::format("tokens_max {}: expected at least 1, and not less than tokens_min {}",
+                                                     request.tokens_max, request.tokens_min));
+  }
+  if (request.choices == 0 || request.choices > kChoicesMax) {
+    return Error(Code::kInvalidArgument, fmt::format("choices {}: expected 1 to {}", request.choices, kChoicesMax));
+  }
+  if (request.top_logprobs > kTopLogprobsMax) {
+    return Error(Code::kInvalidArgument, fmt::format("top_logprobs {}: expected at most {}", request.top_logprobs, kTopLogprobsMax));
+  }
+  if (!(request.confidence_min >= 0 && request.confidence_min <= 1)) {
+    return Error(Code::kInvalidArgument, fmt::format("confidence_min {}: expected 0 to 1", request.confidence_min));
+  }
+  if (request.deadline_ns < 0 || request.first_token_max_ns < 0) {
+    return Error(Code::kInvalidArgument, "a deadline or a limit of the wait is negative; give 0 for none");
+  }
+  return Ok();
+}
+
+Load Engine::load() const {
+  Load load;
+  load.step_tokens = plan_.options.step_tokens;
+  load.cost = cost_;
+  load.requests = requests_.size();
+  for (const auto& [id, live] : requests_) {
+    load.bytes += live->held.bytes();
+    Load::Class& of = load.classes[static_cast<size_t>(live->request.priority)];
+    for (const auto& choice : live->choices) {
+      if (choice->ended()) continue;
+      if (choice->decoding()) {
+        ++of.decoding;
+      } else {
+        of.prompt_tokens += choice->pending();
+        load.tokens += choice->pending();
+      }
+    }
+  }
+  return load;
+}
+
+Result<RequestId> Engine::Submit(Request request, int64_t arrival_ns) {
+  BANTAM_TRY(CheckRequest(request));
+  auto live = std::make_unique<Live>();
+  live->root = PrefixCache::RootOf({options_.model_digest, plan_.options.kv_type, /*adapter=*/{}, request.tenant});
+  const uint64_t per_choice = sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) +
+                              (request.tokens.size() + std::min(request.tokens_max, plan_.options.context)) * sizeof(uint32_t);
+  const uint64_t bytes = sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + request.choices * per_choice;
+  const size_t cached = options_.prefix_cache && request.cache ? prefixes_->Find(live->root, request.tokens) : 0;
+  const Status admitted = Admit(options_.admission, options_.policy, load(), request, bytes, cached);
+  if (!admitted.ok()) ++counters_.refusals;
+  BANTAM_TRY(Status(admitted));
+  BANTAM_ASSIGN(live->held, budget_.Reserve(bytes, "a request"));
+  live->id = next_id_;
+  live->request = std::move(request);
+  live->arrival_ns = arrival_ns;
+  BANTAM_ASSIGN(std::unique_ptr<Choice> first, MakeChoice(*live, /*index=*/0));
+  live->choices.push_back(std::move(first));
+  // Who comes new has had as much as who had least.
+  const auto [client, added] = clients_.try_emplace(live->request.client);
+  if (added) {
+    double least = -1;
+    for (const auto& [name, other] : clients_) {
+      if (other.requests > 0 && (least < 0 || other.service < least)) least = other.service;
+    }
+    client->second.service = std::max(least, 0.0);
+  }
+  ++client->second.requests;
+  requests_.emplace(next_id_, std::move(live));
+  return next_id_++;
+}
+
+Result<std::unique_ptr<Engine::Choice>> Engine::MakeChoice(Live& live, size_t index) {
+  BANTAM_ASSIGN(auto generation, Generation::Make(live.request, index, tokenizer_, &candidates_));
+  auto choice = std::make_unique<Choice>(Choice{.live = &live,
+                                                .index = index,
+                                                .known = live.request.tokens,
+                                                .kv = KvSequence(plan_.options.context, ring_, window_),
+                                                .generation = std::move(generation),
+                                                .draft = {},
+                                                .draft_length = {},
+                                                .waiting_since_ns = live.arrival_ns});
+  return choice;
+}
+
+bool Engine::Cancel(RequestId id) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return false;
+  EndFromOutside(*found->second, StopReason::kCancelled);
+  RemoveFinished();
+  return true;
+}
+
+void Engine::ExpireDeadlines(int64_t now_ns) {
+  for (const auto& [id, live] : requests_) {
+    if (live->request.deadline_ns == 0 || now_ns - live->arrival_ns < live->request.deadline_ns) continue;
+    EndFromOutside(*live, StopReason::kDeadline);
+  }
+  RemoveFinished();
+}
+
+void Engine::EndFromOutside(Live& live, StopReason reason) {
+  for (const auto& choice : live.choices) {
+    if (choice->ended()) continue;
+    Event event = {.request = live.id, .choice = choice->index};
+    choice->generation->End(reason, &event);
+    FinishChoice(*choice, std::move(event), std::nullopt);
+  }
+  // Those that were to begin with the first one's prompt.
+  for (size_t index = live.choices.size(); index < live.request.choices; ++index) {
+    Finish finish = {.reason = reason};
+    AddUsage(live, &finish.usage);
+    sink_({.request = live.id, .choice = index, .finish = std::move(finish)});
+  }
+}
+
+void Engine::ProposeDrafts() {
+  // States of recurrent layers go back one step and no further: a draft that is wrong would cost them all.
+  if (kv_.recurrent()) return;
+  size_t rows = 0;
+  for (const auto& [id, live] : requests_) {
+    for (const auto& choice : live->choices) rows += !choice->ended() && choice->resident && choice->decoding() ? 1 : 0;
+  }
+  size_t outputs = plan_.options.step_outputs - std::min(rows, plan_.options.step_outputs);
+  for (const auto& [id, live] : requests_) {
+    for (const auto& choice : live->choices) {
+      choice->draft.clear();
+      if (!live->request.speculate || choice->ended() || !choice->resident || !choice->decoding()) continue;
+      const size_t left = std::min({outputs, kDraftTokensMax, plan_.options.context - choice->known.size(),
+                                    live->request.tokens_max - choice->generation->tokens()});
+      const size_t length = left == 0 ? 0 : choice->draft_length.Best(cost_, rows, left);
+      if (length == 0) continue;
+      choice->draft = LookUpDraft(choice->known, length);
+      outputs -= choice->draft.size();
+    }
+  }
+}
+
+PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const {
+  PolicySnapshot snapshot = {.now_ns = now_ns, .sequences = {}, .blocks_available = 0, .cost = &cost_};
+  bool any_waits = false;
+  const bool has_full = kv_.blocks(KvPart::kFull) > 0;
+  for (const auto& [id, live] : requests_) {
+    for (const auto& choice : live->choices) {
+      if (choice->ended()) continue;
+      choices->push_back(choice.get());
+      any_waits |= !choice->resident;
+      snapshot.sequences.push_back(
+          {.priority = live->request.priority,
+           .waiting_since_ns = choice->waiting_since_ns,
+           .arrival = id,
+           .deadline_ns = live->request.deadline_ns == 0 ? INT64_MAX : live->arrival_ns + live->request.deadline_ns,
+           .service = clients_.at(live->request.client).service,
+           .resident = choice->resident,
+           .decoding = choice->decoding(),
+           .pending = choice->pending(),
+           .blocks = choice->resident || !has_full ? 0 : KvBlockCount(choice->known.size()) + 1});
+    }
+  }
+  if (any_waits) snapshot.blocks_available = kv_.free_blocks(KvPart::kFull) + prefixes_->Freeable(KvPart::kFull);
+  return snapshot;
+}
+
+bool Engine::FreeFor(const Choice& choice, size_t length) {
+  if (options_.fail && options_.fail()) return false;
+  const PerKvPart<size_t> needs = choice.kv.Needs(kv_, length);
+  for (const KvPart part : kAllKvParts) {
+    while (kv_.free_blocks(part) < needs[part]) {
+      if (!prefixes_->Free(part)) return false;
+    }
+  }
+  return !kv_.recurrent() || choice.kv.state(kv_) != nullptr || kv_.free_states() > 0 || prefixes_->FreeStates();
+}
+
+// Recurrent layers leave a checkpoint where they stand, so a step has to end there: at the last whole block that is not all of the prompt.
+size_t Engine::CutAtCheckpoint(const Choice& choice, size_t tokens) const {
+  if (!kv_.recurrent() || !Keeps(choice)) return tokens;
+  const size_t length = choice.kv.length();
+  const size_t boundary = (choice.known.size() - 1) / kKvBlockTokens * kKvBlockTokens;
+  return length < boundary && length + tokens > boundary ? boundary - length : tokens;
+}
+
+void Engine::Begin(Choice& choice) {
+  choice.resident = true;
+  if (!Keeps(choice)) return;
+  // A sequence that begins takes a pair of states, if the caches leave one.
+  if (kv_.recurrent() && kv_.free_states() == 0 && !prefixes_->FreeStates()) return;
+  const Result<size_t> cached = prefixes_->Adopt(choice.live->root, choice.known, &choice.kv);
+  if (!cached.ok()) return;
+  if (choice.generation->tokens() == 0) choice.live->cached_tokens = std::max(choice.live->cached_tokens, *cached);
+  counters_.cached_tokens += *cached;
+}
+
+std::vector<Grant> Engine::Reserve(const StepPlan& plan, const std::vector<Choice*>& choices) {
+  for (const size_t victim : plan.displaced) Preempt(*choices[victim]);
+  std::vector<Grant> reserved;
+  size_t outputs = 0;
+  for (const Grant& grant : plan.grants) {
+    Choice& choice = *choices[grant.sequence];
+    const bool was_resident = choice.resident;
+    // A victim of one in front of it: what it lost it computes in a later step.
+    if (!was_resident && std::find(plan.victims.begin(), plan.victims.end(), grant.sequence) != plan.victims.end()) continue;
+    if (!was_resident) Begin(choice);
+    size_t tokens = CutAtCheckpoint(choice, std::min(grant.tokens, choice.pending()));
+    // With a prefix that is kept it may be further than the plan knew.
+    const bool decoding = choice.decoding();
+    if (decoding) {
+      tokens = std::min(tokens, plan_.options.step_outputs - outputs);
+    } else if (tokens == choice.pending() && outputs == plan_.options.step_outputs) {
+      --tokens;
+    }
+    while (tokens > 0 && !FreeFor(choice, choice.kv.length() + tokens)) {
+      if (!PreemptFor(grant.sequence, plan, choices, reserved)) tokens /= 2;
+    }
+    if (tokens == 0) {
+      if (!was_resident) Release(choice);
+      continue;
+    }
+    const Status extended = choice.kv.Extend(kv_, choice.kv.length() + tokens);
+    CHECK(extended.ok());
+    outputs += decoding ? tokens : tokens == choice.pending() ? 1 : 0;
+    reserved.push_back({grant.sequence, tokens});
+  }
+  return reserved;
+}
+
+// The least important resident below `index` that has no blocks for this step yet goes.
+bool Engine::PreemptFor(size_t index, const StepPlan& plan, const std::vector<Choice*>& choices, std::span<const Grant> reserved) {
+  for (const size_t victim : plan.victims) {
+    if (victim == index) return false;
+    const bool runs = std::any_of(reserved.begin(), reserved.end(), [&](const Grant& grant) { return grant.sequence == victim; });
+    if (runs || !choices[victim]->resident || choices[victim]->kv.length() == 0) continue;
+    Preempt(*choices[victim]);
+    return true;
+  }
+  return false;
+}
+
+void Engine::Preempt(Choice& choice) {
+  Release(choice);
+  choice.draft.clear();
+  ++counters_.preemptions;
+}
+
+bool Engine::Keeps(const Choice& choice) const { return options_.prefix_cache && choice.live->request.cache; }
+
+void Engine::Keep(const Choice& choice) {
+  if (!Keeps(choice) || choice.kv.length() == 0) return;
+  prefixes_->Keep(choice.live->root, std::span(choice.known).first(std::min(choice.kv.length(), choice.known.size())), choice.kv);
+}
+
+void Engine::Release(Choice& choice) {
+  if (choice.resident) Keep(choice);
+  choice.kv.Truncate(kv_, 0);
+  choice.resident = false;
+}
+
+void Engine::AddRows(Choice& choice, size_t tokens) {
+  const size_t length = choice.kv.length();
+  const bool decoding = choice.decoding();
+  choice.draft.resize(std::min(choice.draft.size(), length + tokens - std::min(length + tokens, choice.known.size())));
+  for (size_t i = length; i < length + tokens; ++i) {
+    const uint32_t token = i < choice.known.size() ? choice.known[i] : choice.draft[i - choice.known.size()];
+    if (decoding || i + 1 == choice.known.size()) output_rows_.push_back(static_cast<uint32_t>(rows_.size()));
+    rows_.push_back({token, static_cast<uint32_t>(i), choice.kv.tables(), choice.kv.state(kv_), choice.kv.next_state(kv_)});
+  }
+}
+
+Result<bool> Engine::Step() {
+  const int64_t begin_ns = clock_.NowNs();
+  ExpireDeadlines(begin_ns);
+  if (requests_.empty()) return false;
+  ProposeDrafts();
+  std::vector<Choice*> choices;
+  const PolicySnapshot snapshot = Snapshot(begin_ns, &choices);
+  const StepPlan plan = PlanStep(options_.policy, snapshot);
+  if (options_.check) {
+    const std::string_view wrong = CheckPlan(options_.policy, snapshot, plan);
+    if (!wrong.empty()) return Error(Code::kInternal, fmt::format("the plan of a step: {}", wrong));
+  }
+  const std::vector<Grant> grants = Reserve(plan, choices);
+  if (grants.empty()) {
+    if (options_.fail) return true;
+    return Error(Code::kInternal, "no sequence can go on, though the first alone would fit");
+  }
+  rows_.clear();
+  output_rows_.clear();
+  for (const Grant& grant : grants) AddRows(*choices[grant.sequence], grant.tokens);
+  CHECK(output_rows_.size() <= plan_.options.step_outputs);
+  const bool ran = executor_->Run({rows_, output_rows_, kv_.base()});
+  CHECK(ran);
+  Commit(grants, choices, begin_ns);
+  const int64_t end_ns = clock_.NowNs();
+  cost_.Observe(rows_.size(), end_ns - begin_ns);
+  ++counters_.steps;
+  counters_.rows += rows_.size();
+  RemoveFinished();
+  if (options_.check) return CheckHolders().ok() ? Result<bool>(true) : Result<bool>(CheckHolders().error());
+  return true;
+}
+
+void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>& choices, int64_t begin_ns) {
+  size_t output = 0;
+  for (const Grant& grant : grants) {
+    Choice& choice = *choices[grant.sequence];
+    Live& live = *choice.live;
+    if (live.first_step_ns < 0) live.first_step_ns = begin_ns;
+    choice.waiting_since_ns = begin_ns;
+    clients_.at(live.request.client).service += static_cast<double>(grant.tokens);
+    const bool decoding = choice.decoding();
+    choice.kv.Commit(choice.kv.length() + grant.tokens);
+    if (decoding) {
+      Advance(choice, output);
+      output += grant.tokens;
+      continue;
+    }
+    counters_.prompt_tokens += grant.tokens;
+    const bool whole = choice.kv.length() == choice.known.size();
+    if (whole || (kv_.recurrent() && choice.kv.length() % kKvBlockTokens == 0)) Keep(choice);
+    if (!whole) continue;
+    if (choice.generation->tokens() == 0 && live.choices.size() < live.request.choices) Fork(live, output);
+    Advance(choice, output);
+    ++output;
+  }
+}
+
+// The other answers to the prompt that the first one has computed begin with its KV, where there is a place for them.
+void Engine::Fork(Live& live, size_t output) {
+  size_t residents = 0;
+  for (const auto& [id, other] : requests_) {
+    for (const auto& choice : other->choices) residents += choice->resident ? 1 : 0;
+  }
+  const Choice& first = *live.choices[0];
+  const KvCheckpoint checkpoint = first.kv.Checkpoint(kv_, first.kv.length());
+  for (size_t index = 1; index < live.request.choices; ++index) {
+    Result<std::unique_ptr<Choice>> made = MakeChoice(live, index);
+    CHECK(made.ok());  // the first one's options were good
+    Choice& choice = **made;
+    choice.waiting_since_ns = first.waiting_since_ns;
+    const bool state = !kv_.recurrent() || kv_.free_states() > 0 || prefixes_->FreeStates();
+    if (residents < plan_.options.sequences && state) {
+      const Status adopted = choice.kv.Adopt(kv_, checkpoint);
+      CHECK(adopted.ok());
+      choice.resident = true;
+      ++residents;
+    }
+    live.choices.push_back(std::move(*made));
+    Advance(choice, output);
+  }
+}
+
+void Engine::Advance(Choice& choice, size_t output) {
+  Live& live = *choice.live;
+  const size_t before = choice.known.size();
+  Event event = {.request = live.id, .choice = choice.index};
+  std::optional<Error> error;
+  size_t accepted = 0;
+  for (size_t i = 0; i <= choice.draft.size(); ++i) {
+    if (choice.known.size() == plan_.options.context) {
+      choice.generation->End(StopReason::kContextFull, &event);
+      break;
+    }
+    Result<std::optional<uint32_t>> next = choice.generation->Next(Logits(output + i), &event);
+    if (!next.ok()) {
+      error = std::move(next).error();
+      choice.generation->End(StopReason::kError, &event);
+      break;
+    }
+    if (!*next) break;
+    choice.known.push_back(**next);
+    if (choice.ended() || i == choice.draft.size()) break;
+    if (**next != choice.draft[i]) break;
+    ++accepted;
+  }
+  if (event.token_count > 0 && live.first_token_ns < 0) live.first_token_ns = clock_.NowNs();
+  counters_.generated_tokens += event.token_count;
+  counters_.drafted_tokens += choice.draft.size();
+  counters_.accepted_tokens += accepted;
+  live.drafted_tokens += choice.draft.size();
+  live.accepted_tokens += accepted;
+  choice.draft_length.Observe(choice.draft.size(), accepted);
+  choice.draft.clear();
+  // Of the drafts that were wrong nothing stays.
+  const size_t computed = before + accepted;
+  if (choice.resident && choice.kv.length() > computed) choice.kv.Truncate(kv_, computed);
+  if (choice.ended()) {
+    FinishChoice(choice, std::move(event), std::move(error));
+  } else if (!event.text.empty() || event.token_count > 0) {
+    sink_(std::move(event));
+  }
+}
+
+void Engine::AddUsage(const Live& live, Usage* usage) const {
+  usage->prompt_tokens = live.request.tokens.size();
+  usage->cached_tokens = live.cached_tokens;
+  usage->drafted_tokens = live.drafted_tokens;
+  usage->accepted_tokens = live.accepted_tokens;
+  const int64_t now_ns = clock_.NowNs();
+  usage->queued_ns = (live.first_step_ns < 0 ? now_ns : live.first_step_ns) - live.arrival_ns;
+  usage->first_token_ns = live.first_token_ns < 0 ? 0 : live.first_token_ns - live.arrival_ns;
+  usage->total_ns = now_ns - live.arrival_ns;
+}
+
+void Engine::FinishChoice(Choice& choice, Event event, std::optional<Error> error) {
+  Finish finish = choice.generation->finish();
+  finish.error = std::move(error);
+  AddUsage(*choice.live, &finish.usage);
+  Release(choice);
+  event.finish = std::move(finish);
+  sink_(std::move(event));
+}
+
+void Engine::RemoveFinished() {
+  for (auto at = requests_.begin(); at != requests_.end();) {
+    const Live& live = *at->second;
+    const bool all = live.choices[0]->ended() &&
+                     std::all_of(live.choices.begin(), live.choices.end(), [](const auto& choice) { return choice->ended(); });
+    if (!all) {
+      ++at;
+      continue;
+    }
+    const auto client = clients_.find(live.request.client);
+    if (--client->second.requests == 0) clients_.erase(client);
+    at = requests_.erase(at);
+  }
+}
+
+Status Engine::CheckHolders() const {
+  for (const KvPart part : kAllKvParts) {
+    std::vector<uint32_t> held = prefixes_->Held(part);
+    for (const auto& [id, live] : requests_) {
+      for (const auto& choice : live->choices) {
+        for (const uint32_t block : choice->kv.blocks(part)) {
+          if (block != KvSequence::kNoBlock) ++held[block];
+        }
+      }
+    }
+    size_t free = 0;
+    for (uint32_t block = 0; block < held.size(); ++block) {
+      free += held[block] == 0 ? 1 : 0;
+      if (held[block] == kv_.holders(part, block)) continue;
+      return Error(Code::kInternal,
+                   fmt::format("KV block {}: {} hold it, and {} are counted", block, held[block], kv_.holders(part, block)));
+    }
+    if (free != kv_.free_blocks(part)) {
+      return Error(Code::kInternal, fmt::format("{} KV blocks are free, and {} are counted", free, kv_.free_blocks(part)));
+    }
+  }
+  return Ok();
+}
+
+}  // namespace bantam

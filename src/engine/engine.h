@@ -1,0 +1,157 @@
+// Engine: many requests on one model, in steps that they share.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/memory_budget.h"
+#include "base/result.h"
+#include "engine/admission.h"
+#include "engine/draft.h"
+#include "engine/generation.h"
+#include "engine/prefix_cache.h"
+#include "engine/request.h"
+#include "engine/step_cost.h"
+#include "engine/step_policy.h"
+#include "model/kv_cache.h"
+#include "model/load.h"
+#include "program/executor.h"
+#include "program/memory_plan.h"
+#include "text/tokenizer.h"
+
+namespace bantam {
+
+struct EngineOptions {
+  PolicyOptions policy;  // residents_max, step_tokens and step_outputs are those of the plan
+  AdmissionLimits admission;
+  bool prefix_cache = true;
+  Digest model_digest{};       // names the weights, for prefixes
+  bool check = false;          // looks at each plan, and after each step whether blocks and holders agree: Internal
+  std::function<bool()> fail;  // asked before each reservation of KV: true makes it fail, for tests
+};
+
+// What the engine did so far.
+struct EngineCounters {
+  uint64_t steps = 0;
+  uint64_t rows = 0;
+  uint64_t prompt_tokens = 0;
+  uint64_t cached_tokens = 0;
+  uint64_t generated_tokens = 0;
+  uint64_t drafted_tokens = 0;
+  uint64_t accepted_tokens = 0;
+  uint64_t preemptions = 0;  // sequences that lost their KV and computed it anew
+  uint64_t refusals = 0;
+};
+
+// Belongs to one thread. A step is a transaction: a plan (a pure function of a snapshot), blocks for all of it, the model, then commit or,
+// where blocks are missing, the grants that have none are taken back. What an answer is does not depend on what else runs.
+class Engine {
+ public:
+  // Called within Step, Cancel and Submit.
+  using Sink = std::function<void(Event event)>;
+
+  // The model, tokenizer, pool, budget and clock outlive it. The plan says how many sequences hold KV (PlanOptions::sequences) and how many
+  // tokens' there are; step_outputs is at least sequences. Exhausted when the budget cannot hold KV and activations.
+  struct Setup {
+    const Model& model;
+    const Tokenizer& tokenizer;
+    const MemoryPlan& plan;
+    const Clock& clock;
+    EngineOptions options;
+  };
+  static Result<std::unique_ptr<Engine>> Make(const Setup& setup, const Resources& resources, Sink sink);
+  ~Engine();
+
+  // Errors: InvalidArgument for what makes no sense, Exhausted for what never fits, Unavailable for what does not now: the queue is full,
+  // or the first token would come too late; the message has the prediction. `arrival_ns` is of the clock.
+  Result<RequestId> Submit(Request request, int64_t arrival_ns);
+  Result<RequestId> Submit(Request request) { return Submit(std::move(request), clock_.NowNs()); }
+  // Everything it held is free when this returns. False: there is no such request (any more).
+  bool Cancel(RequestId id);
+  // One step. False: there was nothing to do.
+  Result<bool> Step();
+
+  bool idle() const { return requests_.empty(); }
+  const EngineCounters& counters() const { return counters_; }
+  const StepCost& cost() const { return cost_; }
+  // What admission looks at.
+  Load load() const;
+  const KvCache& kv() const { return kv_; }
+  const PrefixCache& prefixes() const { return *prefixes_; }
+  // Forgets all prefixes that nobody uses.
+  void DropPrefixes() { prefixes_->Clear(); }
+
+ private:
+  struct Choice;
+  struct Live;
+
+  Engine(const Setup& setup, const Resources& resources, Sink sink);
+  Status CheckRequest(const Request& request) const;
+  Result<std::unique_ptr<Choice>> MakeChoice(Live& live, size_t index);
+  void ExpireDeadlines(int64_t now_ns);
+  void EndFromOutside(Live& live, StopReason reason);
+  void AddUsage(const Live& live, Usage* usage) const;
+  void ProposeDrafts();
+  PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const;
+  // Takes blocks for the grants, from caches and then from victims; returns those that have them.
+  std::vector<Grant> Reserve(const StepPlan& plan, const std::vector<Choice*>& choices);
+  bool PreemptFor(size_t index, const StepPlan& plan, const std::vector<Choice*>& choices, std::span<const Grant> reserved);
+  // Room for a sequence of this length, from caches. False: there is none.
+  bool FreeFor(const Choice& choice, size_t length);
+  // Gives it a place, and a prefix that is kept, if there is one.
+  void Begin(Choice& choice);
+  void Preempt(Choice& choice);
+  bool Keeps(const Choice& choice) const;
+  void Keep(const Choice& choice);
+  // Gives its KV back, to the prefixes if they want it.
+  void Release(Choice& choice);
+  size_t CutAtCheckpoint(const Choice& choice, size_t tokens) const;
+  void AddRows(Choice& choice, size_t tokens);
+  void Commit(const std::vector<Grant>& grants, const std::vector<Choice*>& choices, int64_t begin_ns);
+  // Takes tokens from the logits of its newest token, and of its drafts behind it, from `output` on.
+  void Advance(Choice& choice, size_t output);
+  void Fork(Live& live, size_t output);
+  void FinishChoice(Choice& choice, Event event, std::optional<Error> error);
+  void RemoveFinished();
+  std::span<const float> Logits(size_t output) const {
+    return {executor_->logits() + output * model_.program.vocabulary, model_.program.vocabulary};
+  }
+  // Internal where the holders of a block are not those that are counted.
+  Status CheckHolders() const;
+
+  const Model& model_;
+  const Tokenizer& tokenizer_;
+  const MemoryPlan plan_;
+  const Clock& clock_;
+  EngineOptions options_;
+  MemoryBudget& budget_;
+  Sink sink_;
+  const size_t ring_;
+  const size_t window_;
+  KvCache kv_;
+  std::unique_ptr<PrefixCache> prefixes_;
+  std::unique_ptr<Executor> executor_;
+  CandidateList candidates_;
+  StepCost cost_;
+  EngineCounters counters_;
+  std::map<RequestId, std::unique_ptr<Live>> requests_;  // in order of arrival
+  struct Client {
+    double service = 0;   // in tokens
+    size_t requests = 0;  // that wait or run
+  };
+  std::map<std::string, Client, std::less<>> clients_;
+  RequestId next_id_ = 1;
+  std::vector<StepRow> rows_;
+  std::vector<uint32_t> output_rows_;
+};
+
+}  // namespace bantam

@@ -1,0 +1,355 @@
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/session.h"
+#include "formats/gguf.h"
+#include "kernels/ref/ref.h"
+#include "model/vocabulary.h"
+#include "testing/paths.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+// Each look is a millisecond later.
+class TickingClock final : public Clock {
+ public:
+  int64_t NowNs() const override { return now_ns_ += 1'000'000; }
+  void Pass(int64_t ns) { now_ns_ += ns; }
+
+ private:
+  mutable int64_t now_ns_ = 0;
+};
+
+struct Kind {
+  const char* name;
+  size_t window = 0;
+  bool hybrid = false;
+  uint32_t experts = 0;
+  KvType kv_type = KvType::kF16;
+};
+std::ostream& operator<<(std::ostream& out, const Kind& kind) { return out << kind.name; }
+
+class EngineTest : public ::testing::TestWithParam<Kind> {
+ protected:
+  static constexpr size_t kContext = 160;
+
+  EngineTest() {
+    const Kind& kind = GetParam();
+    testing::TinyModel tiny = {.width = 64, .feed_forward = 64};
+    tiny.hybrid = kind.hybrid;
+    tiny.experts = kind.experts;
+    tiny.experts_used = kind.experts == 0 ? 0 : 2;
+    testing::BuildTinyModel(tiny).Write(folder_.Path("m.gguf"));
+    ModelFile file = OpenGguf(*files_, folder_.Path("m.gguf")).value();
+    tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
+    ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
+    if (kind.window > 0) outline.program.kv_layers[0].window = kind.window;
+    model_ = LoadModel(std::move(outline), file, {budget_, pool_}, nullptr).value();
+  }
+
+  PlanOptions Options(size_t sequences, size_t kv_tokens) const {
+    PlanOptions options = {kContext, GetParam().kv_type, /*step_tokens=*/16, /*step_outputs=*/sequences + 4, pool_.size()};
+    options.sequences = sequences;
+    options.kv_tokens = kv_tokens;
+    options.checkpoints = 2;
+    return options;
+  }
+  std::unique_ptr<Engine> MakeEngine(size_t sequences, size_t kv_tokens, EngineOptions options = {}) {
+    options.check = true;
+    const MemoryPlan plan = PlanMemory(model_->program, Options(sequences, kv_tokens), {});
+    return Engine::Make({*model_, *tokenizer_, plan, clock_, options}, {budget_, pool_}, [this](Event event) { Take(std::move(event)); })
+        .value();
+  }
+  // What each answer is so far.
+  struct Answer {
+    std::string text = {};
+    size_t tokens = 0;
+    std::vector<TokenInfo> infos = {};
+    std::optional<Finish> finish = {};
+  };
+  void Take(Event event) {
+    Answer& answer = answers_[{event.request, event.choice}];
+    ASSERT_FALSE(answer.finish.has_value()) << "nothing comes behind the end";
+    answer.text += event.text;
+    answer.tokens += event.token_count;
+    answer.infos.insert(answer.infos.end(), event.tokens.begin(), event.tokens.end());
+    if (event.finish) answer.finish = std::move(event.finish);
+  }
+  void RunAll(Engine& engine) {
+    for (int steps = 0; !engine.idle(); ++steps) {
+      const auto stepped = engine.Step();
+      ASSERT_TRUE(stepped.ok()) << stepped.error().message();
+      ASSERT_LT(steps, 100'000);
+    }
+  }
+
+  // The same by a session of its own, token by token: nothing of the engine takes part.
+  Answer Solo(const Request& request, size_t choice) {
+    PlanOptions options = {kContext, GetParam().kv_type, /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
+    auto session = Session::Make(*model_, PlanMemory(model_->program, options, {}), {budget_, pool_}).value();
+    EXPECT_TRUE(session->Append(request.tokens).ok());
+    SamplerOptions sampler_options = request.sampler;
+    sampler_options.seed += choice;
+    Sampler sampler(sampler_options, model_->program.vocabulary);
+    const GenerateResult result =
+        Generate(*session, sampler, *tokenizer_, clock_,
+                 {.tokens_max = request.tokens_max, .cancelled = nullptr, .stops = request.stops, .on_text = nullptr})
+            .value();
+    Answer answer = {.text = result.text, .tokens = result.tokens};
+    answer.finish = Finish{.reason = result.reason};
+    return answer;
+  }
+  void ExpectSolo(RequestId id, const Request& request) {
+    for (size_t choice = 0; choice < request.choices; ++choice) {
+      const Answer& answer = answers_[{id, choice}];
+      ASSERT_TRUE(answer.finish.has_value());
+      const Answer solo = Solo(request, choice);
+      EXPECT_EQ(answer.text, solo.text) << "request " << id << " choice " << choice;
+      EXPECT_EQ(answer.tokens, solo.tokens);
+      if (answer.finish->reason != StopReason::kContextFull) {
+        EXPECT_EQ(answer.finish->reason, solo.finish->reason);
+      }
+    }
+  }
+  static Request RandomRequest(Rng& rng) {
+    Request request;
+    // Of a few beginnings, so that there is something to share; of a few tokens, so that texts repeat themselves.
+    Rng beginning(rng.Next() % 3);
+    for (uint64_t i = 0, end = rng.Next() % 70; i < end; ++i) request.tokens.push_back(static_cast<uint32_t>(3 + beginning.Next() % 40));
+    for (uint64_t i = 0, end = 1 + rng.Next() % 20; i < end; ++i) request.tokens.push_back(static_cast<uint32_t>(3 + rng.Next() % 280));
+    request.tokens_max = 1 + rng.Next() % 50;
+    request.priority = static_cast<Priority>(rng.Next() % 4);
+    request.client = std::string(1, static_cast<char>('a' + rng.Next() % 3));
+    if (rng.Next() % 2 == 0) {
+      request.sampler.temperature = 1.2f;
+      request.sampler.seed = rng.Next();
+    }
+    if (rng.Next() % 4 == 0) request.sampler.penalties.repetition = 1.3f;
+    if (rng.Next() % 4 == 0) request.stops = {"e", "qu"};
+    if (rng.Next() % 4 == 0) request.choices = 1 + rng.Next() % 4;
+    if (rng.Next() % 6 == 0) request.cache = false;
+    if (rng.Next() % 6 == 0) request.tenant = "other";
+    return request;
+  }
+
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  MemoryBudget budget_{uint64_t{1} << 30};
+  std::unique_ptr<ThreadPool> threads_owner_ = ThreadPool::Make(2).value();
+  ThreadPool& pool_ = *threads_owner_;
+  TickingClock clock_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Model> model_;
+  std::map<std::pair<RequestId, size_t>, Answer> answers_;
+};
+
+// Random arrivals, priorities, clients, choices and cancellations in little memory: every answer is that of a run of its own.
+TEST_P(EngineTest, EveryAnswerIsThatOfItsOwnRun) {
+  for (const size_t kv_tokens : {size_t{1000}, size_t{200}}) {
+    answers_.clear();
+    const auto engine = MakeEngine(/*sequences=*/4, kv_tokens);
+    const uint64_t held = budget_.used_bytes();
+    Rng rng(kv_tokens);
+    std::map<RequestId, Request> requests;
+    std::map<RequestId, bool> cancelled;
+    for (int step = 0; step < 250; ++step) {
+      if (rng.Next() % 5 == 0) {
+        Request request = RandomRequest(rng);
+        const RequestId id = engine->Submit(request).value();
+        requests[id] = request;
+      }
+      if (rng.Next() % 40 == 0 && !requests.empty()) {
+        const RequestId id = 1 + rng.Next() % requests.size();
+        if (engine->Cancel(id)) cancelled[id] = true;
+      }
+      const auto stepped = engine->Step();
+      ASSERT_TRUE(stepped.ok()) << stepped.error().message();
+    }
+    RunAll(*engine);
+    for (const auto& [id, request] : requests) {
+      if (!cancelled.contains(id)) ExpectSolo(id, request);
+    }
+    for (const auto& [id, yes] : cancelled) EXPECT_EQ((answers_[{id, 0}].finish->reason), StopReason::kCancelled);
+    EXPECT_GT(engine->counters().cached_tokens, 100u);
+    EXPECT_EQ(budget_.used_bytes(), held) << "what requests held is free";
+    engine->DropPrefixes();
+    for (const KvPart part : kAllKvParts) EXPECT_EQ(engine->kv().free_blocks(part), engine->kv().blocks(part));
+    if (kv_tokens == 200 && !GetParam().hybrid) {
+      EXPECT_GT(engine->counters().preemptions, 0u);
+    }
+  }
+}
+
+// Each reservation of KV fails now and then: answers come later, and are the same.
+TEST_P(EngineTest, ReservationsMayFail) {
+  for (const uint64_t every : {2, 3, 7}) {
+    answers_.clear();
+    Rng failures(every);
+    EngineOptions options;
+    options.fail = [&] { return failures.Next() % every == 0; };
+    const auto engine = MakeEngine(/*sequences=*/3, /*kv_tokens=*/400, options);
+    Rng rng(every);
+    std::map<RequestId, Request> requests;
+    for (int i = 0; i < 8; ++i) {
+      Request request = RandomRequest(rng);
+      requests[engine->Submit(request).value()] = request;
+    }
+    RunAll(*engine);
+    for (const auto& [id, request] : requests) ExpectSolo(id, request);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, EngineTest,
+                         ::testing::Values(Kind{"Plain"}, Kind{"Windowed", 20}, Kind{"Hybrid", 0, true}, Kind{"Experts", 0, false, 4},
+                                           Kind{"Int8", 0, false, 0, KvType::kInt8}),
+                         [](const auto& test) { return test.param.name; });
+
+class PlainEngine : public EngineTest {};
+INSTANTIATE_TEST_SUITE_P(Plain, PlainEngine, ::testing::Values(Kind{"Plain"}), [](const auto& test) { return test.param.name; });
+
+TEST_P(PlainEngine, RefusesWhatMakesNoSense) {
+  const auto engine = MakeEngine(2, 0);
+  Request good;
+  good.tokens = {5, 6, 7};
+  good.tokens_max = 3;
+  const auto refused = [&](auto change) {
+    Request request = good;
+    change(request);
+    const auto id = engine->Submit(std::move(request));
+    return id.ok() ? std::string("accepted") : id.error().message();
+  };
+  EXPECT_NE(refused([](Request& r) { r.tokens.clear(); }).find("no tokens"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.tokens = {300}; }).find("token 300: expected an id below"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.tokens.assign(kContext, 5); }).find("leaves no room"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.tokens_max = 0; }).find("tokens_max 0"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.tokens_min = 4; }).find("tokens_min 4"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.choices = 17; }).find("choices 17"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.top_logprobs = 21; }).find("top_logprobs 21"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.confidence_min = NAN; }).find("confidence_min"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.sampler.top_p = 2; }).find("--top-p"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.stops = {""}; }).find("stop"), std::string::npos);
+  EXPECT_TRUE(engine->idle());
+  EXPECT_TRUE(engine->Submit(good).ok());
+}
+
+TEST_P(PlainEngine, EndsAtItsDeadline) {
+  const auto engine = MakeEngine(2, 0);
+  Request request;
+  request.tokens = {5, 6, 7};
+  request.tokens_max = 1000;
+  request.sampler.temperature = 1;
+  request.choices = 2;
+  request.deadline_ns = 60'000'000;  // the clock ticks a millisecond at each look
+  const RequestId id = engine->Submit(request).value();
+  RunAll(*engine);
+  for (const size_t choice : {0u, 1u}) {
+    const Answer& answer = answers_[{id, choice}];
+    ASSERT_TRUE(answer.finish.has_value());
+    EXPECT_EQ(answer.finish->reason, StopReason::kDeadline);
+    EXPECT_GT(answer.tokens, 2u);
+    EXPECT_GE(answer.finish->usage.total_ns, request.deadline_ns);
+  }
+}
+
+// A cancelled request that waits for its prompt still ends each of its choices.
+TEST_P(PlainEngine, CancelledBeforeItBegan) {
+  const auto engine = MakeEngine(2, 0);
+  Request request;
+  request.tokens = {5, 6, 7};
+  request.choices = 3;
+  const RequestId id = engine->Submit(request).value();
+  EXPECT_TRUE(engine->Cancel(id));
+  EXPECT_FALSE(engine->Cancel(id));
+  for (const size_t choice : {0u, 1u, 2u}) EXPECT_EQ((answers_[{id, choice}].finish->reason), StopReason::kCancelled);
+  EXPECT_TRUE(engine->idle());
+  EXPECT_FALSE(engine->Step().value());
+}
+
+TEST_P(PlainEngine, ContextFullEndsAnAnswer) {
+  const auto engine = MakeEngine(2, 0);
+  Request request;
+  request.tokens.assign(kContext - 10, 5);
+  request.tokens_max = 100;
+  request.tokens_min = 100;  // whatever would end it
+  const RequestId id = engine->Submit(request).value();
+  RunAll(*engine);
+  const Answer& answer = answers_[{id, 0}];
+  EXPECT_EQ(answer.finish->reason, StopReason::kContextFull);
+  EXPECT_EQ(answer.tokens, 10u);
+}
+
+// log p against a sum by hand, the likeliest first, and the confidence of the documented formula.
+TEST_P(PlainEngine, LogarithmsOfProbabilities) {
+  const auto engine = MakeEngine(2, 0);
+  Request request;
+  request.tokens = {5, 6, 7};
+  request.tokens_max = 4;
+  request.tokens_min = 4;
+  request.token_details = true;
+  request.top_logprobs = 5;
+  request.confidence_min = 0.9f;
+  const RequestId id = engine->Submit(request).value();
+  RunAll(*engine);
+  const Answer& answer = answers_[{id, 0}];
+  ASSERT_EQ(answer.infos.size(), 4u);
+  PlanOptions options = {kContext, KvType::kF16, 16, 1, pool_.size()};
+  auto session = Session::Make(*model_, PlanMemory(model_->program, options, {}), {budget_, pool_}).value();
+  ASSERT_TRUE(session->Append(request.tokens).ok());
+  double sum_logs = 0;
+  for (const TokenInfo& info : answer.infos) {
+    std::vector<std::pair<double, uint32_t>> sorted;
+    double sum = 0;
+    for (uint32_t t = 0; t < session->logits().size(); ++t) {
+      sum += std::exp(static_cast<double>(session->logits()[t]));
+      sorted.push_back({-static_cast<double>(session->logits()[t]), t});
+    }
+    std::sort(sorted.begin(), sorted.end());
+    ASSERT_EQ(info.top.size(), 5u);
+    for (size_t i = 0; i < 5; ++i) {
+      EXPECT_EQ(info.top[i].token, sorted[i].second);
+      EXPECT_NEAR(static_cast<double>(info.top[i].logprob), -sorted[i].first - std::log(sum), 1e-5);
+    }
+    EXPECT_NEAR(static_cast<double>(info.chosen.logprob), static_cast<double>(session->logits()[info.chosen.token]) - std::log(sum), 1e-5);
+    sum_logs += static_cast<double>(info.chosen.logprob);
+    ASSERT_TRUE(session->Append(std::span(&info.chosen.token, 1)).ok());
+  }
+  EXPECT_NEAR(static_cast<double>(*answer.finish->confidence), std::exp(sum_logs / 4), 1e-5);
+  EXPECT_TRUE(answer.finish->low_confidence);
+}
+
+// A text that repeats itself is read from drafts, in fewer steps, and is the same.
+TEST_P(PlainEngine, DraftsSaveSteps) {
+  const auto run = [&](bool speculate) {
+    const auto engine = MakeEngine(1, 0);
+    Request request;
+    request.tokens = {5, 6, 7, 8, 5, 6, 7, 8, 5, 6, 7, 8};
+    request.tokens_max = 140;
+    request.tokens_min = 140;
+    request.speculate = speculate;
+    request.cache = false;
+    const RequestId id = engine->Submit(request).value();
+    RunAll(*engine);
+    EXPECT_EQ((answers_[{id, 0}].tokens), 140u);
+    const auto result = std::pair(answers_[{id, 0}].text, engine->counters());
+    answers_.clear();
+    return result;
+  };
+  const auto [plain, plain_counters] = run(false);
+  const auto [drafted, counters] = run(true);
+  EXPECT_EQ(drafted, plain);
+  EXPECT_GT(counters.accepted_tokens, 10u) << "greedy answers of a random model go round in circles";
+  EXPECT_LT(counters.steps, plain_counters.steps);
+  EXPECT_EQ(counters.steps + counters.accepted_tokens, plain_counters.steps);
+}
+
+}  // namespace
+}  // namespace bantam

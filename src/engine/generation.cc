@@ -1,0 +1,117 @@
+#include "engine/generation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace bantam {
+
+std::string_view StopReasonName(StopReason reason) {
+  constexpr std::string_view kNames[] = {"end of turn", "length", "context full", "cancelled", "stop string", "deadline", "error"};
+  return kNames[static_cast<size_t>(reason)];
+}
+
+TokenInfo DescribeToken(std::span<const float> logits, uint32_t token, size_t count) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
+  const double normalizer = static_cast<double>(largest) + std::log(sum);
+  const auto logprob = [&](uint32_t id) { return static_cast<float>(static_cast<double>(logits[id]) - normalizer); };
+  TokenInfo info = {{token, logprob(token)}, {}};
+  if (count == 0) return info;
+  std::vector<uint32_t> ids(logits.size());
+  for (uint32_t id = 0; id < ids.size(); ++id) ids[id] = id;
+  const auto middle = ids.begin() + static_cast<std::ptrdiff_t>(std::min(count, ids.size()));
+  std::partial_sort(ids.begin(), middle, ids.end(),
+                    [&](uint32_t a, uint32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+  for (auto id = ids.begin(); id != middle; ++id) info.top.push_back({*id, logprob(*id)});
+  return info;
+}
+
+Generation::Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch)
+    : request_(request),
+      tokenizer_(tokenizer),
+      sampler_(
+          [&] {
+            SamplerOptions options = request.sampler;
+            options.seed += choice;
+            return options;
+          }(),
+          scratch),
+      stream_(tokenizer),
+      stops_(std::move(stops)) {
+  sampler_.Observe(request.tokens);
+}
+
+Result<std::unique_ptr<Generation>> Generation::Make(const Request& request, size_t choice, const Tokenizer& tokenizer,
+                                                     CandidateList* scratch) {
+  BANTAM_TRY(CheckSamplerOptions(request.sampler));
+  BANTAM_ASSIGN(StopStrings stops, StopStrings::Make(request.stops));
+  std::unique_ptr<Generation> generation(new Generation(request, choice, tokenizer, std::move(stops), scratch));
+  if (request.tokens_min > 0) {
+    const size_t vocabulary = scratch->vocabulary();
+    generation->not_ending_.assign((vocabulary + 31) / 32, 0);
+    for (uint32_t token = 0; token < vocabulary; ++token) {
+      if (!tokenizer.EndsTurn(token)) generation->not_ending_[token / 32] |= uint32_t{1} << token % 32;
+    }
+  }
+  return generation;
+}
+
+uint64_t Generation::Bytes(const Request& request, size_t vocabulary) {
+  uint64_t bytes = sizeof(Generation) + Sampler::Bytes(request.sampler, vocabulary);
+  if (request.tokens_min > 0) bytes += vocabulary / 8 + sizeof(uint32_t);
+  for (const std::string& stop : request.stops) bytes += sizeof(std::string) + stop.size();
+  return bytes;
+}
+
+void Generation::Emit(const std::string& text, Event* event) { event->text += text; }
+
+void Generation::Observe(std::span<const float> logits, uint32_t token, bool enters, Event* event) {
+  if (!request_.token_details && request_.confidence_min == 0) return;
+  TokenInfo info = DescribeToken(logits, token, request_.token_details ? request_.top_logprobs : 0);
+  logprobs_ += static_cast<double>(info.chosen.logprob);
+  ++observed_;
+  if (request_.token_details && enters) event->tokens.push_back(std::move(info));
+}
+
+Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, Event* event) {
+  const bool may_end = tokens_ >= request_.tokens_min;
+  const uint32_t token = sampler_.Sample(logits, may_end ? std::span<const uint32_t>() : not_ending_);
+  if (!std::isfinite(logits[token])) {
+    return Error(Code::kCorrupt, "the model's logits are no numbers; its file is damaged, or it needs another KV type (--kv f32)");
+  }
+  const bool ends = tokenizer_.EndsTurn(token);
+  Observe(logits, token, !ends, event);
+  if (ends) {
+    End(StopReason::kEndOfTurn, event);
+    return std::optional<uint32_t>();
+  }
+  sampler_.Accept(token);
+  ++tokens_;
+  ++event->token_count;
+  Emit(stops_.Push(stream_.Push(token)), event);
+  if (stops_.stopped()) {
+    End(StopReason::kStopString, event);
+  } else if (tokens_ == request_.tokens_max) {
+    End(StopReason::kLength, event);
+  }
+  return std::optional<uint32_t>(token);
+}
+
+void Generation::End(StopReason reason, Event* event) {
+  CHECK(!ended());
+  finish_.emplace();
+  Emit(stops_.Push(stream_.Finish()), event);
+  if (stops_.stopped() && reason != StopReason::kError) reason = StopReason::kStopString;
+  Emit(stops_.Finish(), event);
+  finish_->reason = reason;
+  finish_->stop = stops_.found();
+  finish_->usage.generated_tokens = tokens_;
+  if (observed_ > 0) {
+    finish_->confidence = static_cast<float>(std::exp(logprobs_ / static_cast<double>(observed_)));
+    finish_->low_confidence = *finish_->confidence < request_.confidence_min;
+  }
+}
+
+}  // namespace bantam

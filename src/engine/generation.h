@@ -1,0 +1,57 @@
+// Generation: one answer as it grows: from logits to tokens to text, and when it ends.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/request.h"
+#include "model/sampler.h"
+#include "text/stop_strings.h"
+#include "text/tokenizer.h"
+
+namespace bantam {
+
+// log p of one token under logits [vocabulary], and of the `count` likeliest.
+TokenInfo DescribeToken(std::span<const float> logits, uint32_t token, size_t count);
+
+class Generation {
+ public:
+  // The tokenizer and the list, which is scratch for all, outlive it. Errors: InvalidArgument of options and stops.
+  static Result<std::unique_ptr<Generation>> Make(const Request& request, size_t choice, const Tokenizer& tokenizer,
+                                                  CandidateList* scratch);
+  // What Make holds on to, roughly: bytes.
+  static uint64_t Bytes(const Request& request, size_t vocabulary);
+
+  // Takes the next token from logits [vocabulary] and adds what is new to `event`. Nothing is returned for a token that ends the answer's
+  // turn, which does not enter the context. ended() then tells. Corrupt where the logits are no numbers.
+  Result<std::optional<uint32_t>> Next(std::span<const float> logits, Event* event);
+  // Ends it for a reason from outside. What was held back goes to `event`.
+  void End(StopReason reason, Event* event);
+
+  bool ended() const { return finish_.has_value(); }
+  const Finish& finish() const { return *finish_; }
+  size_t tokens() const { return tokens_; }
+
+ private:
+  Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch);
+  void Observe(std::span<const float> logits, uint32_t token, bool enters, Event* event);
+  void Emit(const std::string& text, Event* event);
+
+  const Request& request_;
+  const Tokenizer& tokenizer_;
+  Sampler sampler_;
+  TokenStream stream_;
+  StopStrings stops_;
+  std::vector<uint32_t> not_ending_;  // a bit for each token but those that end a turn, while tokens_min is not reached
+  size_t tokens_ = 0;
+  size_t observed_ = 0;  // tokens whose probability counts, the end of turn among them
+  double logprobs_ = 0;  // their sum
+  std::optional<Finish> finish_;
+};
+
+}  // namespace bantam

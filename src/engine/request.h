@@ -1,0 +1,81 @@
+// What an engine is asked, and what it answers: values, which travel between threads and, some day, processes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/step_policy.h"
+#include "engine/stop_reason.h"
+#include "model/sampler.h"
+
+namespace bantam {
+
+using RequestId = uint64_t;
+
+inline constexpr size_t kChoicesMax = 16;
+inline constexpr size_t kTopLogprobsMax = 20;
+
+struct Request {
+  std::vector<uint32_t> tokens = {};  // the prompt, with the vocabulary's prefix
+  size_t tokens_max = 256;            // of an answer
+  size_t tokens_min = 0;              // an answer does not end its turn before
+  SamplerOptions sampler = {};
+  std::vector<std::string> stops = {};  // texts that end the answer, and are no part of it
+  size_t choices = 1;                   // answers to the same prompt; choice i draws with seed + i
+  Priority priority = Priority::kNormal;
+  int64_t deadline_ns = 0;         // from arrival to the last token, 0: none
+  int64_t first_token_max_ns = 0;  // refused if the first token is expected later, 0: the engine's limit
+  std::string client = {};         // who asks, for fairness among clients
+  std::string tenant = {};         // prefixes are shared within one only
+  bool cache = true;               // takes prefixes that are kept, and leaves its own
+  bool speculate = true;           // drafts, where they pay
+  bool token_details = false;      // events name every token with its logarithm of the probability
+  size_t top_logprobs = 0;         // and so many of the likeliest tokens, with token_details
+  float confidence_min = 0;        // an answer below is marked; 0: confidence is not computed unless token_details
+};
+
+struct TokenLogprob {
+  uint32_t token = 0;
+  float logprob = 0;  // natural, of the model's distribution before any step of the sampler
+};
+struct TokenInfo {
+  TokenLogprob chosen = {};
+  std::vector<TokenLogprob> top = {};  // likeliest first
+};
+
+struct Usage {
+  size_t prompt_tokens = 0;
+  size_t cached_tokens = 0;  // of them, taken from a prefix that was kept
+  size_t generated_tokens = 0;
+  size_t drafted_tokens = 0;
+  size_t accepted_tokens = 0;  // of the drafted ones
+  int64_t queued_ns = 0;       // from arrival to the first step
+  int64_t first_token_ns = 0;  // from arrival
+  int64_t total_ns = 0;
+};
+
+struct Finish {
+  StopReason reason = StopReason::kEndOfTurn;
+  std::string stop = {};  // the one that was found
+  Usage usage = {};
+  // The geometric mean of the probabilities of the answer's tokens, its end included: exp(mean log p). Where it was asked for.
+  std::optional<float> confidence = {};
+  bool low_confidence = false;
+  std::optional<Error> error = {};  // with kError
+};
+
+// Something new of one choice.
+struct Event {
+  RequestId request = 0;
+  size_t choice = 0;
+  std::string text = {};  // whole characters, and no part of what may become a stop
+  std::vector<TokenInfo> tokens = {};
+  size_t token_count = 0;  // generated with this event
+  std::optional<Finish> finish = {};
+};
+
+}  // namespace bantam

@@ -1,0 +1,74 @@
+// The policy: which sequences take part in the next step, and with how many tokens. Pure functions of a snapshot.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "engine/step_cost.h"
+
+namespace bantam {
+
+enum class Priority : uint8_t { kHigh, kNormal, kLow, kBatch };
+inline constexpr size_t kPriorities = 4;
+std::string_view PriorityName(Priority priority);  // "high", "normal", "low", "batch"
+std::optional<Priority> PriorityFromName(std::string_view name);
+
+struct PolicyOptions {
+  size_t residents_max = 8;   // sequences that hold KV at once
+  size_t step_tokens = 128;   // most rows of a step
+  size_t step_outputs = 8;    // most rows of a step whose logits are wanted
+  double slowdown_max = 1.5;  // what prompts and lower priorities may make of the time between others' tokens
+  // After so long without service a request counts as one priority higher, but nothing becomes high by waiting.
+  int64_t ageing_ns = 30'000'000'000;
+};
+
+// One sequence, as the policy sees it.
+struct SequenceView {
+  Priority priority = Priority::kNormal;
+  int64_t waiting_since_ns = 0;  // since arrival, or since it last took part
+  uint64_t arrival = 0;          // a number that grows
+  int64_t deadline_ns = INT64_MAX;
+  double service = 0;     // what its client had so far, in tokens
+  bool resident = false;  // holds KV
+  bool decoding = false;  // its prompt is computed: `pending` are its last token, and drafts behind it
+  size_t pending = 0;     // tokens to compute
+  size_t blocks = 0;      // of KV that all its tokens need and that are not there yet; for those that are not resident
+};
+
+struct PolicySnapshot {
+  int64_t now_ns = 0;
+  std::vector<SequenceView> sequences = {};
+  size_t blocks_available = 0;  // free, or only cached
+  const StepCost* cost = nullptr;
+};
+
+struct Grant {
+  size_t sequence = 0;  // index in the snapshot
+  size_t tokens = 0;
+};
+struct StepPlan {
+  std::vector<Grant> grants;  // most important first
+  // Residents in the order in which their KV may be taken for others': least important first. A grant takes only from those ranked below
+  // it.
+  std::vector<size_t> victims;
+  // Residents that have to go for the grants to have a place among PolicyOptions::residents_max.
+  std::vector<size_t> displaced;
+};
+
+// Decoding sequences of the highest priority that has work come first and always; then prompts of it and what is lower, in their order, as
+// far as the step stays within slowdown_max of what those decoding alone would take. While a high prompt is read, nothing lower runs.
+StepPlan PlanStep(const PolicyOptions& options, const PolicySnapshot& snapshot);
+
+// The priority that counts now.
+Priority Aged(const PolicyOptions& options, const SequenceView& sequence, int64_t now_ns);
+
+// The order of importance: indices, most important first.
+std::vector<size_t> Rank(const PolicyOptions& options, const PolicySnapshot& snapshot);
+
+// Nothing says that the plan is good; this says that it is possible. Empty, or what is wrong.
+std::string_view CheckPlan(const PolicyOptions& options, const PolicySnapshot& snapshot, const StepPlan& plan);
+
+}  // namespace bantam

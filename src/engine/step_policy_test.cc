@@ -1,0 +1,310 @@
+#include "engine/step_policy.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "base/rng.h"
+#include "engine/admission.h"
+
+namespace bantam {
+namespace {
+
+constexpr int64_t kMs = 1'000'000;
+
+// A machine: a step takes 20 ms, and from 8 rows on 2 ms for each more.
+int64_t StepNs(size_t rows) { return 20 * kMs + 2 * kMs * static_cast<int64_t>(rows > 8 ? rows - 8 : 0); }
+
+// An engine without a model: sequences as numbers.
+class Simulation {
+ public:
+  struct Job {
+    Priority priority;
+    size_t prompt;
+    size_t answer;
+    std::string client;
+    int64_t arrival_ns = 0;
+    int64_t first_token_ns = -1;
+    int64_t end_ns = -1;
+    std::vector<int64_t> gaps_ns = {};  // between tokens
+    size_t computed = 0;
+    size_t generated = 0;
+    int64_t last_ns = 0;  // token, or part in a step
+    bool resident = false;
+    size_t preempted = 0;
+    bool touched = false;
+    int64_t token_ns = 0;
+  };
+
+  explicit Simulation(const PolicyOptions& options, size_t blocks) : options_(options), blocks_(blocks) {
+    for (const size_t rows : {1, 2, 4, 8, 16, 32, 64, 128}) cost_.Observe(rows, StepNs(rows));
+  }
+
+  size_t Add(Job job) {
+    job.arrival_ns = job.last_ns = now_ns_;
+    jobs_.push_back(std::move(job));
+    return jobs_.size() - 1;
+  }
+
+  // Empty, or what went wrong.
+  std::string_view Step() {
+    PolicySnapshot snapshot = {.now_ns = now_ns_, .sequences = {}, .blocks_available = FreeBlocks(), .cost = &cost_};
+    std::vector<size_t> indices;
+    for (size_t i = 0; i < jobs_.size(); ++i) {
+      const Job& job = jobs_[i];
+      if (job.end_ns >= 0) continue;
+      const size_t known = job.prompt + job.generated;
+      indices.push_back(i);
+      snapshot.sequences.push_back({.priority = job.priority,
+                                    .waiting_since_ns = job.last_ns,
+                                    .arrival = i,
+                                    .deadline_ns = INT64_MAX,
+                                    .service = service_[job.client],
+                                    .resident = job.resident,
+                                    .decoding = job.generated > 0 && job.computed + 1 == known,
+                                    .pending = known - job.computed,
+                                    .blocks = job.resident ? 0 : known / 16 + 2});
+    }
+    const StepPlan plan = PlanStep(options_, snapshot);
+    if (const std::string_view wrong = CheckPlan(options_, snapshot, plan); !wrong.empty()) return wrong;
+    for (const size_t victim : plan.displaced) Drop(jobs_[indices[victim]]);
+    size_t rows = 0;
+    for (const Grant& grant : plan.grants) rows += Compute(jobs_[indices[grant.sequence]], grant.tokens, plan, indices);
+    if (rows == 0 && !indices.empty()) return "nothing could be computed";
+    now_ns_ += rows == 0 ? kMs : StepNs(rows);
+    for (const size_t i : indices) Sample(jobs_[i]);
+    ++steps_;
+    return {};
+  }
+
+  bool busy() const {
+    return std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return job.end_ns < 0; });
+  }
+  const std::deque<Job>& jobs() const { return jobs_; }
+  std::deque<Job>& jobs() { return jobs_; }
+  int64_t now_ns() const { return now_ns_; }
+  const StepCost& cost() const { return cost_; }
+
+ private:
+  size_t Held(const Job& job) const { return job.resident ? (job.computed + 15) / 16 : 0; }
+  size_t FreeBlocks() const {
+    size_t held = 0;
+    for (const Job& job : jobs_) held += Held(job);
+    return blocks_ - held;
+  }
+  void Drop(Job& job) {
+    job.preempted += job.computed > 0 ? 1 : 0;
+    job.resident = false;
+    job.computed = 0;
+  }
+  size_t Compute(Job& job, size_t tokens, const StepPlan& plan, const std::vector<size_t>& indices) {
+    const auto needs = [&] { return (job.computed + tokens + 15) / 16 - Held(job); };
+    const bool victim_before =
+        !job.resident && std::any_of(plan.victims.begin(), plan.victims.end(), [&](size_t v) { return &jobs_[indices[v]] == &job; });
+    if (victim_before) return 0;
+    for (const size_t v : plan.victims) {
+      Job& victim = jobs_[indices[v]];
+      if (needs() <= FreeBlocks() || &victim == &job) break;
+      if (!victim.touched) Drop(victim);
+    }
+    if (needs() > FreeBlocks()) return 0;
+    job.resident = true;
+    job.computed += tokens;
+    job.touched = true;
+    service_[job.client] += static_cast<double>(tokens);
+    job.last_ns = now_ns_;
+    return tokens;
+  }
+  void Sample(Job& job) {
+    if (!std::exchange(job.touched, false)) return;
+    if (job.computed != job.prompt + job.generated) return;
+    if (job.first_token_ns < 0) {
+      job.first_token_ns = now_ns_;
+    } else {
+      job.gaps_ns.push_back(now_ns_ - job.token_ns);
+    }
+    job.token_ns = now_ns_;
+    if (++job.generated < job.answer) return;
+    job.end_ns = now_ns_;
+    job.resident = false;
+  }
+
+  const PolicyOptions options_;
+  const size_t blocks_;
+  StepCost cost_;
+  std::deque<Job> jobs_;
+  std::map<std::string, double> service_;
+  int64_t now_ns_ = 0;
+  size_t steps_ = 0;
+};
+
+int64_t Percentile(std::vector<int64_t> values, double share) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
+}
+
+TEST(StepPolicy, ThousandsOfStepsWithRandomLoadEndForAll) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    Rng rng(seed);
+    Simulation simulation({.residents_max = 1 + rng.Next() % 8, .step_tokens = 64, .step_outputs = 8}, /*blocks=*/40 + rng.Next() % 100);
+    for (int step = 0; step < 4000 || simulation.busy(); ++step) {
+      if (step < 4000 && rng.Next() % 16 == 0) {
+        simulation.Add({.priority = static_cast<Priority>(rng.Next() % 4),
+                        .prompt = 1 + rng.Next() % 400,
+                        .answer = 1 + rng.Next() % 60,
+                        .client = std::string(1, static_cast<char>('a' + rng.Next() % 3))});
+      }
+      ASSERT_EQ(simulation.Step(), "") << "seed " << seed << " step " << step;
+      ASSERT_LT(step, 400'000) << "it ends";
+    }
+  }
+}
+
+// A prompt of 4,000 tokens raises the time between other streams' tokens to at most 1.5 times what it was.
+TEST(StepPolicy, ALongPromptHardlySlowsOthers) {
+  Simulation simulation({}, /*blocks=*/1000);
+  for (int i = 0; i < 4; ++i) simulation.Add({.priority = Priority::kNormal, .prompt = 16, .answer = 3000, .client = "a"});
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(simulation.Step(), "");
+  const size_t before = simulation.jobs()[0].gaps_ns.size();
+  const size_t prompt = simulation.Add({.priority = Priority::kNormal, .prompt = 4000, .answer = 10, .client = "b"});
+  while (simulation.jobs()[prompt].first_token_ns < 0) ASSERT_EQ(simulation.Step(), "");
+  const auto& gaps = simulation.jobs()[0].gaps_ns;
+  const int64_t alone = Percentile({gaps.begin(), gaps.begin() + static_cast<std::ptrdiff_t>(before)}, 0.99);
+  const int64_t beside = Percentile({gaps.begin() + static_cast<std::ptrdiff_t>(before), gaps.end()}, 0.99);
+  EXPECT_LE(static_cast<double>(beside), 1.5 * static_cast<double>(alone));
+  EXPECT_GT(beside, alone) << "the prompt goes on meanwhile";
+}
+
+// Under a flood of low requests high ones wait for a step, and not for the flood.
+TEST(StepPolicy, HighRequestsDoNotFeelAFlood) {
+  const Simulation::Job high = {.priority = Priority::kHigh, .prompt = 300, .answer = 20, .client = "high"};
+  Simulation idle({}, /*blocks=*/400);
+  idle.Add(high);
+  while (idle.busy()) ASSERT_EQ(idle.Step(), "");
+  const int64_t alone = idle.jobs()[0].first_token_ns;
+  Simulation flooded({}, /*blocks=*/400);
+  Rng rng(3);
+  std::vector<int64_t> waits;
+  for (int round = 0; round < 30; ++round) {
+    for (int i = 0; i < 20; ++i) flooded.Add({.priority = Priority::kLow, .prompt = 500, .answer = 100, .client = "low"});
+    for (size_t i = 0, end = rng.Next() % 100; i < end; ++i) ASSERT_EQ(flooded.Step(), "");
+    const size_t index = flooded.Add(high);
+    while (flooded.jobs()[index].first_token_ns < 0) ASSERT_EQ(flooded.Step(), "");
+    waits.push_back(flooded.jobs()[index].first_token_ns - flooded.jobs()[index].arrival_ns);
+  }
+  EXPECT_LE(static_cast<double>(Percentile(waits, 0.99)), 1.2 * static_cast<double>(alone) + static_cast<double>(StepNs(128)));
+}
+
+// What is lowest is served though normal requests never end: it ages.
+TEST(StepPolicy, NobodyStarvesBelowNormal) {
+  Simulation simulation({.residents_max = 2, .ageing_ns = 1000 * kMs}, /*blocks=*/200);
+  const size_t batch = simulation.Add({.priority = Priority::kBatch, .prompt = 100, .answer = 10, .client = "batch"});
+  int running = 0;
+  while (simulation.jobs()[batch].end_ns < 0) {
+    running = 0;
+    for (const auto& job : simulation.jobs()) running += job.end_ns < 0 ? 1 : 0;
+    for (; running < 6; ++running) simulation.Add({.priority = Priority::kNormal, .prompt = 64, .answer = 40, .client = "busy"});
+    ASSERT_EQ(simulation.Step(), "");
+    ASSERT_LT(simulation.now_ns(), 120'000 * kMs);
+  }
+}
+
+// A client with one request does not wait behind another's hundred.
+TEST(StepPolicy, ClientsShareEvenly) {
+  Simulation simulation({.residents_max = 2}, /*blocks=*/400);
+  for (int i = 0; i < 100; ++i) simulation.Add({.priority = Priority::kNormal, .prompt = 200, .answer = 20, .client = "greedy"});
+  for (int i = 0; i < 50; ++i) ASSERT_EQ(simulation.Step(), "");
+  const size_t one = simulation.Add({.priority = Priority::kNormal, .prompt = 200, .answer = 20, .client = "modest"});
+  while (simulation.jobs()[one].end_ns < 0) ASSERT_EQ(simulation.Step(), "");
+  size_t done_later = 0;
+  for (size_t i = 0; i < 100; ++i) {
+    const auto& job = simulation.jobs()[i];
+    done_later += job.first_token_ns >= 0 && job.first_token_ns > simulation.jobs()[one].arrival_ns ? 1 : 0;
+  }
+  EXPECT_LE(done_later, 4u) << "those that ran already, and no more";
+}
+
+TEST(StepPolicy, PlansOfRandomSnapshotsArePossible) {
+  Rng rng(11);
+  StepCost cost;
+  for (const size_t rows : {1, 8, 64}) cost.Observe(rows, StepNs(rows));
+  for (int i = 0; i < 20'000; ++i) {
+    const PolicyOptions options = {
+        .residents_max = 1 + rng.Next() % 6, .step_tokens = 1 + rng.Next() % 64, .step_outputs = 1 + rng.Next() % 8};
+    PolicySnapshot snapshot = {
+        .now_ns = 1000, .sequences = {}, .blocks_available = rng.Next() % 50, .cost = rng.Next() % 2 == 0 ? &cost : nullptr};
+    size_t residents = 0;
+    for (uint64_t s = 0, end = rng.Next() % 12; s < end; ++s) {
+      const bool resident = rng.Next() % 2 == 0 && residents < options.residents_max;
+      residents += resident ? 1 : 0;
+      const bool decoding = resident && rng.Next() % 2 == 0;
+      snapshot.sequences.push_back({.priority = static_cast<Priority>(rng.Next() % 4),
+                                    .arrival = s,
+                                    .service = static_cast<double>(rng.Next() % 100),
+                                    .resident = resident,
+                                    .decoding = decoding,
+                                    .pending = decoding ? 1 + rng.Next() % 4 : 1 + rng.Next() % 100,
+                                    .blocks = resident ? 0 : rng.Next() % 60});
+    }
+    const StepPlan plan = PlanStep(options, snapshot);
+    ASSERT_EQ(CheckPlan(options, snapshot, plan), "") << i;
+  }
+}
+
+TEST(StepCost, LearnsAndNeverFalls) {
+  StepCost cost;
+  EXPECT_EQ(cost.Predict(7), 0);
+  EXPECT_FALSE(cost.known());
+  Rng rng(5);
+  for (int i = 0; i < 2000; ++i) {
+    const size_t rows = 1 + rng.Next() % 128;
+    cost.Observe(rows, static_cast<int64_t>(static_cast<double>(StepNs(rows)) * (0.9 + 0.2 * rng.Uniform())));
+  }
+  int64_t last = 0;
+  for (size_t rows = 1; rows <= 200; ++rows) {
+    const int64_t predicted = cost.Predict(rows);
+    EXPECT_GE(predicted, last);
+    last = predicted;
+    if (rows > 128) continue;
+    EXPECT_NEAR(static_cast<double>(predicted), static_cast<double>(StepNs(rows)), 0.25 * static_cast<double>(StepNs(rows))) << rows;
+  }
+  const size_t within = cost.RowsWithin(4, 1.5, 128);
+  EXPECT_LE(cost.Predict(within), cost.Predict(4) * 3 / 2);
+  EXPECT_GT(cost.Predict(within + 1), cost.Predict(4) * 3 / 2);
+}
+
+TEST(Admission, RefusesWithThePrediction) {
+  Load load;
+  load.cost.Observe(128, 1'000 * kMs);
+  load.cost.Observe(1, 20 * kMs);
+  load.classes[1].prompt_tokens = 12'800;
+  Request request;
+  request.tokens.assign(128, 1);
+  const AdmissionLimits limits = {.requests_max = 4, .tokens_max = 20'000, .bytes_max = 1'000, .first_token_max_ns = 0};
+  const auto admit = [&] { return Admit(limits, {}, load, request, /*bytes=*/100, /*cached=*/0); };
+  EXPECT_TRUE(admit().ok());
+  EXPECT_NEAR(static_cast<double>(PredictFirstToken({}, load, request, 0)), 101e9, 1e9);
+  request.first_token_max_ns = 50'000 * kMs;
+  EXPECT_EQ(admit().error().code(), Code::kUnavailable);
+  EXPECT_NE(admit().error().message().find("101.0 s"), std::string::npos) << admit().error().message();
+  request.priority = Priority::kHigh;
+  EXPECT_TRUE(admit().ok()) << "nothing of its priority waits";
+  request.deadline_ns = 500 * kMs;
+  EXPECT_NE(admit().error().message().find("deadline of 0.5 s"), std::string::npos);
+  request.deadline_ns = 0;
+  load.bytes = 950;
+  EXPECT_FALSE(admit().ok());
+  load.bytes = 0;
+  load.requests = 4;
+  EXPECT_NE(admit().error().message().find("4 requests"), std::string::npos);
+  load.requests = 3;
+  load.tokens = 19'900;
+  EXPECT_FALSE(admit().ok());
+}
+
+}  // namespace
+}  // namespace bantam
