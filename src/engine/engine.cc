@@ -74,7 +74,7 @@ Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources
   return engine;
 }
 
-Status Engine::CheckRequest(const Request& request) const {
+Status Engine::Check(const Request& request) const {
   const size_t vocabulary = model_.program.vocabulary;
   if (request.tokens.empty()) return Error(Code::kInvalidArgument, "the prompt has no tokens; give at least one");
   for (const uint32_t token : request.tokens) {
@@ -103,7 +103,15 @@ Status Engine::CheckRequest(const Request& request) const {
   if (request.deadline_ns < 0 || request.first_token_max_ns < 0) {
     return Error(Code::kInvalidArgument, "a deadline or a limit of the wait is negative; give 0 for none");
   }
-  return Ok();
+  BANTAM_TRY(CheckSamplerOptions(request.sampler));
+  const auto stops = StopStrings::Make(request.stops);
+  return stops.ok() ? Ok() : Status(stops.error());
+}
+
+uint64_t Engine::BytesOf(const Request& request) const {
+  const uint64_t per_choice = sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) +
+                              (request.tokens.size() + std::min(request.tokens_max, plan_.options.context)) * sizeof(uint32_t);
+  return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + request.choices * per_choice;
 }
 
 Load Engine::load() const {
@@ -128,12 +136,10 @@ Load Engine::load() const {
 }
 
 Result<RequestId> Engine::Submit(Request request, int64_t arrival_ns) {
-  BANTAM_TRY(CheckRequest(request));
+  BANTAM_TRY(Check(request));
   auto live = std::make_unique<Live>();
   live->root = PrefixCache::RootOf({options_.model_digest, plan_.options.kv_type, /*adapter=*/{}, request.tenant});
-  const uint64_t per_choice = sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) +
-                              (request.tokens.size() + std::min(request.tokens_max, plan_.options.context)) * sizeof(uint32_t);
-  const uint64_t bytes = sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + request.choices * per_choice;
+  const uint64_t bytes = BytesOf(request);
   const size_t cached = options_.prefix_cache && request.cache ? prefixes_->Find(live->root, request.tokens) : 0;
   const Status admitted = Admit(options_.admission, options_.policy, load(), request, bytes, cached);
   if (!admitted.ok()) ++counters_.refusals;

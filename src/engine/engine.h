@@ -77,10 +77,15 @@ class Engine {
   Result<RequestId> Submit(Request request) { return Submit(std::move(request), clock_.NowNs()); }
   // Everything it held is free when this returns. False: there is no such request (any more).
   bool Cancel(RequestId id);
+  // Both look only at what never changes, so any thread may ask: whether a request makes sense, and what it holds beside KV.
+  Status Check(const Request& request) const;
+  uint64_t BytesOf(const Request& request) const;
+
   // One step. False: there was nothing to do.
   Result<bool> Step();
 
   bool idle() const { return requests_.empty(); }
+  const EngineOptions& options() const { return options_; }
   const EngineCounters& counters() const { return counters_; }
   const StepCost& cost() const { return cost_; }
   // What admission looks at.
@@ -95,7 +100,6 @@ class Engine {
   struct Live;
 
   Engine(const Setup& setup, const Resources& resources, Sink sink);
-  Status CheckRequest(const Request& request) const;
   Result<std::unique_ptr<Choice>> MakeChoice(Live& live, size_t index);
   void ExpireDeadlines(int64_t now_ns);
   void EndFromOutside(Live& live, StopReason reason);

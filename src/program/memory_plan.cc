@@ -174,6 +174,7 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
   plan.activations_bytes = ActivationsBytes(program, options);
   plan.vocabulary_bytes = held.vocabulary;
   plan.header_bytes = held.header;
+  plan.requests_bytes = held.requests;
   plan.reserve_bytes = kProcessReserveBytes;
   return plan;
 }
@@ -190,15 +191,31 @@ bool KeepRows(Program* program) {
 
 namespace {
 
+PlanOptions WithSequences(PlanOptions options, size_t sequences) {
+  options.step_outputs -= std::min(options.step_outputs - 1, options.sequences - sequences);
+  options.sequences = sequences;
+  options.checkpoints = 0;
+  return options;
+}
+
+bool SmallerFits(const Program& program, const FitRequest& request, const PlanOptions& options) {
+  return PlanMemory(program, WithSequences(options, /*sequences=*/1), request.held).total_bytes() <= request.limit_bytes;
+}
+
 // The first plan that fits, down to a context of `least`; else the last that was tried.
 MemoryPlan Shrink(const Program& program, const FitRequest& request, size_t least) {
   PlanOptions options = request.wanted;
   while (true) {
     MemoryPlan plan = PlanMemory(program, options, request.held);
     if (plan.total_bytes() <= request.limit_bytes) return plan;
-    if (!request.fixed_kv && options.kv_type != KvType::kInt8) {
+    const bool can_shrink_kv = !request.fixed_kv && options.kv_type != KvType::kInt8;
+    const bool can_shrink_context = !request.fixed_context && options.context > least;
+    // Of most models a sequence costs little beside its tokens: fewer are taken where that is enough, or nothing else is left.
+    if (options.sequences > 1 && (SmallerFits(program, request, options) || !(can_shrink_kv || can_shrink_context))) {
+      options = WithSequences(options, options.sequences / 2);
+    } else if (can_shrink_kv) {
       options.kv_type = KvType::kInt8;
-    } else if (!request.fixed_context && options.context > least) {
+    } else if (can_shrink_context) {
       options.context = std::max(least, options.context / 2);
       if (program.whole_texts) {
         options.step_tokens = std::min(options.step_tokens, options.context);
@@ -243,14 +260,18 @@ Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
                        (request.weight_form == WeightForm::kRows || PlanMemory(kept, request.wanted, request.held).total_bytes() <
                                                                         PlanMemory(*program, request.wanted, request.held).total_bytes());
   if (!smaller || !request.weight_form) {
-    const MemoryPlan plan = Shrink(*program, request, smaller ? kContextUseful : kContextMin);
-    if (fits(plan)) return plan;
+    MemoryPlan plan = Shrink(*program, request, smaller ? kContextUseful : kContextMin);
+    if (fits(plan)) {
+      GrowPool(*program, request.limit_bytes, &plan);
+      return plan;
+    }
     if (!smaller) return TooLarge(plan, request);
   }
   MemoryPlan plan = Shrink(kept, request, kContextMin);
   plan.weight_form = WeightForm::kRows;
   if (!fits(plan)) return TooLarge(plan, request);
   *program = std::move(kept);
+  GrowPool(*program, request.limit_bytes, &plan);
   return plan;
 }
 
@@ -293,13 +314,15 @@ std::string Describe(const MemoryPlan& plan) {
   std::string text;
   const bool rows = plan.weight_form == WeightForm::kRows;
   text += line("weights", plan.weights_bytes, rows ? "some as in the file: smaller, and slower" : "panels, ready for the kernels");
-  text += line("kv", plan.kv_bytes, fmt::format("{} tokens, {}", plan.options.context, KvTypeName(plan.options.kv_type)));
+  text += line("kv", plan.kv_bytes,
+               fmt::format("{} tokens, {}", std::max(plan.options.context, plan.options.kv_tokens), KvTypeName(plan.options.kv_type)));
   if (plan.state_bytes != 0) text += line("states", plan.state_bytes, "of recurrent layers, two of each");
   text += line(
       "activations", plan.activations_bytes,
       fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));
   text += line("vocabulary", plan.vocabulary_bytes, "");
   text += line("metadata", plan.header_bytes, "of the file, while it is loaded");
+  if (plan.requests_bytes != 0) text += line("requests", plan.requests_bytes, "prompts, answers and samplers");
   text += line("program", plan.reserve_bytes, "code, stacks, allocator");
   text += line("total", plan.total_bytes(), "");
   return text;

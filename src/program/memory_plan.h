@@ -56,11 +56,12 @@ struct MemoryPlan {
   uint64_t state_bytes = 0;        // of recurrent layers, whatever the context
   uint64_t activations_bytes = 0;  // buffers of a step, every thread's scratch, states of segments
   uint64_t vocabulary_bytes = 0;
-  uint64_t header_bytes = 0;  // the file's metadata, while it is loaded
+  uint64_t header_bytes = 0;    // the file's metadata, while it is loaded
+  uint64_t requests_bytes = 0;  // of an engine: what requests that wait or run hold beside KV
   uint64_t reserve_bytes = 0;
 
   uint64_t total_bytes() const {
-    return weights_bytes + kv_bytes + state_bytes + activations_bytes + vocabulary_bytes + header_bytes + reserve_bytes;
+    return weights_bytes + kv_bytes + state_bytes + activations_bytes + vocabulary_bytes + header_bytes + requests_bytes + reserve_bytes;
   }
 };
 
@@ -108,6 +109,7 @@ uint64_t ActivationsBytes(const Program& program, const PlanOptions& options);
 struct HeldBytes {
   uint64_t vocabulary = 0;
   uint64_t header = 0;
+  uint64_t requests = 0;
 };
 
 MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const HeldBytes& held);
@@ -116,9 +118,10 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
 // are none.
 bool KeepRows(Program* program);
 
-// The plan for `wanted`, or if it is too large: 8-bit KV, then a smaller context (halved, but not below kContextUseful), then weights kept
-// as rows (if that is smaller) with all that is wanted, and so on down to kContextMin. `fixed_context`, `fixed_kv` and `weight_form` forbid
-// changes that the user did not ask for. Exhausted, with the numbers, when nothing fits.
+// The plan for `wanted`, or if it is too large: fewer sequences at once, 8-bit KV, then a smaller context (halved, but not below
+// kContextUseful), then weights kept as rows (if that is smaller) with all that is wanted, and so on down to kContextMin. `fixed_context`,
+// `fixed_kv` and `weight_form` forbid changes that the user did not ask for. Several sequences then get as many tokens' KV as fit
+// (GrowPool). Exhausted, with the numbers, when nothing fits.
 inline constexpr size_t kContextUseful = 1024;
 struct FitRequest {
   PlanOptions wanted;

@@ -1,0 +1,210 @@
+#include "engine/engine_thread.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+namespace bantam {
+
+std::optional<Event> AnswerStream::Next(int64_t timeout_ns) {
+  std::unique_lock lock(mutex_);
+  const auto something = [&] { return !pending_.empty() || AllFinished(); };
+  if (timeout_ns < 0) {
+    came_.wait(lock, something);
+  } else {
+    came_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), something);
+  }
+  if (pending_.empty()) return std::nullopt;
+  Event event = std::move(pending_.begin()->second);
+  pending_.erase(pending_.begin());
+  return event;
+}
+
+bool AnswerStream::AllFinished() const { return std::find(finished_.begin(), finished_.end(), false) == finished_.end(); }
+
+bool AnswerStream::ended() const {
+  const std::lock_guard lock(mutex_);
+  return pending_.empty() && AllFinished();
+}
+
+void AnswerStream::Push(Event event) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (event.finish) finished_[event.choice] = true;
+    const auto [at, added] = pending_.try_emplace(event.choice);
+    Event& pending = at->second;
+    if (added) {
+      pending = std::move(event);
+    } else {
+      pending.text += event.text;
+      pending.token_count += event.token_count;
+      pending.tokens.insert(pending.tokens.end(), std::move_iterator(event.tokens.begin()), std::move_iterator(event.tokens.end()));
+      pending.finish = std::move(event.finish);
+    }
+  }
+  came_.notify_all();
+}
+
+Result<std::unique_ptr<EngineThread>> EngineThread::Start(const Engine::Setup& setup, const Resources& resources) {
+  std::unique_ptr<EngineThread> thread(new EngineThread(setup.clock));
+  EngineThread* self = thread.get();
+  BANTAM_ASSIGN(thread->engine_, Engine::Make(setup, resources, [self](Event event) { self->Deliver(std::move(event)); }));
+  thread->load_ = thread->engine_->load();
+  pthread_t handle;
+  const int error_number = ::pthread_create(&handle, nullptr, Main, self);
+  if (error_number != 0) {
+    return Error(Code::kExhausted, fmt::format("the engine's thread: the system refused to start it: {}", std::strerror(error_number)));
+  }
+  thread->thread_ = handle;
+  return thread;
+}
+
+EngineThread::~EngineThread() {
+  if (!thread_) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  ::pthread_join(*thread_, nullptr);
+  FailAll(Error(Code::kCancelled, "the engine was closed"));
+}
+
+void* EngineThread::Main(void* self) {
+  static_cast<EngineThread*>(self)->Work();
+  return nullptr;
+}
+
+Result<EngineThread::Ticket> EngineThread::Submit(Request request) {
+  BANTAM_TRY(engine_->Check(request));  // looks only at what never changes
+  const uint64_t bytes = engine_->BytesOf(request);
+  Ticket ticket;
+  {
+    const std::lock_guard lock(mutex_);
+    if (failed_) return Error(*failed_);
+    const Status admitted = Admit(engine_->options().admission, engine_->options().policy, load_, request, bytes, /*cached=*/0);
+    if (!admitted.ok()) return admitted.error();
+    load_.Add(request, bytes);
+    ticket.id = next_id_++;
+    ticket.answer = std::shared_ptr<AnswerStream>(new AnswerStream(request.choices));
+    answers_[ticket.id] = ticket.answer;
+    messages_.push_back({ticket.id, std::move(request), clock_.NowNs()});
+  }
+  changed_.notify_all();
+  return ticket;
+}
+
+void EngineThread::Cancel(RequestId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = answers_.find(id);
+    if (found == answers_.end() || std::exchange(found->second->cancelled_, true)) return;
+    messages_.push_back({id, std::nullopt, 0});
+  }
+  changed_.notify_all();
+}
+
+EngineCounters EngineThread::counters() const {
+  const std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+Load EngineThread::load() const {
+  const std::lock_guard lock(mutex_);
+  return load_;
+}
+
+void EngineThread::TakeMessages() {
+  std::deque<Message> taken;
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return stopping_ || !messages_.empty() || !engine_->idle(); });
+    taken.swap(messages_);
+  }
+  for (Message& message : taken) {
+    if (!message.request) {
+      const auto theirs = theirs_.find(message.id);
+      if (theirs != theirs_.end()) engine_->Cancel(theirs->second);
+      continue;
+    }
+    const size_t choices = message.request->choices;
+    Result<RequestId> id = engine_->Submit(std::move(*message.request), message.arrival_ns);
+    if (id.ok()) {
+      ours_[*id] = message.id;
+      theirs_[message.id] = *id;
+      continue;
+    }
+    std::shared_ptr<AnswerStream> answer;
+    {
+      const std::lock_guard lock(mutex_);
+      answer = std::move(answers_.extract(message.id).mapped());
+    }
+    for (size_t choice = 0; choice < choices; ++choice) {
+      Finish finish = {.reason = StopReason::kError, .error = id.error()};
+      answer->Push({.request = message.id, .choice = choice, .finish = std::move(finish)});
+    }
+  }
+}
+
+void EngineThread::Deliver(Event event) {
+  event.request = ours_.at(event.request);
+  std::shared_ptr<AnswerStream> answer;
+  {
+    const std::lock_guard lock(mutex_);
+    answer = answers_.at(event.request);
+  }
+  const RequestId id = event.request;
+  answer->Push(std::move(event));
+  bool ended = false;
+  {
+    const std::lock_guard lock(answer->mutex_);
+    ended = answer->AllFinished();
+  }
+  if (!ended) return;
+  ours_.erase(theirs_.at(id));
+  theirs_.erase(id);
+  const std::lock_guard lock(mutex_);
+  answers_.erase(id);
+}
+
+void EngineThread::FailAll(const Error& error) {
+  std::map<RequestId, std::shared_ptr<AnswerStream>> answers;
+  {
+    const std::lock_guard lock(mutex_);
+    answers.swap(answers_);
+    failed_ = error;
+    messages_.clear();
+  }
+  const StopReason reason = error.code() == Code::kCancelled ? StopReason::kCancelled : StopReason::kError;
+  for (const auto& [id, answer] : answers) {
+    for (size_t choice = 0; choice < answer->finished_.size(); ++choice) {
+      if (answer->finished_[choice]) continue;  // written by this thread, or before it began
+      answer->Push({.request = id, .choice = choice, .finish = Finish{.reason = reason, .error = error}});
+    }
+  }
+}
+
+void EngineThread::Work() {
+  while (true) {
+    TakeMessages();
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopping_) return;
+    }
+    const Result<bool> stepped = engine_->Step();
+    if (!stepped.ok()) return FailAll(stepped.error());
+    Load load = engine_->load();
+    const std::lock_guard lock(mutex_);
+    for (const Message& message : messages_) {
+      if (message.request) load.Add(*message.request, engine_->BytesOf(*message.request));
+    }
+    load_ = std::move(load);
+    counters_ = engine_->counters();
+  }
+}
+
+}  // namespace bantam

@@ -1,0 +1,101 @@
+// EngineThread: the thread that owns an engine, and what others hold of it: bounded messages there, answers back.
+#pragma once
+
+#include <pthread.h>
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engine/admission.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+
+namespace bantam {
+
+// What one request is answered. Any thread may wait for it; one at a time.
+class AnswerStream {
+ public:
+  // The next event: of what came since the last one, all of one choice in one. Nothing when none comes within `timeout_ns` (negative: for
+  // ever), and after the last: ended() tells.
+  std::optional<Event> Next(int64_t timeout_ns = -1);
+  // All choices are finished, and their events taken.
+  bool ended() const;
+
+ private:
+  friend class EngineThread;
+  explicit AnswerStream(size_t choices) : finished_(choices) {}
+  void Push(Event event);
+  bool AllFinished() const;  // under the lock
+
+  mutable std::mutex mutex_;
+  std::condition_variable came_;
+  std::map<size_t, Event> pending_;  // by choice; as large as an answer, at most
+  std::vector<bool> finished_;       // by choice
+  bool cancelled_ = false;           // the engine was told, or will be
+};
+
+class EngineThread {
+ public:
+  // As Engine::Make; Exhausted also when the system gives no thread.
+  static Result<std::unique_ptr<EngineThread>> Start(const Engine::Setup& setup, const Resources& resources);
+  // Cancels what runs.
+  ~EngineThread();
+  EngineThread(const EngineThread&) = delete;
+  EngineThread& operator=(const EngineThread&) = delete;
+
+  struct Ticket {
+    RequestId id = 0;
+    std::shared_ptr<AnswerStream> answer;
+  };
+  // From any thread, without waiting for a step. Errors are those of Engine::Submit, and Internal when the engine failed. What can be known
+  // only later (memory for the request) comes as an event with kError.
+  Result<Ticket> Submit(Request request);
+  // The answer ends as cancelled, within a step. Of what has ended already nothing happens.
+  void Cancel(RequestId id);
+
+  EngineCounters counters() const;
+  Load load() const;
+
+ private:
+  explicit EngineThread(const Clock& clock) : clock_(clock) {}
+  static void* Main(void* self);
+  void Work();
+  // What came since the last step, under the lock.
+  void TakeMessages();
+  void Deliver(Event event);
+  // Nothing works any more: every answer ends with this.
+  void FailAll(const Error& error);
+
+  struct Message {
+    RequestId id = 0;
+    std::optional<Request> request;  // none: cancel
+    int64_t arrival_ns = 0;
+  };
+
+  const Clock& clock_;
+  std::unique_ptr<Engine> engine_;         // the thread's own
+  std::map<RequestId, RequestId> ours_;    // by the engine's number
+  std::map<RequestId, RequestId> theirs_;  // the other way
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Message> messages_;  // as many as admission lets wait, and for each one cancellation
+  std::map<RequestId, std::shared_ptr<AnswerStream>> answers_;
+  Load load_;  // behind the last step, and what was admitted since
+  EngineCounters counters_;
+  std::optional<Error> failed_;
+  RequestId next_id_ = 1;
+  bool stopping_ = false;
+  std::optional<pthread_t> thread_;
+};
+
+}  // namespace bantam

@@ -1,0 +1,176 @@
+#include "engine/engine_thread.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/session.h"
+#include "formats/gguf.h"
+#include "model/vocabulary.h"
+#include "testing/paths.h"
+#include "testing/tiny_model.h"
+
+namespace bantam {
+namespace {
+
+class EngineThreadTest : public ::testing::Test {
+ protected:
+  static constexpr size_t kContext = 128;
+
+  EngineThreadTest() {
+    testing::BuildTinyModel({.width = 64, .feed_forward = 64}).Write(folder_.Path("m.gguf"));
+    ModelFile file = OpenGguf(*files_, folder_.Path("m.gguf")).value();
+    tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
+    model_ = LoadModel(OutlineModel(file, *RunnableKernels().front()).value(), file, {budget_, pool_}, nullptr).value();
+    options_ = {kContext, KvType::kF16, /*step_tokens=*/16, /*step_outputs=*/8, pool_.size()};
+    options_.sequences = 4;
+    options_.kv_tokens = 400;
+    plan_ = PlanMemory(model_->program, options_, {});
+  }
+  std::unique_ptr<EngineThread> Start(EngineOptions options = {}) {
+    options.check = true;
+    return EngineThread::Start({*model_, *tokenizer_, plan_, clock_, options}, {budget_, pool_}).value();
+  }
+  static Request Prompt(uint32_t seed, size_t tokens_max) {
+    Request request;
+    for (uint32_t i = 0; i < 20; ++i) request.tokens.push_back(3 + (seed * 37 + i * 11) % 290);
+    request.tokens_max = tokens_max;
+    request.tokens_min = tokens_max;
+    request.sampler.temperature = 1;
+    request.sampler.seed = seed;
+    return request;
+  }
+  struct Answer {
+    std::string text;
+    std::optional<Finish> finish;
+  };
+  static Answer ReadAll(AnswerStream& stream) {
+    Answer answer;
+    while (!stream.ended()) {
+      std::optional<Event> event = stream.Next();
+      if (!event) break;
+      answer.text += event->text;
+      if (event->finish) answer.finish = std::move(event->finish);
+    }
+    return answer;
+  }
+
+  testing::TemporaryFolder folder_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  MemoryBudget budget_{uint64_t{1} << 30};
+  std::unique_ptr<ThreadPool> threads_owner_ = ThreadPool::Make(2).value();
+  ThreadPool& pool_ = *threads_owner_;
+  MonotonicClock clock_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Model> model_;
+  PlanOptions options_;
+  MemoryPlan plan_;
+};
+
+// Many callers at once; each gets what it would get alone.
+TEST_F(EngineThreadTest, CallersFromManyThreads) {
+  std::vector<std::string> alone;
+  for (uint32_t seed = 0; seed < 6; ++seed) {
+    const auto engine = Start();
+    alone.push_back(ReadAll(*engine->Submit(Prompt(seed, 20))->answer).text);
+  }
+  const auto engine = Start();
+  std::vector<std::thread> callers;
+  std::atomic<int> wrong = 0;
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (int i = 0; i < 12; ++i) {
+        const uint32_t seed = static_cast<uint32_t>(caller + i) % 6;
+        const auto ticket = engine->Submit(Prompt(seed, 20));
+        if (!ticket.ok()) {
+          ++wrong;
+          continue;
+        }
+        if (i % 5 == 4) {
+          engine->Cancel(ticket->id);
+          engine->Cancel(ticket->id);
+          if (!ReadAll(*ticket->answer).finish.has_value()) ++wrong;
+        } else if (ReadAll(*ticket->answer).text != alone[seed]) {
+          ++wrong;
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(engine->counters().generated_tokens, 500u);
+}
+
+TEST_F(EngineThreadTest, AQueueThatIsFullRefusesAtOnce) {
+  EngineOptions options;
+  options.admission.requests_max = 3;
+  const auto engine = Start(options);
+  std::vector<EngineThread::Ticket> tickets;
+  size_t refused = 0;
+  for (uint32_t i = 0; i < 10; ++i) {
+    auto ticket = engine->Submit(Prompt(i, 60));
+    if (ticket.ok()) {
+      tickets.push_back(*ticket);
+    } else {
+      EXPECT_EQ(ticket.error().code(), Code::kUnavailable);
+      EXPECT_NE(ticket.error().message().find("requests wait or run already"), std::string::npos);
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 0u);
+  for (const auto& ticket : tickets) EXPECT_EQ(ReadAll(*ticket.answer).finish->reason, StopReason::kLength);
+  EXPECT_EQ(engine
+                ->Submit([] {
+                  Request bad;
+                  bad.sampler.top_p = 7;
+                  bad.tokens = {1};
+                  return bad;
+                }())
+                .error()
+                .code(),
+            Code::kInvalidArgument);
+}
+
+// Who closes the engine leaves nobody waiting.
+TEST_F(EngineThreadTest, ClosingEndsAllAnswers) {
+  auto engine = Start();
+  Request request = Prompt(1, 100);
+  request.choices = 3;
+  const auto ticket = engine->Submit(request).value();
+  engine.reset();
+  size_t finished = 0;
+  while (!ticket.answer->ended()) {
+    const std::optional<Event> event = ticket.answer->Next();
+    ASSERT_TRUE(event.has_value());
+    if (event->finish) {
+      ++finished;
+      EXPECT_EQ(event->finish->reason, StopReason::kCancelled);
+    }
+  }
+  EXPECT_EQ(finished, 3u);
+  EXPECT_FALSE(ticket.answer->Next().has_value());
+}
+
+// A budget without room for what a request holds: the answer says so.
+TEST_F(EngineThreadTest, NoMemoryForARequest) {
+  const uint64_t engine_bytes = plan_.kv_bytes + plan_.activations_bytes;
+  MemoryBudget budget(engine_bytes + 100);
+  const auto engine = EngineThread::Start({*model_, *tokenizer_, plan_, clock_, {}}, {budget, pool_}).value();
+  const Answer answer = ReadAll(*engine->Submit(Prompt(1, 10))->answer);
+  EXPECT_EQ(answer.finish->reason, StopReason::kError);
+  EXPECT_EQ(answer.finish->error->code(), Code::kExhausted);
+}
+
+TEST_F(EngineThreadTest, WaitingEndsAtItsTime) {
+  const auto engine = Start();
+  const auto ticket = engine->Submit(Prompt(1, 3)).value();
+  while (!ticket.answer->ended()) (void)ticket.answer->Next(/*timeout_ns=*/1'000'000);
+  EXPECT_FALSE(ticket.answer->Next(/*timeout_ns=*/0).has_value());
+}
+
+}  // namespace
+}  // namespace bantam
