@@ -12,6 +12,8 @@
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/tuning.h"
+#include "engine/draft.h"
+#include "engine/engine.h"
 #include "model/checked_packages.h"
 
 namespace bantam {
@@ -93,6 +95,10 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   plan.step_tokens = shape.step_tokens;
   plan.step_outputs = shape.all_outputs ? shape.step_tokens : std::max<size_t>(shape.texts, 1);
   plan.step_texts = std::max<size_t>(shape.texts, 1);
+  if (shape.sequences == 0) return plan;
+  plan.sequences = shape.sequences;
+  plan.step_outputs = shape.sequences + kDraftTokensMax;
+  plan.checkpoints = std::min(shape.sequences, kCheckpointsMax);
   return plan;
 }
 
@@ -158,6 +164,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   }
   fit.held.vocabulary = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes() + request.text_bytes;
   fit.held.header = file.held_bytes();
+  if (request.shape.sequences != 0) fit.held.requests = RequestsBytes(prepared.outline.program.vocabulary);
   fit.fixed_context = request.run.context != 0;
   fit.fixed_kv = !request.run.kv.empty();
   if (run.weights != "auto") {

@@ -44,11 +44,15 @@ void AddRunOptions(CLI::App& verb, RunOptions* options);
 // "yarn:4"; empty: none.
 Result<RopeOverride> ParseRopeScaling(const std::string& text);
 
+// Sequences of an engine, at most.
+inline constexpr size_t kSequencesMax = 64;
+
 // Sizes of steps that a verb wants.
 struct StepShape {
   size_t step_tokens = 128;
   bool all_outputs = false;
-  size_t texts = 0;  // whole texts of a step, on a model that makes vectors of them; 0: one that goes on with a text
+  size_t texts = 0;      // whole texts of a step, on a model that makes vectors of them; 0: one that goes on with a text
+  size_t sequences = 0;  // of an engine; 0: a single session
 };
 
 // A model file with everything that is known before weights are read.

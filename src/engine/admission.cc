@@ -8,14 +8,14 @@
 
 namespace bantam {
 
-void Load::Add(const Request& request, uint64_t bytes_held) {
+void EngineLoad::Add(const Request& request, uint64_t bytes_held) {
   classes[static_cast<size_t>(request.priority)].prompt_tokens += request.tokens.size();
   ++requests;
   tokens += request.tokens.size();
   bytes += bytes_held;
 }
 
-int64_t PredictFirstToken(const PolicyOptions& policy, const Load& load, const Request& request, size_t cached) {
+int64_t PredictFirstToken(const PolicyOptions& policy, const EngineLoad& load, const Request& request, size_t cached) {
   if (!load.cost.known()) return 0;
   double tokens = static_cast<double>(request.tokens.size() - std::min(cached, request.tokens.size() - 1));
   size_t decoding = 0;
@@ -30,7 +30,7 @@ int64_t PredictFirstToken(const PolicyOptions& policy, const Load& load, const R
   return static_cast<int64_t>(steps * static_cast<double>(load.cost.Predict(rows)));
 }
 
-Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const Load& load, const Request& request, uint64_t bytes,
+Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const EngineLoad& load, const Request& request, uint64_t bytes,
              size_t cached) {
   const int64_t predicted_ns = PredictFirstToken(policy, load, request, cached);
   const double seconds = static_cast<double>(predicted_ns) / 1e9;

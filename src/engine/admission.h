@@ -20,7 +20,7 @@ struct AdmissionLimits {
 };
 
 // What there is to do, per priority.
-struct Load {
+struct EngineLoad {
   struct Class {
     size_t prompt_tokens = 0;  // to compute before anything new of this priority is
     size_t decoding = 0;       // sequences
@@ -37,10 +37,10 @@ struct Load {
 
 // When the first token of a request would come, counted from now: prompts of its priority and above in front of it, and its own but for
 // `cached` tokens, at the measured pace. 0 while nothing was measured.
-int64_t PredictFirstToken(const PolicyOptions& policy, const Load& load, const Request& request, size_t cached);
+int64_t PredictFirstToken(const PolicyOptions& policy, const EngineLoad& load, const Request& request, size_t cached);
 
 // Ok, or Unavailable with what is in the way and the prediction.
-Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const Load& load, const Request& request, uint64_t bytes,
+Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const EngineLoad& load, const Request& request, uint64_t bytes,
              size_t cached);
 
 }  // namespace bantam

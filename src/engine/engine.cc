@@ -114,14 +114,14 @@ uint64_t Engine::BytesOf(const Request& request) const {
   return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + request.choices * per_choice;
 }
 
-Load Engine::load() const {
-  Load load;
+EngineLoad Engine::load() const {
+  EngineLoad load;
   load.step_tokens = plan_.options.step_tokens;
   load.cost = cost_;
   load.requests = requests_.size();
   for (const auto& [id, live] : requests_) {
     load.bytes += live->held.bytes();
-    Load::Class& of = load.classes[static_cast<size_t>(live->request.priority)];
+    EngineLoad::Class& of = load.classes[static_cast<size_t>(live->request.priority)];
     for (const auto& choice : live->choices) {
       if (choice->ended()) continue;
       if (choice->decoding()) {

@@ -30,6 +30,12 @@
 
 namespace bantam {
 
+// Windows and states that are kept for prefixes, where sequences have some: so many more than run.
+inline constexpr size_t kCheckpointsMax = 4;
+// What a plan leaves for requests: the list of candidates that all samplers share, and prompts, answers and tables of some.
+inline constexpr uint64_t kRequestsBytes = uint64_t{8} << 20;
+inline uint64_t RequestsBytes(size_t vocabulary) { return kRequestsBytes + vocabulary * (sizeof(Candidate) + sizeof(float)); }
+
 struct EngineOptions {
   PolicyOptions policy;  // residents_max, step_tokens and step_outputs are those of the plan
   AdmissionLimits admission;
@@ -89,7 +95,7 @@ class Engine {
   const EngineCounters& counters() const { return counters_; }
   const StepCost& cost() const { return cost_; }
   // What admission looks at.
-  Load load() const;
+  EngineLoad load() const;
   const KvCache& kv() const { return kv_; }
   const PrefixCache& prefixes() const { return *prefixes_; }
   // Forgets all prefixes that nobody uses.

@@ -113,7 +113,7 @@ EngineCounters EngineThread::counters() const {
   return counters_;
 }
 
-Load EngineThread::load() const {
+EngineLoad EngineThread::load() const {
   const std::lock_guard lock(mutex_);
   return load_;
 }
@@ -197,7 +197,7 @@ void EngineThread::Work() {
     }
     const Result<bool> stepped = engine_->Step();
     if (!stepped.ok()) return FailAll(stepped.error());
-    Load load = engine_->load();
+    EngineLoad load = engine_->load();
     const std::lock_guard lock(mutex_);
     for (const Message& message : messages_) {
       if (message.request) load.Add(*message.request, engine_->BytesOf(*message.request));

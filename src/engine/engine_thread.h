@@ -63,7 +63,7 @@ class EngineThread {
   void Cancel(RequestId id);
 
   EngineCounters counters() const;
-  Load load() const;
+  EngineLoad load() const;
 
  private:
   explicit EngineThread(const Clock& clock) : clock_(clock) {}
@@ -90,7 +90,7 @@ class EngineThread {
   std::condition_variable changed_;
   std::deque<Message> messages_;  // as many as admission lets wait, and for each one cancellation
   std::map<RequestId, std::shared_ptr<AnswerStream>> answers_;
-  Load load_;  // behind the last step, and what was admitted since
+  EngineLoad load_;  // behind the last step, and what was admitted since
   EngineCounters counters_;
   std::optional<Error> failed_;
   RequestId next_id_ = 1;

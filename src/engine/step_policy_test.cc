@@ -278,7 +278,7 @@ TEST(StepCost, LearnsAndNeverFalls) {
 }
 
 TEST(Admission, RefusesWithThePrediction) {
-  Load load;
+  EngineLoad load;
   load.cost.Observe(128, 1'000 * kMs);
   load.cost.Observe(1, 20 * kMs);
   load.classes[1].prompt_tokens = 12'800;

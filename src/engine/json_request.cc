@@ -1,0 +1,332 @@
+#include "engine/json_request.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <functional>
+#include <iterator>
+#include <limits>
+
+#include "base/closest.h"
+
+namespace bantam {
+namespace {
+
+Error Wrong(std::string_view member, const Json& value, std::string_view expected) {
+  return Error(Code::kInvalidArgument, fmt::format("{}: {}: expected {}", member, ShortJson(value), expected));
+}
+
+struct Range {
+  double low;
+  double high;
+};
+
+Result<double> Number(std::string_view member, const Json& value, const Range& range) {
+  const double number = value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
+  if (number >= range.low && number <= range.high) return number;
+  return Wrong(member, value, fmt::format("a number from {} to {}", range.low, range.high));
+}
+
+Result<uint64_t> Whole(std::string_view member, const Json& value, uint64_t low, uint64_t high) {
+  if (value.is_number_unsigned() && value.get<uint64_t>() >= low && value.get<uint64_t>() <= high) return value.get<uint64_t>();
+  // Some clients write every number with a point.
+  if (value.is_number_float() && std::floor(value.get<double>()) == value.get<double>() &&
+      value.get<double>() >= static_cast<double>(low) && value.get<double>() <= std::min(static_cast<double>(high), 9e15)) {
+    return static_cast<uint64_t>(value.get<double>());
+  }
+  return Wrong(member, value, fmt::format("a whole number from {} to {}", low, high));
+}
+
+Result<bool> Flag(std::string_view member, const Json& value) {
+  if (value.is_boolean()) return value.get<bool>();
+  return Wrong(member, value, "true or false");
+}
+
+Result<std::string> Text(std::string_view member, const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  return Wrong(member, value, "a text");
+}
+
+Status ReadStops(std::string_view member, const Json& value, Request* request) {
+  if (value.is_string()) {
+    request->stops = {value.get<std::string>()};
+    return Ok();
+  }
+  if (!value.is_array()) return Wrong(member, value, "a text, or a list of texts");
+  for (const Json& stop : value) {
+    BANTAM_ASSIGN(std::string text, Text(member, stop));
+    request->stops.push_back(std::move(text));
+  }
+  return Ok();
+}
+
+Status ReadLogitBias(std::string_view member, const Json& value, Request* request) {
+  if (!value.is_object()) return Wrong(member, value, "an object from token ids to numbers");
+  for (const auto& [name, bias] : value.items()) {
+    uint64_t id = 0;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
+    if (parsed.ec != std::errc() || parsed.ptr != name.data() + name.size() || id > UINT32_MAX) {
+      return Error(Code::kInvalidArgument, fmt::format("{}: {}: expected a token's id", member, ShortJson(name)));
+    }
+    BANTAM_ASSIGN(const double number, Number(member, bias, {-100, 100}));
+    // As OpenAI has it, -100 bans.
+    request->sampler.logit_bias.push_back({static_cast<uint32_t>(id), number == -100 ? -INFINITY : static_cast<float>(number)});
+  }
+  return Ok();
+}
+
+Status ReadPriority(std::string_view member, const Json& value, Request* request) {
+  const auto priority = value.is_string() ? PriorityFromName(value.get<std::string>()) : std::nullopt;
+  if (!priority) return Wrong(member, value, "\"high\", \"normal\", \"low\" or \"batch\"");
+  request->priority = *priority;
+  return Ok();
+}
+
+// "logprobs": true or false of chats; a number of the likeliest tokens of completions.
+Status ReadLogprobs(std::string_view member, const Json& value, Request* request) {
+  if (value.is_boolean()) {
+    request->token_details = value.get<bool>();
+    return Ok();
+  }
+  BANTAM_ASSIGN(request->top_logprobs, Whole(member, value, 0, kTopLogprobsMax));
+  request->token_details = true;
+  return Ok();
+}
+
+using Read = std::function<Status(std::string_view member, const Json& value, Request* request)>;
+
+Read NumberInto(float SamplerOptions::*place, Range range) {
+  return [place, range](std::string_view member, const Json& value, Request* request) -> Status {
+    BANTAM_ASSIGN(const double number, Number(member, value, range));
+    request->sampler.*place = static_cast<float>(number);
+    return Ok();
+  };
+}
+Read PenaltyInto(float PenaltyOptions::*place, Range range) {
+  return [place, range](std::string_view member, const Json& value, Request* request) -> Status {
+    BANTAM_ASSIGN(const double number, Number(member, value, range));
+    request->sampler.penalties.*place = static_cast<float>(number);
+    return Ok();
+  };
+}
+Read WholeInto(size_t Request::*place, uint64_t low, uint64_t high) {
+  return [=](std::string_view member, const Json& value, Request* request) -> Status {
+    BANTAM_ASSIGN(request->*place, Whole(member, value, low, high));
+    return Ok();
+  };
+}
+Status Ignore(std::string_view, const Json&, Request*) { return Ok(); }
+
+struct Member {
+  std::string_view name;
+  Read read;
+};
+
+const std::vector<Member>& Members() {
+  static const std::vector<Member> members = {
+      {"prompt", Ignore},  // read by ReadPrompt
+      {"messages", Ignore},
+      {"tools", Ignore},
+      {"model", Ignore},
+      {"stream", Ignore},
+      {"max_tokens", WholeInto(&Request::tokens_max, 1, UINT32_MAX)},
+      {"max_completion_tokens", WholeInto(&Request::tokens_max, 1, UINT32_MAX)},
+      {"min_tokens", WholeInto(&Request::tokens_min, 0, UINT32_MAX)},
+      {"n", WholeInto(&Request::choices, 1, kChoicesMax)},
+      {"top_logprobs", WholeInto(&Request::top_logprobs, 0, kTopLogprobsMax)},
+      {"temperature", NumberInto(&SamplerOptions::temperature, {0, 100})},
+      {"top_p", NumberInto(&SamplerOptions::top_p, {1e-6, 1})},
+      {"min_p", NumberInto(&SamplerOptions::min_p, {0, 1})},
+      {"typical_p", NumberInto(&SamplerOptions::typical, {1e-6, 1})},
+      {"frequency_penalty", PenaltyInto(&PenaltyOptions::frequency, {-100, 100})},
+      {"presence_penalty", PenaltyInto(&PenaltyOptions::presence, {-100, 100})},
+      {"repetition_penalty", PenaltyInto(&PenaltyOptions::repetition, {1e-6, 100})},
+      {"top_k",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(const uint64_t k, Whole(member, value, 0, UINT32_MAX));
+         request->sampler.top_k = static_cast<uint32_t>(k);
+         return Ok();
+       }},
+      {"seed",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         if (!value.is_number_integer()) return Wrong(member, value, "a whole number");
+         request->sampler.seed = value.is_number_unsigned() ? value.get<uint64_t>() : static_cast<uint64_t>(value.get<int64_t>());
+         return Ok();
+       }},
+      {"deadline_ms",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(const uint64_t ms, Whole(member, value, 1, uint64_t{1} << 40));
+         request->deadline_ns = static_cast<int64_t>(ms) * 1'000'000;
+         return Ok();
+       }},
+      {"confidence_threshold",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(const double least, Number(member, value, {0, 1}));
+         request->confidence_min = static_cast<float>(least);
+         return Ok();
+       }},
+      {"cache",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(request->cache, Flag(member, value));
+         return Ok();
+       }},
+      {"user",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(request->client, Text(member, value));
+         return Ok();
+       }},
+      {"stop", ReadStops},
+      {"logit_bias", ReadLogitBias},
+      {"logprobs", ReadLogprobs},
+      {"priority", ReadPriority},
+  };
+  return members;
+}
+
+Error Unknown(std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const Member& member : Members()) names.push_back(member.name);
+  const std::vector<std::string_view> closest = Closest(name, names, /*count=*/1);
+  return Error(Code::kInvalidArgument,
+               fmt::format("{}: no member of a request; the nearest is {}", ShortJson(Json(std::string(name))), closest[0]));
+}
+
+Status CheckSize(size_t bytes, const JsonRequestContext& context) {
+  if (bytes / context.tokenizer.longest_token() <= context.context) return Ok();
+  return Error(Code::kExhausted, fmt::format("a prompt of {} bytes cannot fit the context of {} tokens; shorten it or raise --context",
+                                             bytes, context.context));
+}
+
+Result<std::vector<uint32_t>> ReadPrompt(const Json& prompt, const JsonRequestContext& context) {
+  std::vector<uint32_t> tokens;
+  if (prompt.is_array()) {
+    for (const Json& id : prompt) {
+      BANTAM_ASSIGN(const uint64_t token, Whole("prompt", id, 0, context.tokenizer.size() - 1));
+      tokens.push_back(static_cast<uint32_t>(token));
+    }
+    return tokens;
+  }
+  if (!prompt.is_string()) return Wrong("prompt", prompt, "a text, or a list of token ids");
+  const std::string& text = prompt.get_ref<const std::string&>();
+  BANTAM_TRY(CheckSize(text.size(), context));
+  BANTAM_ASSIGN(tokens, context.tokenizer.Encode(text, /*special=*/false));
+  return context.tokenizer.WithPrefix(std::move(tokens));
+}
+
+Result<std::vector<uint32_t>> ReadMessages(const Json& body, const Json& messages, const JsonRequestContext& context) {
+  if (!messages.is_array() || messages.empty() || messages.size() > kMessagesMax) {
+    return Wrong("messages", messages, fmt::format("a list of 1 to {} messages", kMessagesMax));
+  }
+  size_t bytes = 0;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const std::optional<std::string> role = JsonText(messages[i], "role");
+    if (!role) return Wrong(fmt::format("messages[{}]", i), messages[i], "an object with \"role\" and \"content\"");
+    bytes += JsonText(messages[i], "content").value_or("").size();
+  }
+  BANTAM_TRY(CheckSize(bytes, context));
+  if (context.chat_template == nullptr) {
+    return Error(Code::kUnsupported, "messages: the model has no chat template; give a \"prompt\"");
+  }
+  Json request = {{"messages", messages}};
+  if (const Json& tools = JsonMember(body, "tools"); !tools.is_null()) request["tools"] = tools;
+  BANTAM_ASSIGN(const std::vector<PromptPiece> pieces, context.chat_template->RenderRequest(request, context.now));
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, context.tokenizer.Encode(pieces));
+  return context.tokenizer.WithPrefix(std::move(tokens));
+}
+
+}  // namespace
+
+Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context) {
+  if (!body.is_object()) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: expected an object with \"messages\" or \"prompt\"", ShortJson(body)));
+  }
+  Request request = context.defaults;
+  for (const auto& [name, value] : body.items()) {
+    const std::string& wanted = name;
+    const auto member = std::find_if(Members().begin(), Members().end(), [&](const Member& m) { return m.name == wanted; });
+    if (member == Members().end()) return Unknown(name);
+    if (!value.is_null()) BANTAM_TRY(member->read(name, value, &request));
+  }
+  const Json& prompt = JsonMember(body, "prompt");
+  const Json& messages = JsonMember(body, "messages");
+  if (prompt.is_null() == messages.is_null()) {
+    return Error(Code::kInvalidArgument, "expected either \"messages\" or \"prompt\"");
+  }
+  if (prompt.is_null()) {
+    BANTAM_ASSIGN(request.tokens, ReadMessages(body, messages, context));
+  } else {
+    BANTAM_ASSIGN(request.tokens, ReadPrompt(prompt, context));
+  }
+  return request;
+}
+
+void ChoiceResult::Add(Event event) {
+  text += event.text;
+  tokens.insert(tokens.end(), std::move_iterator(event.tokens.begin()), std::move_iterator(event.tokens.end()));
+  if (event.finish) finish = std::move(event.finish);
+}
+
+std::string_view FinishReasonName(StopReason reason) {
+  switch (reason) {
+    case StopReason::kEndOfTurn:
+    case StopReason::kStopString:
+      return "stop";
+    case StopReason::kLength:
+    case StopReason::kContextFull:
+      return "length";
+    case StopReason::kCancelled:
+      return "cancelled";
+    case StopReason::kDeadline:
+      return "deadline";
+    case StopReason::kError:
+      return "error";
+  }
+  return "error";
+}
+
+Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokenizer) {
+  Json list = Json::array();
+  Json usage;
+  size_t completion = 0;
+  const auto token_json = [&](const TokenLogprob& token) {
+    return Json{{"token", tokenizer.Decode(std::span(&token.token, 1), /*special=*/true)}, {"id", token.token}, {"logprob", token.logprob}};
+  };
+  for (const ChoiceResult& result : choices) {
+    const Finish& finish = *result.finish;
+    Json choice = {{"index", list.size()}, {"text", result.text}, {"finish_reason", FinishReasonName(finish.reason)}};
+    if (!result.tokens.empty()) {
+      Json content = Json::array();
+      for (const TokenInfo& info : result.tokens) {
+        Json token = token_json(info.chosen);
+        if (!info.top.empty()) {
+          token["top_logprobs"] = Json::array();
+          for (const TokenLogprob& top : info.top) token["top_logprobs"].push_back(token_json(top));
+        }
+        content.push_back(std::move(token));
+      }
+      choice["logprobs"] = {{"content", std::move(content)}};
+    }
+    if (finish.confidence) {
+      choice["confidence"] = *finish.confidence;
+      choice["low_confidence"] = finish.low_confidence;
+    }
+    if (finish.error) choice["error"] = WriteError(*finish.error);
+    list.push_back(std::move(choice));
+    completion += finish.usage.generated_tokens;
+    usage = {{"prompt_tokens", finish.usage.prompt_tokens},
+             {"completion_tokens", completion},
+             {"total_tokens", finish.usage.prompt_tokens + completion},
+             {"cached_tokens", finish.usage.cached_tokens}};
+  }
+  return {{"choices", std::move(list)}, {"usage", std::move(usage)}};
+}
+
+Json WriteError(const Error& error) {
+  constexpr std::string_view kCodes[] = {"invalid_argument", "not_found",   "corrupt",   "unsupported", "exhausted",
+                                         "denied",           "unavailable", "cancelled", "internal"};
+  return {{"message", error.message()}, {"code", kCodes[static_cast<size_t>(error.code())]}};
+}
+
+}  // namespace bantam

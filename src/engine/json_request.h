@@ -1,0 +1,49 @@
+// Requests and answers as JSON: the members of OpenAI's chat completions and completions that an engine has an answer to.
+#pragma once
+
+#include <ctime>
+#include <span>
+#include <string>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "engine/request.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace bantam {
+
+inline constexpr size_t kMessagesMax = 4096;
+
+struct JsonRequestContext {
+  const Tokenizer& tokenizer;
+  const ChatTemplate* chat_template = nullptr;  // none: messages are refused
+  std::tm now{};                                // what templates see
+  Request defaults = {};
+  size_t context = 0;  // tokens; longer prompts are refused before they are tokenised
+};
+
+// "prompt" (text, a list of ids) or "messages" (with "tools"), and max_tokens or max_completion_tokens, min_tokens, temperature, top_p,
+// top_k, min_p, typical_p, seed, frequency_penalty, presence_penalty, repetition_penalty, logit_bias, stop, n, logprobs, top_logprobs,
+// priority, deadline_ms, confidence_threshold, cache, user. "model" and "stream" are not looked at. Null is as if a member were not there.
+// Errors: InvalidArgument, naming the member, also of one that is not known; those of templates and tokenizers.
+Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context);
+
+// What became of one choice.
+struct ChoiceResult {
+  std::string text = {};
+  std::vector<TokenInfo> tokens = {};
+  std::optional<Finish> finish = {};
+  void Add(Event event);
+};
+
+// "stop", "length" and so on, as OpenAI's finish_reason has it.
+std::string_view FinishReasonName(StopReason reason);
+
+// "choices" (with "text", "finish_reason", and what was asked for of "logprobs", "confidence", "low_confidence") and "usage".
+Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokenizer);
+
+// {"message", "code"}
+Json WriteError(const Error& error);
+
+}  // namespace bantam
