@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "text/stop_strings.h"
 
@@ -90,6 +91,21 @@ size_t Session::Truncate(size_t length) {
   return tokens_.size();
 }
 
+namespace {
+
+// The sampler takes what is no number for the least likely: where it chose such a token, no logit of the step is a number, or one is beyond
+// all numbers.
+Status CheckChosen(float logit, size_t position) {
+  if (std::isfinite(logit)) return Ok();
+  return Error(
+      Code::kCorrupt,
+      fmt::format("the logits behind token {} of the context are no numbers, so that nothing can be chosen by them: the model's file is "
+                  "damaged (fetch it again), or its numbers are too large for --kv f16 (try --kv f32)",
+                  position));
+}
+
+}  // namespace
+
 Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokenizer& tokenizer, const Clock& clock,
                                 const GenerateOptions& options) {
   GenerateResult result;
@@ -108,6 +124,7 @@ Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokeni
       break;
     }
     const uint32_t token = sampler.Sample(session.logits());
+    BANTAM_TRY(CheckChosen(session.logits()[token], session.tokens().size()));
     if (tokenizer.EndsTurn(token)) {
       result.reason = StopReason::kEndOfTurn;
       break;

@@ -95,7 +95,8 @@ struct GenerateResult {
   std::string text;
 };
 
-// Answers from the session's current logits. The generated tokens enter the session.
+// Answers from the session's current logits. The generated tokens enter the session. Corrupt where those are no numbers; the texts before
+// are kept.
 Result<GenerateResult> Generate(Session& session, Sampler& sampler, const Tokenizer& tokenizer, const Clock& clock,
                                 const GenerateOptions& options);
 

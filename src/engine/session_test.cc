@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <new>
+#include <optional>
 
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
@@ -35,6 +39,7 @@ class SessionTest : public ::testing::Test {
  protected:
   void Load(const testing::TinyModel& tiny, size_t context, size_t step_tokens = 16, bool all_outputs = false, size_t window = 0) {
     testing::BuildTinyModel(tiny).Write(folder_.Path("m.gguf"));
+    if (damage_) Damage(*damage_);
     ModelFile file = OpenGguf(*files_, folder_.Path("m.gguf")).value();
     tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
     ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
@@ -44,6 +49,13 @@ class SessionTest : public ::testing::Test {
     model_ = LoadModel(std::move(outline), file, {budget_, pool_}, nullptr).value();
     session_ = Session::Make(*model_, plan_, {budget_, pool_}).value();
   }
+  // Puts a number into the last norm of the file.
+  void Damage(float weight) {
+    const uint64_t place = OpenGguf(*files_, folder_.Path("m.gguf")).value().directory.Find("output_norm.weight")->offset_bytes;
+    std::fstream file(folder_.Path("m.gguf"), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(place));
+    file.write(reinterpret_cast<const char*>(&weight), sizeof(weight));
+  }
   static std::vector<uint32_t> Tokens(size_t n, uint32_t seed = 1) {
     std::vector<uint32_t> tokens(n);
     for (size_t i = 0; i < n; ++i) tokens[i] = static_cast<uint32_t>((i * 31 + seed * 7) % 300);
@@ -51,6 +63,7 @@ class SessionTest : public ::testing::Test {
   }
   std::vector<float> Logits() const { return {session_->logits().begin(), session_->logits().end()}; }
 
+  std::optional<float> damage_;
   testing::TemporaryFolder folder_;
   std::unique_ptr<FileSystem> files_ = MakeFileSystem();
   MemoryBudget budget_{uint64_t{1} << 30};
@@ -325,6 +338,25 @@ TEST_F(SessionTest, GenerationStops) {
                {.tokens_max = 1000, .cancelled = {}, .stops = {}, .on_text = [&](std::string_view text) { streamed += text; }});
   EXPECT_TRUE(by_context->reason == StopReason::kContextFull || by_context->reason == StopReason::kEndOfTurn);
   EXPECT_EQ(streamed, by_context->text);
+}
+
+// A weight that is no number makes logits that are none, and one that is too large a hidden state beyond all numbers.
+TEST_F(SessionTest, WeightsThatAreNoNumbersGiveNoAnswer) {
+  for (const float weight : {std::nanf(""), INFINITY}) {
+    damage_ = weight;
+    MonotonicClock clock;
+    Load({}, /*context=*/64);
+    ASSERT_TRUE(session_->Append(Tokens(5)).ok());
+    for (const float temperature : {0.0f, 1.0f}) {
+      SamplerOptions options;
+      options.temperature = temperature;
+      Sampler sampler(options, session_->vocabulary());
+      const auto result = Generate(*session_, sampler, *tokenizer_, clock, {.tokens_max = 5, .cancelled = {}, .stops = {}, .on_text = {}});
+      ASSERT_FALSE(result.ok()) << weight << " at temperature " << temperature;
+      EXPECT_EQ(result.error().code(), Code::kCorrupt);
+      EXPECT_NE(result.error().message().find("the logits behind token 5 of the context are no numbers"), std::string::npos);
+    }
+  }
 }
 
 TEST_F(SessionTest, StopStringsEndAnAnswerInFrontOfThem) {
