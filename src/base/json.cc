@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "base/check.h"
 
@@ -80,6 +81,25 @@ struct ErrorFinder : nlohmann::json_sax<Json> {
     return false;
   }
   size_t at = 0;
+};
+
+// Finds a name that an object has twice.
+struct NameFinder : ErrorFinder {
+  bool start_object(std::size_t) override {
+    names.emplace_back();
+    return true;
+  }
+  bool end_object() override {
+    names.pop_back();
+    return true;
+  }
+  bool key(string_t& value) override {
+    if (names.back().insert(value).second) return true;
+    twice = value;
+    return false;
+  }
+  std::vector<std::unordered_set<std::string>> names;  // of the objects that are open
+  std::optional<std::string> twice;
 };
 
 // Builds the tree, and hands over what the listener wants.
@@ -232,6 +252,16 @@ Result<Json> ParseJson(std::string_view text) {
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
   return Invalid(text);
+}
+
+Result<Json> ParseJsonOfUniqueNames(std::string_view text) {
+  BANTAM_ASSIGN(Json json, ParseJson(text));
+  NameFinder finder;
+  Json::sax_parse(text, &finder);
+  if (!finder.twice) return json;
+  return Error(Code::kCorrupt,
+               fmt::format("member {} occurs twice; which of the two counts is not said: correct the file, or fetch it again",
+                           ShortJson(*finder.twice)));
 }
 
 const Json& JsonMember(const Json& object, const char* name) {

@@ -25,6 +25,18 @@ TEST(Json, ErrorsNameThePlace) {
   EXPECT_EQ(message("\n" + std::string(101, '[')), "line 2, byte 101: JSON nested deeper than 100");
 }
 
+TEST(Json, NamesThatOccurTwice) {
+  const auto message = [](std::string_view text) {
+    const auto parsed = ParseJsonOfUniqueNames(text);
+    return parsed.ok() ? "ok " + DumpJson(*parsed, -1) : parsed.error().message();
+  };
+  EXPECT_EQ(message(R"({"a":1,"b":{"a":2},"c":[{"a":3},{"a":4}]})"), R"(ok {"a":1,"b":{"a":2},"c":[{"a":3},{"a":4}]})");
+  EXPECT_EQ(message("[1]"), "ok [1]");
+  EXPECT_EQ(message(R"({"a":1,"b":2,"a":1})").substr(0, 23), R"(member "a" occurs twice)");
+  EXPECT_EQ(message(R"({"x":[{"b":{"c":1,"\u0063":2}}]})").substr(0, 23), R"(member "c" occurs twice)") << "by another spelling";
+  EXPECT_EQ(message("{\"a\":1,"), "line 1, byte 8: no valid JSON here");
+}
+
 // Its members are searched one by one: a million of them would take minutes.
 TEST(Json, AnObjectOfManyMembersIsRefused) {
   std::string text = "{";

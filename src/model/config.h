@@ -55,7 +55,8 @@ struct StateSpace {
   size_t taps = 0;
   // The first kind (Mamba): a head per column, its steps made of so many numbers; 0: the second.
   size_t step_rank = 0;
-  bool norms = false;  // of what a layer of the first kind makes its steps and states of
+  bool norms = false;      // of what a layer of the first kind makes its steps and states of
+  float norm_epsilon = 0;  // of those
 };
 
 struct LayerPlan {
@@ -87,8 +88,9 @@ inline constexpr uint32_t kPoolingRank = 4;
 
 struct Config {
   std::string architecture;
-  size_t width = 0;        // D
-  size_t context_max = 0;  // positions seen in training
+  size_t width = 0;         // D
+  size_t context_max = 0;   // positions seen in training
+  size_t dense_tokens = 0;  // up to so many are attended to whole, and no more are read; 0: any number
 
   // Into and out of the layers.
   float embedding_scale = 1;

@@ -23,6 +23,7 @@ class Builder : private RecurrentBuilder {
 
   Result<Program> Build() {
     program_.context_max = config_.context_max;
+    if (config_.dense_tokens != 0) LimitContext();
     program_.experts_used = config_.experts_used;
     program_.ropes = config_.ropes;
     program_.whole_texts = config_.later_tokens;
@@ -66,6 +67,13 @@ class Builder : private RecurrentBuilder {
       program_.ops.push_back(RopeAnglesOp{rope, angles_.back()});
     }
     return config_.embedding_norm ? Norm("token_embd_norm", stream_, stream_) : Ok();
+  }
+
+  // MiniCPM 4.1: what attends to chosen blocks only beyond so many tokens is run up to there.
+  void LimitContext() {
+    program_.context_limit = config_.dense_tokens;
+    program_.context_max = std::min(program_.context_max, program_.context_limit);
+    program_.context_limit_reason = "longer texts are attended to by chosen blocks (sparse_config), which is not supported";
   }
 
   // What positions and types of tokens add to the embeddings.

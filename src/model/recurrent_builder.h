@@ -94,7 +94,7 @@ class RecurrentBuilder : protected ProgramBuilder {
     BANTAM_TRY(Convolution(prefix + "ssm_conv1d", space.taps, mixed, convolved, /*silu=*/true));
     BANTAM_TRY(Split(prefix + "ssm_x", convolved, {low, b, c}, Scaling::kNothing));
     for (const BufferId buffer : {low, b, c}) {
-      if (space.norms) program_.ops.push_back(NormOp{.in = buffer, .out = buffer, .epsilon = config_.norm_epsilon});
+      if (space.norms) program_.ops.push_back(NormOp{.in = buffer, .out = buffer, .epsilon = space.norm_epsilon});
     }
     BANTAM_TRY(MatMul({prefix + "ssm_dt", low, scan->dt, Scaling::kNothing, /*biased=*/false}));
     scan->x = {convolved, 0};

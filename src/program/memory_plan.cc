@@ -245,8 +245,8 @@ Error TooLarge(const MemoryPlan& plan, const FitRequest& request) {
 }  // namespace
 
 std::string TooManyPositions(const Program& program, size_t context) {
-  return fmt::format("a context of {} tokens: the model has embeddings for {} positions; use a shorter one", context,
-                     program.context_limit);
+  return fmt::format("a context of {} tokens, and at most {} are run: {}; use a shorter one (--context)", context, program.context_limit,
+                     program.context_limit_reason);
 }
 
 Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {

@@ -376,9 +376,10 @@ struct Program {
   BufferId logits = kNone;  // [outputs, vocabulary]; of programs that read whole texts [outputs, what they say of a text]
   size_t vocabulary = 0;
   size_t context_max = 0;    // positions the model was trained for
-  size_t context_limit = 0;  // positions it has embeddings for; 0: any
-  size_t experts_used = 1;   // slots per token
-  size_t state_floats = 0;   // of a sequence, in recurrent layers
+  size_t context_limit = 0;  // more positions are not run; 0: any
+  std::string_view context_limit_reason = "the model has embeddings for so many positions";
+  size_t experts_used = 1;  // slots per token
+  size_t state_floats = 0;  // of a sequence, in recurrent layers
   // Attention sees later tokens: a step has all rows of its sequences, and what is kept of keys and values is over with the step.
   bool whole_texts = false;
   size_t token_types = 1;

@@ -5,7 +5,7 @@
 namespace bantam {
 
 Result<Config> ReadExaone4Config(ModelFile& file, const FamilyMetadata& metadata) {
-  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {}));
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.predictors = true}));
   constexpr size_t kLayersOf32B = 64;
   config.query_key_norm = QueryKeyNorm::kHeads;
   config.norms_before = false;

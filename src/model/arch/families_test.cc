@@ -128,9 +128,53 @@ TEST_F(FamiliesTest, BlocksThatPredictFurtherTokensAreNotLayers) {
   EXPECT_EQ(config->layers.size(), 64u);
   EXPECT_EQ(Windows(*config).substr(0, 8), "wwwfwwwf");
   EXPECT_EQ(Turned(*config).substr(0, 8), "000-000-");
-  GgufBuilder all = Of("llama", 2);
-  all.U32("llama.nextn_predict_layers", 2);
+  GgufBuilder all = Of("exaone4", 2);
+  all.U32("exaone4.nextn_predict_layers", 2);
   EXPECT_EQ(Read(all).error().code(), Code::kCorrupt);
+  GgufBuilder listed = Of("qwen35", 3);
+  AddStateSpace("qwen35.", &listed);
+  listed.U32("qwen35.nextn_predict_layers", 1).I32s("qwen35.attention.recurrent_layers", {1, 0, 0});
+  const auto of_blocks = Read(listed);
+  ASSERT_TRUE(of_blocks.ok()) << of_blocks.error().message();
+  EXPECT_EQ(of_blocks->layers.size(), 2u) << "the list has a number for the last block too";
+  // Elsewhere they would be layers that are left out.
+  GgufBuilder none = Of("llama", 3);
+  none.U32("llama.nextn_predict_layers", 0);
+  EXPECT_TRUE(Read(none).ok());
+  none = Of("llama", 3);
+  none.U32("llama.nextn_predict_layers", 1);
+  EXPECT_EQ(Read(none).error().code(), Code::kUnsupported);
+  EXPECT_THAT(Read(none).error().message(), ::testing::HasSubstr("(nextn_predict_layers) are not supported in this family"));
+}
+
+// A list that is longer than the model is another model's.
+TEST_F(FamiliesTest, ListsOfOtherLengths) {
+  for (const std::vector<int32_t>& heads : {std::vector<int32_t>{8, 8, 8, 8, 8}, {8, 8, 8}}) {
+    GgufBuilder builder = Of("llama", 4);
+    builder.I32s("llama.attention.head_count_kv", heads);
+    const auto config = Read(builder);
+    ASSERT_FALSE(config.ok()) << heads.size();
+    EXPECT_THAT(config.error().message(), ::testing::HasSubstr("numbers, expected integers from 1 to 1024 for 4 layers"));
+  }
+}
+
+// What is said of layers with a window alone, in a family that turns and cuts all layers alike.
+TEST_F(FamiliesTest, WindowsOfAnotherShape) {
+  const auto error = [&](const std::string& key, uint32_t value, const std::string& name = "cohere2") {
+    GgufBuilder builder = Of(name);
+    builder.U32(name + ".attention.sliding_window", 64).U32(name + "." + key, value);
+    const auto config = Read(builder);
+    return config.ok() ? std::string() : config.error().message();
+  };
+  EXPECT_EQ(error("attention.key_length_swa", 32), "") << "256 wide, 8 heads";
+  EXPECT_THAT(error("attention.key_length_swa", 64),
+              ::testing::HasSubstr("attention.key_length_swa 64 of layers with a window: this family is run with 32"));
+  EXPECT_THAT(error("attention.value_length_swa", 16), ::testing::HasSubstr("attention.value_length_swa 16"));
+  EXPECT_THAT(error("rope.dimension_count_swa", 16), ::testing::HasSubstr("rope.dimension_count_swa 16"));
+  EXPECT_THAT(error("rope.freq_base_swa", 20000), ::testing::HasSubstr("rope.freq_base_swa 20000"));
+  EXPECT_EQ(error("rope.freq_base_swa", 20000, "gemma2"), "") << "followed";
+  EXPECT_EQ(error("rope.dimension_count_swa", 16, "gemma4"), "") << "followed";
+  EXPECT_EQ(error("rope.dimension_count_swa", 16, "phi3"), "") << "run without windows, as in the reference";
 }
 
 TEST_F(FamiliesTest, WhatIsNotFollowedIsRefused) {

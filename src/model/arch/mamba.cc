@@ -1,4 +1,6 @@
 // Mamba and Mamba 2: state spaces and nothing else. FalconMamba is the first with norms of what makes steps and states.
+#include <fmt/format.h>
+
 #include "model/arch/transformer.h"
 
 namespace bantam {
@@ -11,6 +13,11 @@ Result<Config> ReadStateSpaces(const FamilyMetadata& metadata, bool columns) {
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
   BANTAM_ASSIGN(config.norm_epsilon, ReadNormEpsilon(metadata, "attention.layer_norm_rms_epsilon"));
   BANTAM_ASSIGN(config.state_space, ReadStateSpace(metadata, columns));
+  // Named by folders alone: GGUF files of FalconMamba mean the other norms'.
+  constexpr const char* kOwn = "ssm.published_norm_epsilon";
+  BANTAM_ASSIGN(const double own, metadata.ReadNumber(kOwn, config.norm_epsilon));
+  if (!(own >= 0 && own <= 1)) return metadata.Problem(kOwn, fmt::format("{}, expected a number from 0 to 1", own));
+  config.state_space.norm_epsilon = static_cast<float>(own);
   LayerPlan layer;
   layer.mixer = Mixer::kStateSpace;
   layer.feed_forward = FeedForward::kAbsent;

@@ -7,6 +7,7 @@ namespace bantam {
 
 Result<Config> ReadMiniCpmConfig(ModelFile& file, const FamilyMetadata& metadata) {
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.layout = RopeLayout::kInterleaved}));
+  BANTAM_ASSIGN(config.dense_tokens, metadata.Read("attention.published_dense_tokens", {0, kContextLengthMax}, 0));
   const float layers = static_cast<float>(config.layers.size());
   const float width = static_cast<float>(config.width);
   BANTAM_ASSIGN(config.embedding_scale, ReadFactor(metadata, "embedding_scale", 12));

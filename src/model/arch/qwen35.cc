@@ -15,7 +15,7 @@ Result<std::vector<uint32_t>> ReadRecurrent(const FamilyMetadata& metadata, uint
 }
 
 Result<Config> ReadQwen35(ModelFile& file, const FamilyMetadata& metadata, bool experts) {
-  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.experts_only = experts}));
+  BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.experts_only = experts, .predictors = true}));
   BANTAM_ASSIGN(config.state_space, ReadStateSpace(metadata, /*columns=*/false));
   const StateSpace& space = config.state_space;
   if (space.heads * space.state_size != space.width) {

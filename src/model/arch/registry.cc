@@ -90,11 +90,34 @@ void DropUnusedRopes(Config* config) {
   config->ropes = std::move(used);
 }
 
+// What a file says of layers with a window alone. Few families follow it; in the others it has to be what is run.
+Status CheckWindowKeys(const FamilyMetadata& metadata, const Config& config) {
+  const auto check = [](std::string_view key, double said, double run) -> Status {
+    if (said == run) return Ok();
+    return Error(Code::kUnsupported, fmt::format("{} {} of layers with a window: this family is run with {}", key, said, run));
+  };
+  for (const LayerPlan& layer : config.layers) {
+    if (layer.window == 0 || layer.heads == 0) continue;
+    for (const char* key : {"attention.key_length_swa", "attention.value_length_swa"}) {
+      BANTAM_ASSIGN(const double width, metadata.ReadNumber(key, static_cast<double>(layer.head_dim)));
+      BANTAM_TRY(check(key, width, static_cast<double>(layer.head_dim)));
+    }
+    if (layer.rope == kNone) continue;
+    const RopeSpec& rope = config.ropes[layer.rope];
+    BANTAM_ASSIGN(const double turned, metadata.ReadNumber("rope.dimension_count_swa", static_cast<double>(rope.rotated_dimensions)));
+    BANTAM_TRY(check("rope.dimension_count_swa", turned, static_cast<double>(rope.rotated_dimensions)));
+    BANTAM_ASSIGN(const double base, metadata.ReadNumber("rope.freq_base_swa", rope.base));
+    BANTAM_TRY(check("rope.freq_base_swa", base, rope.base));
+  }
+  return Ok();
+}
+
 Result<Config> ReadFamily(ModelFile& file, const Family& family) {
   const FamilyMetadata metadata(file.metadata, family.architecture);
   BANTAM_ASSIGN(Config config, family.read(file, metadata));
   config.architecture = family.architecture;
   DropUnusedRopes(&config);
+  BANTAM_TRY(CheckWindowKeys(metadata, config));
   BANTAM_ASSIGN(config.activation, ReadActivation(metadata, "published_activation", config.activation));
   BANTAM_TRY(ReadLayerOptions(metadata, &config));
   return config;
@@ -158,11 +181,14 @@ Result<std::vector<uint32_t>> FamilyMetadata::List(std::string_view key, Range r
   if (value == nullptr || !std::holds_alternative<MetadataArray>(*value)) return std::vector<uint32_t>();
   BANTAM_ASSIGN(auto read, metadata_.Numbers(Key(key), kLayersMax));
   const std::vector<double> numbers = std::move(read).value_or(std::vector<double>());
+  // Files may also count blocks behind the last layer that predict further tokens.
+  BANTAM_ASSIGN(const auto blocks, metadata_.U32(Key("block_count")));
+  const bool counted = numbers.size() == count || numbers.size() == blocks;
   std::vector<uint32_t> list;
-  for (const double number : numbers) {
+  for (size_t i = 0; counted && i < count; ++i) {
+    const double number = numbers[i];
     const bool fits = number >= range.low && number <= range.high && number == std::floor(number);
-    if (!fits || list.size() == count) break;
-    list.push_back(static_cast<uint32_t>(number));
+    if (fits) list.push_back(static_cast<uint32_t>(number));
   }
   if (list.size() == count) return list;
   return Problem(key, fmt::format("a list of {} numbers, expected integers from {} to {} for {} layers", numbers.size(), range.low,

@@ -27,7 +27,7 @@ class FamilyMetadata {
   };
   Result<uint32_t> Require(std::string_view key, Range range) const;
   Result<uint32_t> Read(std::string_view key, Range range, uint32_t fallback) const;
-  // The numbers of the first `count` layers; empty when the key is absent or one number.
+  // A number for each of `count` layers, of a list that has as many, or one for each block; empty when the key is absent or one number.
   Result<std::vector<uint32_t>> List(std::string_view key, Range range, uint32_t count) const;
   // One number for all layers, or a list; `fallback` when the key is absent, which is Corrupt where that is empty.
   Result<std::vector<uint32_t>> PerLayer(std::string_view key, Range range, uint32_t count, std::vector<uint32_t> fallback) const;

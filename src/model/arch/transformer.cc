@@ -63,18 +63,21 @@ Status RefuseWhatIsNotRun(const FamilyMetadata& metadata, const TransformerTrait
     return Error(Code::kUnsupported, "attention to later tokens (attention.causal false) is not supported");
   BANTAM_ASSIGN(const uint32_t groups, metadata.Read("expert_group_count", {0, kExpertsMax}, 0));
   if (groups > 1) return Error(Code::kUnsupported, fmt::format("experts in {} groups (expert_group_count) are not supported", groups));
-  return Ok();
+  BANTAM_ASSIGN(const uint32_t predictors, metadata.Read("nextn_predict_layers", {0, kLayersMax}, 0));
+  if (predictors == 0 || traits.predictors) return Ok();
+  return Error(Code::kUnsupported,
+               fmt::format("{} blocks that predict further tokens (nextn_predict_layers) are not supported in this family", predictors));
 }
 
 }  // namespace
 
 Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, const TransformerTraits& traits) {
   Config config;
+  BANTAM_TRY(RefuseWhatIsNotRun(metadata, traits));
   BANTAM_ASSIGN(const uint32_t blocks, metadata.Require("block_count", {1, kLayersMax}));
   // Blocks behind the last layer that predict further tokens are not run.
   BANTAM_ASSIGN(const uint32_t predictors, metadata.Read("nextn_predict_layers", {0, blocks - 1}, 0));
   const uint32_t layers = blocks - predictors;
-  BANTAM_TRY(RefuseWhatIsNotRun(metadata, traits));
   BANTAM_ASSIGN(const uint32_t width, metadata.Require("embedding_length", {1, kWidthMax}));
   BANTAM_ASSIGN(config.context_max, metadata.Require("context_length", {1, kContextLengthMax}));
   const bool rms = traits.norm == NormKind::kRms;

@@ -16,6 +16,7 @@ struct TransformerTraits {
   bool rope = true;
   RopeLayout layout = RopeLayout::kHalves;
   bool experts_only = false;                // files may leave feed_forward_length out
+  bool predictors = false;                  // files may have blocks behind the last layer that predict further tokens
   bool later_tokens = false;                // are seen too
   Mixer without_heads = Mixer::kAttention;  // of layers that have 0 kv heads; attention: none may
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -48,7 +49,7 @@ std::string SpellInfinity(std::string_view text) {
 }  // namespace
 
 Result<HfConfig> HfConfig::Parse(std::string_view text) {
-  BANTAM_ASSIGN(Json root, ParseJson(SpellInfinity(text)));
+  BANTAM_ASSIGN(Json root, ParseJsonOfUniqueNames(SpellInfinity(text)));
   if (!root.is_object()) return Error(Code::kCorrupt, "no JSON object; fetch the file again");
   const Json inner = JsonMember(root, "text_config");
   if (inner.is_object()) {
@@ -62,6 +63,16 @@ const Json& HfConfig::RopeScaling() const {
   if (parameters.is_null()) return Member("rope_scaling");
   const Json& full = JsonMember(parameters, "full_attention");
   return full.is_null() ? parameters : full;
+}
+
+const Json& HfConfig::At(std::string_view path) const {
+  const Json* at = &root_;
+  while (!path.empty()) {
+    const size_t dot = std::min(path.find('.'), path.size());
+    at = &JsonMember(*at, std::string(path.substr(0, dot)).c_str());
+    path.remove_prefix(std::min(dot + 1, path.size()));
+  }
+  return *at;
 }
 
 Status HfConfig::AddDefaults(std::string_view json) {

@@ -15,7 +15,8 @@ namespace bantam {
 
 class HfConfig {
  public:
-  // Members of text_config, where there is one, stand in front of those around it. Corrupt for what is no JSON object.
+  // Members of text_config, where there is one, stand in front of those around it. Corrupt for what is no JSON object, or has a member
+  // twice.
   static Result<HfConfig> Parse(std::string_view text);
 
   // What the publisher's code takes for members that are not there at all; one that is null stays so.
@@ -39,6 +40,8 @@ class HfConfig {
 
   // Null where there is none.
   const Json& Member(const char* name) const { return JsonMember(root_, name); }
+  // The same of objects within: names joined by '.'.
+  const Json& At(std::string_view path) const;
 
  private:
   explicit HfConfig(Json root) : root_(std::move(root)) {}

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/config.h"
@@ -34,8 +35,11 @@ Status CopyCounts(const HfConfig& config, Description* description) {
 }
 
 Status DescribeActivation(const HfFamily& family, const HfConfig& config, Description* description) {
-  BANTAM_ASSIGN(auto activation, config.Text({"hidden_activation", "hidden_act", "activation_function", "hidden_activation_function"}));
-  if (!activation && family.names_activation) {
+  BANTAM_ASSIGN(auto activation, config.Text({"hidden_activation"}));
+  if (!activation && !family.own_activation) {
+    BANTAM_ASSIGN(activation, config.Text({"hidden_act", "activation_function", "hidden_activation_function"}));
+  }
+  if (!activation && family.names_activation && !family.own_activation) {
     BANTAM_ASSIGN(activation, config.Text({"activation"}));
   }
   if (!activation) return Ok();
@@ -193,8 +197,9 @@ Status CheckFixed(const HfFamily& family, const HfConfig& config) {
   if (family.fixed.empty()) return Ok();
   BANTAM_ASSIGN(const Json fixed, ParseJson(family.fixed));
   for (const auto& [name, value] : fixed.items()) {
-    const Json& said = config.Member(name.c_str());
-    if (!said.is_null() && said != value) return NotRun(fmt::format("{} {} in this family", name, ShortJson(said)));
+    const Json& said = config.At(name);
+    const bool one_of = value.is_array() && std::find(value.begin(), value.end(), said) != value.end();
+    if (!said.is_null() && said != value && !one_of) return NotRun(fmt::format("{} {} in this family", name, ShortJson(said)));
   }
   return Ok();
 }

@@ -12,6 +12,7 @@
 #include "model/huggingface/linear_attention.h"
 #include "model/huggingface/names.h"
 #include "model/huggingface/state_spaces.h"
+#include "model/huggingface/windows.h"
 
 namespace bantam {
 namespace {
@@ -84,90 +85,20 @@ Status DescribeQwenMoe(const HfConfig& config, Description* description) {
   return DescribeQwen(config, description);
 }
 
-// Layers with a window as a list of their kinds, or each so many-th without.
-Status Windows(const HfConfig& config, uint32_t pattern, Description* description) {
-  BANTAM_ASSIGN(const auto window, config.Count({"sliding_window", "sliding_window_size"}));
-  if (!window || *window == 0) return Ok();
-  description->Count("attention.sliding_window", *window);
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
-  if (layers > kLayersMax) return Ok();  // refused where layers are counted
-  std::vector<uint32_t> windowed;
-  if (!config.Member("layer_types").is_null()) {
-    BANTAM_ASSIGN(windowed, ReadLayerKinds(config, "sliding_attention", "full_attention"));
-    description->Counts("attention.sliding_window_pattern", std::move(windowed));
-    return Ok();
-  }
-  const Json& every = config.Member("sliding_window_pattern");
-  if (every.is_number_unsigned()) pattern = static_cast<uint32_t>(std::min<uint64_t>(every.get<uint64_t>(), UINT32_MAX));
-  for (uint32_t i = 0; i < layers; ++i) {
-    if (every.is_string() && !every.get_ref<const std::string&>().empty()) {
-      const std::string& letters = every.get_ref<const std::string&>();  // such as LLLG
-      windowed.push_back(letters[i % letters.size()] == 'L' ? 1 : 0);
-    } else {
-      windowed.push_back(pattern != 0 && (i + 1) % pattern == 0 ? 0 : 1);
-    }
-  }
-  description->Counts("attention.sliding_window_pattern", std::move(windowed));
-  return Ok();
-}
-
-// Scores are scaled by the width of a head, but in the 27B models, which the family knows by their number of layers.
-Status CheckGemmaScale(const HfConfig& config, uint32_t layers_of_27b) {
-  BANTAM_ASSIGN(const auto scalar, config.Number({"query_pre_attn_scalar"}));
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
-  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size"}));
-  BANTAM_ASSIGN(const uint32_t heads, config.RequireCount({"num_attention_heads"}));
-  BANTAM_ASSIGN(const uint32_t head_dim, config.RequireCount({"head_dim"}));
-  const uint32_t expected = layers == layers_of_27b && heads > 0 ? width / heads : head_dim;
-  if (scalar.value_or(expected) != expected) return NotRun(fmt::format("query_pre_attn_scalar {} where {} is usual", *scalar, expected));
-  return Ok();
-}
-
-Status DescribeGemma2(const HfConfig& config, Description* description) {
-  BANTAM_TRY(CheckGemmaScale(config, /*layers_of_27b=*/46));
-  for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
-    BANTAM_ASSIGN(const auto value, config.Number({cap}));
-    if (value.value_or(0) == 0) return NotRun(fmt::format("{} null in this family", cap));
-    description->Number(cap, *value);
-  }
-  return Windows(config, /*pattern=*/2, description);
-}
-
-Status DescribeGemma3(const HfConfig& config, Description* description) {
-  BANTAM_TRY(CheckGemmaScale(config, /*layers_of_27b=*/62));
-  BANTAM_ASSIGN(const auto both_ways, config.Flag({"use_bidirectional_attention"}));
-  if (both_ways.value_or(false)) return NotRun("attention to later tokens (use_bidirectional_attention)");
-  BANTAM_TRY(Factor(config, "final_logit_softcapping", "final_logit_softcapping", description));
-  const Json& windowed = JsonMember(config.Member("rope_parameters"), "sliding_attention");
-  BANTAM_ASSIGN(const auto new_base, HfConfig::NumberOf(windowed, {"rope_theta"}));
-  BANTAM_ASSIGN(const auto base, config.Number({"rope_local_base_freq"}));
-  description->Number("rope.freq_base_swa", new_base.value_or(base.value_or(10000)));
-  return Windows(config, /*pattern=*/6, description);
-}
-
 Status DescribeCohere2(const HfConfig& config, Description* description) {
   BANTAM_TRY(Factor(config, "logit_scale", "logit_scale", description));
-  return Windows(config, /*pattern=*/4, description);
+  return DescribeWindows(config, /*pattern=*/4, description);
 }
 
 Status DescribeOlmo(const HfConfig& config, Description* description) {
   return Factor(config, "clip_qkv", "attention.clamp_kqv", description);
 }
-Status DescribeOlmo3(const HfConfig& config, Description* description) { return Windows(config, /*pattern=*/4, description); }
-
-// The family has windows in models of 64 layers alone.
-Status DescribeExaone4(const HfConfig& config, Description* description) {
-  constexpr uint32_t kLayersOf32B = 64;
-  BANTAM_ASSIGN(const auto window, config.Count({"sliding_window"}));
-  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
-  if (window.value_or(0) != 0 && layers != kLayersOf32B) return NotRun(fmt::format("a window in a model of {} layers", layers));
-  return Windows(config, /*pattern=*/4, description);
-}
+Status DescribeOlmo3(const HfConfig& config, Description* description) { return DescribeWindows(config, /*pattern=*/4, description); }
 
 Status DescribeGptOss(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const auto width, config.Count({"intermediate_size"}));
   if (width) description->Count("expert_feed_forward_length", *width);
-  return Windows(config, /*pattern=*/2, description);
+  return DescribeWindows(config, /*pattern=*/2, description);
 }
 
 Status DescribeGranite(const HfConfig& config, Description* description) {
@@ -182,7 +113,21 @@ Status DescribeGraniteHybrid(const HfConfig& config, Description* description) {
   return DescribeGraniteLayers(config, description);
 }
 
+// MiniCPM 4.1 (InfLLM v2): texts of fewer tokens than this are attended to whole, longer ones by chosen blocks.
+Status DescribeDenseLength(const HfConfig& config, Description* description) {
+  constexpr uint32_t kDenseLength = 8192;  // where sparse_config does not say, as the publisher's code has it
+  const Json& sparse = config.Member("sparse_config");
+  if (sparse.is_null()) return Ok();
+  const Json& length = JsonMember(sparse, "dense_len");
+  const bool usable = sparse.is_object() && (length.is_null() || (length.is_number_unsigned() && length.get<uint64_t>() > 1));
+  if (!usable) return NotRun(fmt::format("sparse_config {}", ShortJson(sparse)));
+  const uint64_t dense = length.is_null() ? kDenseLength : length.get<uint64_t>();
+  description->Count("attention.published_dense_tokens", static_cast<uint32_t>(std::min<uint64_t>(dense - 1, kContextLengthMax)));
+  return Ok();
+}
+
 Status DescribeMiniCpm(const HfConfig& config, Description* description) {
+  BANTAM_TRY(DescribeDenseLength(config, description));
   BANTAM_TRY(Factor(config, "scale_emb", "embedding_scale", description));
   BANTAM_ASSIGN(const auto depth, config.Number({"scale_depth"}));
   BANTAM_ASSIGN(const auto base, config.Number({"dim_model_base"}));
@@ -193,23 +138,33 @@ Status DescribeMiniCpm(const HfConfig& config, Description* description) {
   return Ok();
 }
 
+// Heads of keys and values by the kind of attention; older files have their number alone.
+Status DescribeMptHeads(const HfConfig& config, Description* description) {
+  const Json& attention = config.Member("attn_config");
+  BANTAM_ASSIGN(const HfHeads heads, ReadHeads(config));
+  BANTAM_ASSIGN(const auto said, HfConfig::CountOf(attention, {"kv_n_heads"}));
+  const Json& type = JsonMember(attention, "attn_type");
+  uint32_t expected = said.value_or(heads.heads);
+  if (type == "multihead_attention") expected = heads.heads;
+  if (type == "multiquery_attention") expected = 1;
+  const bool known = type.is_null() || type == "multihead_attention" || type == "multiquery_attention" || type == "grouped_query_attention";
+  if (!known) return NotRun(fmt::format("attn_config.attn_type {}", ShortJson(type)));
+  if (said.value_or(expected) != expected) {
+    return Error(Code::kCorrupt,
+                 fmt::format("attn_config.kv_n_heads is {}, but attn_config.attn_type {}; correct it, or fetch the file again", *said,
+                             ShortJson(type)));
+  }
+  description->Count("attention.head_count_kv", expected);
+  return Ok();
+}
+
 Status DescribeMpt(const HfConfig& config, Description* description) {
   const Json& attention = config.Member("attn_config");
   BANTAM_ASSIGN(const auto clamp, HfConfig::NumberOf(attention, {"clip_qkv"}));
   BANTAM_ASSIGN(const auto bias, HfConfig::NumberOf(attention, {"alibi_bias_max"}));
-  BANTAM_ASSIGN(const auto kv_heads, HfConfig::CountOf(attention, {"kv_n_heads"}));
-  const bool alibi = JsonFlag(attention, "alibi", true);
-  if (JsonFlag(attention, "rope", false)) return NotRun("attn_config.rope");
-  if (JsonFlag(attention, "qk_gn", false)) return NotRun("attn_config.qk_gn");
-  if (JsonFlag(attention, "prefix_lm", false)) return NotRun("attn_config.prefix_lm");
-  if (!JsonMember(attention, "softmax_scale").is_null()) return NotRun("attn_config.softmax_scale");
-  if (!config.Member("logit_scale").is_null()) return NotRun("logit_scale in this family");
   if (clamp) description->Number("attention.clamp_kqv", *clamp);
-  if (kv_heads) description->Count("attention.head_count_kv", *kv_heads);
-  description->Number("attention.max_alibi_bias", alibi ? bias.value_or(8) : 0);
-  BANTAM_ASSIGN(const auto ratio, config.Count({"expansion_ratio"}));
-  if (ratio.value_or(4) != 4) return NotRun(fmt::format("expansion_ratio {}", *ratio));
-  return Ok();
+  description->Number("attention.max_alibi_bias", JsonFlag(attention, "alibi", true) ? bias.value_or(8) : 0);
+  return DescribeMptHeads(config, description);
 }
 
 Status DescribeNeox(const HfConfig& config, Description* description) {
@@ -344,6 +299,9 @@ Status DescribeMamba(const HfConfig& config, Description* description) {
   description->Count("ssm.state_size", state.value_or(16));
   description->Count("ssm.time_step_rank", rank.value_or(width / 16 + (width % 16 == 0 ? 0 : 1)));
   description->Flag("ssm.dt_b_c_rms", kind == "falcon_mamba");
+  // GGUF files have the other norms' for them.
+  description->Member("ssm.published_norm_epsilon", "mixer_rms_eps");
+  BANTAM_TRY(Factor(config, "mixer_rms_eps", "ssm.published_norm_epsilon", description));
   return Ok();
 }
 
@@ -361,11 +319,23 @@ Status DescribeSmolLm3(const HfConfig& config, Description*) {
   return Ok();
 }
 
+// The first Baichuan alone, in its two depths: nothing in the files says how the others have positions, and Baichuan 2 normalises its
+// output matrix when it is used, which shows in its vocabulary and in a member of its training.
 Status DescribeBaichuan(const HfConfig& config, Description*) {
-  constexpr uint32_t kVocabularyOf2 = 125'696;
-  BANTAM_ASSIGN(const auto vocabulary, config.Count({"vocab_size"}));
-  if (vocabulary == kVocabularyOf2) return NotRun("Baichuan 2 from safetensors (its output matrix is normalised when it is used)");
-  return Ok();
+  constexpr uint32_t kVocabulary = 64'000;
+  constexpr uint32_t kLayersOf7B = 32;   // turn
+  constexpr uint32_t kLayersOf13B = 40;  // have linear biases
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  BANTAM_ASSIGN(const uint32_t vocabulary, config.RequireCount({"vocab_size"}));
+  if (layers != kLayersOf7B && layers != kLayersOf13B) {
+    return NotRun(
+        fmt::format("num_hidden_layers {} in this family, whose layers turn in models of {} and have linear biases in those of {},", layers,
+                    kLayersOf7B, kLayersOf13B));
+  }
+  if (vocabulary == kVocabulary && config.Member("z_loss_weight").is_null()) return Ok();
+  return NotRun(
+      fmt::format("Baichuan 2 from safetensors (its output matrix is normalised when it is used; vocab_size is {}, and {} in the first)",
+                  vocabulary, kVocabulary));
 }
 
 // Published config.json files of Gemma 3 leave out what is as in the 4B model's code.
@@ -387,6 +357,44 @@ constexpr std::string_view kModernBertDefaults =
 constexpr std::string_view kQwen35Defaults =
     R"({"partial_rotary_factor":0.25,"full_attention_interval":4,"head_dim":256,"linear_conv_kernel_dim":4,"linear_key_head_dim":128,)"
     R"("linear_value_head_dim":128,"linear_num_key_heads":16,"linear_num_value_heads":32})";
+
+// As the publishers' code has them.
+constexpr std::string_view kErnieMoeDefaults =
+    R"({"rope_theta":500000,"tie_word_embeddings":true,"num_key_value_heads":4,"moe_num_experts":64,"moe_k":6,)"
+    R"("moe_intermediate_size":1536,"moe_num_shared_experts":2,"moe_layer_start_index":1,"moe_layer_interval":1})";
+constexpr std::string_view kErnieFixed = R"({"use_bias":false,"use_rmsnorm":true,"compression_ratio":1,"moe_gate_act":"softmax"})";
+constexpr std::string_view kFalconH1Defaults =
+    R"({"mamba_d_ssm":1024,"mamba_n_heads":128,"mamba_n_groups":1,"mamba_d_state":256,"mamba_d_conv":4,"mamba_expand":2,)"
+    R"("mamba_rms_norm":false,"mamba_norm_before_gate":true,"num_key_value_heads":8})";
+constexpr std::string_view kMptFixed =
+    R"({"prefix_lm":false,"expansion_ratio":4,"logit_scale":null,"norm_type":["low_precision_layernorm","layernorm"],)"
+    R"("attn_config.rope":false,"attn_config.qk_gn":false,"attn_config.prefix_lm":false,"attn_config.softmax_scale":null,)"
+    R"("attn_config.sliding_window_size":-1,"ffn_config.ffn_type":"mptmlp","ffn_config.ffn_hidden_size":null,)"
+    R"("ffn_config.ffn_act_fn.name":"gelu","ffn_config.ffn_act_fn.approximate":"none"})";
+
+constexpr TensorsSaid kErnieMoeSaid[] = {{"moe_use_aux_free", ".exp_probs_b.bias"}};
+constexpr TensorsSaid kFalconH1Said[] = {{"mamba_rms_norm", ".ssm_norm.weight"}, {"mamba_conv_bias", ".ssm_conv1d.bias"}};
+constexpr TensorsSaid kMambaSaid[] = {{"mamba_conv_bias", ".ssm_conv1d.bias"}};
+constexpr TensorsSaid kMixerSaid[] = {{"use_conv_bias", ".ssm_conv1d.bias"}};
+constexpr TensorsSaid kMptSaid[] = {
+    {"attn_config.qk_ln", ".attn_q_norm.weight"},
+    {"no_bias", ".bias", /*of_absence=*/true},
+    {"learned_pos_emb", "position_embd.weight", /*of_absence=*/false, /*only_without=*/"attn_config.alibi"}};
+constexpr TensorsSaid kStableLmSaid[] = {{"use_parallel_residual", ".ffn_norm.weight", /*of_absence=*/true},
+                                         {"qk_layernorm", ".attn_q_norm.weight"}};
+constexpr TensorsSaid kStarCoderSaid[] = {{"use_bias", ".attn_q.bias"}};
+
+// Gemma 3n and 4.
+HfFamily LaterGemma(std::string_view model_type, std::string_view architecture, std::span<const NameRule> names,
+                    Status (*describe)(const HfConfig& config, Description* description)) {
+  return {.model_type = model_type,
+          .architecture = architecture,
+          .activations = kGelus,
+          .names_activation = true,
+          .own_activation = true,
+          .names = names,
+          .describe = describe};
+}
 
 HfFamily Qwen35(std::string_view model_type, std::string_view architecture) {
   return {.model_type = model_type,
@@ -423,12 +431,14 @@ const HfFamily kFamilies[] = {
     {.model_type = "codeshell",
      .architecture = "codeshell",
      .activations = kGelus,
+     .names_activation = true,
      .feed_forward_widths = 4,
-     .fixed = R"({"group_query_attention":true})"},
+     .defaults = R"({"activation_function":"gelu_pytorch_tanh"})",
+     .fixed = R"({"group_query_attention":true,"position_embedding_type":"rope","scale_attn_weights":true})"},
     {.model_type = "cohere2",
      .architecture = "cohere2",
      .activations = kSilu,
-     .defaults = R"({"logit_scale":0.0625})",
+     .defaults = R"({"logit_scale":0.0625,"sliding_window":4096})",
      .fixed = R"({"use_parallel_block":true,"use_qk_norm":false})",
      .describe = DescribeCohere2},
     {.model_type = "deepseek",
@@ -440,15 +450,21 @@ const HfFamily kFamilies[] = {
     {.model_type = "ernie4_5",
      .architecture = "ernie4_5",
      .activations = kSilu,
-     .defaults = R"({"rope_theta":500000})",
-     .fixed = R"({"use_bias":false})"},
+     .defaults = R"({"rope_theta":500000,"head_dim":128,"num_key_value_heads":2,"tie_word_embeddings":true})",
+     .fixed = kErnieFixed},
     {.model_type = "ernie4_5_moe",
      .architecture = "ernie4_5-moe",
      .activations = kSilu,
-     .defaults = R"({"rope_theta":500000})",
-     .fixed = R"({"use_bias":false})",
+     .defaults = kErnieMoeDefaults,
+     .fixed = kErnieFixed,
+     .said = kErnieMoeSaid,
      .describe = DescribeErnieMoe},
-    {.model_type = "exaone4", .architecture = "exaone4", .activations = kSilu, .names = kNormsBehind, .describe = DescribeExaone4},
+    {.model_type = "exaone4",
+     .architecture = "exaone4",
+     .activations = kSilu,
+     .defaults = R"({"sliding_window":4096})",
+     .names = kNormsBehind,
+     .describe = DescribeExaone4},
     {.model_type = "falcon",
      .architecture = "falcon",
      .activations = kGelus,
@@ -460,6 +476,9 @@ const HfFamily kFamilies[] = {
     {.model_type = "falcon_h1",
      .architecture = "falcon-h1",
      .activations = kSilu,
+     .defaults = kFalconH1Defaults,
+     .fixed = R"({"projectors_bias":false,"mamba_proj_bias":false,"attention_bias":false,"mlp_bias":false})",
+     .said = kFalconH1Said,
      .names = FalconH1Names(),
      .describe = DescribeFalconH1,
      .factors = FalconH1Factors},
@@ -467,14 +486,23 @@ const HfFamily kFamilies[] = {
      .architecture = "mamba",
      .activations = kSilu,
      .attention = false,
-     .defaults = R"({"layer_norm_epsilon":1e-5})",
+     .defaults = R"({"layer_norm_epsilon":1e-5,"mixer_rms_eps":1e-6})",
+     .said = kMixerSaid,
      .names = kMambaNames,
      .describe = DescribeMamba},
-    {.model_type = "gemma", .architecture = "gemma", .activations = kGelus, .norms_add_one = true, .defaults = R"({"head_dim":256})"},
+    {.model_type = "gemma",
+     .architecture = "gemma",
+     .activations = kGelus,
+     .norms_add_one = true,
+     .names_activation = true,
+     .own_activation = true,
+     .defaults = R"({"head_dim":256})"},
     {.model_type = "gemma2",
      .architecture = "gemma2",
      .activations = kGelus,
      .norms_add_one = true,
+     .names_activation = true,
+     .own_activation = true,
      .defaults =
          R"({"head_dim":256,"query_pre_attn_scalar":256,"sliding_window":4096,"attn_logit_softcapping":50,"final_logit_softcapping":30})",
      .names = kNormsBehind,
@@ -483,6 +511,8 @@ const HfFamily kFamilies[] = {
      .architecture = "gemma3",
      .activations = kGelus,
      .norms_add_one = true,
+     .names_activation = true,
+     .own_activation = true,
      .defaults = kGemma3Defaults,
      .names = kNormsBehind,
      .describe = DescribeGemma3},
@@ -490,13 +520,15 @@ const HfFamily kFamilies[] = {
      .architecture = "gemma3",
      .activations = kGelus,
      .norms_add_one = true,
+     .names_activation = true,
+     .own_activation = true,
      .defaults = kGemma3Defaults,
      .names = kNormsBehind,
      .describe = DescribeGemma3},
-    {.model_type = "gemma3n", .architecture = "gemma3n", .activations = kGelus, .names = Gemma3nNames(), .describe = DescribeGemma3n},
-    {.model_type = "gemma3n_text", .architecture = "gemma3n", .activations = kGelus, .names = Gemma3nNames(), .describe = DescribeGemma3n},
-    {.model_type = "gemma4", .architecture = "gemma4", .activations = kGelus, .names = Gemma4Names(), .describe = DescribeGemma4},
-    {.model_type = "gemma4_text", .architecture = "gemma4", .activations = kGelus, .names = Gemma4Names(), .describe = DescribeGemma4},
+    LaterGemma("gemma3n", "gemma3n", Gemma3nNames(), DescribeGemma3n),
+    LaterGemma("gemma3n_text", "gemma3n", Gemma3nNames(), DescribeGemma3n),
+    LaterGemma("gemma4", "gemma4", Gemma4Names(), DescribeGemma4),
+    LaterGemma("gemma4_text", "gemma4", Gemma4Names(), DescribeGemma4),
     {.model_type = "gpt2",
      .architecture = "gpt2",
      .activations = kGelus,
@@ -534,6 +566,7 @@ const HfFamily kFamilies[] = {
      .activations = kSilu,
      .pairs = true,
      .defaults = R"({"attention_multiplier":1})",
+     .said = kMambaSaid,
      .names = GraniteHybridNames(),
      .describe = DescribeGraniteHybrid},
     {.model_type = "granitemoeshared",
@@ -563,6 +596,7 @@ const HfFamily kFamilies[] = {
      .activations = kSilu,
      .attention = false,
      .defaults = R"({"layer_norm_epsilon":1e-5})",
+     .said = kMixerSaid,
      .names = kMambaNames,
      .describe = DescribeMamba},
     {.model_type = "mamba2",
@@ -570,6 +604,7 @@ const HfFamily kFamilies[] = {
      .activations = kSilu,
      .attention = false,
      .defaults = R"({"layer_norm_epsilon":1e-5})",
+     .said = kMixerSaid,
      .names = Mamba2Names(),
      .describe = DescribeMamba2},
     {.model_type = "minicpm",
@@ -604,8 +639,9 @@ const HfFamily kFamilies[] = {
      .activations = kGelus,
      .names_activation = true,
      .feed_forward_widths = 4,
-     .defaults = R"({"layer_norm_epsilon":1e-5,"hidden_act":"gelu"})",
-     .fixed = R"({"prefix_lm":false})",
+     .defaults = R"({"layer_norm_epsilon":1e-5,"hidden_act":"gelu","learned_pos_emb":true})",
+     .fixed = kMptFixed,
+     .said = kMptSaid,
      .describe = DescribeMpt},
     {.model_type = "nemotron",
      .architecture = "nemotron",
@@ -690,8 +726,17 @@ const HfFamily kFamilies[] = {
      .defaults = R"({"rope_theta":2000000})",
      .fixed = R"({"use_sliding_window":false})",
      .describe = DescribeSmolLm3},
-    {.model_type = "stablelm", .architecture = "stablelm", .activations = kSilu, .defaults = R"({"partial_rotary_factor":0.25})"},
-    {.model_type = "starcoder2", .architecture = "starcoder2", .activations = kGelus, .names_activation = true, .describe = OwnWindow},
+    {.model_type = "stablelm",
+     .architecture = "stablelm",
+     .activations = kSilu,
+     .defaults = R"({"partial_rotary_factor":0.25,"use_parallel_residual":false,"qk_layernorm":false})",
+     .said = kStableLmSaid},
+    {.model_type = "starcoder2",
+     .architecture = "starcoder2",
+     .activations = kGelus,
+     .names_activation = true,
+     .said = kStarCoderSaid,
+     .describe = OwnWindow},
     {.model_type = "xlm-roberta",
      .architecture = "bert",
      .activations = kEncoderActivations,

@@ -62,6 +62,14 @@ struct TensorFactors {
   std::vector<RowFactor> factors;
 };
 
+// A member that is true or false says whether there are tensors.
+struct TensorsSaid {
+  std::string_view member;             // as in HfConfig::At
+  std::string_view tensors;            // how their GGUF names end
+  bool of_absence = false;             // true says that there are none
+  std::string_view only_without = {};  // has a say where this member is false
+};
+
 // Sets "<architecture>.<key>".
 class Description {
  public:
@@ -89,6 +97,7 @@ struct HfFamily {
   bool pairs = false;             // GGUF files have rows of queries and keys in pairs, published ones in halves
   bool norms_add_one = false;     // to the weights
   bool names_activation = false;  // it is run with the one that config.json names, not with what GGUF files of the family take for it
+  bool own_activation = false;    // hidden_activation names it, or the family does: hidden_act has no say
   bool always_biased = false;     // queries, keys and values, whatever attention_bias says
   bool attention = true;          // some layers have heads
   bool encoder = false;           // of whole texts: no output matrix, and modules.json says what becomes of the tokens
@@ -96,8 +105,9 @@ struct HfFamily {
   uint32_t feed_forward_widths = 0;  // of the model's width, where config.json does not say; 0: it must
   // What its publisher's code takes for members that config.json leaves out, as JSON; others have to be there, or have no say.
   std::string_view defaults = {};
-  // Members that, where they are there, must be this, as JSON: the family is run so alone.
+  // Members that, where they are there, must be this, or one of these, as JSON: the family is run so alone. Names are as in HfConfig::At.
   std::string_view fixed = {};
+  std::span<const TensorsSaid> said = {};
   std::span<const NameRule> names = {};  // in front of the common ones
   // What the common rules do not say.
   Status (*describe)(const HfConfig& config, Description* description) = nullptr;

@@ -40,7 +40,11 @@ struct WeightMap {
 class IndexReader final : public JsonListener {
  public:
   explicit IndexReader(WeightMap* weights) : weights_(weights) {}
-  bool Wants(std::string_view path) override { return path == "weight_map"; }
+  bool Wants(std::string_view path) override {
+    const bool wanted = path == "weight_map";
+    if (wanted && std::exchange(begun_, true)) problem_ = "weight_map occurs twice; fetch the file again";
+    return wanted;
+  }
   void Text(std::string_view key, std::string& text) override {
     if (!IsPlainName(text)) return Refuse(key, ShortJson(text));
     if (weights_->tensors.size() == kSafetensorsTensorsMax) {
@@ -70,6 +74,7 @@ class IndexReader final : public JsonListener {
   WeightMap* weights_;
   std::map<std::string, uint32_t> places_;  // of files
   std::string problem_;
+  bool begun_ = false;
   bool too_many_ = false;
 };
 
@@ -81,6 +86,12 @@ Result<WeightMap> ReadIndex(FileSystem& files, const std::string& path) {
   BANTAM_TRY(reader.Check());
   if (!JsonMember(json, "weight_map").is_object() || weights.tensors.empty()) {
     return Error(Code::kCorrupt, "weight_map is missing; fetch the file again");
+  }
+  std::sort(weights.tensors.begin(), weights.tensors.end());
+  const auto same_name = [](const auto& a, const auto& b) { return a.first == b.first; };
+  const auto twice = std::adjacent_find(weights.tensors.begin(), weights.tensors.end(), same_name);
+  if (twice != weights.tensors.end()) {
+    return Error(Code::kCorrupt, fmt::format("weight_map names tensor {} twice; fetch the file again", twice->first));
   }
   return weights;
 }
@@ -228,14 +239,14 @@ Status TakeTokenizer(FileSystem& files, const std::string& folder, const HfConfi
   if (files.Exists(settings)) {
     BANTAM_ASSIGN(const auto bytes, Attach(files, settings, kTokenizerConfigBytesMax, file));
     metadata->AttachBytes("tokenizer.huggingface.config", bytes);
-    BANTAM_ASSIGN(const Json parsed, ParseJson(std::string(AsText(bytes))).With(settings));
+    BANTAM_ASSIGN(const Json parsed, ParseJsonOfUniqueNames(AsText(bytes)).With(settings));
     TakeTemplates(JsonMember(parsed, "chat_template"), metadata);
   }
   BANTAM_TRY(TakeTemplateFile(files, folder, metadata));
   TakeEnds(config.Member("eos_token_id"), metadata);
   if (!files.Exists(generation)) return Ok();
   BANTAM_ASSIGN(const std::string text, files.ReadText(generation, kHfConfigBytesMax));
-  BANTAM_ASSIGN(const Json parsed, ParseJson(text).With(generation));
+  BANTAM_ASSIGN(const Json parsed, ParseJsonOfUniqueNames(text).With(generation));
   TakeEnds(JsonMember(parsed, "eos_token_id"), metadata);
   return Ok();
 }
@@ -299,6 +310,22 @@ Status CheckBiases(const HfFamily& family, const HfConfig& config, bool quantize
   return Ok();
 }
 
+// The same of members of one family, that say of norms and biases whether they are there.
+Status CheckSaid(const HfFamily& family, const HfConfig& config, const std::vector<AssembledTensor>& tensors) {
+  for (const TensorsSaid& rule : family.said) {
+    const Json& said = config.At(rule.member);
+    if (said.is_null() || (!rule.only_without.empty() && config.At(rule.only_without) != false)) continue;
+    if (!said.is_boolean()) return Error(Code::kCorrupt, fmt::format("{}: {}, expected true or false", rule.member, ShortJson(said)));
+    const auto there =
+        std::find_if(tensors.begin(), tensors.end(), [&](const auto& tensor) { return tensor.name.ends_with(rule.tensors); });
+    const bool expected = said.get<bool>() != rule.of_absence;
+    if (expected == (there != tensors.end())) continue;
+    return Error(Code::kCorrupt, fmt::format("{} is {}, but there is {}; fetch the files again", rule.member, said.get<bool>(),
+                                             expected ? fmt::format("no tensor *{}", rule.tensors) : there->name));
+  }
+  return Ok();
+}
+
 void AddTable(std::string_view name, std::vector<float> values, std::vector<AssembledTensor>* tensors) {
   if (values.empty()) return;
   AssembledTensor made;
@@ -350,7 +377,7 @@ Result<HfQuantization> FindQuantization(FileSystem& files, const HfConfig& confi
     const std::string own = In(folder, name);
     if (!files.Exists(own)) continue;
     BANTAM_ASSIGN(const std::string text, files.ReadText(own, kHfConfigBytesMax));
-    BANTAM_ASSIGN(Json member, ParseJson(text).With(own));
+    BANTAM_ASSIGN(Json member, ParseJsonOfUniqueNames(text).With(own));
     if (member.is_object() && !member.contains("quant_method")) member["quant_method"] = method;
     return ReadQuantization(member).With(own);
   }
@@ -417,6 +444,7 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
   BANTAM_TRY(CheckVocabularySize(of.config, tensors).With(config_path));
   BANTAM_TRY(CheckBiases(*of.family, of.config, quantized, tensors).With(config_path));
+  BANTAM_TRY(CheckSaid(*of.family, of.config, tensors).With(config_path));
   AddTable("rope_freqs.weight", std::move(described.tables.divisors), &tensors);
   AddTable("rope_factors_short.weight", std::move(described.tables.short_factors), &tensors);
   AddTable("rope_factors_long.weight", std::move(described.tables.long_factors), &tensors);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <string>
@@ -102,6 +103,11 @@ TEST_P(PublishedMetadata, LogitsAreThoseOfTheConvertersMetadata) {
     description_["config"]["hidden_act"] = "gelu_new";
     testing::WriteCheckpoint(folder_.Path("model"), description_["config"], testing::ValuesOf(description_));
   }
+  // Nor do those of FalconMamba have two numbers for norms.
+  if (kind == "falcon_mamba") {
+    description_["config"]["mixer_rms_eps"] = description_["config"]["layer_norm_epsilon"];
+    testing::WriteCheckpoint(folder_.Path("model"), description_["config"], testing::ValuesOf(description_));
+  }
   Result<ModelFile> ours = OpenModel(*files_, folder_.Path("model"));
   Result<ModelFile> theirs = OpenModel(*files_, folder_.Path("model"));
   ASSERT_TRUE(ours.ok() && theirs.ok());
@@ -153,7 +159,8 @@ std::string TestName(const ::testing::TestParamInfo<std::string>& test) {
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }
-INSTANTIATE_TEST_SUITE_P(All, PublishedActivation, ::testing::Values("falcon", "gpt2", "gpt_neox", "mpt", "phi", "starcoder2"), TestName);
+INSTANTIATE_TEST_SUITE_P(All, PublishedActivation, ::testing::Values("codeshell", "falcon", "gpt2", "gpt_neox", "mpt", "phi", "starcoder2"),
+                         TestName);
 INSTANTIATE_TEST_SUITE_P(All, Published, ::testing::ValuesIn(Descriptions()), TestName);
 
 // Where the converter works Llama 3's rule out into a table, its metadata alone say nothing of it.
@@ -348,7 +355,8 @@ TEST(FolderOfFamilies, WhatIsNotRun) {
   EXPECT_THAT(error("gemma2", [](Json& config) { config["layer_types"] = {"full_attention"}; }), HasSubstr("expected the kinds of"));
   EXPECT_THAT(error("bloom", [](Json& config) { config["apply_residual_connection_post_layernorm"] = true; }),
               HasSubstr("apply_residual_connection_post_layernorm true"));
-  EXPECT_THAT(error("mpt", [](Json& config) { config["attn_config"]["qk_gn"] = true; }), HasSubstr("attn_config.qk_gn is not supported"));
+  EXPECT_THAT(error("mpt", [](Json& config) { config["attn_config"]["qk_gn"] = true; }),
+              HasSubstr("attn_config.qk_gn true in this family"));
   EXPECT_THAT(error("deepseek", [](Json& config) { config["scoring_func"] = "sigmoid"; }),
               HasSubstr("scoring_func \"sigmoid\" in this family is not supported"));
   EXPECT_THAT(error("cohere2", [](Json& config) { config["use_qk_norm"] = true; }), HasSubstr("use_qk_norm true"));
@@ -376,6 +384,222 @@ TEST(FolderOfFamilies, WhatIsNotRun) {
   const auto unlimited = OpenModel(*files, folder.Path("model"));
   EXPECT_TRUE(unlimited.ok()) << unlimited.error().message();
   EXPECT_THAT(error("smallthinker", [](Json& config) { config["rope_layout"] = {0, 0}; }), HasSubstr("rope_layout that says 0 of layer"));
+}
+
+// What members say of norms and biases, and what is there.
+TEST(FolderOfFamilies, WhatIsSaidOfTensors) {
+  const testing::TemporaryFolder folder;
+  const auto files = MakeFileSystem();
+  const auto error = [&](const std::string& name, const std::function<void(Json&)>& change, const std::string& without = "nothing") {
+    const Json description = Describe(name);
+    Json config = description["config"];
+    change(config);
+    StoredTensors tensors = testing::ValuesOf(description);
+    std::erase_if(tensors, [&](const auto& entry) { return entry.first.find(without) != std::string::npos; });
+    testing::WriteCheckpoint(folder.Path("model"), config, tensors);
+    Result<ModelFile> file = OpenModel(*files, folder.Path("model"));
+    if (!file.ok()) return file.error().message();
+    const Result<ModelOutline> outline = OutlineModel(*file, **ChooseKernels("ref"));
+    return outline.ok() ? "" : outline.error().message();
+  };
+  const auto set = [](const std::string& member, Json value) {
+    return [=](Json& config) { config[Json::json_pointer("/" + member)] = value; };
+  };
+  EXPECT_THAT(error("stablelm", set("use_parallel_residual", true)),
+              HasSubstr("config.json: use_parallel_residual is true, but there is blk.0.ffn_norm.weight; fetch the files again"));
+  EXPECT_EQ(error("stablelm", set("use_parallel_residual", true), "post_attention_layernorm"), "");
+  EXPECT_THAT(error("stablelm", set("use_parallel_residual", false), "post_attention_layernorm"),
+              HasSubstr("use_parallel_residual is false, but there is no tensor *.ffn_norm.weight"));
+  EXPECT_THAT(error(
+                  "stablelm", [](Json& config) { config.erase("use_parallel_residual"); }, "post_attention_layernorm"),
+              HasSubstr("use_parallel_residual is false"))
+      << "as the publisher's code takes it";
+  EXPECT_THAT(error("stablelm", set("use_parallel_residual", 1)), HasSubstr("use_parallel_residual: 1, expected true or false"));
+  EXPECT_THAT(error("stablelm", set("qk_layernorm", true)), HasSubstr("qk_layernorm is true, but there is no tensor *.attn_q_norm.weight"));
+  EXPECT_THAT(error("falcon_h1", set("mamba_rms_norm", false)), HasSubstr("mamba_rms_norm is false, but there is blk.0.ssm_norm.weight"));
+  EXPECT_THAT(error("falcon_h1", set("mamba_rms_norm", true), "mamba.norm"), HasSubstr("mamba_rms_norm is true, but there is no tensor"));
+  EXPECT_EQ(error("falcon_h1", set("mamba_rms_norm", false), "mamba.norm"), "");
+  EXPECT_THAT(error("falcon_h1", set("mamba_conv_bias", false)), HasSubstr("mamba_conv_bias is false, but there is blk.0.ssm_conv1d.bias"));
+  EXPECT_THAT(error("mamba", set("use_conv_bias", false)), HasSubstr("use_conv_bias is false"));
+  EXPECT_THAT(error("ernie4_5_moe", set("moe_use_aux_free", false), "nothing"), HasSubstr("moe_use_aux_free is false, but there is"));
+  EXPECT_THAT(error("mpt", set("no_bias", false)), HasSubstr("no_bias is false, but there is no tensor *.bias"));
+  EXPECT_THAT(error("mpt", set("attn_config/qk_ln", true)), HasSubstr("attn_config.qk_ln is true, but there is no tensor"));
+  EXPECT_THAT(error("mpt", set("attn_config/alibi", false)),
+              HasSubstr("learned_pos_emb is true, but there is no tensor *position_embd.weight"))
+      << "nothing would say where a token stands";
+  EXPECT_THAT(error("starcoder2", set("use_bias", false)), HasSubstr("use_bias is false, but there is"));
+}
+
+// Members whose other values are another model.
+TEST(FolderOfFamilies, MembersThatAreFollowedOrRefused) {
+  const testing::TemporaryFolder folder;
+  const auto files = MakeFileSystem();
+  const auto error = [&](const std::string& name, const std::function<void(Json&)>& change) {
+    const Json description = Describe(name);
+    Json config = description["config"];
+    change(config);
+    testing::WriteCheckpoint(folder.Path("model"), config, testing::ValuesOf(description));
+    const auto file = OpenModel(*files, folder.Path("model"));
+    return file.ok() ? std::string() : file.error().message();
+  };
+  const auto set = [](const std::string& member, Json value) {
+    return [=](Json& config) { config[Json::json_pointer("/" + member)] = value; };
+  };
+  EXPECT_THAT(error("mpt", set("norm_type", "low_precision_rmsnorm")), HasSubstr("norm_type \"low_precision_rmsnorm\" in this family"));
+  EXPECT_EQ(error("mpt", set("norm_type", "low_precision_layernorm")), "");
+  EXPECT_THAT(error("mpt", set("ffn_config", {{"ffn_type", "mptglu"}})), HasSubstr("ffn_config.ffn_type \"mptglu\""));
+  EXPECT_THAT(error("mpt", set("ffn_config", {{"ffn_act_fn", {{"name", "silu"}}}})), HasSubstr("ffn_config.ffn_act_fn.name \"silu\""));
+  EXPECT_EQ(error("mpt", set("ffn_config", {{"ffn_type", "mptmlp"}, {"ffn_act_fn", {{"name", "gelu"}, {"approximate", "none"}}}})), "");
+  EXPECT_THAT(error("mpt", set("ffn_config", {{"ffn_hidden_size", 64}})), HasSubstr("ffn_config.ffn_hidden_size 64"));
+  EXPECT_THAT(error("mpt", set("attn_config/softmax_scale", 0.5)), HasSubstr("attn_config.softmax_scale 0.5"));
+  EXPECT_THAT(error("mpt", set("logit_scale", "inv_sqrt_d_model")), HasSubstr("logit_scale \"inv_sqrt_d_model\""));
+  EXPECT_THAT(error("mpt", set("attn_config/attn_type", "linear_attention")), HasSubstr("attn_config.attn_type \"linear_attention\""));
+  EXPECT_EQ(error("mpt", set("attn_config/attn_type", "multihead_attention")), "");
+  EXPECT_THAT(
+      error("mpt",
+            [](Json& config) { config["attn_config"]["attn_type"] = "multihead_attention", config["attn_config"]["kv_n_heads"] = 2; }),
+      HasSubstr("attn_config.kv_n_heads is 2, but attn_config.attn_type \"multihead_attention\""));
+  EXPECT_THAT(error("codeshell", set("position_embedding_type", "alibi")), HasSubstr("position_embedding_type \"alibi\""));
+  EXPECT_THAT(error("ernie4_5", set("compression_ratio", 2.0)), HasSubstr("compression_ratio 2.0 in this family"));
+  EXPECT_THAT(error("ernie4_5_moe", set("use_rmsnorm", false)), HasSubstr("use_rmsnorm false in this family"));
+  EXPECT_THAT(error("ernie4_5_moe", set("moe_gate_act", "sigmoid")), HasSubstr("moe_gate_act \"sigmoid\""));
+  EXPECT_THAT(error("falcon_h1", set("mamba_proj_bias", true)), HasSubstr("mamba_proj_bias true in this family"));
+  EXPECT_THAT(error("falcon_h1", set("time_step_limit", {0.0, 0.5})), HasSubstr("time_step_limit [0.0,0.5]"));
+  EXPECT_THAT(error("falcon_h1", set("mamba_d_head", 16)),
+              HasSubstr("mamba_d_head is 16, but 6 heads (mamba_n_heads) have 48 elements together"));
+  EXPECT_EQ(error("falcon_h1", set("mamba_d_head", "auto")), "");
+  EXPECT_THAT(error("falcon_h1", [](Json& config) { config.erase("rope_theta"); }), HasSubstr("rope_theta is missing"));
+  // Which layers have a window, and no window.
+  EXPECT_THAT(error("gemma2", set("sliding_window", nullptr)), HasSubstr("sliding_window is no number above 0"));
+  EXPECT_THAT(error("olmo3", set("sliding_window", nullptr)), HasSubstr("sliding_window is no number above 0"));
+  EXPECT_EQ(error("olmo3",
+                  [](Json& config) {
+                    config["sliding_window"] = nullptr, config["layer_types"] = {"full_attention", "full_attention"};
+                  }),
+            "");
+  EXPECT_THAT(error("exaone4", set("layer_types", {"sliding_attention", "full_attention"})),
+              HasSubstr("sliding_window is no number above 0"));
+  EXPECT_EQ(error("exaone4", set("layer_types", {"full_attention", "full_attention"})), "");
+  EXPECT_THAT(error("exaone4", set("sliding_window_pattern", "LG")), HasSubstr("sliding_window is no number above 0"));
+  EXPECT_THAT(error("exaone4", [](Json& config) { config.erase("sliding_window"); }), HasSubstr("a window in a model of 2 layers"))
+      << "4096, as the publisher's code takes it";
+  EXPECT_THAT(error("exaone4", set("num_hidden_layers", 64)), HasSubstr("a model of 64 layers without a sliding_window"));
+  EXPECT_THAT(error("olmo3", [](Json& config) { config.erase("layer_types"), config["sliding_window_pattern"] = "GL"; }),
+              HasSubstr("sliding_window_pattern GL whose last layer is an L"));
+  EXPECT_THAT(error("olmo3", [](Json& config) { config.erase("layer_types"), config["sliding_window_pattern"] = "LX"; }),
+              HasSubstr("expected the letters L and G"));
+}
+
+// Which Baichuan it is, only its layers and its vocabulary say.
+TEST_F(Folder, BaichuanOfUnknownKind) {
+  config_["model_type"] = "baichuan";
+  config_["vocab_size"] = 64000;
+  Write();
+  EXPECT_THAT(Error(),
+              HasSubstr("num_hidden_layers 2 in this family, whose layers turn in models of 32 and have linear biases in those of 40"));
+  config_["num_hidden_layers"] = 40;
+  Write();
+  EXPECT_THAT(Error(), ::testing::Not(HasSubstr("this family")));
+  config_["vocab_size"] = 125696;
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("Baichuan 2 from safetensors (its output matrix is normalised"));
+  config_["vocab_size"] = 125697;  // with a token of its own
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("vocab_size is 125697, and 64000 in the first"));
+  config_["vocab_size"] = 64000;
+  config_["z_loss_weight"] = 0;
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("Baichuan 2 from safetensors"));
+}
+
+// Gemma's first files say "gelu" in hidden_act and mean the tanh form, as the publisher's code takes it; hidden_activation is followed.
+TEST(FolderOfFamilies, ActivationsOfGemma) {
+  const testing::TemporaryFolder folder;
+  const auto files = MakeFileSystem();
+  const auto activation = [&](const std::string& name, Json old_name, Json own_name) {
+    const Json description = Describe(name);
+    Json config = description["config"];
+    config["hidden_act"] = std::move(old_name);
+    config["hidden_activation"] = std::move(own_name);
+    testing::WriteCheckpoint(folder.Path("model"), config, testing::ValuesOf(description));
+    Result<ModelFile> file = OpenModel(*files, folder.Path("model"));
+    EXPECT_TRUE(file.ok()) << file.error().message();
+    return ReadConfig(*file)->activation;
+  };
+  for (const char* name : {"gemma", "gemma2", "gemma3_text"}) {
+    EXPECT_EQ(activation(name, "gelu", nullptr), Activation::kGelu) << name;
+    EXPECT_EQ(activation(name, "gelu", "gelu_pytorch_tanh"), Activation::kGelu) << name;
+    EXPECT_EQ(activation(name, "gelu_pytorch_tanh", "gelu"), Activation::kErfGelu) << name;
+  }
+}
+
+// MiniCPM 4.1 attends to chosen blocks of texts that are longer.
+TEST_F(Folder, TextsThatAreAttendedToWhole) {
+  description_ = Describe("minicpm");
+  config_ = description_["config"];
+  tensors_ = testing::ValuesOf(description_);
+  const auto limit = [&](Json sparse) {
+    config_["sparse_config"] = std::move(sparse);
+    Write();
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    EXPECT_TRUE(file.ok()) << file.error().message();
+    return OutlineModel(*file, **ChooseKernels("ref"))->program;
+  };
+  EXPECT_EQ(limit(nullptr).context_limit, 0u);
+  EXPECT_EQ(limit({{"topk", 64}}).context_limit, 8191u) << "as the publisher's code has it";
+  const Program program = limit({{"dense_len", 32}});
+  EXPECT_EQ(program.context_limit, 31u);
+  EXPECT_EQ(program.context_max, 31u);
+  EXPECT_THAT(TooManyPositions(program, 32),
+              HasSubstr("at most 31 are run: longer texts are attended to by chosen blocks (sparse_config)"));
+  for (const Json& sparse : {Json(5), Json({{"dense_len", -1}}), Json({{"dense_len", 1}})}) {
+    config_["sparse_config"] = sparse;
+    Write();
+    EXPECT_THAT(Error(), HasSubstr("sparse_config")) << sparse.dump();
+  }
+}
+
+// FalconMamba's inner norms have a number of their own.
+TEST_F(Folder, NormsOfFalconMambasMixers) {
+  description_ = Describe("falcon_mamba");
+  config_ = description_["config"];
+  tensors_ = testing::ValuesOf(description_);
+  const auto epsilon = [&] {
+    Write();
+    Result<ModelFile> file = OpenModel(*files_, folder_.Path("model"));
+    EXPECT_TRUE(file.ok()) << file.error().message();
+    return ReadConfig(*file)->state_space.norm_epsilon;
+  };
+  EXPECT_EQ(epsilon(), 1e-6f) << "as the publisher's code has it";
+  config_["mixer_rms_eps"] = 1e-4;
+  EXPECT_EQ(epsilon(), 1e-4f);
+  config_["mixer_rms_eps"] = -1;
+  Write();
+  EXPECT_THAT(Error(), HasSubstr("config.json mixer_rms_eps: -1, expected a number from 0 to 1"));
+}
+
+// Readers of JSON do not agree on which of the two counts.
+TEST_F(Folder, MembersThatOccurTwice) {
+  Write();
+  const std::string config = config_.dump();
+  testing::WriteText(Path("config.json"), R"({"hidden_size":64,)" + config.substr(1));
+  EXPECT_THAT(Error(), HasSubstr("config.json: member \"hidden_size\" occurs twice"));
+  testing::WriteText(Path("config.json"), R"({"rope_scaling":{"factor":2,"factor":4},)" + config.substr(1));
+  EXPECT_THAT(Error(), HasSubstr("member \"factor\" occurs twice"));
+  Write();
+  for (const char* name : {"quantize_config.json", "tokenizer_config.json", "generation_config.json"}) {
+    testing::WriteText(Path(name), R"({"bits":4,"bits":8})");
+    EXPECT_THAT(Error(), HasSubstr(std::string(name) + ": member \"bits\" occurs twice"));
+    std::filesystem::remove(Path(name));
+  }
+  WriteShards();
+  std::string index;
+  std::getline(std::ifstream(Path("model.safetensors.index.json")), index);
+  testing::WriteText(Path("model.safetensors.index.json"), R"({"weight_map":{},)" + index.substr(1));
+  EXPECT_THAT(Error(), HasSubstr("weight_map occurs twice"));
+  const std::string entry = R"("lm_head.weight":"model-00002-of-00002.safetensors",)";
+  testing::WriteText(Path("model.safetensors.index.json"), R"({"weight_map":{)" + entry + index.substr(index.find('{', 1) + 1));
+  EXPECT_THAT(Error(), HasSubstr("weight_map names tensor lm_head.weight twice"));
 }
 
 // What the publisher's code takes for what config.json leaves out; null is no absence.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/huggingface/windows.h"
 
 namespace bantam {
 namespace {
@@ -77,7 +78,19 @@ Status DescribeSparsity(const HfConfig& config, uint32_t layers, Description* de
   return Ok();
 }
 
-// What both have.
+// Scores are scaled by the width of a head, but in the 27B models, which the family knows by their number of layers.
+Status CheckGemmaScale(const HfConfig& config, uint32_t layers_of_27b) {
+  BANTAM_ASSIGN(const auto scalar, config.Number({"query_pre_attn_scalar"}));
+  BANTAM_ASSIGN(const uint32_t layers, config.RequireCount({"num_hidden_layers"}));
+  BANTAM_ASSIGN(const uint32_t width, config.RequireCount({"hidden_size"}));
+  BANTAM_ASSIGN(const uint32_t heads, config.RequireCount({"num_attention_heads"}));
+  BANTAM_ASSIGN(const uint32_t head_dim, config.RequireCount({"head_dim"}));
+  const uint32_t expected = layers == layers_of_27b && heads > 0 ? width / heads : head_dim;
+  if (scalar.value_or(expected) != expected) return NotRun(fmt::format("query_pre_attn_scalar {} where {} is usual", *scalar, expected));
+  return Ok();
+}
+
+// What 3n and 4 have.
 Status DescribeShared(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t per_layer, config.RequireCount({"hidden_size_per_layer_input"}));
   BANTAM_ASSIGN(const uint32_t shared, config.RequireCount({"num_kv_shared_layers"}));
@@ -92,6 +105,29 @@ Status DescribeShared(const HfConfig& config, Description* description) {
 
 std::span<const NameRule> Gemma3nNames() { return kGemma3nNames; }
 std::span<const NameRule> Gemma4Names() { return kGemma4Names; }
+
+Status DescribeGemma2(const HfConfig& config, Description* description) {
+  BANTAM_TRY(CheckGemmaScale(config, /*layers_of_27b=*/46));
+  for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    BANTAM_ASSIGN(const auto value, config.Number({cap}));
+    if (value.value_or(0) == 0) return NotRun(fmt::format("{} null in this family", cap));
+    description->Number(cap, *value);
+  }
+  return DescribeWindows(config, /*pattern=*/2, description);
+}
+
+Status DescribeGemma3(const HfConfig& config, Description* description) {
+  BANTAM_TRY(CheckGemmaScale(config, /*layers_of_27b=*/62));
+  BANTAM_ASSIGN(const auto both_ways, config.Flag({"use_bidirectional_attention"}));
+  if (both_ways.value_or(false)) return NotRun("attention to later tokens (use_bidirectional_attention)");
+  BANTAM_ASSIGN(const auto cap, config.Number({"final_logit_softcapping"}));
+  if (cap) description->Number("final_logit_softcapping", *cap);
+  const Json& windowed = JsonMember(config.Member("rope_parameters"), "sliding_attention");
+  BANTAM_ASSIGN(const auto new_base, HfConfig::NumberOf(windowed, {"rope_theta"}));
+  BANTAM_ASSIGN(const auto base, config.Number({"rope_local_base_freq"}));
+  description->Number("rope.freq_base_swa", new_base.value_or(base.value_or(10000)));
+  return DescribeWindows(config, /*pattern=*/6, description);
+}
 
 Status DescribeWindowsByKind(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t window, config.RequireCount({"sliding_window"}));

@@ -1,4 +1,4 @@
-// Gemma 3n and 4, whose config.json says more than the common rules take.
+// Gemma from the second on, whose config.json says more than the common rules take.
 #pragma once
 
 #include <span>
@@ -7,6 +7,9 @@
 #include "model/huggingface/families.h"
 
 namespace bantam {
+
+Status DescribeGemma2(const HfConfig& config, Description* description);
+Status DescribeGemma3(const HfConfig& config, Description* description);
 
 std::span<const NameRule> Gemma3nNames();
 Status DescribeGemma3n(const HfConfig& config, Description* description);

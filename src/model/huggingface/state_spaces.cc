@@ -62,12 +62,33 @@ Result<std::vector<float>> ReadMultipliers(const HfConfig& config, const char* n
   return numbers;
 }
 
+// Steps are not cut; files say so as [0, Infinity], in either of two spellings.
+Status CheckStepLimit(const HfConfig& config) {
+  const Json& limit = config.Member("time_step_limit");
+  if (limit.is_null()) return Ok();
+  constexpr double kUnlimited = 1e300;
+  const bool is_pair = limit.is_array() && limit.size() == 2 && limit[0].is_number();
+  const bool above =
+      is_pair && (JsonText(limit[1], "__float__") == "Infinity" || (limit[1].is_number() && limit[1].get<double>() > kUnlimited));
+  if (above && limit[0].get<double>() <= 0) return Ok();
+  return NotRun(fmt::format("time_step_limit {}", ShortJson(limit)));
+}
+
 Status DescribeStateSpace(const HfConfig& config, Description* description) {
   BANTAM_ASSIGN(const uint32_t heads, config.RequireCount({"mamba_n_heads", "num_heads"}));
   BANTAM_ASSIGN(const uint32_t state, config.RequireCount({"mamba_d_state", "state_size"}));
   BANTAM_ASSIGN(const uint32_t groups, config.RequireCount({"mamba_n_groups", "n_groups"}));
   BANTAM_ASSIGN(const uint32_t taps, config.RequireCount({"mamba_d_conv", "conv_kernel"}));
   BANTAM_ASSIGN(const uint32_t inner, InnerWidth(config));
+  // As wide as the heads together; "auto" says the same.
+  const Json& width = config.Member("mamba_d_head");
+  const bool agrees = width.is_null() || width == "auto" || (width.is_number_unsigned() && width.get<uint64_t>() * heads == inner);
+  if (!agrees) {
+    return Error(Code::kCorrupt,
+                 fmt::format("mamba_d_head is {}, but {} heads (mamba_n_heads) have {} elements together; correct it, or fetch "
+                             "the file again",
+                             ShortJson(width), heads, inner));
+  }
   description->Count("ssm.inner_size", inner);
   description->Count("ssm.conv_kernel", taps);
   description->Count("ssm.state_size", state);
@@ -82,18 +103,6 @@ std::span<const NameRule> Mamba2Names() { return kMamba2Names; }
 std::span<const NameRule> GraniteHybridNames() { return kGraniteHybridNames; }
 std::span<const NameRule> FalconH1Names() { return kFalconH1Names; }
 
-// Steps are not cut; files say so as [0, Infinity], in either of two spellings.
-Status CheckStepLimit(const HfConfig& config) {
-  const Json& limit = config.Member("time_step_limit");
-  if (limit.is_null()) return Ok();
-  constexpr double kUnlimited = 1e300;
-  const bool is_pair = limit.is_array() && limit.size() == 2 && limit[0].is_number();
-  const bool above =
-      is_pair && (JsonText(limit[1], "__float__") == "Infinity" || (limit[1].is_number() && limit[1].get<double>() > kUnlimited));
-  if (above && limit[0].get<double>() <= 0) return Ok();
-  return NotRun(fmt::format("time_step_limit {}", ShortJson(limit)));
-}
-
 Status DescribeMamba2(const HfConfig& config, Description* description) {
   BANTAM_TRY(CheckStepLimit(config));
   description->Count("context_length", 1 << 20);  // no more than a number: nothing in the model knows of positions
@@ -101,6 +110,7 @@ Status DescribeMamba2(const HfConfig& config, Description* description) {
 }
 
 Status DescribeGraniteLayers(const HfConfig& config, Description* description) {
+  BANTAM_TRY(CheckStepLimit(config));
   BANTAM_ASSIGN(const HfHeads heads, ReadHeads(config));
   BANTAM_ASSIGN(const auto experts, config.Count({"num_local_experts"}));
   BANTAM_ASSIGN(const auto positions, config.Text({"position_embedding_type"}));
@@ -116,10 +126,10 @@ Status DescribeGraniteLayers(const HfConfig& config, Description* description) {
 }
 
 Status DescribeFalconH1(const HfConfig& config, Description* description) {
-  for (const char* bias : {"projectors_bias", "mamba_proj_bias", "attention_bias", "mlp_bias"}) {
-    BANTAM_ASSIGN(const auto biased, config.Flag({bias}));
-    if (biased.value_or(false)) return NotRun(fmt::format("{} true in this family", bias));
-  }
+  BANTAM_ASSIGN(const auto base, config.Number({"rope_theta"}));
+  // Versions of the publisher's code take different ones for it.
+  if (!base && JsonMember(config.RopeScaling(), "rope_theta").is_null()) return Error(Code::kCorrupt, "rope_theta is missing");
+  BANTAM_TRY(CheckStepLimit(config));
   BANTAM_ASSIGN(const auto normed, config.Flag({"mamba_rms_norm"}));
   BANTAM_ASSIGN(const auto before_gate, config.Flag({"mamba_norm_before_gate"}));
   if (normed.value_or(false) && before_gate.value_or(true)) {

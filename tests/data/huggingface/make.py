@@ -232,7 +232,8 @@ def families():
                     tensors({**norms2(), **attn(True), P + "self_attn.sinks": [H], **lin(P + "mlp.router", E, D, True),
                              P + "mlp.experts.gate_up_proj": [E, D, 2 * FF], P + "mlp.experts.gate_up_proj_bias": [E, 2 * FF],
                              P + "mlp.experts.down_proj": [E, FF, D], P + "mlp.experts.down_proj_bias": [E, D]}, OUTER), "BF16")
-    f["exaone4"] = (base("Exaone4ForCausalLM", "exaone4", head_dim=HD, tie_word_embeddings=True), tensors({**BEHIND, **QK, **attn(), **mlp()}, TIED), "BF16")
+    f["exaone4"] = (dict(base("Exaone4ForCausalLM", "exaone4", head_dim=HD, tie_word_embeddings=True), sliding_window=None),
+                    tensors({**BEHIND, **QK, **attn(), **mlp()}, TIED), "BF16")
     f["hunyuan_v1_dense"] = (base("HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", head_dim=HD, tie_word_embeddings=True),
                              tensors({**LLAMA, P + "self_attn.query_layernorm.weight": [HD], P + "self_attn.key_layernorm.weight": [HD]}, TIED), "BF16")
     f["ernie4_5"] = (base("Ernie4_5ForCausalLM", "ernie4_5", head_dim=HD, tie_word_embeddings=True), tensors(LLAMA, TIED), "BF16")
