@@ -374,8 +374,8 @@ constexpr std::string_view kMptFixed =
 
 constexpr TensorsSaid kErnieMoeSaid[] = {{"moe_use_aux_free", ".exp_probs_b.bias"}};
 constexpr TensorsSaid kFalconH1Said[] = {{"mamba_rms_norm", ".ssm_norm.weight"}, {"mamba_conv_bias", ".ssm_conv1d.bias"}};
-constexpr TensorsSaid kMambaSaid[] = {{"mamba_conv_bias", ".ssm_conv1d.bias"}};
-constexpr TensorsSaid kMixerSaid[] = {{"use_conv_bias", ".ssm_conv1d.bias"}};
+constexpr TensorsSaid kMambaSaid[] = {{"mamba_conv_bias", ".ssm_conv1d.bias"}, {"mamba_proj_bias", ".ssm_in.bias"}};
+constexpr TensorsSaid kMixerSaid[] = {{"use_conv_bias", ".ssm_conv1d.bias"}, {"use_bias", ".ssm_in.bias"}};
 constexpr TensorsSaid kMptSaid[] = {
     {"attn_config.qk_ln", ".attn_q_norm.weight"},
     {"no_bias", ".bias", /*of_absence=*/true},

@@ -421,6 +421,7 @@ TEST(FolderOfFamilies, WhatIsSaidOfTensors) {
   EXPECT_EQ(error("falcon_h1", set("mamba_rms_norm", false), "mamba.norm"), "");
   EXPECT_THAT(error("falcon_h1", set("mamba_conv_bias", false)), HasSubstr("mamba_conv_bias is false, but there is blk.0.ssm_conv1d.bias"));
   EXPECT_THAT(error("mamba", set("use_conv_bias", false)), HasSubstr("use_conv_bias is false"));
+  EXPECT_THAT(error("mamba2", set("use_bias", true)), HasSubstr("use_bias is true, but there is no tensor *.ssm_in.bias"));
   EXPECT_THAT(error("ernie4_5_moe", set("moe_use_aux_free", false), "nothing"), HasSubstr("moe_use_aux_free is false, but there is"));
   EXPECT_THAT(error("mpt", set("no_bias", false)), HasSubstr("no_bias is false, but there is no tensor *.bias"));
   EXPECT_THAT(error("mpt", set("attn_config/qk_ln", true)), HasSubstr("attn_config.qk_ln is true, but there is no tensor"));
