@@ -49,8 +49,8 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
 }
 
 void AddRunOptions(CLI::App& verb, RunOptions* options) {
-  verb.add_option("--context", options->context, "tokens of the context (default: the model's, at most 4096)")->check(WholeNumber());
-  verb.add_option("-t,--threads", options->threads, "threads (default: what bantam tune found, or the usable physical cores)")
+  verb.add_option("--context", options->context, "tokens of the context (default, and 0: the model's, at most 4096)")->check(WholeNumber());
+  verb.add_option("-t,--threads", options->threads, "threads (default, and 0: what bantam tune found, or the usable physical cores)")
       ->check(WholeNumber());
   AddLoadOptions(verb, options);
 }

@@ -89,20 +89,26 @@ int List(FileSystem& files, const ListOptions& options) {
   return PrintResult(options.json ? DumpJson(rows, /*indent=*/2) + "\n" : text);
 }
 
-// What is in the model folder; nothing outside it is ever removed.
-Result<std::string> Remove(FileSystem& files, const std::string& name) {
-  const std::unique_ptr<Disk> disk = MakeDisk();
-  BANTAM_ASSIGN(const StoredModel model, FindStored(files, *disk, ModelFolder(), name));
-  BANTAM_TRY(RemoveStored(*disk, ModelFolder(), model));
-  return fmt::format("removed {} ({})\n", Printable(model.name), FormatBytes(model.size_bytes));
-}
-
+// What is in the model folder; nothing outside it is ever removed, and nothing at all where one of the names is unknown.
 int RemoveAll(FileSystem& files, const std::vector<std::string>& names) {
+  const std::unique_ptr<Disk> disk = MakeDisk();
+  std::vector<StoredModel> models;
   int code = 0;
   for (const std::string& name : names) {
-    const Result<std::string> removed = Remove(files, name);
-    const int one = removed.ok() ? PrintResult(*removed) : Fail(removed.error());
-    if (code == 0) code = one;
+    Result<StoredModel> model = FindStored(files, *disk, ModelFolder(), name);
+    if (!model.ok()) {
+      const int unknown = Fail(model.error());
+      if (code == 0) code = unknown;
+      continue;
+    }
+    const bool twice = std::any_of(models.begin(), models.end(), [&](const StoredModel& other) { return other.name == model->name; });
+    if (!twice) models.push_back(std::move(*model));
+  }
+  for (size_t i = 0; code == 0 && i < models.size(); ++i) {
+    const StoredModel& model = models[i];
+    const Status removed = RemoveStored(*disk, ModelFolder(), model);
+    if (!removed.ok()) return Fail(removed.error());
+    code = PrintResult(fmt::format("removed {} ({})\n", Printable(model.name), FormatBytes(model.size_bytes)));
   }
   return code;
 }

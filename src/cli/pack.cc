@@ -160,7 +160,7 @@ void AddPackVerb(CLI::App& app, Action* action) {
   verb->add_option("--licence", arguments->licence, "the licence's text (default: that of the folder, or its name in the file)");
   verb->add_flag("!--without-source-vocabulary", arguments->source_vocabulary,
                  "leave away what only unpack needs: a smaller package, which unpack refuses");
-  verb->add_option("-t,--threads", arguments->threads, "threads (default: the usable physical cores)")->check(WholeNumber());
+  verb->add_option("-t,--threads", arguments->threads, "threads (default, and 0: the usable physical cores)")->check(WholeNumber());
   verb->add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
   verb->add_flag("--json", arguments->json, "print JSON");
   verb->footer("Example: bantam pack model.gguf model.bantam");
@@ -171,7 +171,7 @@ void AddVerifyVerb(CLI::App& app, Action* action) {
   auto arguments = std::make_shared<VerifyArguments>();
   CLI::App* verb = app.add_subcommand("verify", "check every byte of a package against its manifest");
   verb->add_option("MODEL", arguments->model, "a .bantam file, or a name in the model folder")->required();
-  verb->add_option("-t,--threads", arguments->threads, "threads (default: the usable physical cores)")->check(WholeNumber());
+  verb->add_option("-t,--threads", arguments->threads, "threads (default, and 0: the usable physical cores)")->check(WholeNumber());
   verb->add_flag("--json", arguments->json, "print JSON");
   verb->footer("Example: bantam verify model.bantam");
   verb->callback([=] { *action = Act(arguments, Verify); });

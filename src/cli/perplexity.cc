@@ -94,8 +94,8 @@ void AddPerplexityVerb(CLI::App& app, Action* action) {
   verb->add_option("FILE", options->text, "the text")->required();
   verb->add_option("--chunks", options->windows, "windows to measure; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", options->json, "print JSON");
-  verb->add_option("--context", options->run.context, "tokens of a window (default: 512)")->check(WholeNumber());
-  verb->add_option("-t,--threads", options->run.threads, "threads (default: usable physical cores)")->check(WholeNumber());
+  verb->add_option("--context", options->run.context, "tokens of a window (default, and 0: 512)")->check(WholeNumber());
+  verb->add_option("-t,--threads", options->run.threads, "threads (default, and 0: usable physical cores)")->check(WholeNumber());
   AddLoadOptions(*verb, &options->run);
   verb->footer("Example: bantam perplexity model.gguf wiki.test.raw --chunks 8");
   verb->callback([=] {

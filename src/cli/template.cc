@@ -52,6 +52,12 @@ Result<Json> ReadRequest(FileSystem& files, const Options& options) {
   if (!request.is_object() || !request.contains("messages") || !request["messages"].is_array()) {
     return Error(Code::kCorrupt, fmt::format("{}: expected a list of messages, or an object with \"messages\"", options.messages));
   }
+  for (size_t i = 0; i < request["messages"].size(); ++i) {
+    const Json& message = request["messages"][i];
+    if (JsonText(message, "role")) continue;
+    return Error(Code::kCorrupt, fmt::format("{}: message {} is {}, expected an object with a \"role\", such as \"user\"", options.messages,
+                                             i + 1, ShortJson(message)));
+  }
   return request;
 }
 

@@ -50,9 +50,9 @@ void AddTextsOptions(CLI::App& verb, TextsOptions* options) {
   verb.add_flag("--truncate", options->truncate, "leave the end of a text away that is too long (default: that is an error)");
   verb.add_flag("--json", options->json, "print a JSON object on each line");
   verb.add_option("--context", options->run.context,
-                  "most tokens of a text (default: what the publisher says, or what the model was trained on)")
+                  "most tokens of a text (default, and 0: what the publisher says, or what the model was trained on)")
       ->check(WholeNumber());
-  verb.add_option("-t,--threads", options->run.threads, "threads (default: what bantam tune found, or the usable physical cores)")
+  verb.add_option("-t,--threads", options->run.threads, "threads (default, and 0: what bantam tune found, or the usable physical cores)")
       ->check(WholeNumber());
   AddLoadOptions(verb, &options->run);
 }

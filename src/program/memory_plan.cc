@@ -233,12 +233,13 @@ Error TooLarge(const MemoryPlan& plan, const FitRequest& request) {
   return Error(
       Code::kExhausted,
       fmt::format("the model needs {} (weights{} {}, KV of {} tokens in {} {}{}, activations {}, vocabulary {}, metadata {}, program {}) "
-                  "and the limit is {}; raise --memory, lower --context{} or choose a smaller model",
+                  "and the limit is {}; raise --memory{}{} or choose a smaller model",
                   FormatBytes(plan.total_bytes()), rows ? " as in the file" : "", FormatBytes(plan.weights_bytes), plan.options.context,
                   KvTypeName(plan.options.kv_type), FormatBytes(plan.kv_bytes),
                   plan.state_bytes == 0 ? "" : fmt::format(", recurrent states {}", FormatBytes(plan.state_bytes)),
                   FormatBytes(plan.activations_bytes), FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.header_bytes),
                   FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes),
+                  plan.options.context > kContextMin ? ", lower --context" : "",
                   request.weight_form == WeightForm::kPanels ? ", leave --weights away" : ""));
 }
 

@@ -120,6 +120,7 @@ TEST_F(MemoryPlanTest, RefusesWithTheNumbers) {
   EXPECT_EQ(refused.error().code(), Code::kExhausted);
   EXPECT_NE(refused.error().message().find("weights"), std::string::npos);
   EXPECT_NE(refused.error().message().find("128 tokens"), std::string::npos);
+  EXPECT_EQ(refused.error().message().find("--context"), std::string::npos) << "it is the least already";
 }
 
 TEST_F(MemoryPlanTest, WhatTheUserFixedStays) {
@@ -131,6 +132,7 @@ TEST_F(MemoryPlanTest, WhatTheUserFixedStays) {
   EXPECT_LT(smaller->options.context, 4096u);
   request.fixed_context = true;
   EXPECT_EQ(FitMemory(&program_, request).error().code(), Code::kExhausted);
+  EXPECT_NE(FitMemory(&program_, request).error().message().find("raise --memory, lower --context or"), std::string::npos);
 }
 
 // Panels of IQ2_XXS are twice the file's blocks. While they leave room for a useful context they are taken; then rows, with all that is
