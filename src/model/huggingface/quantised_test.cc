@@ -526,6 +526,21 @@ TEST_F(QuantisedFolder, ScalesOfActivationsAreLeftOut) {
   EXPECT_EQ(Error(), "");
 }
 
+// Quantisers wrote biases of zeros to models without: a member of a family that denies them is no contradiction.
+TEST_F(QuantisedFolder, BiasesOfZerosThatAFamilyDenies) {
+  Take("gptq-g32");
+  config_["model_type"] = "starcoder2";
+  config_["hidden_act"] = "gelu";
+  config_["use_bias"] = false;
+  const uint64_t rows = 32;  // 2 heads of 16
+  tensors_["model.layers.0.self_attn.q_proj.bias"] = {"F32", {rows}, std::string(4 * rows, '\0')};
+  const Result<ModelFile> file = Open();
+  EXPECT_TRUE(file.ok()) << file.error().message();
+  config_["use_bias"] = true;
+  tensors_.erase("model.layers.0.self_attn.q_proj.bias");
+  EXPECT_THAT(Error(), HasSubstr("use_bias is true, but there is no tensor *.attn_q.bias"));
+}
+
 // The tensors of our own can stand in any file, with anything in them.
 TEST_F(QuantisedFolder, OwnTensorsThatLie) {
   const auto error = [&](const Extra& extra) -> std::string {
