@@ -291,7 +291,9 @@ Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokeniz
   Json usage;
   size_t completion = 0;
   const auto token_json = [&](const TokenLogprob& token) {
-    return Json{{"token", tokenizer.Decode(std::span(&token.token, 1), /*special=*/true)}, {"id", token.token}, {"logprob", token.logprob}};
+    std::string bytes;
+    tokenizer.AppendRaw(token.token, /*special=*/true, &bytes);
+    return Json{{"token", tokenizer.Unmark(bytes)}, {"id", token.token}, {"logprob", token.logprob}};
   };
   for (const ChoiceResult& result : choices) {
     const Finish& finish = *result.finish;
