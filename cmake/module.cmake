@@ -6,6 +6,10 @@ target_include_directories(bantam_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # on the compiler's choice.
 target_compile_options(bantam_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast
   -Wcast-qual -Wdouble-promotion -Wformat=2 -Wimplicit-fallthrough -Wundef -Werror -ffp-contract=off)
+# The C library is shared, and made of the modules: it shows nothing but what its header marks.
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 if(BANTAM_SANITIZE)
   target_compile_options(bantam_flags INTERFACE -fsanitize=${BANTAM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(bantam_flags INTERFACE -fsanitize=${BANTAM_SANITIZE})

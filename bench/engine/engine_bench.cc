@@ -1,0 +1,276 @@
+// Measures the engine: many streams at once, a long prompt beside them, a flood of low requests. Prints a table to stderr and JSON to
+// stdout.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory_budget.h"
+#include "base/rng.h"
+#include "base/system_limits.h"
+#include "base/threads.h"
+#include "engine/draft.h"
+#include "engine/engine.h"
+#include "engine/speed.h"
+#include "model/load.h"
+#include "model/open.h"
+#include "model/vocabulary.h"
+
+namespace bantam {
+namespace {
+
+struct Options {
+  std::string model;
+  std::string only;
+  int threads = 2;
+  std::vector<size_t> streams = {1, 4, 8};
+  size_t prompt = 64;
+  size_t decode = 32;
+  int repetitions = 3;
+};
+
+// What a stream went through: nanoseconds from the start of the case.
+struct Stream {
+  int64_t submitted_ns = 0;
+  std::vector<int64_t> token_ns;
+  bool finished = false;
+};
+
+class Bench {
+ public:
+  Bench(const Model& model, const Tokenizer& tokenizer, const MemoryPlan& plan, ThreadPool& pool)
+      : model_(model), tokenizer_(tokenizer), plan_(plan), pool_(pool) {}
+
+  void Start() {
+    streams_.clear();
+    engine_.reset();
+    budget_ = std::make_unique<MemoryBudget>(UINT64_MAX);
+    EngineOptions options;
+    options.admission.requests_max = 4096;
+    options.admission.bytes_max = UINT64_MAX;
+    const auto sink = [this](Event event) {
+      Stream& stream = streams_[event.request];
+      for (size_t i = 0; i < event.token_count; ++i) stream.token_ns.push_back(clock_.NowNs());
+      stream.finished |= event.finish.has_value();
+    };
+    engine_ = Engine::Make({model_, tokenizer_, plan_, clock_, options}, {*budget_, pool_}, sink).value();
+  }
+  // Random tokens, and no end before `tokens`.
+  RequestId Ask(size_t prompt, size_t tokens, Priority priority = Priority::kNormal, const std::string& client = {}) {
+    Request request;
+    for (size_t i = 0; i < prompt; ++i) request.tokens.push_back(static_cast<uint32_t>(rng_.Next() % tokenizer_.size()));
+    request.tokens_max = tokens;
+    request.tokens_min = tokens;
+    request.priority = priority;
+    request.client = client;
+    request.speculate = false;
+    const int64_t now = clock_.NowNs();
+    const RequestId id = engine_->Submit(std::move(request)).value();
+    streams_[id].submitted_ns = now;
+    return id;
+  }
+  bool Step() { return engine_->Step().value(); }
+  const Stream& stream(RequestId id) { return streams_[id]; }
+  const Clock& clock() const { return clock_; }
+  const MemoryPlan& plan() const { return plan_; }
+
+ private:
+  const Model& model_;
+  const Tokenizer& tokenizer_;
+  const MemoryPlan& plan_;
+  ThreadPool& pool_;
+  MonotonicClock clock_;
+  Rng rng_{7};
+  std::unique_ptr<MemoryBudget> budget_;
+  std::unique_ptr<Engine> engine_;
+  std::map<RequestId, Stream> streams_;
+};
+
+double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
+
+double Percentile(std::vector<double> values, double share) {
+  std::sort(values.begin(), values.end());
+  return values.empty() ? 0 : values[static_cast<size_t>(share * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+// As llama-batched-bench has it: prompts of all streams, then a token of each at a time.
+Json Streams(Bench& bench, size_t streams, const Options& options) {
+  bench.Start();
+  const int64_t begin = bench.clock().NowNs();
+  std::vector<RequestId> ids;
+  for (size_t i = 0; i < streams; ++i) ids.push_back(bench.Ask(options.prompt, options.decode));
+  while (bench.Step()) {
+  }
+  int64_t all_began = 0;
+  int64_t end = 0;
+  size_t later = 0;  // tokens behind the moment when all had one
+  for (const RequestId id : ids) all_began = std::max(all_began, bench.stream(id).token_ns.front());
+  for (const RequestId id : ids) {
+    for (const int64_t at : bench.stream(id).token_ns) {
+      end = std::max(end, at);
+      later += at > all_began ? 1 : 0;
+    }
+  }
+  const size_t tokens = streams * options.decode;
+  return {{"decode_tokens_per_s", static_cast<double>(later) / Seconds(end - all_began)},
+          {"generated_tokens_per_s", static_cast<double>(tokens) / Seconds(end - begin)},
+          {"tokens_per_s", static_cast<double>(tokens + streams * options.prompt) / Seconds(end - begin)}};
+}
+
+// Streams that come one after another, of mixed lengths.
+Json Staggered(Bench& bench, size_t streams, const Options& options) {
+  bench.Start();
+  Rng rng(3);
+  const int64_t begin = bench.clock().NowNs();
+  size_t tokens = 0;
+  size_t asked = 0;
+  for (size_t step = 0; asked < 3 * streams || bench.Step(); ++step) {
+    if (asked < 3 * streams && step % 4 == 0) {
+      const size_t decode = options.decode / 2 + rng.Next() % options.decode;
+      bench.Ask(options.prompt / 2 + rng.Next() % options.prompt, decode);
+      tokens += decode;
+      ++asked;
+    }
+    if (asked < 3 * streams) bench.Step();
+  }
+  return {{"generated_tokens_per_s", static_cast<double>(tokens) / Seconds(bench.clock().NowNs() - begin)}};
+}
+
+// Four streams, and beside them a prompt of 4,000 tokens: what becomes of the time between their tokens.
+Json LongPrompt(Bench& bench, const Options&) {
+  constexpr size_t kOthers = 4;
+  bench.Start();
+  std::vector<RequestId> ids;
+  const size_t context = bench.plan().options.context;
+  for (size_t i = 0; i < kOthers; ++i) ids.push_back(bench.Ask(16, context - 20));
+  const auto gaps_since = [&](size_t first) {
+    std::vector<double> gaps;
+    for (const RequestId id : ids) {
+      const auto& at = bench.stream(id).token_ns;
+      for (size_t i = std::max<size_t>(first, 1); i < at.size(); ++i) gaps.push_back(Seconds(at[i] - at[i - 1]) * 1e3);
+    }
+    return gaps;
+  };
+  while (bench.stream(ids[0]).token_ns.size() < 20) bench.Step();
+  const size_t warm = bench.stream(ids[0]).token_ns.size();
+  while (bench.stream(ids[0]).token_ns.size() < warm + 100) bench.Step();
+  const std::vector<double> before = gaps_since(warm);
+  const size_t from = bench.stream(ids[0]).token_ns.size();
+  const int64_t begin = bench.clock().NowNs();
+  const RequestId prompt = bench.Ask(std::min<size_t>(4000, context - 20), 4);
+  while (bench.stream(prompt).token_ns.empty() && bench.Step()) {
+  }
+  const std::vector<double> beside = gaps_since(from);
+  return {{"p99_ms_alone", Percentile(before, 0.99)},
+          {"p99_ms_beside", Percentile(beside, 0.99)},
+          {"ratio", Percentile(beside, 0.99) / Percentile(before, 0.99)},
+          {"median_ratio", Percentile(beside, 0.5) / Percentile(before, 0.5)},
+          {"prompt_s", Seconds(bench.clock().NowNs() - begin)}};
+}
+
+// High requests alone, and under a flood of low ones: the time to the first token.
+Json Flood(Bench& bench, const Options& options) {
+  constexpr int kRounds = 20;
+  constexpr size_t kPrompt = 200;
+  const auto wait_for = [&](RequestId id) {
+    while (bench.stream(id).token_ns.empty()) bench.Step();
+    return Seconds(bench.stream(id).token_ns.front() - bench.stream(id).submitted_ns) * 1e3;
+  };
+  bench.Start();
+  std::vector<double> alone;
+  for (int i = 0; i < kRounds; ++i) alone.push_back(wait_for(bench.Ask(kPrompt, 2, Priority::kHigh)));
+  bench.Start();
+  Rng rng(5);
+  std::vector<double> flooded;
+  std::vector<double> steps;
+  for (int i = 0; i < kRounds; ++i) {
+    for (int j = 0; j < 10; ++j) bench.Ask(kPrompt, 200, Priority::kLow, "low");
+    for (uint64_t s = 0, end = 1 + rng.Next() % 8; s < end; ++s) {
+      const int64_t begin = bench.clock().NowNs();
+      bench.Step();
+      steps.push_back(Seconds(bench.clock().NowNs() - begin) * 1e3);
+    }
+    flooded.push_back(wait_for(bench.Ask(kPrompt, 2, Priority::kHigh)));
+  }
+  const double limit = 1.2 * Percentile(alone, 0.99) + Percentile(steps, 0.99);
+  (void)options;
+  return {{"p99_ms_alone", Percentile(alone, 0.99)},
+          {"p99_ms_flooded", Percentile(flooded, 0.99)},
+          {"step_ms", Percentile(steps, 0.99)},
+          {"of_limit", Percentile(flooded, 0.99) / limit}};
+}
+
+Status Main(const Options& options) {
+  const std::unique_ptr<FileSystem> files = MakeFileSystem();
+  BANTAM_ASSIGN(ModelFile file, OpenModel(*files, options.model));
+  BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
+  BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
+  BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *kernels));
+  PlanOptions plan_options;
+  plan_options.context = std::min<size_t>(outline.program.context_max, 4096);
+  plan_options.threads = options.threads;
+  plan_options.sequences = std::max<size_t>(8, *std::max_element(options.streams.begin(), options.streams.end()));
+  plan_options.step_outputs = plan_options.sequences + kDraftTokensMax;
+  plan_options.checkpoints = kCheckpointsMax;
+  plan_options.kv_tokens = 4 * plan_options.context;
+  const MemoryPlan plan = PlanMemory(outline.program, plan_options, {});
+  BANTAM_ASSIGN(const std::unique_ptr<ThreadPool> pool, ThreadPool::Make(options.threads));
+  MemoryBudget budget(UINT64_MAX);
+  BANTAM_ASSIGN(const std::unique_ptr<Model> model, LoadModel(std::move(outline), file, {budget, *pool}, nullptr));
+  Bench bench(*model, tokenizer, plan, *pool);
+
+  std::vector<std::pair<std::string, std::function<Json()>>> cases;
+  for (const size_t streams : options.streams) {
+    cases.emplace_back(fmt::format("streams {}", streams), [&, streams] { return Streams(bench, streams, options); });
+  }
+  cases.emplace_back("staggered 8", [&] { return Staggered(bench, 8, options); });
+  cases.emplace_back("long prompt", [&] { return LongPrompt(bench, options); });
+  cases.emplace_back("flood", [&] { return Flood(bench, options); });
+  Json rows = Json::array();
+  for (const auto& [name, run] : cases) {
+    if (name.find(options.only) == std::string::npos) continue;
+    std::vector<Json> runs;
+    for (int i = 0; i < options.repetitions; ++i) runs.push_back(run());
+    Json row = {{"case", name}};
+    std::string line = fmt::format("{:<14}", name);
+    for (const auto& [key, value] : runs[0].items()) {
+      std::vector<double> values;
+      for (const Json& each : runs) values.push_back(each[key].get<double>());
+      row[key] = Median(values);
+      line += fmt::format(" {} {:.4g}", key, Median(values));
+    }
+    std::fprintf(stderr, "%s\n", line.c_str());
+    rows.push_back(std::move(row));
+  }
+  std::fprintf(stdout, "%s\n", DumpJson(rows, /*indent=*/1).c_str());
+  return Ok();
+}
+
+}  // namespace
+}  // namespace bantam
+
+int main(int argc, char** argv) {
+  bantam::Options options;
+  CLI::App app("measures the engine");
+  app.add_option("MODEL", options.model, "a model, also one of random weights (make_model)")->required();
+  app.add_option("--only", options.only, "cases whose name contains this: streams N, staggered 8, long prompt, flood");
+  app.add_option("-t,--threads", options.threads, "threads")->capture_default_str();
+  app.add_option("--streams", options.streams, "numbers of streams")->delimiter(',')->capture_default_str();
+  app.add_option("-p,--prompt", options.prompt, "tokens of each stream's prompt")->capture_default_str();
+  app.add_option("-n,--decode", options.decode, "tokens of each stream's answer")->capture_default_str();
+  app.add_option("--repetitions", options.repetitions, "the median of this many runs")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  const bantam::Status done = bantam::Main(options);
+  if (done.ok()) return 0;
+  std::fprintf(stderr, "%s\n", done.error().message().c_str());
+  return 1;
+}

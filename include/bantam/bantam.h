@@ -1,0 +1,126 @@
+/* Bantam as a library: one language model that answers many requests at once, inside a memory limit.
+ *
+ * Handles are opaque. A struct begins with its size, which the caller sets to sizeof: the library reads and writes no more than that, so
+ * programs that were built against an older header go on working. Members that are zero have their defaults. All texts are UTF-8. Functions
+ * may be called from any thread; of one answer by one thread at a time. Nothing is printed and nothing is sent over a network. */
+#ifndef BANTAM_BANTAM_H
+#define BANTAM_BANTAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define BANTAM_API __attribute__((visibility("default")))
+#else
+#define BANTAM_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* "0.1.0" */
+BANTAM_API const char* bantam_version(void);
+
+typedef enum bantam_code {
+  BANTAM_OK = 0,
+  BANTAM_INVALID_ARGUMENT = 1, /* the caller asked for something that makes no sense */
+  BANTAM_NOT_FOUND = 2,        /* a file or name does not exist */
+  BANTAM_CORRUPT = 3,          /* a file contradicts its format */
+  BANTAM_UNSUPPORTED = 4,      /* well formed, but outside what this library does */
+  BANTAM_EXHAUSTED = 5,        /* memory, context or another limit: the same request never fits */
+  BANTAM_DENIED = 6,           /* permission */
+  BANTAM_UNAVAILABLE = 7,      /* not now: the queue is full, or the first token would come too late */
+  BANTAM_CANCELLED = 8,
+  BANTAM_INTERNAL = 9 /* a defect of the library */
+} bantam_code;
+
+typedef struct bantam_error {
+  size_t size;
+  bantam_code code;
+  char message[1024]; /* names the input, what was expected, and what helps; ends with 0 */
+} bantam_error;
+
+typedef struct bantam_engine bantam_engine;
+typedef struct bantam_answer bantam_answer;
+
+typedef struct bantam_engine_options {
+  size_t size;
+  const char* model;     /* a GGUF file, a package or a Hugging Face folder */
+  uint64_t memory_bytes; /* hard limit of what the engine plans: weights, keys and values, activations, requests; 0: what is available */
+  uint32_t context;      /* tokens of one request and its answer; 0: the model's, at most 4096 */
+  uint32_t threads;      /* 0: the usable physical cores */
+  uint32_t sequences;    /* answers that are computed at once, if memory allows; 0: 8 */
+  const char* kv;        /* keys and values: "f32", "f16" or "q8"; NULL: f16, or q8 when memory is short */
+  uint32_t requests_max; /* that wait or run; 0: 256 */
+  uint32_t first_token_ms_max; /* requests whose first token would come later are refused; 0: none are */
+  /* Called now and then while weights are read, on the calling thread; 0 stops. May be NULL. */
+  int (*progress)(void* user, const char* step, uint64_t done, uint64_t total);
+  void* user;
+} bantam_engine_options;
+
+/* Opens a model and starts the engine's thread. `error` may be NULL, here and everywhere. On failure *engine is NULL. */
+BANTAM_API bantam_code bantam_engine_open(const bantam_engine_options* options, bantam_engine** engine, bantam_error* error);
+
+/* Cancels what runs. Answers stay valid: they end as cancelled. NULL is nothing. */
+BANTAM_API void bantam_engine_close(bantam_engine* engine);
+
+/* The state of the engine as a JSON object: memory planned, requests, tokens computed, kept and generated. At most `capacity` bytes are
+ * written, the last of them 0; returns the length without it, or 0 when `capacity` is too small for it all. */
+BANTAM_API size_t bantam_engine_status(bantam_engine* engine, char* json, size_t capacity);
+
+/* The ids of a text, without what the vocabulary puts round a prompt. Names of control tokens mean those tokens only with `special`. At
+ * most `capacity` ids are written; *count is how many there are. */
+BANTAM_API bantam_code bantam_tokenize(bantam_engine* engine, const char* text, size_t text_bytes, int special, uint32_t* ids,
+                                       size_t capacity, size_t* count, bantam_error* error);
+
+/* Asks for an answer. `request` is a JSON object: "messages" or "prompt", and max_tokens, temperature, seed, stop, n, logprobs, priority,
+ * deadline_ms and so on, as OpenAI's chat completions have them (docs/library.md lists all). Does not wait. Errors: BANTAM_UNAVAILABLE with
+ * the predicted time to a first token, BANTAM_EXHAUSTED, BANTAM_INVALID_ARGUMENT naming the member. */
+BANTAM_API bantam_code bantam_ask(bantam_engine* engine, const char* request, size_t request_bytes, bantam_answer** answer,
+                                  bantam_error* error);
+
+typedef enum bantam_stop {
+  BANTAM_STOP_NONE = 0, /* it goes on */
+  BANTAM_STOP_END_OF_TURN = 1,
+  BANTAM_STOP_LENGTH = 2,
+  BANTAM_STOP_CONTEXT_FULL = 3,
+  BANTAM_STOP_CANCELLED = 4,
+  BANTAM_STOP_STRING = 5,
+  BANTAM_STOP_DEADLINE = 6,
+  BANTAM_STOP_ERROR = 7 /* `error` tells */
+} bantam_stop;
+
+/* What is new of one choice. Texts are the answer's, and valid until the next call with it. */
+typedef struct bantam_event {
+  size_t size;
+  uint32_t choice;
+  const char* text; /* whole characters; ends with 0 */
+  size_t text_bytes;
+  uint32_t tokens;    /* that were generated with it */
+  bantam_stop stop;   /* not NONE: the last event of this choice, and what follows is valid */
+  const char* result; /* the choice as a JSON object: all of its text, finish_reason, usage, and what was asked for */
+  size_t result_bytes;
+  uint32_t prompt_tokens;
+  uint32_t cached_tokens; /* of them, taken from a prefix that was kept */
+  uint32_t generated_tokens;
+  float confidence; /* 0 to 1; -1 where it was not asked for */
+} bantam_event;
+
+typedef enum bantam_wait { BANTAM_WAIT_EVENT = 0, BANTAM_WAIT_TIMEOUT = 1, BANTAM_WAIT_END = 2 } bantam_wait;
+
+/* Waits for the next event, at most `timeout_ms` (negative: for ever). END: every choice has ended. `error` is written with
+ * BANTAM_STOP_ERROR. */
+BANTAM_API bantam_wait bantam_answer_next(bantam_answer* answer, int64_t timeout_ms, bantam_event* event, bantam_error* error);
+
+/* It ends as cancelled, within a step. May be called from any thread. */
+BANTAM_API void bantam_answer_cancel(bantam_answer* answer);
+
+/* Cancels it if it has not ended. NULL is nothing. */
+BANTAM_API void bantam_answer_free(bantam_answer* answer);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,188 @@
+// The C library through its header alone.
+#include <bantam/bantam.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+constexpr const char* kModel = BANTAM_DATA "/models/stories260K.gguf";
+
+bantam_error NoError() {
+  bantam_error error{};
+  error.size = sizeof(error);
+  return error;
+}
+
+class LibraryTest : public ::testing::Test {
+ protected:
+  void Open(uint32_t sequences = 4) {
+    bantam_engine_options options{};
+    options.size = sizeof(options);
+    options.model = kModel;
+    options.context = 256;
+    options.sequences = sequences;
+    options.memory_bytes = uint64_t{200} << 20;
+    bantam_error error = NoError();
+    ASSERT_EQ(bantam_engine_open(&options, &engine_, &error), BANTAM_OK) << error.message;
+  }
+  void TearDown() override { bantam_engine_close(engine_); }
+
+  bantam_answer* Ask(const std::string& request) {
+    bantam_answer* answer = nullptr;
+    bantam_error error = NoError();
+    EXPECT_EQ(bantam_ask(engine_, request.data(), request.size(), &answer, &error), BANTAM_OK) << error.message;
+    return answer;
+  }
+  std::string Refused(const std::string& request) {
+    bantam_answer* answer = nullptr;
+    bantam_error error = NoError();
+    EXPECT_NE(bantam_ask(engine_, request.data(), request.size(), &answer, &error), BANTAM_OK);
+    EXPECT_EQ(answer, nullptr);
+    return error.message;
+  }
+  struct Read {
+    std::string text;
+    bantam_stop stop = BANTAM_STOP_NONE;
+    std::string result;
+    uint32_t generated = 0;
+  };
+  static Read ReadAll(bantam_answer* answer) {
+    Read read;
+    bantam_event event{};
+    event.size = sizeof(event);
+    while (bantam_answer_next(answer, -1, &event, nullptr) == BANTAM_WAIT_EVENT) {
+      read.text.append(event.text, event.text_bytes);
+      if (event.stop == BANTAM_STOP_NONE) continue;
+      read.stop = event.stop;
+      read.result = event.result;
+      read.generated = event.generated_tokens;
+    }
+    bantam_answer_free(answer);
+    return read;
+  }
+
+  bantam_engine* engine_ = nullptr;
+};
+
+// The greedy continuation that another implementation computed (tests/cli/run.script).
+TEST_F(LibraryTest, AnswersWhatTheProgramAnswers) {
+  Open();
+  const Read read = ReadAll(Ask(R"({"prompt": "Once upon a time", "max_tokens": 20})"));
+  EXPECT_EQ(read.text, ", there was a little girl named Lily. She loved to play outsid");
+  EXPECT_EQ(read.stop, BANTAM_STOP_LENGTH);
+  EXPECT_EQ(read.generated, 20u);
+  EXPECT_NE(read.result.find(R"("finish_reason":"length")"), std::string::npos) << read.result;
+  EXPECT_NE(read.result.find(R"("prompt_tokens":5)"), std::string::npos) << read.result;
+}
+
+TEST_F(LibraryTest, ManyAtOnceFromManyThreads) {
+  Open();
+  const std::string request = R"({"prompt": "The dog", "max_tokens": 30, "temperature": 1, "seed": 5, "n": 2})";
+  const std::string expected = ReadAll(Ask(request)).result;
+  std::vector<std::thread> threads;
+  std::vector<std::string> results(6);
+  for (size_t i = 0; i < results.size(); ++i) {
+    threads.emplace_back([&, i] {
+      bantam_answer* cancelled = Ask(R"({"prompt": "The cat", "max_tokens": 200})");
+      results[i] = ReadAll(Ask(request)).text;
+      bantam_answer_cancel(cancelled);
+      bantam_answer_free(cancelled);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& result : results) EXPECT_EQ(result.size(), results[0].size()) << "of two choices, in any order";
+}
+
+TEST_F(LibraryTest, WhatIsWrongIsSaid) {
+  Open();
+  EXPECT_NE(Refused("{").find("request: line 1"), std::string::npos);
+  EXPECT_NE(Refused(R"({"prompt": "a", "tempratur": 1})").find("the nearest is temperature"), std::string::npos);
+  EXPECT_NE(Refused(R"({"messages": [{"role": "user", "content": "hi"}]})").find("no chat template"), std::string::npos);
+  EXPECT_EQ(bantam_ask(nullptr, "{}", 2, nullptr, nullptr), BANTAM_INVALID_ARGUMENT);
+  bantam_engine_options options{};
+  options.size = sizeof(options);
+  bantam_engine* engine = nullptr;
+  bantam_error error = NoError();
+  EXPECT_EQ(bantam_engine_open(&options, &engine, &error), BANTAM_INVALID_ARGUMENT);
+  EXPECT_STREQ(error.message, "model is NULL: give the path of one");
+  options.model = "/nothing/here.gguf";
+  EXPECT_EQ(bantam_engine_open(&options, &engine, &error), BANTAM_NOT_FOUND);
+  EXPECT_NE(std::string(error.message).find("/nothing/here.gguf"), std::string::npos);
+  options.model = kModel;
+  options.kv = "q4";
+  EXPECT_EQ(bantam_engine_open(&options, &engine, nullptr), BANTAM_INVALID_ARGUMENT);
+  options.kv = nullptr;
+  options.memory_bytes = 1 << 20;
+  EXPECT_EQ(bantam_engine_open(&options, &engine, &error), BANTAM_EXHAUSTED);
+  options.memory_bytes = 0;
+  options.progress = [](void*, const char*, uint64_t, uint64_t) { return 0; };
+  EXPECT_EQ(bantam_engine_open(&options, &engine, &error), BANTAM_CANCELLED);
+  EXPECT_EQ(engine, nullptr);
+}
+
+// A program that was built against a smaller struct gets no more than it has room for.
+TEST_F(LibraryTest, SizesAreHeeded) {
+  Open();
+  struct SmallError {
+    size_t size;
+    bantam_code code;
+    char message[12];
+    char behind[8];
+  } small = {offsetof(SmallError, behind), BANTAM_OK, "", "unmoved"};
+  bantam_answer* answer = nullptr;
+  EXPECT_NE(bantam_ask(engine_, "{}", 2, &answer, reinterpret_cast<bantam_error*>(&small)), BANTAM_OK);
+  EXPECT_EQ(std::strlen(small.message), 11u);
+  EXPECT_STREQ(small.behind, "unmoved");
+  struct SmallEvent {
+    size_t size;
+    uint32_t choice;
+    const char* text;
+    uint64_t behind;
+  } event = {offsetof(SmallEvent, behind), 9, nullptr, 77};
+  answer = Ask(R"({"prompt": "a", "max_tokens": 1})");
+  EXPECT_EQ(bantam_answer_next(answer, -1, reinterpret_cast<bantam_event*>(&event), nullptr), BANTAM_WAIT_EVENT);
+  EXPECT_EQ(event.choice, 0u);
+  EXPECT_NE(event.text, nullptr);
+  EXPECT_EQ(event.behind, 77u);
+  bantam_answer_free(answer);
+}
+
+TEST_F(LibraryTest, AnswersOutliveTheirEngine) {
+  Open(/*sequences=*/1);
+  bantam_answer* running = Ask(R"({"prompt": "Once", "max_tokens": 250, "min_tokens": 250})");
+  bantam_answer* waiting = Ask(R"({"prompt": "Once", "max_tokens": 250, "n": 3})");
+  bantam_engine_close(engine_);
+  engine_ = nullptr;
+  EXPECT_EQ(ReadAll(running).stop, BANTAM_STOP_CANCELLED);
+  bantam_answer_cancel(waiting);
+  EXPECT_EQ(ReadAll(waiting).stop, BANTAM_STOP_CANCELLED);
+  bantam_answer_free(nullptr);
+  bantam_engine_close(nullptr);
+}
+
+TEST_F(LibraryTest, TokensAndStatus) {
+  Open();
+  uint32_t ids[3] = {};
+  size_t count = 0;
+  ASSERT_EQ(bantam_tokenize(engine_, "Once upon a time", 16, /*special=*/0, ids, 3, &count, nullptr), BANTAM_OK);
+  EXPECT_EQ(count, 4u) << "all are counted, as many as fit are written";
+  EXPECT_NE(ids[2], 0u);
+  char status[2048];
+  const size_t length = bantam_engine_status(engine_, status, sizeof(status));
+  EXPECT_EQ(length, std::strlen(status));
+  EXPECT_NE(std::string(status).find(R"("context":256)"), std::string::npos) << status;
+  EXPECT_EQ(bantam_engine_status(engine_, status, 10), 0u);
+  bantam_answer* answer = Ask(R"({"prompt": "Once", "max_tokens": 5, "deadline_ms": 60000})");
+  bantam_event event{};
+  event.size = sizeof(event);
+  bantam_wait waited = BANTAM_WAIT_TIMEOUT;
+  while (waited != BANTAM_WAIT_END) waited = bantam_answer_next(answer, 0, &event, nullptr);
+  bantam_answer_free(answer);
+  EXPECT_STREQ(bantam_version(), "0.1.0");
+}
+
+}  // namespace
