@@ -130,6 +130,16 @@ double LegacyCpuQuota(FileSystem& files, const std::vector<std::string>& folders
   return processors;
 }
 
+// "KEY12.34" at the start of a line: percent, as a share.
+double StallShare(std::string_view text, std::string_view key) {
+  const size_t at = text.starts_with(key) ? 0 : text.find(fmt::format("\n{}", key));
+  if (at == std::string_view::npos) return 0;
+  const std::string_view number = text.substr(text.find(key, at) + key.size());
+  double percent = 0;
+  if (std::from_chars(number.data(), number.data() + number.size(), percent).ec != std::errc()) return 0;
+  return std::clamp(percent / 100, 0.0, 1.0);
+}
+
 // Processors that list the same siblings are one core.
 int CountCores(FileSystem& files, const std::string& root, const std::vector<int>& affinity) {
   std::set<std::string> cores;
@@ -185,6 +195,33 @@ SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const 
   limits.cores = std::min(limits.processors, CountCores(files, root, affinity));
   limits.uneven_cores = DifferInCapacity(files, root, affinity);
   return limits;
+}
+
+MemoryPressure ReadMemoryPressure(FileSystem& files, const std::string& root) {
+  MemoryPressure pressure;
+  const SystemLimits limits = ReadSystemLimits(files, root, /*affinity=*/{});
+  pressure.left_bytes = limits.memory_available_bytes;
+  pressure.limit_bytes = limits.memory_total_bytes == 0 ? kNoLimit : limits.memory_total_bytes;
+  const auto group_text = files.ReadText(root + "/proc/self/cgroup", kSystemFileMax);
+  const GroupPaths groups = ParseGroups(group_text.ok() ? *group_text : std::string());
+  const std::string mount = root + "/sys/fs/cgroup";
+  const auto unified = GroupFolders(mount, groups.unified);
+  for (const auto& [folders, file] :
+       {std::pair(unified, "memory.max"), {GroupFolders(mount + "/memory", groups.memory), "memory.limit_in_bytes"}}) {
+    for (const std::string& folder : folders) {
+      const auto limit = ReadNumber(files, fmt::format("{}/{}", folder, file));
+      if (limit) pressure.limit_bytes = std::min(pressure.limit_bytes, *limit);
+    }
+  }
+  std::vector<std::string> sources = {root + "/proc/pressure/memory"};
+  for (const std::string& folder : unified) sources.push_back(folder + "/memory.pressure");
+  for (const std::string& source : sources) {
+    const auto text = files.ReadText(source, kSystemFileMax);
+    if (!text.ok()) continue;
+    pressure.some = std::max(pressure.some, StallShare(*text, "some avg10="));
+    pressure.full = std::max(pressure.full, StallShare(*text, "full avg10="));
+  }
+  return pressure;
 }
 
 std::vector<int> AffinityProcessors() {

@@ -25,6 +25,19 @@ struct SystemLimits {
 // "no limit".
 SystemLimits ReadSystemLimits(FileSystem& files, const std::string& root, const std::vector<int>& affinity);
 
+// How short memory is right now.
+struct MemoryPressure {
+  uint64_t left_bytes = UINT64_MAX;   // SystemLimits::memory_available_bytes
+  uint64_t limit_bytes = UINT64_MAX;  // of the machine, or of the tightest control group
+  // Shares of the last ten seconds (0 to 1) in which some task, or every task, waited for memory: of the machine or of the control group
+  // (version 2), whichever is worse. 0 where the kernel does not say (pressure stall information, since Linux 4.20).
+  double some = 0;
+  double full = 0;
+};
+
+// ROOT/proc/pressure/memory and memory.pressure of the control groups, beside what ReadSystemLimits reads.
+MemoryPressure ReadMemoryPressure(FileSystem& files, const std::string& root);
+
 // Numbers of the processors in this thread's affinity mask, at least one.
 std::vector<int> AffinityProcessors();
 

@@ -97,6 +97,30 @@ TEST_F(SystemLimitsTest, LegacyGroups) {
   EXPECT_EQ(limits.processors, 1) << "half a processor is still one thread";
 }
 
+TEST_F(SystemLimitsTest, MemoryPressureOfMachineAndGroups) {
+  Put("proc/meminfo", kMeminfo);
+  Put("proc/pressure/memory", "some avg10=12.50 avg60=0.00 avg300=0.00 total=0\nfull avg10=3.25 avg60=0.00 avg300=0.00 total=0\n");
+  MemoryPressure pressure = ReadMemoryPressure(*files_, folder_.Path(""));
+  EXPECT_EQ(pressure.left_bytes, uint64_t{6000000} * 1024);
+  EXPECT_EQ(pressure.limit_bytes, uint64_t{8000000} * 1024);
+  EXPECT_DOUBLE_EQ(pressure.some, 0.125);
+  EXPECT_DOUBLE_EQ(pressure.full, 0.0325);
+  Put("proc/self/cgroup", "0::/a/b\n");
+  Put("sys/fs/cgroup/a/memory.max", "1000000000\n");
+  Put("sys/fs/cgroup/a/memory.current", "900000000\n");
+  Put("sys/fs/cgroup/a/b/memory.pressure", "some avg10=80.00 avg60=1.00\nfull avg10=nonsense\n");
+  pressure = ReadMemoryPressure(*files_, folder_.Path(""));
+  EXPECT_EQ(pressure.left_bytes, 100000000u);
+  EXPECT_EQ(pressure.limit_bytes, 1000000000u);
+  EXPECT_DOUBLE_EQ(pressure.some, 0.8);
+  EXPECT_DOUBLE_EQ(pressure.full, 0.0325);
+  Put("proc/self/cgroup", "4:memory:/c\n");
+  Put("sys/fs/cgroup/memory/c/memory.limit_in_bytes", "500000000\n");
+  Put("sys/fs/cgroup/memory/c/memory.usage_in_bytes", "450000000\n");
+  EXPECT_EQ(ReadMemoryPressure(*files_, folder_.Path("")).left_bytes, 50000000u);
+  EXPECT_EQ(ReadMemoryPressure(*files_, folder_.Path("")).limit_bytes, 500000000u);
+}
+
 TEST_F(SystemLimitsTest, NoQuotaAndNonsense) {
   Put("proc/meminfo", kMeminfo);
   Put("proc/self/cgroup", "garbage\n0::/\n7:cpu:/b\n");

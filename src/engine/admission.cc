@@ -38,6 +38,7 @@ Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const E
     return Error(Code::kUnavailable,
                  fmt::format("{}; a first token would come in {:.1f} s; try again then, or ask for less", why, seconds));
   };
+  if (load.short_of_memory) return refuse("the machine is short of memory");
   if (load.requests >= limits.requests_max) {
     return refuse(fmt::format("{} requests wait or run already, as many as are allowed", load.requests));
   }

@@ -30,6 +30,7 @@ struct EngineLoad {
   size_t tokens = 0;
   uint64_t bytes = 0;
   size_t step_tokens = 128;
+  bool short_of_memory = false;  // the machine is: nothing new is taken
   StepCost cost;
 
   void Add(const Request& request, uint64_t bytes_held);

@@ -117,6 +117,7 @@ uint64_t Engine::BytesOf(const Request& request) const {
 EngineLoad Engine::load() const {
   EngineLoad load;
   load.step_tokens = plan_.options.step_tokens;
+  load.short_of_memory = pressure_ == Pressure::kCritical;
   load.cost = cost_;
   load.requests = requests_.size();
   for (const auto& [id, live] : requests_) {
@@ -336,11 +337,49 @@ void Engine::Preempt(Choice& choice) {
   ++counters_.preemptions;
 }
 
-bool Engine::Keeps(const Choice& choice) const { return options_.prefix_cache && choice.live->request.cache; }
+bool Engine::Keeps(const Choice& choice) const {
+  return options_.prefix_cache && choice.live->request.cache && pressure_ == Pressure::kCalm;
+}
+
+void Engine::SetPressure(Pressure pressure) {
+  if (pressure == pressure_) return;
+  uint64_t released = 0;
+  if (pressure > pressure_) {
+    prefixes_->Clear();
+    released = kv_.ReleaseFree();
+  }
+  if (options_.notice) {
+    options_.notice(fmt::format("memory pressure is {} (was {}): {}{}", PressureName(pressure), PressureName(pressure_),
+                                pressure == Pressure::kCalm   ? "prefixes are kept again"
+                                : pressure == Pressure::kHigh ? "prefixes are not kept"
+                                                              : "prefixes are not kept, and new requests are refused",
+                                released == 0 ? "" : fmt::format("; {} went back to the system", FormatBytes(released))));
+  }
+  pressure_ = pressure;
+}
 
 void Engine::Keep(const Choice& choice) {
   if (!Keeps(choice) || choice.kv.length() == 0) return;
   prefixes_->Keep(choice.live->root, std::span(choice.known).first(std::min(choice.kv.length(), choice.known.size())), choice.kv);
+}
+
+size_t Engine::LoadPrefixes(Disk& disk, const std::string& path) {
+  const auto load = [&]() -> Result<size_t> {
+    BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(path));
+    return prefixes_->Load(*file, {options_.model_digest, plan_.options.kv_type});
+  };
+  const Result<size_t> loaded = load();
+  if (options_.notice && loaded.ok()) options_.notice(fmt::format("{}: {} blocks of prefixes are warm", path, *loaded));
+  if (options_.notice && !loaded.ok()) options_.notice(fmt::format("{}: no prefixes: {}", path, loaded.error().message()));
+  return loaded.ok() ? *loaded : 0;
+}
+
+Status Engine::SavePrefixes(Disk& disk, const std::string& path) const {
+  const std::string part = path + ".part";
+  BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenPart(part));
+  BANTAM_TRY(file->Truncate(0));
+  BANTAM_TRY(prefixes_->Save(*file, {options_.model_digest, plan_.options.kv_type}).With(part));
+  return disk.Rename(part, path);
 }
 
 void Engine::Release(Choice& choice) {

@@ -13,12 +13,14 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/disk.h"
 #include "base/memory_budget.h"
 #include "base/result.h"
 #include "engine/admission.h"
 #include "engine/draft.h"
 #include "engine/generation.h"
 #include "engine/prefix_cache.h"
+#include "engine/pressure.h"
 #include "engine/request.h"
 #include "engine/step_cost.h"
 #include "engine/step_policy.h"
@@ -40,8 +42,14 @@ struct EngineOptions {
   PolicyOptions policy;  // residents_max, step_tokens and step_outputs are those of the plan
   AdmissionLimits admission;
   bool prefix_cache = true;
-  Digest model_digest{};       // names the weights, for prefixes
-  bool check = false;          // looks at each plan, and after each step whether blocks and holders agree: Internal
+  Digest model_digest{};  // names the weights, for prefixes
+  bool check = false;     // looks at each plan, and after each step whether blocks and holders agree: Internal
+  // Where EngineThread keeps prefixes from one run to the next, with model_digest; empty: nowhere.
+  std::string prefix_file;
+  // How short memory is, where somebody watches it; asked by EngineThread twice a second.
+  std::function<MemoryPressure()> watch;
+  // Told what the engine changed by itself, and why: from its thread, within a step.
+  std::function<void(std::string_view change)> notice;
   std::function<bool()> fail;  // asked before each reservation of KV: true makes it fail, for tests
 };
 
@@ -98,8 +106,17 @@ class Engine {
   EngineLoad load() const;
   const KvCache& kv() const { return kv_; }
   const PrefixCache& prefixes() const { return *prefixes_; }
-  // Forgets all prefixes that nobody uses.
+  // Forgets all prefixes.
   void DropPrefixes() { prefixes_->Clear(); }
+  // Prefixes of an earlier run, from a file of SavePrefixes: how many blocks. A file that is missing, damaged, or of another model or KV
+  // type gives none, and a notice.
+  size_t LoadPrefixes(Disk& disk, const std::string& path);
+  // For the next run. The file is replaced when all of the new one is there.
+  Status SavePrefixes(Disk& disk, const std::string& path) const;
+  // What the machine says of its memory (PressureGauge). High: prefixes go and none are kept; critical: nothing new is taken. Those that
+  // run have their memory, and go on.
+  void SetPressure(Pressure pressure);
+  Pressure pressure() const { return pressure_; }
 
  private:
   struct Choice;
@@ -152,6 +169,7 @@ class Engine {
   std::unique_ptr<Executor> executor_;
   CandidateList candidates_;
   StepCost cost_;
+  Pressure pressure_ = Pressure::kCalm;
   EngineCounters counters_;
   std::map<RequestId, std::unique_ptr<Live>> requests_;  // in order of arrival
   struct Client {

@@ -326,6 +326,39 @@ TEST_P(PlainEngine, LogarithmsOfProbabilities) {
   EXPECT_TRUE(answer.finish->low_confidence);
 }
 
+// Short of memory, prefixes go and nothing new is taken; what runs goes on as if nothing were.
+TEST_P(PlainEngine, MemoryPressure) {
+  std::vector<std::string> notices;
+  EngineOptions options;
+  options.notice = [&](std::string_view change) { notices.emplace_back(change); };
+  const auto engine = MakeEngine(2, 400, options);
+  Request request;
+  request.tokens.assign(50, 7);
+  request.tokens_max = 40;
+  request.tokens_min = 40;
+  const RequestId first = engine->Submit(request).value();
+  RunAll(*engine);
+  EXPECT_GT(engine->prefixes().nodes(), 0u);
+  request.sampler.temperature = 1;
+  const RequestId second = engine->Submit(request).value();
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(engine->Step().ok());
+  engine->SetPressure(Pressure::kCritical);
+  EXPECT_EQ(engine->prefixes().nodes(), 0u);
+  EXPECT_EQ(engine->Submit(request).error().code(), Code::kUnavailable);
+  RunAll(*engine);
+  request.tokens_min = 0;
+  EXPECT_EQ(engine->prefixes().nodes(), 0u) << "none is kept";
+  engine->SetPressure(Pressure::kHigh);
+  const RequestId third = engine->Submit(request).value();
+  RunAll(*engine);
+  engine->SetPressure(Pressure::kCalm);
+  EXPECT_EQ(notices.size(), 3u);
+  EXPECT_NE(notices[0].find("memory pressure is critical (was calm)"), std::string::npos) << notices[0];
+  EXPECT_EQ((answers_[{second, 0}].tokens), 40u);
+  EXPECT_NE((answers_[{first, 0}].text), (answers_[{second, 0}].text));
+  ExpectSolo(third, request);
+}
+
 // A text that repeats itself is read from drafts, in fewer steps, and is the same.
 TEST_P(PlainEngine, DraftsSaveSteps) {
   const auto run = [&](bool speculate) {

@@ -9,6 +9,11 @@
 #include <utility>
 
 namespace bantam {
+namespace {
+
+constexpr int64_t kWatchNs = 500'000'000;
+
+}  // namespace
 
 std::optional<Event> AnswerStream::Next(int64_t timeout_ns) {
   std::unique_lock lock(mutex_);
@@ -54,6 +59,7 @@ Result<std::unique_ptr<EngineThread>> EngineThread::Start(const Engine::Setup& s
   EngineThread* self = thread.get();
   BANTAM_ASSIGN(thread->engine_, Engine::Make(setup, resources, [self](Event event) { self->Deliver(std::move(event)); }));
   thread->load_ = thread->engine_->load();
+  if (!setup.options.prefix_file.empty()) thread->engine_->LoadPrefixes(*MakeDisk(), setup.options.prefix_file);
   pthread_t handle;
   const int error_number = ::pthread_create(&handle, nullptr, Main, self);
   if (error_number != 0) {
@@ -122,7 +128,12 @@ void EngineThread::TakeMessages() {
   std::deque<Message> taken;
   {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return stopping_ || !messages_.empty() || !engine_->idle(); });
+    const auto something = [&] { return stopping_ || !messages_.empty() || !engine_->idle(); };
+    if (engine_->options().watch) {
+      changed_.wait_for(lock, std::chrono::nanoseconds(kWatchNs), something);
+    } else {
+      changed_.wait(lock, something);
+    }
     taken.swap(messages_);
   }
   for (Message& message : taken) {
@@ -188,13 +199,21 @@ void EngineThread::FailAll(const Error& error) {
   }
 }
 
+void EngineThread::Watch() {
+  const int64_t now_ns = clock_.NowNs();
+  if (!engine_->options().watch || now_ns < next_look_ns_) return;
+  next_look_ns_ = now_ns + kWatchNs;
+  engine_->SetPressure(gauge_.Update(now_ns, engine_->options().watch()));
+}
+
 void EngineThread::Work() {
   while (true) {
     TakeMessages();
     {
       const std::lock_guard lock(mutex_);
-      if (stopping_) return;
+      if (stopping_) break;
     }
+    Watch();
     const Result<bool> stepped = engine_->Step();
     if (!stepped.ok()) return FailAll(stepped.error());
     EngineLoad load = engine_->load();
@@ -205,6 +224,10 @@ void EngineThread::Work() {
     load_ = std::move(load);
     counters_ = engine_->counters();
   }
+  const EngineOptions& options = engine_->options();
+  if (options.prefix_file.empty()) return;
+  const Status saved = engine_->SavePrefixes(*MakeDisk(), options.prefix_file);
+  if (!saved.ok() && options.notice) options.notice(fmt::format("prefixes are not kept: {}", saved.error().message()));
 }
 
 }  // namespace bantam

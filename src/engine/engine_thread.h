@@ -69,6 +69,8 @@ class EngineThread {
   explicit EngineThread(const Clock& clock) : clock_(clock) {}
   static void* Main(void* self);
   void Work();
+  // Looks at the machine's memory, if it is time to.
+  void Watch();
   // What came since the last step, under the lock.
   void TakeMessages();
   void Deliver(Event event);
@@ -82,8 +84,10 @@ class EngineThread {
   };
 
   const Clock& clock_;
-  std::unique_ptr<Engine> engine_;         // the thread's own
-  std::map<RequestId, RequestId> ours_;    // by the engine's number
+  std::unique_ptr<Engine> engine_;       // the thread's own
+  std::map<RequestId, RequestId> ours_;  // by the engine's number
+  PressureGauge gauge_;
+  int64_t next_look_ns_ = 0;
   std::map<RequestId, RequestId> theirs_;  // the other way
 
   mutable std::mutex mutex_;

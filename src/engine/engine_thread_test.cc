@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -163,6 +164,58 @@ TEST_F(EngineThreadTest, NoMemoryForARequest) {
   const Answer answer = ReadAll(*engine->Submit(Prompt(1, 10))->answer);
   EXPECT_EQ(answer.finish->reason, StopReason::kError);
   EXPECT_EQ(answer.finish->error->code(), Code::kExhausted);
+}
+
+// A long prompt is warm after a restart.
+TEST_F(EngineThreadTest, PrefixesOutliveARestart) {
+  EngineOptions options;
+  options.prefix_file = folder_.Path("prefixes");
+  std::vector<std::string> notices;
+  std::mutex mutex;
+  options.notice = [&](std::string_view change) {
+    const std::lock_guard lock(mutex);
+    notices.emplace_back(change);
+  };
+  Request request = Prompt(3, 10);
+  request.tokens.insert(request.tokens.end(), 60, 9);
+  std::string texts[2];
+  for (int run = 0; run < 2; ++run) {
+    const auto engine = Start(options);
+    const Answer answer = ReadAll(*engine->Submit(request)->answer);
+    texts[run] = answer.text;
+    EXPECT_EQ(answer.finish->usage.cached_tokens, run == 0 ? 0u : 64u);
+  }
+  EXPECT_EQ(texts[0], texts[1]);
+  ASSERT_EQ(notices.size(), 2u);
+  EXPECT_NE(notices[0].find("no prefixes"), std::string::npos) << notices[0];
+  EXPECT_NE(notices[1].find("blocks of prefixes are warm"), std::string::npos) << notices[1];
+  options.model_digest[0] = 1;
+  const auto other = Start(options);
+  EXPECT_EQ(ReadAll(*other->Submit(request)->answer).finish->usage.cached_tokens, 0u);
+  EXPECT_NE(notices[2].find("of another model"), std::string::npos) << notices[2];
+}
+
+// What watches the machine's memory is asked while nothing runs, too.
+TEST_F(EngineThreadTest, WatchesMemory) {
+  EngineOptions options;
+  std::atomic<int> looks = 0;
+  options.watch = [&] {
+    ++looks;
+    return MemoryPressure{.left_bytes = 1, .limit_bytes = uint64_t{1} << 30};
+  };
+  const auto engine = Start(options);
+  bool refused = false;
+  for (uint32_t i = 0; i < 1000 && !refused; ++i) {
+    const auto ticket = engine->Submit(Prompt(i, 3));
+    refused = !ticket.ok();
+    if (refused) {
+      EXPECT_NE(ticket.error().message().find("short of memory"), std::string::npos) << ticket.error().message();
+    } else {
+      ReadAll(*ticket->answer);
+    }
+  }
+  EXPECT_TRUE(refused);
+  EXPECT_GT(looks, 0);
 }
 
 TEST_F(EngineThreadTest, WaitingEndsAtItsTime) {

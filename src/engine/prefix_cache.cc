@@ -14,15 +14,15 @@ constexpr double kDoubleCostTokens = 2048;
 // More uses than this make nothing worth more: what was popular once must go some day.
 constexpr uint32_t kUsesMax = 16;
 
-Digest NameOf(const Digest& parent, std::span<const uint32_t> tokens /* [16] */) {
+}  // namespace
+
+Digest PrefixNameOf(const Digest& parent, std::span<const uint32_t> tokens) {
   std::array<std::byte, kDigestBytes + kKvBlockTokens * sizeof(uint32_t)> bytes;
   CHECK(tokens.size() == kKvBlockTokens);
   std::memcpy(bytes.data(), parent.data(), kDigestBytes);
   std::memcpy(bytes.data() + kDigestBytes, tokens.data(), tokens.size_bytes());
   return Sha256Of(bytes);
 }
-
-}  // namespace
 
 size_t PrefixCache::HashOf::operator()(const Digest& digest) const {
   size_t hash = 0;
@@ -48,7 +48,7 @@ PrefixCache::Path PrefixCache::Walk(const Digest& root, std::span<const uint32_t
   Path path;
   Digest name = root;
   for (size_t b = 0; b < blocks_max; ++b) {
-    name = NameOf(name, tokens.subspan(b * kKvBlockTokens, kKvBlockTokens));
+    name = PrefixNameOf(name, tokens.subspan(b * kKvBlockTokens, kKvBlockTokens));
     const auto node = nodes_.find(name);
     if (node == nodes_.end()) break;
     path.names.push_back(name);
@@ -129,22 +129,24 @@ void PrefixCache::Keep(const Digest& root, std::span<const uint32_t> tokens, con
   Digest name = root;
   for (size_t b = 0; b < blocks; ++b) {
     const Digest parent = name;
-    name = NameOf(parent, tokens.subspan(b * kKvBlockTokens, kKvBlockTokens));
-    const auto [at, added] = nodes_.try_emplace(name);
-    Node& node = at->second;
-    if (added) {
-      node.parent = parent;
-      node.depth = b + 1;
-      if (!full.empty()) {
-        node.block = full[b];
-        cache_.Share(KvPart::kFull, node.block);
-      }
-      node.worth = WorthOf(node);
-      by_worth_.insert({node.worth, name});
-      if (b > 0) ++nodes_.at(parent).children;
+    name = PrefixNameOf(parent, tokens.subspan(b * kKvBlockTokens, kKvBlockTokens));
+    auto at = nodes_.find(name);
+    if (at == nodes_.end()) {
+      Node added = {.parent = parent, .depth = b + 1, .block = full.empty() ? KvSequence::kNoBlock : full[b], .checkpoint = {}};
+      std::copy_n(tokens.begin() + static_cast<std::ptrdiff_t>(b * kKvBlockTokens), kKvBlockTokens, added.tokens.begin());
+      if (!full.empty()) cache_.Share(KvPart::kFull, added.block);
+      Insert(name, std::move(added));
+      at = nodes_.find(name);
     }
-    if (b + 1 == blocks) node.checkpoint = std::move(checkpoint);
+    if (b + 1 == blocks) at->second.checkpoint = std::move(checkpoint);
   }
+}
+
+PrefixCache::Node& PrefixCache::Insert(const Digest& name, Node node) {
+  if (node.depth > 1) ++nodes_.at(node.parent).children;
+  node.worth = WorthOf(node);
+  by_worth_.insert({node.worth, name});
+  return nodes_.emplace(name, std::move(node)).first->second;
 }
 
 void PrefixCache::Drop(Checkpoint* checkpoint) {

@@ -1,6 +1,7 @@
 // PrefixCache: what sequences have computed, kept for others that begin with the same tokens.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/disk.h"
 #include "base/result.h"
 #include "model/kv_cache.h"
 #include "security/sha256.h"
@@ -24,6 +26,9 @@ struct PrefixOwner {
   std::string_view adapter = {};  // empty: none
   std::string_view tenant = {};
 };
+
+// The name of a block of 16 tokens behind the one of that name, or behind a root.
+Digest PrefixNameOf(const Digest& parent, std::span<const uint32_t> tokens);
 
 // A tree of blocks of 16 tokens, named by a chained SHA-256: of the owner, then of the parent's name and the block's tokens. A node holds
 // its block of layers that see everything. Layers with a window or a recurrent state can go on only from a checkpoint, which some nodes
@@ -58,6 +63,15 @@ class PrefixCache {
   // Blocks of a part that Free could give back, all in all.
   size_t Freeable(KvPart part) const;
 
+  // Writes all of it to a file (docs/formats/prefixes.md), and reads what of one fits: blocks that are free, and no others. `model` and
+  // `kv_type` are the owner's; a file of others is NotFound, one that is damaged Corrupt, and nothing of it stays. Returns the nodes read.
+  struct FileOf {
+    Digest model{};
+    KvType kv_type = KvType::kF16;
+  };
+  Status Save(PartFile& file, const FileOf& of) const;
+  Result<size_t> Load(PartFile& file, const FileOf& of);
+
   // How often each block is held by the cache; for the validator. [blocks of the part]
   std::vector<uint32_t> Held(KvPart part) const;
 
@@ -73,6 +87,7 @@ class PrefixCache {
   };
   struct Node {
     Digest parent{};
+    std::array<uint32_t, kKvBlockTokens> tokens{};
     size_t depth = 0;  // blocks in front of it and itself
     uint32_t block = KvSequence::kNoBlock;
     size_t children = 0;
@@ -84,6 +99,10 @@ class PrefixCache {
     std::vector<Digest> names;  // of nodes that are there, from the first block on
     size_t usable = 0;          // of them: up to one that a sequence can begin with
   };
+  friend class PrefixWriter;
+  friend class PrefixReader;
+  // A node that is not there yet, behind its parent's.
+  Node& Insert(const Digest& name, Node node);
   Path Walk(const Digest& root, std::span<const uint32_t> tokens, size_t blocks_max) const;
   double WorthOf(const Node& node) const;
   void Use(Node& node, const Digest& name);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "testing/memory_file.h"
 
 namespace bantam {
 namespace {
@@ -200,6 +201,121 @@ TEST_P(PrefixCacheTest, RandomUse) {
   }
   EXPECT_GT(hits, 50u);
   EXPECT_EQ(failures, 0u) << "one sequence always fits: all else can be freed";
+}
+
+// A tree of prefixes goes to a file and comes back, into an empty cache, and what is adopted is what was computed.
+TEST_P(PrefixCacheTest, SavedAndLoaded) {
+  const Digest root = PrefixCache::RootOf({});
+  const PrefixCache::FileOf of = {.model = Sha256Of({}), .kv_type = KvType::kF32};
+  std::vector<std::vector<uint32_t>> texts;
+  for (uint64_t i = 0; i < 4; ++i) {
+    std::vector<uint32_t> tokens = Tokens(48, /*seed=*/1);
+    const std::vector<uint32_t> more = Tokens(33, 10 + i);
+    tokens.insert(tokens.end(), more.begin(), more.end());
+    texts.push_back(tokens);
+    KvSequence sequence = Sequence();
+    (void)prefixes_->Adopt(root, tokens, &sequence).value();
+    ASSERT_TRUE(Compute(sequence, tokens, 80));
+    prefixes_->Keep(root, std::span(tokens).first(80), sequence);
+    sequence.Truncate(cache_, 0);
+  }
+  testing::MemoryFile file;
+  ASSERT_TRUE(prefixes_->Save(file, of).ok());
+  std::vector<size_t> found;
+  for (const auto& text : texts) found.push_back(prefixes_->Find(root, text));
+  const size_t nodes = prefixes_->nodes();
+  prefixes_->Clear();
+  file.most_at_once_ = 1000;
+  EXPECT_EQ(prefixes_->Load(file, of).value(), nodes);
+  EXPECT_EQ(prefixes_->Load(file, of).value(), 0u) << "what is there stays";
+  for (size_t i = 0; i < texts.size(); ++i) {
+    EXPECT_EQ(prefixes_->Find(root, texts[i]), found[i]);
+    KvSequence sequence = Sequence();
+    if (cache_.recurrent() && cache_.free_states() == 0) break;
+    EXPECT_EQ(prefixes_->Adopt(root, texts[i], &sequence).value(), found[i]);
+    ExpectHolds(sequence, texts[i]);
+    sequence.Truncate(cache_, 0);
+  }
+  testing::MemoryFile again;
+  prefixes_->Clear();
+  ASSERT_TRUE(prefixes_->Load(file, of).ok());
+  ASSERT_TRUE(prefixes_->Save(again, of).ok());
+  EXPECT_EQ(again.bytes_.size(), file.bytes_.size());
+  for (const PrefixCache::FileOf& other :
+       {PrefixCache::FileOf{.model = {}, .kv_type = KvType::kF32}, {.model = of.model, .kv_type = KvType::kF16}}) {
+    EXPECT_EQ(prefixes_->Load(file, other).error().code(), Code::kNotFound);
+  }
+}
+
+// Whatever is wrong with a file: an error, and nothing of it stays.
+TEST_P(PrefixCacheTest, DamagedFiles) {
+  const Digest root = PrefixCache::RootOf({});
+  const std::vector<uint32_t> tokens = Tokens(50, 1);
+  KvSequence sequence = Sequence();
+  ASSERT_TRUE(Compute(sequence, tokens, 48));
+  prefixes_->Keep(root, std::span(tokens).first(48), sequence);
+  sequence.Truncate(cache_, 0);
+  testing::MemoryFile file;
+  ASSERT_TRUE(prefixes_->Save(file, {}).ok());
+  prefixes_->Clear();
+  const auto empty = [&] {
+    EXPECT_EQ(prefixes_->nodes(), 0u);
+    for (const KvPart part : kAllKvParts) EXPECT_EQ(cache_.free_blocks(part), cache_.blocks(part));
+    return !cache_.recurrent() || cache_.free_states() == 6;
+  };
+  Rng rng(3);
+  for (size_t at = 0; at < file.bytes_.size(); at += at < 200 ? 1 : 1 + rng.Next() % 97) {
+    testing::MemoryFile damaged(file.bytes_);
+    damaged.bytes_[at] = static_cast<char>(damaged.bytes_[at] ^ (1 << rng.Next() % 8));
+    ASSERT_FALSE(prefixes_->Load(damaged, {}).ok()) << at;
+    ASSERT_TRUE(empty()) << at;
+    testing::MemoryFile cut(file.bytes_.substr(0, at));
+    ASSERT_EQ(prefixes_->Load(cut, {}).error().code(), Code::kCorrupt) << at;
+    ASSERT_TRUE(empty()) << at;
+  }
+  testing::MemoryFile longer(file.bytes_ + "x");
+  EXPECT_EQ(prefixes_->Load(longer, {}).error().code(), Code::kCorrupt);
+  EXPECT_TRUE(empty());
+  for (size_t full = 0; full < file.bytes_.size(); full += 1 + file.bytes_.size() / 20) {
+    testing::MemoryFile disk;
+    disk.full_ = full;
+    EXPECT_EQ(prefixes_->Load(file, {}).value(), 3u);
+    EXPECT_EQ(prefixes_->Save(disk, {}).error().code(), Code::kExhausted);
+    prefixes_->Clear();
+  }
+}
+
+// Into a cache that has less room goes what fits, and it is as good.
+TEST_P(PrefixCacheTest, LessRoomThanTheFile) {
+  const Digest root = PrefixCache::RootOf({});
+  const std::vector<uint32_t> tokens = Tokens(100, 1);
+  KvSequence sequence = Sequence();
+  for (const size_t end : {32, 96}) {
+    ASSERT_TRUE(Compute(sequence, tokens, end));
+    prefixes_->Keep(root, std::span(tokens).first(end), sequence);
+  }
+  sequence.Truncate(cache_, 0);
+  testing::MemoryFile file;
+  ASSERT_TRUE(prefixes_->Save(file, {}).ok());
+  prefixes_->Clear();
+  for (size_t left = 0; left <= 6; ++left) {
+    std::vector<std::pair<KvPart, uint32_t>> taken;
+    for (const KvPart part : kAllKvParts) {
+      while (cache_.free_blocks(part) > left) taken.push_back({part, cache_.Take(part).value()});
+    }
+    ASSERT_TRUE(prefixes_->Load(file, {}).ok());
+    const size_t found = prefixes_->Find(root, tokens);
+    if (GetParam().full) {
+      EXPECT_LE(found, 16 * left);
+    }
+    KvSequence adopted = Sequence();
+    EXPECT_EQ(prefixes_->Adopt(root, tokens, &adopted).value(), found);
+    ExpectHolds(adopted, tokens);
+    adopted.Truncate(cache_, 0);
+    prefixes_->Clear();
+    for (const auto& [part, block] : taken) cache_.Give(part, block);
+    for (const KvPart part : kAllKvParts) ASSERT_EQ(cache_.free_blocks(part), cache_.blocks(part));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, PrefixCacheTest,

@@ -138,7 +138,7 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   if (Result<ChatTemplate> read = ReadChatTemplate(file, /*tools=*/false); read.ok()) engine->chat_template = std::move(read).value();
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *kernels));
-  if (!outline.config.later_tokens) {
+  if (outline.config.later_tokens) {
     return Error(Code::kUnsupported,
                  fmt::format("{}: {} models read whole texts and write none", options.model, outline.config.architecture));
   }

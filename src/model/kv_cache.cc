@@ -1,5 +1,8 @@
 #include "model/kv_cache.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -50,6 +53,19 @@ Result<uint32_t> KvCache::Take(KvPart part) {
 void KvCache::Give(KvPart part, uint32_t block) {
   CHECK(holders_[part][block] > 0);
   if (--holders_[part][block] == 0) free_[part].push_back(block);
+}
+
+uint64_t KvCache::ReleaseFree() {
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  uint64_t released = 0;
+  for (const KvPart part : kAllKvParts) {
+    for (const uint32_t block : free_[part]) {
+      const uintptr_t begin = (reinterpret_cast<uintptr_t>(Block(part, block)) + page - 1) / page * page;
+      const uintptr_t end = reinterpret_cast<uintptr_t>(Block(part, block) + block_bytes_[part]) / page * page;
+      if (begin < end && ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED) == 0) released += end - begin;
+    }
+  }
+  return released;
 }
 
 KvSequence::KvSequence(size_t context, size_t ring, size_t window) : ring_(ring), window_(window) {

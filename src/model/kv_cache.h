@@ -43,6 +43,8 @@ class KvCache {
   size_t free_blocks(KvPart part) const { return free_[part].size(); }
   size_t blocks(KvPart part) const { return holders_[part].size(); }
   size_t block_bytes(KvPart part) const { return block_bytes_[part]; }
+  // Gives the memory of free blocks back to the system until they are taken again; the plan keeps its room. Returns how much.
+  uint64_t ReleaseFree();
   uint8_t* Block(KvPart part, uint32_t block) const { return base_[part] + block * block_bytes_[part]; }
 
  private:
