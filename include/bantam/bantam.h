@@ -57,6 +57,9 @@ typedef struct bantam_engine_options {
   /* Called now and then while weights are read, on the calling thread; 0 stops. May be NULL. */
   int (*progress)(void* user, const char* step, uint64_t done, uint64_t total);
   void* user;
+  /* A file where prefixes of prompts are kept from one run to the next: read at the start, written when the engine is closed. NULL:
+   * nowhere. It holds ids of tokens and what was computed of them, so it belongs where only the service may read and write. */
+  const char* prefixes;
 } bantam_engine_options;
 
 /* Opens a model and starts the engine's thread. `error` may be NULL, here and everywhere. On failure *engine is NULL. */

@@ -33,6 +33,9 @@ struct Options {
   RunOptions run;
 };
 
+// Between two looks at the machine's memory.
+constexpr int64_t kLookNs = 500'000'000;
+
 // What the run was like, for people.
 std::string Describe(const BatchSummary& summary, const EngineCounters& counters, int64_t ns, const MemoryPlan& plan) {
   const double seconds = static_cast<double>(ns) * 1e-9;
@@ -75,15 +78,25 @@ Status Batch(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const Loaded loaded, LoadWithoutSession(std::move(prepared)));
   const MonotonicClock clock;
   Engine* engine = nullptr;
+  EngineOptions engine_options;
+  engine_options.notice = [](std::string_view change) { Note(fmt::format("[{}]\n", change)); };
   const auto make_engine = [&](Engine::Sink sink) -> Result<std::unique_ptr<Engine>> {
-    BANTAM_ASSIGN(auto made, Engine::Make({*loaded.model, tokenizer, loaded.plan, clock, {}}, {*loaded.budget, *loaded.pool}, sink));
+    BANTAM_ASSIGN(auto made,
+                  Engine::Make({*loaded.model, tokenizer, loaded.plan, clock, engine_options}, {*loaded.budget, *loaded.pool}, sink));
     engine = made.get();
     return made;
   };
   EngineCounters counters;
+  PressureGauge gauge;
+  int64_t next_look_ns = 0;
   const int64_t begin = clock.NowNs();
   const auto progress = [&, line = MakeProgressLine()](std::string_view step, uint64_t done, uint64_t total) {
-    if (engine != nullptr) counters = engine->counters();
+    if (engine != nullptr) {
+      counters = engine->counters();
+      const int64_t now_ns = clock.NowNs();
+      if (now_ns >= next_look_ns) engine->SetPressure(gauge.Update(now_ns, ReadMemoryPressure(files, /*root=*/"")));
+      if (now_ns >= next_look_ns) next_look_ns = now_ns + kLookNs;
+    }
     return !Interrupted() && (!line || line(step, done, total));
   };
   const BatchRun run = {.input = *input, .output = *output, .context = context, .ahead = 4 * options.sequences, .progress = progress};

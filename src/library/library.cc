@@ -24,6 +24,7 @@
 #include "engine/engine_thread.h"
 #include "engine/json_request.h"
 #include "model/load.h"
+#include "model/model_digest.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
 #include "program/memory_plan.h"
@@ -163,8 +164,13 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
       return options.progress(options.user, std::string(step).c_str(), done, total) != 0;
     };
   }
-  BANTAM_ASSIGN(engine->model, LoadModel(std::move(outline), file, {*engine->budget, *engine->pool}, progress));
   EngineOptions engine_options;
+  if (options.prefixes != nullptr) {
+    engine_options.prefix_file = options.prefixes;
+    BANTAM_ASSIGN(engine_options.model_digest, DigestModel(file, progress));
+  }
+  BANTAM_ASSIGN(engine->model, LoadModel(std::move(outline), file, {*engine->budget, *engine->pool}, progress));
+  engine_options.watch = [files = engine->files.get()] { return ReadMemoryPressure(*files, /*root=*/""); };
   if (options.requests_max != 0) engine_options.admission.requests_max = options.requests_max;
   engine_options.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
   BANTAM_ASSIGN(engine->thread, EngineThread::Start({*engine->model, *engine->tokenizer, engine->plan, engine->clock, engine_options},

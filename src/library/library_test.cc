@@ -1,7 +1,9 @@
 // The C library through its header alone.
 #include <bantam/bantam.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -162,6 +164,31 @@ TEST_F(LibraryTest, AnswersOutliveTheirEngine) {
   EXPECT_EQ(ReadAll(waiting).stop, BANTAM_STOP_CANCELLED);
   bantam_answer_free(nullptr);
   bantam_engine_close(nullptr);
+}
+
+TEST_F(LibraryTest, PrefixesAreWarmAfterARestart) {
+  const std::string path = ::testing::TempDir() + "/bantam_prefixes_" + std::to_string(::getpid());
+  const std::string request =
+      R"({"prompt": "Once upon a time there was a small grey cat that lived in a house by the sea", "max_tokens": 8})";
+  std::string texts[2];
+  for (int run = 0; run < 2; ++run) {
+    bantam_engine_options options{};
+    options.size = sizeof(options);
+    options.model = kModel;
+    options.context = 256;
+    options.prefixes = path.c_str();
+    ASSERT_EQ(bantam_engine_open(&options, &engine_, nullptr), BANTAM_OK);
+    bantam_answer* answer = Ask(request);
+    bantam_event event{};
+    event.size = sizeof(event);
+    while (bantam_answer_next(answer, -1, &event, nullptr) == BANTAM_WAIT_EVENT) texts[run].append(event.text, event.text_bytes);
+    EXPECT_EQ(event.cached_tokens > 0, run == 1);
+    bantam_answer_free(answer);
+    bantam_engine_close(engine_);
+    engine_ = nullptr;
+  }
+  EXPECT_EQ(texts[0], texts[1]);
+  EXPECT_EQ(std::remove(path.c_str()), 0);
 }
 
 TEST_F(LibraryTest, TokensAndStatus) {
