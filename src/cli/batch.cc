@@ -76,6 +76,8 @@ Status Batch(FileSystem& files, const Options& options) {
   NoteContext(prepared);
   context.context = prepared.plan.options.context;
   BANTAM_ASSIGN(const Loaded loaded, LoadWithoutSession(std::move(prepared)));
+  Constraints constraints(tokenizer, *loaded.budget);
+  context.constraints = &constraints;
   const MonotonicClock clock;
   Engine* engine = nullptr;
   EngineOptions engine_options;

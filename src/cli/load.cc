@@ -12,6 +12,7 @@
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/tuning.h"
+#include "engine/constraints.h"
 #include "engine/draft.h"
 #include "engine/engine.h"
 #include "model/checked_packages.h"
@@ -164,7 +165,10 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   }
   fit.held.vocabulary = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes() + request.text_bytes;
   fit.held.header = file.held_bytes();
-  if (request.shape.sequences != 0) fit.held.requests = RequestsBytes(prepared.outline.program.vocabulary);
+  if (request.shape.sequences != 0) {
+    fit.held.requests = RequestsBytes(prepared.outline.program.vocabulary);
+    fit.held.spare = ConstraintsBytes(prepared.outline.program.vocabulary);
+  }
   fit.fixed_context = request.run.context != 0;
   fit.fixed_kv = !request.run.kv.empty();
   if (run.weights != "auto") {

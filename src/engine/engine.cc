@@ -19,6 +19,7 @@ struct Engine::Choice {
   std::unique_ptr<Generation> generation;
   bool resident = false;  // holds KV, or a place for it
   std::vector<uint32_t> draft;
+  bool draft_forced = false;  // by a constraint
   DraftLength draft_length;
   int64_t waiting_since_ns = 0;
 
@@ -220,9 +221,15 @@ void Engine::ProposeDrafts() {
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
       choice->draft.clear();
-      if (!live->request.speculate || choice->ended() || !choice->resident || !choice->decoding()) continue;
+      choice->draft_forced = false;
+      if (choice->ended() || !choice->resident || !choice->decoding()) continue;
       const size_t left = std::min({outputs, kDraftTokensMax, plan_.options.context - choice->known.size(),
                                     live->request.tokens_max - choice->generation->tokens()});
+      // What has to come next is read in one step, whatever it costs: it is nearly always right.
+      choice->draft = choice->generation->Forced(left);
+      choice->draft_forced = !choice->draft.empty();
+      outputs -= choice->draft.size();
+      if (choice->draft_forced || !live->request.speculate) continue;
       const size_t length = left == 0 ? 0 : choice->draft_length.Best(cost_, rows, left);
       if (length == 0) continue;
       choice->draft = LookUpDraft(choice->known, length);
@@ -511,7 +518,7 @@ void Engine::Advance(Choice& choice, size_t output) {
   counters_.accepted_tokens += accepted;
   live.drafted_tokens += choice.draft.size();
   live.accepted_tokens += accepted;
-  choice.draft_length.Observe(choice.draft.size(), accepted);
+  if (!choice.draft_forced) choice.draft_length.Observe(choice.draft.size(), accepted);
   choice.draft.clear();
   // Of the drafts that were wrong nothing stays.
   const size_t computed = before + accepted;

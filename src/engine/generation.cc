@@ -5,6 +5,12 @@
 #include <utility>
 
 namespace bantam {
+namespace {
+
+// A position within a grammar and its scratch: what a deep one holds.
+constexpr uint64_t kConstraintBytes = 64 << 10;
+
+}  // namespace
 
 std::string_view StopReasonName(StopReason reason) {
   constexpr std::string_view kNames[] = {"end of turn", "length", "context full", "cancelled", "stop string", "deadline", "error"};
@@ -41,6 +47,9 @@ Generation::Generation(const Request& request, size_t choice, const Tokenizer& t
       stream_(tokenizer),
       stops_(std::move(stops)) {
   sampler_.Observe(request.tokens);
+  if (!request.constraint) return;
+  constraint_.emplace(request.constraint);
+  mask_.resize(request.constraint->vocabulary().words());
 }
 
 Result<std::unique_ptr<Generation>> Generation::Make(const Request& request, size_t choice, const Tokenizer& tokenizer,
@@ -61,6 +70,7 @@ Result<std::unique_ptr<Generation>> Generation::Make(const Request& request, siz
 uint64_t Generation::Bytes(const Request& request, size_t vocabulary) {
   uint64_t bytes = sizeof(Generation) + Sampler::Bytes(request.sampler, vocabulary);
   if (request.tokens_min > 0) bytes += vocabulary / 8 + sizeof(uint32_t);
+  if (request.constraint) bytes += request.constraint->vocabulary().words() * sizeof(uint32_t) + kConstraintBytes;
   for (const std::string& stop : request.stops) bytes += sizeof(std::string) + stop.size();
   return bytes;
 }
@@ -75,12 +85,38 @@ void Generation::Observe(std::span<const float> logits, uint32_t token, bool ent
   if (request_.token_details && enters) event->tokens.push_back(std::move(info));
 }
 
-Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, Event* event) {
+std::span<const uint32_t> Generation::Allowed() {
   const bool may_end = tokens_ >= request_.tokens_min;
-  const uint32_t token = sampler_.Sample(logits, may_end ? std::span<const uint32_t>() : not_ending_);
+  if (!constraint_) return may_end ? std::span<const uint32_t>() : not_ending_;
+  constraint_->Mask(mask_);
+  if (may_end) return mask_;
+  // An answer that can only end does so, however short it is.
+  const auto goes_on = [&](size_t word) { return (mask_[word] & not_ending_[word]) != 0; };
+  bool any = false;
+  for (size_t word = 0; word < mask_.size() && !any; ++word) any = goes_on(word);
+  for (size_t word = 0; word < mask_.size() && any; ++word) mask_[word] &= not_ending_[word];
+  return mask_;
+}
+
+std::vector<uint32_t> Generation::Forced(size_t tokens_max) const {
+  if (!constraint_ || tokens_max == 0) return {};
+  const std::string forced = constraint_->Forced();
+  if (forced.empty()) return {};
+  Result<std::vector<uint32_t>> tokens = tokenizer_.Encode(forced, /*special=*/false);
+  // Where vocabularies put a space in front of a text, the first token is not what comes here.
+  std::string spelled;
+  for (const uint32_t token : tokens.ok() ? *tokens : std::vector<uint32_t>()) spelled += constraint_->vocabulary().TextOf(token);
+  if (spelled != forced) return {};
+  tokens->resize(std::min(tokens->size(), tokens_max));
+  return std::move(tokens).value();
+}
+
+Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, Event* event) {
+  const uint32_t token = sampler_.Sample(logits, Allowed());
   if (!std::isfinite(logits[token])) {
     return Error(Code::kCorrupt, "the model's logits are no numbers; its file is damaged, or it needs another KV type (--kv f32)");
   }
+  if (constraint_) BANTAM_TRY(constraint_->Accept(token));
   const bool ends = tokenizer_.EndsTurn(token);
   Observe(logits, token, !ends, event);
   if (ends) {

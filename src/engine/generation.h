@@ -32,6 +32,8 @@ class Generation {
   Result<std::optional<uint32_t>> Next(std::span<const float> logits, Event* event);
   // Ends it for a reason from outside. What was held back goes to `event`.
   void End(StopReason reason, Event* event);
+  // Tokens of the text that has to come next, where an answer is constrained: at most `tokens_max`.
+  std::vector<uint32_t> Forced(size_t tokens_max) const;
 
   bool ended() const { return finish_.has_value(); }
   const Finish& finish() const { return *finish_; }
@@ -39,6 +41,8 @@ class Generation {
 
  private:
   Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch);
+  // Tokens that may come, as the sampler wants them; empty: all.
+  std::span<const uint32_t> Allowed();
   void Observe(std::span<const float> logits, uint32_t token, bool enters, Event* event);
   void Emit(const std::string& text, Event* event);
 
@@ -48,6 +52,8 @@ class Generation {
   TokenStream stream_;
   StopStrings stops_;
   std::vector<uint32_t> not_ending_;  // a bit for each token but those that end a turn, while tokens_min is not reached
+  std::optional<TokenConstraint> constraint_;
+  std::vector<uint32_t> mask_;  // scratch, where there is a constraint
   size_t tokens_ = 0;
   size_t observed_ = 0;  // tokens whose probability counts, the end of turn among them
   double logprobs_ = 0;  // their sum

@@ -129,6 +129,9 @@ const std::vector<Member>& Members() {
       {"prompt", Ignore},  // read by ReadPrompt
       {"messages", Ignore},
       {"tools", Ignore},
+      {"response_format", Ignore},  // read by ReadConstraint, as are the next two
+      {"grammar", Ignore},
+      {"regex", Ignore},
       {"model", Ignore},
       {"stream", Ignore},
       {"max_tokens", WholeInto(&Request::tokens_max, 1, UINT32_MAX)},
@@ -236,6 +239,45 @@ Result<std::vector<uint32_t>> ReadMessages(const Json& body, const Json& message
   return context.tokenizer.WithPrefix(std::move(tokens));
 }
 
+// What "response_format" asks for; nothing for plain text.
+struct WantedConstraint {
+  ConstraintKind kind = ConstraintKind::kJsonObject;
+  std::string source = {};
+};
+Result<std::optional<WantedConstraint>> ReadResponseFormat(const Json& format) {
+  const std::string type = JsonText(format, "type").value_or("");
+  if (type == "text") return std::optional<WantedConstraint>();
+  if (type == "json_object") return std::optional<WantedConstraint>(WantedConstraint{});
+  if (type != "json_schema") {
+    return Wrong("response_format", format, "an object with \"type\": \"text\", \"json_object\" or \"json_schema\"");
+  }
+  const Json& schema = JsonMember(JsonMember(format, "json_schema"), "schema");
+  if (!schema.is_object() && !schema.is_boolean()) {
+    return Wrong("response_format.json_schema", JsonMember(format, "json_schema"), "an object with \"schema\"");
+  }
+  return std::optional<WantedConstraint>(WantedConstraint{ConstraintKind::kJsonSchema, DumpJson(schema, /*indent=*/-1)});
+}
+
+Result<std::shared_ptr<TokenMasks>> ReadConstraint(const Json& body, const JsonRequestContext& context) {
+  std::optional<WantedConstraint> wanted;
+  size_t given = 0;
+  if (const Json& format = JsonMember(body, "response_format"); !format.is_null()) {
+    BANTAM_ASSIGN(wanted, ReadResponseFormat(format));
+    given += wanted ? 1 : 0;
+  }
+  for (const auto& [member, kind] : {std::pair("grammar", ConstraintKind::kGbnf), {"regex", ConstraintKind::kRegex}}) {
+    const Json& value = JsonMember(body, member);
+    if (value.is_null()) continue;
+    BANTAM_ASSIGN(std::string source, Text(member, value));
+    wanted = {kind, std::move(source)};
+    ++given;
+  }
+  if (given > 1) return Error(Code::kInvalidArgument, "response_format, grammar and regex: an answer can follow only one of them");
+  if (!wanted) return std::shared_ptr<TokenMasks>();
+  if (context.constraints == nullptr) return Error(Code::kUnsupported, "structured output is not available here");
+  return context.constraints->Get(wanted->kind, wanted->source);
+}
+
 }  // namespace
 
 Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context) {
@@ -249,6 +291,7 @@ Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& cont
     if (member == Members().end()) return Unknown(name);
     if (!value.is_null()) BANTAM_TRY(member->read(name, value, &request));
   }
+  BANTAM_ASSIGN(request.constraint, ReadConstraint(body, context));
   const Json& prompt = JsonMember(body, "prompt");
   const Json& messages = JsonMember(body, "messages");
   if (prompt.is_null() == messages.is_null()) {

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/constraints.h"
 #include "engine/request.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -20,13 +21,15 @@ struct JsonRequestContext {
   const ChatTemplate* chat_template = nullptr;  // none: messages are refused
   std::tm now{};                                // what templates see
   Request defaults = {};
-  size_t context = 0;  // tokens; longer prompts are refused before they are tokenised
+  Constraints* constraints = nullptr;  // none: what asks for structured output is refused
+  size_t context = 0;                  // tokens; longer prompts are refused before they are tokenised
 };
 
 // "prompt" (text, a list of ids) or "messages" (with "tools"), and max_tokens or max_completion_tokens, min_tokens, temperature, top_p,
 // top_k, min_p, typical_p, seed, frequency_penalty, presence_penalty, repetition_penalty, logit_bias, stop, n, logprobs, top_logprobs,
-// priority, deadline_ms, confidence_threshold, cache, user. "model" and "stream" are not looked at. Null is as if a member were not there.
-// Errors: InvalidArgument, naming the member, also of one that is not known; those of templates and tokenizers.
+// priority, deadline_ms, confidence_threshold, cache, user; response_format (text, json_object, json_schema), grammar (GBNF) or regex.
+// "model" and "stream" are not looked at. Null is as if a member were not there. Errors: InvalidArgument, naming the member, also of one
+// that is not known; those of templates and tokenizers.
 Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context);
 
 // What became of one choice.

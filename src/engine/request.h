@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "engine/step_policy.h"
 #include "engine/stop_reason.h"
 #include "model/sampler.h"
+#include "text/structured/token_constraint.h"
 
 namespace bantam {
 
@@ -27,15 +29,16 @@ struct Request {
   std::vector<std::string> stops = {};  // texts that end the answer, and are no part of it
   size_t choices = 1;                   // answers to the same prompt; choice i draws with seed + i
   Priority priority = Priority::kNormal;
-  int64_t deadline_ns = 0;         // from arrival to the last token, 0: none
-  int64_t first_token_max_ns = 0;  // refused if the first token is expected later, 0: the engine's limit
-  std::string client = {};         // who asks, for fairness among clients
-  std::string tenant = {};         // prefixes are shared within one only
-  bool cache = true;               // takes prefixes that are kept, and leaves its own
-  bool speculate = true;           // drafts, where they pay
-  bool token_details = false;      // events name every token with its logarithm of the probability
-  size_t top_logprobs = 0;         // and so many of the likeliest tokens, with token_details
-  float confidence_min = 0;        // an answer below is marked; 0: confidence is not computed unless token_details
+  int64_t deadline_ns = 0;                      // from arrival to the last token, 0: none
+  int64_t first_token_max_ns = 0;               // refused if the first token is expected later, 0: the engine's limit
+  std::string client = {};                      // who asks, for fairness among clients
+  std::string tenant = {};                      // prefixes are shared within one only
+  bool cache = true;                            // takes prefixes that are kept, and leaves its own
+  bool speculate = true;                        // drafts, where they pay
+  bool token_details = false;                   // events name every token with its logarithm of the probability
+  size_t top_logprobs = 0;                      // and so many of the likeliest tokens, with token_details
+  std::shared_ptr<TokenMasks> constraint = {};  // what the answer has to be (Constraints); null: any text
+  float confidence_min = 0;                     // an answer below is marked; 0: confidence is not computed unless token_details
 };
 
 struct TokenLogprob {

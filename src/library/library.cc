@@ -90,6 +90,7 @@ struct bantam_engine {
   std::unique_ptr<MemoryBudget> budget;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Model> model;
+  std::unique_ptr<Constraints> constraints;
   MemoryPlan plan;
   MonotonicClock clock;
   std::unique_ptr<EngineThread> thread;
@@ -152,7 +153,8 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(options, outline.program, limits));
   fit.limit_bytes = limits.memory_available_bytes;
   if (options.memory_bytes != 0) fit.limit_bytes = std::min(options.memory_bytes, limits.memory_available_bytes);
-  fit.held = {engine->tokenizer->bytes(), file.held_bytes(), RequestsBytes(outline.program.vocabulary)};
+  fit.held = {engine->tokenizer->bytes(), file.held_bytes(), RequestsBytes(outline.program.vocabulary),
+              ConstraintsBytes(outline.program.vocabulary)};
   fit.fixed_context = options.context != 0;
   fit.fixed_kv = options.kv != nullptr;
   BANTAM_ASSIGN(engine->plan, FitMemory(&outline.program, fit).With(options.model));
@@ -175,6 +177,7 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   engine_options.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
   BANTAM_ASSIGN(engine->thread, EngineThread::Start({*engine->model, *engine->tokenizer, engine->plan, engine->clock, engine_options},
                                                     {*engine->budget, *engine->pool}));
+  engine->constraints = std::make_unique<Constraints>(*engine->tokenizer, *engine->budget);
   engine->link->thread = engine->thread.get();
   return Ok();
 }
@@ -188,6 +191,7 @@ Status Ask(bantam_engine& engine, std::string_view text, bantam_answer* answer) 
                                                         .chat_template = engine.chat_template ? &*engine.chat_template : nullptr,
                                                         .now = LocalTime(),
                                                         .defaults = {},
+                                                        .constraints = engine.constraints.get(),
                                                         .context = engine.plan.options.context}));
   answer->choices.resize(request.choices);
   BANTAM_ASSIGN(answer->ticket, engine.thread->Submit(std::move(request)));

@@ -263,7 +263,7 @@ Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
   if (!smaller || !request.weight_form) {
     MemoryPlan plan = Shrink(*program, request, smaller ? kContextUseful : kContextMin);
     if (fits(plan)) {
-      GrowPool(*program, request.limit_bytes, &plan);
+      GrowPool(*program, request.limit_bytes - std::min(request.limit_bytes, request.held.spare), &plan);
       return plan;
     }
     if (!smaller) return TooLarge(plan, request);
@@ -272,7 +272,7 @@ Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
   plan.weight_form = WeightForm::kRows;
   if (!fits(plan)) return TooLarge(plan, request);
   *program = std::move(kept);
-  GrowPool(*program, request.limit_bytes, &plan);
+  GrowPool(*program, request.limit_bytes - std::min(request.limit_bytes, request.held.spare), &plan);
   return plan;
 }
 

@@ -110,6 +110,7 @@ struct HeldBytes {
   uint64_t vocabulary = 0;
   uint64_t header = 0;
   uint64_t requests = 0;
+  uint64_t spare = 0;  // no part of the plan, but left free by what could grow into it (GrowPool)
 };
 
 MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const HeldBytes& held);
