@@ -1,6 +1,7 @@
 #include "base/threads.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <chrono>
 #include <cstring>
@@ -33,6 +34,16 @@ inline void Pause() {
 
 }  // namespace
 
+int CreateThread(pthread_t* handle, void* (*start)(void*), void* argument) {
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // inherited
+  const int error_number = ::pthread_create(handle, nullptr, start, argument);
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return error_number;
+}
+
 Result<std::unique_ptr<ThreadPool>> ThreadPool::Make(int threads) {
   CHECK(threads >= 1 && threads <= kThreadsMax);
   std::unique_ptr<ThreadPool> pool(
@@ -40,7 +51,7 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::Make(int threads) {
   pool->workers_.reserve(static_cast<size_t>(threads - 1));  // workers hold pointers into it
   for (int thread = 1; thread < threads; ++thread) {
     pool->workers_.push_back({pool.get(), thread, {}});
-    const int error_number = ::pthread_create(&pool->workers_.back().handle, nullptr, Start, &pool->workers_.back());
+    const int error_number = CreateThread(&pool->workers_.back().handle, Start, &pool->workers_.back());
     if (error_number == 0) continue;
     pool->workers_.pop_back();
     return Error(Code::kExhausted, fmt::format("thread {} of {}: the system refused to start it: {}; use fewer threads (-t)", thread + 1,

@@ -92,6 +92,9 @@ class ThreadPool {
   std::vector<Worker> workers_;
 };
 
+// pthread_create of a thread that takes no signals: they are the program's, and of a library the host's. Returns its error number.
+int CreateThread(pthread_t* handle, void* (*start)(void*), void* argument);
+
 // The part [begin, end) of `count` pieces that thread `thread` of `threads` takes: contiguous, sizes differ by at most one.
 inline std::pair<size_t, size_t> Share(size_t count, int thread, int threads) {
   const size_t n = static_cast<size_t>(threads);

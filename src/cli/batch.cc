@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -53,6 +54,10 @@ Status Batch(FileSystem& files, const Options& options) {
   BANTAM_TRY(CheckSamplerOptions(options.sampling.sampler));
   const std::unique_ptr<Disk> disk = MakeDisk();
   BANTAM_ASSIGN(const std::unique_ptr<PartFile> input, disk->OpenForReading(options.input));
+  std::error_code unknown;
+  if (std::filesystem::equivalent(options.input, options.output, unknown)) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: IN and OUT are one file; name another for the answers", options.output));
+  }
   BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
   BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
   BANTAM_ASSIGN(const Config config, ReadConfig(file));
@@ -68,7 +73,6 @@ Status Batch(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk->Lock(options.output + ".lock"));
   if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: another process writes it; wait for its end", options.output));
   BANTAM_ASSIGN(const std::unique_ptr<PartFile> output, disk->OpenPart(options.output));
-  if (options.force) BANTAM_TRY(output->Truncate(0));
   DeferInterrupts();
   const StepShape shape = {.sequences = options.sequences};
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, /*text_bytes=*/0, options.run, shape}));
@@ -78,9 +82,12 @@ Status Batch(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const Loaded loaded, LoadWithoutSession(std::move(prepared)));
   Constraints constraints(tokenizer, *loaded.budget);
   context.constraints = &constraints;
+  if (options.force) BANTAM_TRY(output->Truncate(0));  // not before everything else is sure
   const MonotonicClock clock;
   Engine* engine = nullptr;
   EngineOptions engine_options;
+  // Lines wait in their file, not in a queue: memory is the only limit.
+  engine_options.admission = {.requests_max = SIZE_MAX, .tokens_max = SIZE_MAX, .bytes_max = UINT64_MAX};
   engine_options.notice = [](std::string_view change) { Note(fmt::format("[{}]\n", change)); };
   const auto make_engine = [&](Engine::Sink sink) -> Result<std::unique_ptr<Engine>> {
     BANTAM_ASSIGN(auto made,

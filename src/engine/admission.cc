@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/memory_budget.h"
 
 namespace bantam {
 
 void EngineLoad::Add(const Request& request, uint64_t bytes_held) {
-  classes[static_cast<size_t>(request.priority)].prompt_tokens += request.tokens.size();
+  Class& of = classes[static_cast<size_t>(request.priority)];
+  of.prompt_tokens += request.tokens.size();
+  of.answers += request.choices;
   ++requests;
   tokens += request.tokens.size();
   bytes += bytes_held;
@@ -19,15 +22,21 @@ int64_t PredictFirstToken(const PolicyOptions& policy, const EngineLoad& load, c
   if (!load.cost.known()) return 0;
   double tokens = static_cast<double>(request.tokens.size() - std::min(cached, request.tokens.size() - 1));
   size_t decoding = 0;
+  size_t answers = 0;
   for (size_t p = 0; p <= static_cast<size_t>(request.priority); ++p) {
     tokens += static_cast<double>(load.classes[p].prompt_tokens);
     decoding += load.classes[p].decoding;
+    answers += load.classes[p].answers;
   }
   // While others decode, prompts get what slowdown_max leaves of each step.
   const size_t rows =
       decoding == 0 ? load.step_tokens : std::max(decoding + 1, load.cost.RowsWithin(decoding, policy.slowdown_max, load.step_tokens));
   const double steps = std::max(1.0, tokens / static_cast<double>(rows - std::min(decoding, rows - 1)));
-  return static_cast<int64_t>(steps * static_cast<double>(load.cost.Predict(rows)));
+  // Of those in front of it, so many rounds of all places end before it has one. A sequence that runs is half through, on average.
+  const double places = static_cast<double>(load.places);
+  const double rounds = answers < load.places ? 0 : std::floor(static_cast<double>(answers - load.places) / places) + 0.5;
+  const double answer_ns = load.answer_tokens * static_cast<double>(load.cost.Predict(std::min(load.places, load.step_tokens)));
+  return static_cast<int64_t>(std::min(1e18, steps * static_cast<double>(load.cost.Predict(rows)) + rounds * answer_ns));
 }
 
 Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const EngineLoad& load, const Request& request, uint64_t bytes,
@@ -55,8 +64,9 @@ Status Admit(const AdmissionLimits& limits, const PolicyOptions& policy, const E
     return refuse(fmt::format("the wait for a first token is limited to {:.1f} s", static_cast<double>(wait_max) / 1e9));
   }
   // What it is sure to need: its prompt, and the answer's fewest tokens.
-  const int64_t least_ns = predicted_ns + static_cast<int64_t>(request.tokens_min) * load.cost.Predict(1);
-  if (request.deadline_ns > 0 && least_ns > request.deadline_ns) {
+  const double least_ns =
+      static_cast<double>(predicted_ns) + static_cast<double>(request.tokens_min) * static_cast<double>(load.cost.Predict(1));
+  if (request.deadline_ns > 0 && least_ns > static_cast<double>(request.deadline_ns)) {
     return refuse(fmt::format("the deadline of {:.1f} s cannot be met", static_cast<double>(request.deadline_ns) / 1e9));
   }
   return Ok();

@@ -24,12 +24,15 @@ struct EngineLoad {
   struct Class {
     size_t prompt_tokens = 0;  // to compute before anything new of this priority is
     size_t decoding = 0;       // sequences
+    size_t answers = 0;        // that are not ended, whether they wait or run
   };
   std::array<Class, kPriorities> classes;
   size_t requests = 0;
   size_t tokens = 0;
   uint64_t bytes = 0;
   size_t step_tokens = 128;
+  size_t places = SIZE_MAX;      // sequences that run at once
+  double answer_tokens = 100;    // of an answer, on average
   bool short_of_memory = false;  // the machine is: nothing new is taken
   StepCost cost;
 
@@ -37,7 +40,8 @@ struct EngineLoad {
 };
 
 // When the first token of a request would come, counted from now: prompts of its priority and above in front of it, and its own but for
-// `cached` tokens, at the measured pace. 0 while nothing was measured.
+// `cached` tokens, at the measured pace; and where they take all places, as many average answers as have to end first. 0 while nothing was
+// measured.
 int64_t PredictFirstToken(const PolicyOptions& policy, const EngineLoad& load, const Request& request, size_t cached);
 
 // Ok, or Unavailable with what is in the way and the prediction.

@@ -26,8 +26,7 @@ inline constexpr size_t kBatchLineBytesMax = size_t{4} << 20;
 // Lines of a file, read piece by piece. Empty ones are left out.
 class LineReader {
  public:
-  explicit LineReader(const PartFile& file) = delete;
-  explicit LineReader(PartFile& file) : file_(file) {}
+  explicit LineReader(PartFile& file, size_t line_bytes_max = kBatchLineBytesMax) : file_(file), line_bytes_max_(line_bytes_max) {}
   struct Line {
     std::string text;
     bool too_long = false;  // its beginning is left away
@@ -38,15 +37,19 @@ class LineReader {
 
  private:
   PartFile& file_;
+  const size_t line_bytes_max_;
   std::string buffer_;
   uint64_t offset_ = 0;    // of the file, behind the buffer
   uint64_t consumed_ = 0;  // by lines that were given out
   bool at_end_ = false;
 };
 
-// How many lines of the output are there: what comes behind the last whole one is cut off. Corrupt where they are not those of a batch,
-// counted from 0 ("index").
-Result<size_t> ResumeBatch(PartFile& output);
+// What a request's line is known by in the output ("request"): the first 16 digits of its SHA-256.
+std::string LineName(std::string_view line);
+
+// The names of the lines that are answered already. A line that was being written when the program ended is cut off. Corrupt, and nothing
+// is changed, where these are no lines of a batch, counted from 0 ("index").
+Result<std::vector<std::string>> ResumeBatch(PartFile& output);
 
 struct BatchSummary {
   size_t lines = 0;    // answered now
@@ -55,8 +58,9 @@ struct BatchSummary {
 };
 
 // Each line of `input` is a request (ReadJsonRequest), or an object with "custom_id" or "id", which comes back, and "body". Each line of
-// `output` is {"index", "id", "choices", "usage"} or {"index", "id", "error"}. `make_engine` gets where events go. Errors: Cancelled, with
-// whole lines written, to be gone on with; those of files.
+// `output` is {"index", "request", "id", "choices", "usage"} or {"index", "request", "id", "error"}. `make_engine` gets where events go.
+// What is refused only for now is asked again. Errors: Cancelled, or Unavailable where nothing runs and the machine is short of memory,
+// with whole lines written, to be gone on with; those of files.
 struct BatchRun {
   PartFile& input;
   PartFile& output;

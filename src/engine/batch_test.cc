@@ -54,7 +54,7 @@ class BatchTest : public ::testing::Test {
                               ", \"n\": " + std::to_string(1 + i % 3) + "}\n";
     }
   }
-  Result<BatchSummary> Run(MemoryFile& output, size_t sequences, const Progress& progress = nullptr) {
+  Result<BatchSummary> Run(MemoryFile& output, size_t sequences, const Progress& progress = nullptr, bool pressed = false) {
     PlanOptions options = {/*context=*/64, KvType::kF16, /*step_tokens=*/16, /*step_outputs=*/8, pool_.size()};
     options.sequences = sequences;
     plan_ = PlanMemory(model_->program, options, {});
@@ -62,7 +62,11 @@ class BatchTest : public ::testing::Test {
     const JsonRequestContext context = {
         .tokenizer = *tokenizer_, .chat_template = nullptr, .now = LocalTime(), .defaults = {}, .context = 64};
     return RunBatch({.input = input, .output = output, .context = context, .ahead = 6, .progress = progress}, [&](Engine::Sink sink) {
-      return Engine::Make({*model_, *tokenizer_, plan_, clock_, {}}, {budget_, pool_}, sink);
+      EngineOptions engine_options;
+      engine_options.admission = admission_;
+      auto engine = Engine::Make({*model_, *tokenizer_, plan_, clock_, engine_options}, {budget_, pool_}, sink);
+      if (pressed) (*engine)->SetPressure(Pressure::kCritical);
+      return engine;
     });
   }
   // Without what depends on who came before.
@@ -87,6 +91,7 @@ class BatchTest : public ::testing::Test {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Model> model_;
   MemoryPlan plan_;
+  AdmissionLimits admission_;
   std::string input_;
 };
 
@@ -144,9 +149,35 @@ TEST_F(BatchTest, AnotherFileIsNotGoneOnWith) {
   MemoryFile notes("my notes\n");
   EXPECT_EQ(Run(notes, 4).error().code(), Code::kCorrupt);
   EXPECT_EQ(notes.bytes_, "my notes\n");
+  MemoryFile minified(R"({"settings": 1})");
+  EXPECT_EQ(Run(minified, 4).error().code(), Code::kCorrupt) << "a file without a line's end is no line that was being written";
+  EXPECT_EQ(minified.bytes_, R"({"settings": 1})");
   MemoryFile longer;
-  for (int i = 0; i < 40; ++i) longer.bytes_ += "{\"index\":" + std::to_string(i) + "}\n";
-  EXPECT_EQ(Run(longer, 4).error().code(), Code::kInvalidArgument);
+  ASSERT_TRUE(Run(longer, 4).ok());
+  const std::string whole = longer.bytes_;
+  const std::string input = input_;
+  input_ = input_.substr(0, input_.find('\n') + 1);
+  EXPECT_EQ(Run(longer, 4).error().code(), Code::kInvalidArgument) << "fewer requests than answers";
+  input_ = input;
+  input_[input_.find("prompt a")] = 'P';
+  EXPECT_EQ(Run(longer, 4).error().code(), Code::kInvalidArgument) << "a request was changed";
+  EXPECT_EQ(longer.bytes_, whole);
+}
+
+// What an engine has no room for now is asked again, and what it never has is an error of its own.
+TEST_F(BatchTest, RefusedForNow) {
+  admission_.requests_max = 2;
+  MemoryFile few;
+  EXPECT_EQ(Run(few, 4)->errors, 1u) << "the line that is wrong";
+  admission_ = {};
+  MemoryFile many;
+  ASSERT_TRUE(Run(many, 4).ok());
+  EXPECT_EQ(Lines(few.bytes_), Lines(many.bytes_));
+  MemoryFile never;
+  const auto ended = Run(never, 4, nullptr, /*pressed=*/true);
+  EXPECT_EQ(ended.error().code(), Code::kUnavailable);
+  EXPECT_NE(ended.error().message().find("short of memory"), std::string::npos) << ended.error().message();
+  EXPECT_EQ(Lines(never.bytes_).size(), 0u);
 }
 
 }  // namespace

@@ -42,6 +42,28 @@ struct Engine::Live {
   std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed
 };
 
+namespace {
+
+// A client's or a tenant's name.
+constexpr size_t kNameBytesMax = 256;
+constexpr size_t kLogitBiasesMax = 1024;
+// Text of a token, and of a details' list beside the numbers: on average.
+constexpr uint64_t kTextBytesPerToken = 16;
+// Grows when what is computed of the same tokens changes by a bit.
+constexpr uint32_t kNumericsVersion = 1;
+
+// Keys and values depend on more than the model: some rotations on the context, roundings on the kernels.
+Digest DigestOf(const Digest& model, const PlanOptions& options, std::string_view kernels) {
+  Sha256 sha;
+  sha.Update(std::as_bytes(std::span(model)));
+  const uint64_t numbers[] = {kNumericsVersion, options.context};
+  sha.Update(std::as_bytes(std::span(numbers)));
+  sha.Update(std::as_bytes(std::span(kernels)));
+  return sha.Finish();
+}
+
+}  // namespace
+
 Engine::Engine(const Setup& setup, const Resources& resources, Sink sink)
     : model_(setup.model),
       tokenizer_(setup.tokenizer),
@@ -56,6 +78,7 @@ Engine::Engine(const Setup& setup, const Resources& resources, Sink sink)
   options_.policy.residents_max = plan_.options.sequences;
   options_.policy.step_tokens = plan_.options.step_tokens;
   options_.policy.step_outputs = plan_.options.step_outputs;
+  options_.model_digest = DigestOf(options_.model_digest, plan_.options, setup.model.kernels->name);
   rows_.reserve(plan_.options.step_tokens);
   output_rows_.reserve(plan_.options.step_outputs);
 }
@@ -71,7 +94,7 @@ Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources
   BANTAM_ASSIGN(engine->kv_,
                 KvCache::Make(KvLayout(options.kv_type, program.kv_layers), PoolBlocks(program, options), states, resources.budget));
   BANTAM_ASSIGN(engine->executor_, Executor::Make({program, setup.model.weights, *setup.model.kernels, options}, resources));
-  engine->prefixes_ = std::make_unique<PrefixCache>(engine->kv_, engine->window_ > 0 || program.state_floats > 0);
+  engine->prefixes_ = std::make_unique<PrefixCache>(engine->kv_, engine->window_);
   return engine;
 }
 
@@ -104,20 +127,41 @@ Status Engine::Check(const Request& request) const {
   if (request.deadline_ns < 0 || request.first_token_max_ns < 0) {
     return Error(Code::kInvalidArgument, "a deadline or a limit of the wait is negative; give 0 for none");
   }
+  if (request.client.size() > kNameBytesMax || request.tenant.size() > kNameBytesMax) {
+    return Error(Code::kInvalidArgument, fmt::format("a client's or tenant's name of more than {} bytes; shorten it", kNameBytesMax));
+  }
+  if (request.sampler.logit_bias.size() > kLogitBiasesMax) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("logit_bias for {} tokens: expected at most {}", request.sampler.logit_bias.size(), kLogitBiasesMax));
+  }
   BANTAM_TRY(CheckSamplerOptions(request.sampler));
   const auto stops = StopStrings::Make(request.stops);
   return stops.ok() ? Ok() : Status(stops.error());
 }
 
 uint64_t Engine::BytesOf(const Request& request) const {
-  const uint64_t per_choice = sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) +
-                              (request.tokens.size() + std::min(request.tokens_max, plan_.options.context)) * sizeof(uint32_t);
+  const uint64_t answer = std::min(request.tokens_max, plan_.options.context);
+  const uint64_t details = request.token_details ? sizeof(TokenInfo) + request.top_logprobs * sizeof(TokenLogprob) : 0;
+  const uint64_t tables = kKvParts * KvBlockCount(plan_.options.context) * sizeof(uint32_t);
+  const uint64_t per_choice = sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
+                              (request.tokens.size() + answer) * sizeof(uint32_t) + answer * (kTextBytesPerToken + details);
   return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + request.choices * per_choice;
+}
+
+Digest Engine::RootOf(const Request& request) const {
+  return PrefixCache::RootOf({options_.model_digest, plan_.options.kv_type, /*adapter=*/{}, request.tenant});
+}
+
+void Engine::CancelAll() {
+  for (const auto& [id, live] : requests_) EndFromOutside(*live, StopReason::kCancelled);
+  RemoveFinished();
 }
 
 EngineLoad Engine::load() const {
   EngineLoad load;
   load.step_tokens = plan_.options.step_tokens;
+  load.places = plan_.options.sequences;
+  load.answer_tokens = answer_tokens_;
   load.short_of_memory = pressure_ == Pressure::kCritical;
   load.cost = cost_;
   load.requests = requests_.size();
@@ -126,6 +170,7 @@ EngineLoad Engine::load() const {
     EngineLoad::Class& of = load.classes[static_cast<size_t>(live->request.priority)];
     for (const auto& choice : live->choices) {
       if (choice->ended()) continue;
+      ++of.answers;
       if (choice->decoding()) {
         ++of.decoding;
       } else {
@@ -139,14 +184,24 @@ EngineLoad Engine::load() const {
 
 Result<RequestId> Engine::Submit(Request request, int64_t arrival_ns) {
   BANTAM_TRY(Check(request));
-  auto live = std::make_unique<Live>();
-  live->root = PrefixCache::RootOf({options_.model_digest, plan_.options.kv_type, /*adapter=*/{}, request.tenant});
   const uint64_t bytes = BytesOf(request);
-  const size_t cached = options_.prefix_cache && request.cache ? prefixes_->Find(live->root, request.tokens) : 0;
+  const size_t cached = options_.prefix_cache && request.cache ? prefixes_->Find(RootOf(request), request.tokens) : 0;
   const Status admitted = Admit(options_.admission, options_.policy, load(), request, bytes, cached);
   if (!admitted.ok()) ++counters_.refusals;
   BANTAM_TRY(Status(admitted));
-  BANTAM_ASSIGN(live->held, budget_.Reserve(bytes, "a request"));
+  Result<MemoryBudget::Reservation> held = budget_.Reserve(bytes, "a request");
+  if (!held.ok()) {
+    ++counters_.refusals;
+    // What others hold comes back.
+    return Error(requests_.empty() ? Code::kExhausted : Code::kUnavailable, held.error().message());
+  }
+  return Accept(std::move(request), arrival_ns, std::move(held).value());
+}
+
+Result<RequestId> Engine::Accept(Request request, int64_t arrival_ns, MemoryBudget::Reservation held) {
+  auto live = std::make_unique<Live>();
+  live->root = RootOf(request);
+  live->held = std::move(held);
   live->id = next_id_;
   live->request = std::move(request);
   live->arrival_ns = arrival_ns;
@@ -214,10 +269,15 @@ void Engine::ProposeDrafts() {
   // States of recurrent layers go back one step and no further: a draft that is wrong would cost them all.
   if (kv_.recurrent()) return;
   size_t rows = 0;
+  size_t prompts = 0;  // that may end in this step, and then want logits
   for (const auto& [id, live] : requests_) {
-    for (const auto& choice : live->choices) rows += !choice->ended() && choice->resident && choice->decoding() ? 1 : 0;
+    for (const auto& choice : live->choices) {
+      if (choice->ended()) continue;
+      ++(choice->resident && choice->decoding() ? rows : prompts);
+    }
   }
-  size_t outputs = plan_.options.step_outputs - std::min(rows, plan_.options.step_outputs);
+  const size_t taken = rows + std::min(prompts, plan_.options.sequences);
+  size_t outputs = plan_.options.step_outputs - std::min(taken, plan_.options.step_outputs);
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
       choice->draft.clear();
@@ -340,6 +400,7 @@ bool Engine::PreemptFor(size_t index, const StepPlan& plan, const std::vector<Ch
 
 void Engine::Preempt(Choice& choice) {
   Release(choice);
+  choice.waiting_since_ns = clock_.NowNs();
   choice.draft.clear();
   ++counters_.preemptions;
 }
@@ -370,18 +431,21 @@ void Engine::Keep(const Choice& choice) {
   prefixes_->Keep(choice.live->root, std::span(choice.known).first(std::min(choice.kv.length(), choice.known.size())), choice.kv);
 }
 
-size_t Engine::LoadPrefixes(Disk& disk, const std::string& path) {
+Result<size_t> Engine::LoadPrefixes(Disk& disk, const std::string& path) {
   const auto load = [&]() -> Result<size_t> {
     BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(path));
     return prefixes_->Load(*file, {options_.model_digest, plan_.options.kv_type});
   };
-  const Result<size_t> loaded = load();
+  Result<size_t> loaded = load();
+  // What is no such file is not going to be replaced by one.
+  if (!loaded.ok() && loaded.error().code() == Code::kInvalidArgument) return std::move(loaded).error().With(path);
   if (options_.notice && loaded.ok()) options_.notice(fmt::format("{}: {} blocks of prefixes are warm", path, *loaded));
   if (options_.notice && !loaded.ok()) options_.notice(fmt::format("{}: no prefixes: {}", path, loaded.error().message()));
   return loaded.ok() ? *loaded : 0;
 }
 
 Status Engine::SavePrefixes(Disk& disk, const std::string& path) const {
+  if (prefixes_->nodes() == 0) return Ok();  // what an earlier run left is worth more
   const std::string part = path + ".part";
   BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenPart(part));
   BANTAM_TRY(file->Truncate(0));
@@ -445,7 +509,6 @@ void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>
     Choice& choice = *choices[grant.sequence];
     Live& live = *choice.live;
     if (live.first_step_ns < 0) live.first_step_ns = begin_ns;
-    choice.waiting_since_ns = begin_ns;
     clients_.at(live.request.client).service += static_cast<double>(grant.tokens);
     const bool decoding = choice.decoding();
     choice.kv.Commit(choice.kv.length() + grant.tokens);
@@ -545,6 +608,8 @@ void Engine::FinishChoice(Choice& choice, Event event, std::optional<Error> erro
   Finish finish = choice.generation->finish();
   finish.error = std::move(error);
   AddUsage(*choice.live, &finish.usage);
+  constexpr double kNewest = 0.05;
+  answer_tokens_ += kNewest * (static_cast<double>(finish.usage.generated_tokens) - answer_tokens_);
   Release(choice);
   event.finish = std::move(finish);
   sink_(std::move(event));

@@ -89,6 +89,9 @@ class Engine {
   // or the first token would come too late; the message has the prediction. `arrival_ns` is of the clock.
   Result<RequestId> Submit(Request request, int64_t arrival_ns);
   Result<RequestId> Submit(Request request) { return Submit(std::move(request), clock_.NowNs()); }
+  // The same for a request that was checked, admitted and has its memory already. Errors: those of Generation::Make.
+  Result<RequestId> Accept(Request request, int64_t arrival_ns, MemoryBudget::Reservation held);
+  void CancelAll();
   // Everything it held is free when this returns. False: there is no such request (any more).
   bool Cancel(RequestId id);
   // Both look only at what never changes, so any thread may ask: whether a request makes sense, and what it holds beside KV.
@@ -110,8 +113,9 @@ class Engine {
   void DropPrefixes() { prefixes_->Clear(); }
   // Prefixes of an earlier run, from a file of SavePrefixes: how many blocks. A file that is missing, damaged, or of another model or KV
   // type gives none, and a notice.
-  size_t LoadPrefixes(Disk& disk, const std::string& path);
-  // For the next run. The file is replaced when all of the new one is there.
+  // InvalidArgument: the file is something else.
+  Result<size_t> LoadPrefixes(Disk& disk, const std::string& path);
+  // For the next run, if there are any. The file is replaced when all of the new one is there.
   Status SavePrefixes(Disk& disk, const std::string& path) const;
   // What the machine says of its memory (PressureGauge). High: prefixes go and none are kept; critical: nothing new is taken. Those that
   // run have their memory, and go on.
@@ -123,6 +127,7 @@ class Engine {
   struct Live;
 
   Engine(const Setup& setup, const Resources& resources, Sink sink);
+  Digest RootOf(const Request& request) const;
   Result<std::unique_ptr<Choice>> MakeChoice(Live& live, size_t index);
   void ExpireDeadlines(int64_t now_ns);
   void EndFromOutside(Live& live, StopReason reason);
@@ -169,6 +174,7 @@ class Engine {
   std::unique_ptr<Executor> executor_;
   CandidateList candidates_;
   StepCost cost_;
+  double answer_tokens_ = EngineLoad().answer_tokens;  // a moving average
   Pressure pressure_ = Pressure::kCalm;
   EngineCounters counters_;
   std::map<RequestId, std::unique_ptr<Live>> requests_;  // in order of arrival

@@ -6,9 +6,12 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <regex>
 #include <string>
 #include <vector>
 
+#include "base/json.h"
+#include "engine/constraints.h"
 #include "engine/session.h"
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
@@ -324,6 +327,103 @@ TEST_P(PlainEngine, LogarithmsOfProbabilities) {
   }
   EXPECT_NEAR(static_cast<double>(*answer.finish->confidence), std::exp(sum_logs / 4), 1e-5);
   EXPECT_TRUE(answer.finish->low_confidence);
+}
+
+// The last token of a prompt needs a place for its logits, which drafts of others do not take.
+TEST_P(PlainEngine, PromptsEndBesideDrafts) {
+  const auto engine = MakeEngine(/*sequences=*/2, /*kv_tokens=*/400);
+  Request circles;
+  circles.tokens = {5, 6, 7, 8, 5, 6, 7, 8, 5, 6, 7, 8};
+  circles.tokens_max = 140;
+  circles.tokens_min = 140;
+  const RequestId first = engine->Submit(circles).value();
+  while (engine->counters().accepted_tokens < 10) ASSERT_TRUE(engine->Step().ok());
+  Request prompt;
+  prompt.tokens = {9, 10, 11};
+  prompt.tokens_max = 1;
+  const RequestId second = engine->Submit(prompt).value();
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(engine->Step().ok());
+  EXPECT_TRUE((answers_[{second, 0}].finish.has_value()));
+  EXPECT_FALSE((answers_[{first, 0}].finish.has_value()));
+}
+
+// What an answer has to be it is, alone or among others, and what has to come next is read in one step.
+TEST_P(EngineTest, ConstrainedAnswers) {
+  Constraints constraints(*tokenizer_, budget_);
+  const auto masks = [&](ConstraintKind kind, std::string_view source) { return constraints.Get(kind, source).value(); };
+  std::vector<Request> requests;
+  Rng rng(4);
+  for (int i = 0; i < 12; ++i) {
+    Request request = RandomRequest(rng);
+    request.stops.clear();
+    request.tokens_max = 90;
+    request.tokens_min = i % 3 == 0 ? 6 : 0;
+    request.sampler.penalties = {};
+    request.tokens.resize(std::min<size_t>(request.tokens.size(), 40));
+    if (i % 2 == 0) request.constraint = masks(ConstraintKind::kRegex, "(north|south) wall: [0-9]{2} degrees");
+    if (i % 2 == 1)
+      request.constraint = masks(ConstraintKind::kJsonSchema, R"({"type": "object", "properties": {"state": {"enum": ["on", "off"]},
+        "level": {"type": "integer", "minimum": 3, "maximum": 17}}, "required": ["state", "level"], "additionalProperties": false})");
+    requests.push_back(request);
+  }
+  std::vector<std::string> alone;
+  for (const Request& request : requests) {
+    answers_.clear();
+    const auto engine = MakeEngine(/*sequences=*/1, /*kv_tokens=*/0);
+    const RequestId id = engine->Submit(request).value();
+    RunAll(*engine);
+    alone.push_back(answers_[{id, 0}].text);
+  }
+  answers_.clear();
+  const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/320);
+  std::vector<RequestId> ids;
+  for (const Request& request : requests) ids.push_back(engine->Submit(request).value());
+  RunAll(*engine);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    for (size_t choice = 0; choice < requests[i].choices; ++choice) {
+      const Answer& answer = answers_[{ids[i], choice}];
+      ASSERT_EQ(answer.finish->reason, StopReason::kEndOfTurn) << answer.text;
+      if (i % 2 == 0) {
+        EXPECT_TRUE(std::regex_match(answer.text, std::regex("(north|south) wall: [0-9]{2} degrees"))) << answer.text;
+        continue;
+      }
+      const Json json = ParseJson(answer.text).value();
+      ASSERT_EQ(json.size(), 2u) << answer.text;
+      EXPECT_TRUE(json["state"] == "on" || json["state"] == "off");
+      EXPECT_GE(json["level"].get<int>(), 3);
+      EXPECT_LE(json["level"].get<int>(), 17);
+    }
+    EXPECT_EQ((answers_[{ids[i], 0}].text), alone[i]);
+  }
+  if (!GetParam().hybrid) {
+    EXPECT_GT(engine->counters().accepted_tokens, 5u) << "forced text is drafted; random models like other tokens of it as much";
+  }
+}
+
+// Compiled once for all that ask for the same, and never more than the budget holds.
+TEST_P(PlainEngine, ConstraintsAreKeptAndCounted) {
+  const uint64_t before = budget_.used_bytes();
+  {
+    Constraints constraints(*tokenizer_, budget_);
+    const auto first = constraints.Get(ConstraintKind::kRegex, "a+").value();
+    EXPECT_EQ(constraints.Get(ConstraintKind::kRegex, "a+").value(), first);
+    EXPECT_NE(constraints.Get(ConstraintKind::kRegex, "b+").value(), first);
+    EXPECT_GT(budget_.used_bytes(), before + 2 * TokenMasks::kBytesMax);
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(constraints.Get(ConstraintKind::kRegex, "c{" + std::to_string(i) + "}d").ok());
+    EXPECT_LT(budget_.used_bytes(), before + (Constraints::kKeptMax + 2) * TokenMasks::kBytesMax + (1 << 20));
+    EXPECT_EQ(constraints.Get(ConstraintKind::kJsonSchema, R"({"uniqueItems": true, "items": {"type": "integer"}, "type": "array"})")
+                  .error()
+                  .code(),
+              Code::kUnsupported);
+  }
+  EXPECT_EQ(budget_.used_bytes(), before);
+  MemoryBudget small(TokenMasks::kBytesMax + (4 << 20));
+  Constraints constraints(*tokenizer_, small);
+  {
+    const auto held = constraints.Get(ConstraintKind::kRegex, "a+").value();
+    EXPECT_EQ(constraints.Get(ConstraintKind::kRegex, "b+").error().code(), Code::kExhausted);
+  }
+  EXPECT_TRUE(constraints.Get(ConstraintKind::kRegex, "b+").ok()) << "what nobody follows makes room";
 }
 
 // Short of memory, prefixes go and nothing new is taken; what runs goes on as if nothing were.

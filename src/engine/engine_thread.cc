@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <iterator>
 #include <utility>
 
@@ -18,14 +19,19 @@ constexpr int64_t kWatchNs = 500'000'000;
 std::optional<Event> AnswerStream::Next(int64_t timeout_ns) {
   std::unique_lock lock(mutex_);
   const auto something = [&] { return !pending_.empty() || AllFinished(); };
-  if (timeout_ns < 0) {
+  constexpr int64_t kForEverNs = int64_t{365} * 24 * 3600 * 1'000'000'000;  // longer ones overflow clocks
+  if (timeout_ns < 0 || timeout_ns > kForEverNs) {
     came_.wait(lock, something);
   } else {
     came_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), something);
   }
   if (pending_.empty()) return std::nullopt;
-  Event event = std::move(pending_.begin()->second);
-  pending_.erase(pending_.begin());
+  // In turn: a choice that writes much hides no other.
+  auto next = pending_.upper_bound(last_);
+  if (next == pending_.end()) next = pending_.begin();
+  last_ = next->first;
+  Event event = std::move(next->second);
+  pending_.erase(next);
   return event;
 }
 
@@ -55,13 +61,13 @@ void AnswerStream::Push(Event event) {
 }
 
 Result<std::unique_ptr<EngineThread>> EngineThread::Start(const Engine::Setup& setup, const Resources& resources) {
-  std::unique_ptr<EngineThread> thread(new EngineThread(setup.clock));
+  std::unique_ptr<EngineThread> thread(new EngineThread(setup.clock, resources.budget));
   EngineThread* self = thread.get();
   BANTAM_ASSIGN(thread->engine_, Engine::Make(setup, resources, [self](Event event) { self->Deliver(std::move(event)); }));
   thread->load_ = thread->engine_->load();
-  if (!setup.options.prefix_file.empty()) thread->engine_->LoadPrefixes(*MakeDisk(), setup.options.prefix_file);
+  if (!setup.options.prefix_file.empty()) BANTAM_TRY(thread->engine_->LoadPrefixes(*MakeDisk(), setup.options.prefix_file));
   pthread_t handle;
-  const int error_number = ::pthread_create(&handle, nullptr, Main, self);
+  const int error_number = CreateThread(&handle, Main, self);
   if (error_number != 0) {
     return Error(Code::kExhausted, fmt::format("the engine's thread: the system refused to start it: {}", std::strerror(error_number)));
   }
@@ -81,7 +87,13 @@ EngineThread::~EngineThread() {
 }
 
 void* EngineThread::Main(void* self) {
-  static_cast<EngineThread*>(self)->Work();
+  auto* thread = static_cast<EngineThread*>(self);
+  // The outermost frame: what the standard library throws when memory is gone ends the engine and not the process.
+  try {
+    thread->Work();
+  } catch (const std::exception& exception) {
+    thread->FailAll(Error(Code::kExhausted, fmt::format("the engine ended: {}", exception.what())));
+  }
   return nullptr;
 }
 
@@ -93,12 +105,19 @@ Result<EngineThread::Ticket> EngineThread::Submit(Request request) {
     const std::lock_guard lock(mutex_);
     if (failed_) return Error(*failed_);
     const Status admitted = Admit(engine_->options().admission, engine_->options().policy, load_, request, bytes, /*cached=*/0);
-    if (!admitted.ok()) return admitted.error();
+    Result<MemoryBudget::Reservation> held =
+        admitted.ok() ? budget_.Reserve(bytes, "a request") : Result<MemoryBudget::Reservation>(admitted.error());
+    if (!held.ok()) {
+      ++refusals_;
+      // What others hold comes back.
+      const bool later = held.error().code() == Code::kExhausted && load_.requests > 0;
+      return later ? Error(Code::kUnavailable, held.error().message()) : Error(held.error());
+    }
     load_.Add(request, bytes);
     ticket.id = next_id_++;
     ticket.answer = std::shared_ptr<AnswerStream>(new AnswerStream(request.choices));
     answers_[ticket.id] = ticket.answer;
-    messages_.push_back({ticket.id, std::move(request), clock_.NowNs()});
+    messages_.push_back({ticket.id, std::move(request), clock_.NowNs(), std::move(held).value()});
   }
   changed_.notify_all();
   return ticket;
@@ -109,14 +128,16 @@ void EngineThread::Cancel(RequestId id) {
     const std::lock_guard lock(mutex_);
     const auto found = answers_.find(id);
     if (found == answers_.end() || std::exchange(found->second->cancelled_, true)) return;
-    messages_.push_back({id, std::nullopt, 0});
+    messages_.push_back({id, std::nullopt, 0, {}});
   }
   changed_.notify_all();
 }
 
 EngineCounters EngineThread::counters() const {
   const std::lock_guard lock(mutex_);
-  return counters_;
+  EngineCounters counters = counters_;
+  counters.refusals += refusals_;
+  return counters;
 }
 
 EngineLoad EngineThread::load() const {
@@ -143,7 +164,7 @@ void EngineThread::TakeMessages() {
       continue;
     }
     const size_t choices = message.request->choices;
-    Result<RequestId> id = engine_->Submit(std::move(*message.request), message.arrival_ns);
+    Result<RequestId> id = engine_->Accept(std::move(*message.request), message.arrival_ns, std::move(message.held));
     if (id.ok()) {
       ours_[*id] = message.id;
       theirs_[message.id] = *id;
@@ -224,6 +245,7 @@ void EngineThread::Work() {
     load_ = std::move(load);
     counters_ = engine_->counters();
   }
+  engine_->CancelAll();
   const EngineOptions& options = engine_->options();
   if (options.prefix_file.empty()) return;
   const Status saved = engine_->SavePrefixes(*MakeDisk(), options.prefix_file);

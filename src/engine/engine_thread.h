@@ -38,6 +38,7 @@ class AnswerStream {
 
   mutable std::mutex mutex_;
   std::condition_variable came_;
+  size_t last_ = 0;                  // choice that was told of
   std::map<size_t, Event> pending_;  // by choice; as large as an answer, at most
   std::vector<bool> finished_;       // by choice
   bool cancelled_ = false;           // the engine was told, or will be
@@ -56,8 +57,7 @@ class EngineThread {
     RequestId id = 0;
     std::shared_ptr<AnswerStream> answer;
   };
-  // From any thread, without waiting for a step. Errors are those of Engine::Submit, and Internal when the engine failed. What can be known
-  // only later (memory for the request) comes as an event with kError.
+  // From any thread, without waiting for a step. Errors are those of Engine::Submit, and Internal when the engine failed.
   Result<Ticket> Submit(Request request);
   // The answer ends as cancelled, within a step. Of what has ended already nothing happens.
   void Cancel(RequestId id);
@@ -66,7 +66,7 @@ class EngineThread {
   EngineLoad load() const;
 
  private:
-  explicit EngineThread(const Clock& clock) : clock_(clock) {}
+  EngineThread(const Clock& clock, MemoryBudget& budget) : clock_(clock), budget_(budget) {}
   static void* Main(void* self);
   void Work();
   // Looks at the machine's memory, if it is time to.
@@ -81,9 +81,11 @@ class EngineThread {
     RequestId id = 0;
     std::optional<Request> request;  // none: cancel
     int64_t arrival_ns = 0;
+    MemoryBudget::Reservation held;
   };
 
   const Clock& clock_;
+  MemoryBudget& budget_;
   std::unique_ptr<Engine> engine_;       // the thread's own
   std::map<RequestId, RequestId> ours_;  // by the engine's number
   PressureGauge gauge_;
@@ -96,6 +98,7 @@ class EngineThread {
   std::map<RequestId, std::shared_ptr<AnswerStream>> answers_;
   EngineLoad load_;  // behind the last step, and what was admitted since
   EngineCounters counters_;
+  uint64_t refusals_ = 0;
   std::optional<Error> failed_;
   RequestId next_id_ = 1;
   bool stopping_ = false;

@@ -156,14 +156,15 @@ TEST_F(EngineThreadTest, ClosingEndsAllAnswers) {
   EXPECT_FALSE(ticket.answer->Next().has_value());
 }
 
-// A budget without room for what a request holds: the answer says so.
+// A budget without room for what a request holds: it is refused at once.
 TEST_F(EngineThreadTest, NoMemoryForARequest) {
   const uint64_t engine_bytes = plan_.kv_bytes + plan_.activations_bytes;
   MemoryBudget budget(engine_bytes + 100);
   const auto engine = EngineThread::Start({*model_, *tokenizer_, plan_, clock_, {}}, {budget, pool_}).value();
-  const Answer answer = ReadAll(*engine->Submit(Prompt(1, 10))->answer);
-  EXPECT_EQ(answer.finish->reason, StopReason::kError);
-  EXPECT_EQ(answer.finish->error->code(), Code::kExhausted);
+  const auto refused = engine->Submit(Prompt(1, 10));
+  EXPECT_EQ(refused.error().code(), Code::kExhausted) << "nothing runs that could give some back";
+  EXPECT_EQ(engine->counters().refusals, 1u);
+  EXPECT_EQ(budget.used_bytes(), engine_bytes);
 }
 
 // A long prompt is warm after a restart.

@@ -10,6 +10,30 @@ namespace {
 // A position within a grammar and its scratch: what a deep one holds.
 constexpr uint64_t kConstraintBytes = 64 << 10;
 
+// Tokens whose texts make the text, each the longest that there is; as far as there is one.
+std::vector<uint32_t> SpellWithLongest(const TokenTrie& trie, std::string_view text) {
+  std::vector<uint32_t> tokens;
+  while (!text.empty()) {
+    uint32_t node = 0;
+    size_t longest = 0;
+    uint32_t token = 0;
+    for (size_t length = 1; length <= text.size(); ++length) {
+      const uint8_t byte = static_cast<uint8_t>(text[length - 1]);
+      uint32_t child = node + 1;
+      while (child < trie.nodes[node].end && trie.nodes[child].byte != byte) child = trie.nodes[child].end;
+      if (child >= trie.nodes[node].end) break;
+      node = child;
+      if (trie.nodes[node].first_token == trie.nodes[node + 1].first_token) continue;
+      longest = length;
+      token = trie.tokens[trie.nodes[node].first_token];
+    }
+    if (longest == 0) break;
+    tokens.push_back(token);
+    text.remove_prefix(longest);
+  }
+  return tokens;
+}
+
 }  // namespace
 
 std::string_view StopReasonName(StopReason reason) {
@@ -63,6 +87,9 @@ Result<std::unique_ptr<Generation>> Generation::Make(const Request& request, siz
     for (uint32_t token = 0; token < vocabulary; ++token) {
       if (!tokenizer.EndsTurn(token)) generation->not_ending_[token / 32] |= uint32_t{1} << token % 32;
     }
+    // A vocabulary that can only end does.
+    const auto& words = generation->not_ending_;
+    if (std::all_of(words.begin(), words.end(), [](uint32_t word) { return word == 0; })) generation->not_ending_.clear();
   }
   return generation;
 }
@@ -89,7 +116,7 @@ std::span<const uint32_t> Generation::Allowed() {
   const bool may_end = tokens_ >= request_.tokens_min;
   if (!constraint_) return may_end ? std::span<const uint32_t>() : not_ending_;
   constraint_->Mask(mask_);
-  if (may_end) return mask_;
+  if (may_end || not_ending_.empty()) return mask_;
   // An answer that can only end does so, however short it is.
   const auto goes_on = [&](size_t word) { return (mask_[word] & not_ending_[word]) != 0; };
   bool any = false;
@@ -102,13 +129,14 @@ std::vector<uint32_t> Generation::Forced(size_t tokens_max) const {
   if (!constraint_ || tokens_max == 0) return {};
   const std::string forced = constraint_->Forced();
   if (forced.empty()) return {};
-  Result<std::vector<uint32_t>> tokens = tokenizer_.Encode(forced, /*special=*/false);
-  // Where vocabularies put a space in front of a text, the first token is not what comes here.
+  Result<std::vector<uint32_t>> encoded = tokenizer_.Encode(forced, /*special=*/false);
+  std::vector<uint32_t> tokens = encoded.ok() ? std::move(encoded).value() : std::vector<uint32_t>();
   std::string spelled;
-  for (const uint32_t token : tokens.ok() ? *tokens : std::vector<uint32_t>()) spelled += constraint_->vocabulary().TextOf(token);
-  if (spelled != forced) return {};
-  tokens->resize(std::min(tokens->size(), tokens_max));
-  return std::move(tokens).value();
+  for (const uint32_t token : tokens) spelled += constraint_->vocabulary().TextOf(token);
+  // Some vocabularies put a space in front of every text: what comes here is spelled with the longest tokens then.
+  if (spelled != forced) tokens = SpellWithLongest(constraint_->vocabulary().trie(), forced);
+  tokens.resize(std::min(tokens.size(), tokens_max));
+  return tokens;
 }
 
 Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, Event* event) {

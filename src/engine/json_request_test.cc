@@ -131,6 +131,48 @@ TEST_F(JsonRequestTest, WhatIsWrongIsNamed) {
   EXPECT_NE(Refused(R"({"prompt": ")" + std::string(20'000, 'a') + R"("})").find("cannot fit the context of 100"), std::string::npos);
 }
 
+TEST_F(JsonRequestTest, StructuredOutput) {
+  MemoryBudget budget(UINT64_MAX);
+  Constraints constraints(*tokenizer_, budget);
+  const auto read = [&](const std::string& members) {
+    return ReadJsonRequest(ParseJson("{\"prompt\": \"a\", " + members + "}").value(), {.tokenizer = *tokenizer_,
+                                                                                       .chat_template = nullptr,
+                                                                                       .now = LocalTime(),
+                                                                                       .defaults = {},
+                                                                                       .constraints = &constraints,
+                                                                                       .context = 100});
+  };
+  const auto allows = [&](const std::string& members, std::string_view text) {
+    TokenConstraint constraint(read(members).value().constraint);
+    return constraint.AcceptText(text).ok() && constraint.MayEnd();
+  };
+  EXPECT_EQ(read(R"("response_format": {"type": "text"})").value().constraint, nullptr);
+  EXPECT_TRUE(allows(R"("response_format": {"type": "json_object"})", R"({"a": [1, 2]})"));
+  EXPECT_FALSE(allows(R"("response_format": {"type": "json_object"})", "[]"));
+  const std::string schema =
+      R"("response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": {"type": "boolean"}}})";
+  EXPECT_TRUE(allows(schema, "true"));
+  EXPECT_FALSE(allows(schema, "1"));
+  EXPECT_TRUE(allows(R"("grammar": "root ::= \"yes\" | \"no\"")", "no"));
+  EXPECT_TRUE(allows(R"("regex": "[ab]{2}")", "ba"));
+  for (const auto& [members, expected] : {
+           std::pair{R"("response_format": {"type": "xml"})", "response_format"},
+           {R"("response_format": 5)", "response_format: 5"},
+           {R"("response_format": {"type": "json_schema"})", "response_format.json_schema"},
+           {R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "array", "uniqueItems": true}}})",
+            "uniqueItems"},
+           {R"("grammar": "root ::= nothing")", "nothing"},
+           {R"("regex": "(a)\\1")", "back reference"},
+           {R"("regex": "a", "grammar": "root ::= \"a\"")", "only one of them"},
+           {R"("regex": 7)", "regex: 7"},
+       }) {
+    const auto request = read(members);
+    ASSERT_FALSE(request.ok()) << members;
+    EXPECT_NE(request.error().message().find(expected), std::string::npos) << members << ": " << request.error().message();
+  }
+  EXPECT_NE(Refused(R"({"prompt": "a", "regex": "a"})").find("not available"), std::string::npos);
+}
+
 TEST_F(JsonRequestTest, AnswersAsJson) {
   std::vector<ChoiceResult> choices(2);
   for (ChoiceResult& choice : choices) {

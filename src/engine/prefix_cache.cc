@@ -183,11 +183,14 @@ bool PrefixCache::Free(KvPart part) {
                          [&](uint32_t block) { return cache_.holders(part, block) == 1; });
     });
   }
-  for (const auto& [worth, name] : by_worth_) {
-    const Node& node = nodes_.at(name);
-    if (node.children > 0 || node.block == KvSequence::kNoBlock || cache_.holders(part, node.block) > 1) continue;
-    Remove(Digest(name));
-    return true;
+  // A leaf that a sequence holds too frees nothing, but keeps what is in front of it.
+  for (const bool held : {false, true}) {
+    for (const auto& [worth, name] : by_worth_) {
+      const Node& node = nodes_.at(name);
+      if (node.children > 0 || (node.block != KvSequence::kNoBlock && cache_.holders(part, node.block) > 1) != held) continue;
+      Remove(Digest(name));
+      return true;
+    }
   }
   return false;
 }
@@ -198,16 +201,18 @@ bool PrefixCache::FreeStates() {
 
 template <typename Frees>
 bool PrefixCache::FreeCheckpoint(const Frees& frees) {
-  for (const auto& [worth, name] : by_worth_) {
-    Node& node = nodes_.at(name);
-    if (!node.checkpoint || !frees(*node.checkpoint)) continue;
-    if (node.children == 0) {
-      Remove(Digest(name));
-    } else {
-      Drop(&*node.checkpoint);
-      node.checkpoint.reset();
+  for (const bool any : {false, true}) {
+    for (const auto& [worth, name] : by_worth_) {
+      Node& node = nodes_.at(name);
+      if (!node.checkpoint || !(any || frees(*node.checkpoint))) continue;
+      if (node.children == 0) {
+        Remove(Digest(name));
+      } else {
+        Drop(&*node.checkpoint);
+        node.checkpoint.reset();
+      }
+      return true;
     }
-    return true;
   }
   return false;
 }

@@ -37,8 +37,8 @@ Digest PrefixNameOf(const Digest& parent, std::span<const uint32_t> tokens);
 // count as often as they were used.
 class PrefixCache {
  public:
-  // The KV cache outlives it.
-  explicit PrefixCache(KvCache& cache, bool needs_checkpoints) : cache_(cache), needs_checkpoints_(needs_checkpoints) {}
+  // The KV cache outlives it. `window`: the widest of layers that have one, 0: none has.
+  PrefixCache(KvCache& cache, size_t window) : cache_(cache), window_(window), needs_checkpoints_(window > 0 || cache.recurrent()) {}
   ~PrefixCache() { Clear(); }
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
@@ -54,7 +54,8 @@ class PrefixCache {
   // (recurrent) or still holds what a window sees. Without a checkpoint where one is needed, nothing is kept.
   void Keep(const Digest& root, std::span<const uint32_t> tokens, const KvSequence& sequence);
 
-  // Gives back what is worth least of what nobody else holds: a block of a part, or a pair of states. False: there is none.
+  // Forgets what is worth least, first of what nobody else holds: then a block of a part, or a pair of states, is free. Where a sequence
+  // holds what stands behind it, that goes first, and nothing is free yet. False: there is nothing left to forget.
   bool Free(KvPart part);
   bool FreeStates();
   void Clear();
@@ -115,6 +116,7 @@ class PrefixCache {
   bool FreeCheckpoint(const Frees& frees);
 
   KvCache& cache_;
+  const size_t window_;
   const bool needs_checkpoints_;
   Nodes nodes_;
   std::set<std::pair<double, Digest>> by_worth_;  // all nodes

@@ -17,6 +17,8 @@ constexpr uint32_t kVersion = 1;
 constexpr uint32_t kHasBlock = 1;
 constexpr uint32_t kHasCheckpoint = 2;
 constexpr size_t kBufferBytes = size_t{1} << 20;
+// Blocks in front of one another: longer contexts do not exist.
+constexpr uint32_t kDepthMax = uint32_t{1} << 20;
 
 }  // namespace
 
@@ -158,7 +160,7 @@ class PrefixReader {
 Status PrefixReader::ReadHeader(const PrefixCache::FileOf& of, uint32_t* blocks, uint32_t* nodes) {
   char magic[sizeof(kMagic)];
   BANTAM_TRY(Bytes(std::as_writable_bytes(std::span(magic))));
-  if (std::memcmp(magic, kMagic, sizeof(kMagic)) != 0) return Damaged("these are no prefixes");
+  if (std::memcmp(magic, kMagic, sizeof(kMagic)) != 0) return Error(Code::kInvalidArgument, "it is no file of prefixes; name another");
   BANTAM_ASSIGN(const uint32_t version, Number<uint32_t>());
   BANTAM_ASSIGN(const uint32_t kv_type, Number<uint32_t>());
   Digest model;
@@ -196,7 +198,11 @@ Status PrefixReader::ReadWindowed(uint32_t blocks) {
 
 Status PrefixReader::ReadCheckpoint(bool keep, PrefixCache::Node* node) {
   BANTAM_ASSIGN(const uint32_t count, Number<uint32_t>());
-  if (count > windowed_.size() || count > node->depth) return Damaged("a checkpoint of more blocks than there are");
+  // What the next token sees, no more and no less (KvSequence::Checkpoint).
+  const size_t length = node->depth * kKvBlockTokens;
+  const size_t first =
+      prefixes_.window_ == 0 ? node->depth : (length > prefixes_.window_ - 1 ? length - (prefixes_.window_ - 1) : 0) / kKvBlockTokens;
+  if (count != node->depth - first) return Damaged("a checkpoint of another window");
   PrefixCache::Checkpoint checkpoint;
   for (uint32_t i = 0; i < count; ++i) {
     BANTAM_ASSIGN(const uint32_t number, Number<uint32_t>());
@@ -224,8 +230,8 @@ Status PrefixReader::ReadNode() {
   BANTAM_ASSIGN(const uint32_t flags, Number<uint32_t>());
   node.depth = depth;
   const bool has_full = cache_.block_bytes(KvPart::kFull) > 0;
-  if (depth == 0 || node.uses == 0 || ((flags & kHasBlock) != 0) != has_full || flags > (kHasBlock | kHasCheckpoint) ||
-      ((flags & kHasCheckpoint) != 0 && !prefixes_.needs_checkpoints_)) {
+  if (depth == 0 || depth > kDepthMax || node.uses == 0 || ((flags & kHasBlock) != 0) != has_full ||
+      flags > (kHasBlock | kHasCheckpoint) || ((flags & kHasCheckpoint) != 0 && !prefixes_.needs_checkpoints_)) {
     return Damaged("a node contradicts the header");
   }
   const Digest name = PrefixNameOf(node.parent, node.tokens);

@@ -54,6 +54,7 @@ class Giving {
   bool Place(size_t index) {
     const SequenceView& sequence = snapshot_.sequences[index];
     if (sequence.resident) return true;
+    if (full_ && Aged(options_, sequence, snapshot_.now_ns) != Priority::kHigh) return false;
     const size_t displaced = plan_.displaced.size();
     if (residents_ + admitted_ - displaced >= places_) {
       // The least important resident goes, if it is of a lower priority.
@@ -63,7 +64,8 @@ class Giving {
       if (!lower || Granted(victim)) return false;
       plan_.displaced.push_back(victim);
     } else if (residents_ + admitted_ > 0 && sequence.blocks > blocks_ && Aged(options_, sequence, snapshot_.now_ns) != Priority::kHigh) {
-      // It would be computed only to lose its blocks to those in front of it.
+      // It would be computed only to lose its blocks to those in front of it. Nobody behind it takes what it waits for.
+      full_ = true;
       return false;
     }
     blocks_ -= std::min(blocks_, sequence.blocks);
@@ -83,6 +85,7 @@ class Giving {
   size_t residents_ = 0;
   size_t admitted_ = 0;
   size_t blocks_;
+  bool full_ = false;  // somebody waits for blocks
   size_t rows_ = 0;
   size_t outputs_ = 0;
 };

@@ -21,14 +21,14 @@ struct PolicyOptions {
   size_t step_tokens = 128;   // most rows of a step
   size_t step_outputs = 8;    // most rows of a step whose logits are wanted
   double slowdown_max = 1.5;  // what prompts and lower priorities may make of the time between others' tokens
-  // After so long without service a request counts as one priority higher, but nothing becomes high by waiting.
+  // After so long a request counts as one priority higher, until it ends or loses its KV; but nothing becomes high by waiting.
   int64_t ageing_ns = 30'000'000'000;
 };
 
 // One sequence, as the policy sees it.
 struct SequenceView {
   Priority priority = Priority::kNormal;
-  int64_t waiting_since_ns = 0;  // since arrival, or since it last took part
+  int64_t waiting_since_ns = 0;  // since arrival, or since it lost its KV
   uint64_t arrival = 0;          // a number that grows
   int64_t deadline_ns = INT64_MAX;
   double service = 0;     // what its client had so far, in tokens

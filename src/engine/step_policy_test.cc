@@ -100,6 +100,7 @@ class Simulation {
     job.preempted += job.computed > 0 ? 1 : 0;
     job.resident = false;
     job.computed = 0;
+    job.last_ns = now_ns_;
   }
   size_t Compute(Job& job, size_t tokens, const StepPlan& plan, const std::vector<size_t>& indices) {
     const auto needs = [&] { return (job.computed + tokens + 15) / 16 - Held(job); };
@@ -116,7 +117,6 @@ class Simulation {
     job.computed += tokens;
     job.touched = true;
     service_[job.client] += static_cast<double>(tokens);
-    job.last_ns = now_ns_;
     return tokens;
   }
   void Sample(Job& job) {
@@ -202,7 +202,7 @@ TEST(StepPolicy, HighRequestsDoNotFeelAFlood) {
 // What is lowest is served though normal requests never end: it ages.
 TEST(StepPolicy, NobodyStarvesBelowNormal) {
   Simulation simulation({.residents_max = 2, .ageing_ns = 1000 * kMs}, /*blocks=*/200);
-  const size_t batch = simulation.Add({.priority = Priority::kBatch, .prompt = 100, .answer = 10, .client = "batch"});
+  const size_t batch = simulation.Add({.priority = Priority::kBatch, .prompt = 600, .answer = 60, .client = "batch"});
   int running = 0;
   while (simulation.jobs()[batch].end_ns < 0) {
     running = 0;
@@ -253,6 +253,28 @@ TEST(StepPolicy, PlansOfRandomSnapshotsArePossible) {
     const StepPlan plan = PlanStep(options, snapshot);
     ASSERT_EQ(CheckPlan(options, snapshot, plan), "") << i;
   }
+}
+
+// Who waits for many blocks is not passed for ever by those that need few.
+TEST(StepPolicy, NobodyTakesWhatALargeOneWaitsFor) {
+  const PolicyOptions options = {.residents_max = 4, .step_tokens = 64, .step_outputs = 8};
+  PolicySnapshot snapshot = {.now_ns = 0, .sequences = {}, .blocks_available = 40, .cost = nullptr};
+  snapshot.sequences = {{.arrival = 0, .resident = true, .decoding = true, .pending = 1, .blocks = 0},
+                        {.arrival = 1, .pending = 800, .blocks = 51},
+                        {.arrival = 2, .pending = 20, .blocks = 2}};
+  StepPlan plan = PlanStep(options, snapshot);
+  ASSERT_EQ(plan.grants.size(), 1u);
+  EXPECT_EQ(plan.grants[0].sequence, 0u);
+  snapshot.sequences.push_back({.priority = Priority::kHigh, .arrival = 3, .pending = 20, .blocks = 2});
+  plan = PlanStep(options, snapshot);
+  ASSERT_EQ(plan.grants.size(), 1u);
+  EXPECT_EQ(plan.grants[0].sequence, 3u) << "but high ones do not wait";
+  snapshot.sequences.pop_back();
+  snapshot.sequences[0].pending = 0;
+  snapshot.sequences[0].resident = false;
+  plan = PlanStep(options, snapshot);
+  ASSERT_GE(plan.grants.size(), 1u);
+  EXPECT_EQ(plan.grants[0].sequence, 1u) << "alone it has all there is";
 }
 
 TEST(StepCost, LearnsAndNeverFalls) {

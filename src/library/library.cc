@@ -36,6 +36,7 @@ namespace {
 constexpr size_t kSequencesDefault = 8;
 constexpr size_t kSequencesMax = 64;
 constexpr size_t kContextDefault = 4096;
+constexpr uint64_t kLeftBytes = uint64_t{512} << 20;
 constexpr size_t kRequestBytesMax = size_t{16} << 20;
 
 static_assert(static_cast<int>(Code::kInternal) + 1 == BANTAM_INTERNAL &&
@@ -151,7 +152,8 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   const SystemLimits limits = ReadSystemLimits(*engine->files, /*root=*/"", AffinityProcessors());
   FitRequest fit;
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(options, outline.program, limits));
-  fit.limit_bytes = limits.memory_available_bytes;
+  // What is left to the machine is more than what its pressure begins at.
+  fit.limit_bytes = limits.memory_available_bytes - std::min(limits.memory_available_bytes / 8, kLeftBytes);
   if (options.memory_bytes != 0) fit.limit_bytes = std::min(options.memory_bytes, limits.memory_available_bytes);
   fit.held = {engine->tokenizer->bytes(), file.held_bytes(), RequestsBytes(outline.program.vocabulary),
               ConstraintsBytes(outline.program.vocabulary)};
