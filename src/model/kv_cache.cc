@@ -75,7 +75,9 @@ KvSequence::KvSequence(size_t context, size_t ring, size_t window) : ring_(ring)
 // Whether the next token goes into a block that others hold too.
 bool KvSequence::Copies(const KvCache& cache, KvPart part) const {
   const size_t b = length_ / kKvBlockTokens;
-  return length_ % kKvBlockTokens != 0 && b < blocks_[part].size() && cache.holders(part, blocks_[part][b]) > 1;
+  if (length_ % kKvBlockTokens == 0 || b >= blocks_[part].size()) return false;
+  // A step that was cancelled may have moved the ring on.
+  return blocks_[part][b] != kNoBlock && cache.holders(part, blocks_[part][b]) > 1;
 }
 
 PerKvPart<size_t> KvSequence::Needs(const KvCache& cache, size_t length) const {
