@@ -168,6 +168,7 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
     executor->row_bytes_.push_back(row_bytes);
     executor->buffers_.push_back(executor->arena_.Take(RowsMax(program, program.buffers[id], setup.options) * row_bytes).data());
   }
+  executor->adapters_.reserve(setup.options.step_tokens);
   executor->packed_bytes_ = PackedPanelBytes(program);
   const uint64_t scratch_floats = ThreadScratchBytes(program) / sizeof(float);
   for (int thread = 0; thread < setup.options.threads; ++thread) {
@@ -198,7 +199,8 @@ bool Executor::Run(const Step& step) {
   const std::vector<bool>& barrier_before = single_ ? barrier_before_single_ : barrier_before_;
   stop_before_ = kNever;
   ++runs_;
-  for (Place& place : op_) place.kv_blocks = 0;
+  FindAdapters();
+  for (Place& place : op_) place.kv_blocks = place.turn = 0;
   if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
   pool_.RunWorthwhile([&](int thread) {
     StepProfile* profile = thread == 0 ? step_->profile : nullptr;
@@ -484,7 +486,7 @@ void Executor::StoreTile(const MatMulPart& part, size_t panel, size_t first_row,
 Executor::PartPanel Executor::PanelAt(const MatMulOp& op, size_t index) const {
   for (const MatMulPart& part : op.parts) {
     const size_t panels = PanelCount(program_.weights[part.weight].rows);
-    if (index < panels) return {&part, index};
+    if (index < panels) return {&part, index, static_cast<size_t>(&part - op.parts.data())};
     index -= panels;
   }
   CHECK(false);
@@ -512,12 +514,16 @@ void Executor::Execute(const MatMulOp& op, int thread) {
   size_t panels = 0;
   for (const MatMulPart& part : op.parts) panels += PanelCount(program_.weights[part.weight].rows);
   const size_t rows = RowCount(op.in);
+  const MatMulPart* parts[kMatMulPartsMax] = {};
+  for (size_t i = 0; i < op.parts.size(); ++i) parts[i] = &op.parts[i];
+  const bool adapted = !adapters_.empty() && MakeLowRanks({parts, op.parts.size()}, op.in, thread);
   for (size_t row = 0; row < rows; row += options_.token_tile) {
     const RowRange range = {op.in, row, std::min(rows, row + options_.token_tile)};
     ForEachPiece(range, panels, kTilePanels, thread, [&](size_t begin, size_t end) {
       PartPanel wanted[kTilePanels];
       for (size_t p = begin; p < end; ++p) wanted[p - begin] = PanelAt(op, p);
-      const float* products = Multiply({wanted, end - begin}, range, thread);
+      float* products = Multiply({wanted, end - begin}, range, thread);
+      if (adapted) AddLowRanks({wanted, end - begin}, range, thread, products);
       for (size_t i = 0; i < end - begin; ++i) {
         StoreTile(*wanted[i].part, wanted[i].panel, row, range.size(), products + i * range.size() * kPanelRows);
       }
@@ -529,16 +535,19 @@ void Executor::Execute(const GatedMatMulOp& op, int thread) {
   const size_t width = program_.weights[op.gate.weight].rows;
   const size_t rows = RowCount(op.in);
   constexpr size_t kPairs = kTilePanels / 2;
+  const MatMulPart* parts[] = {&op.gate, &op.up};
+  const bool adapted = !adapters_.empty() && MakeLowRanks(parts, op.in, thread);
   for (size_t row = 0; row < rows; row += options_.token_tile) {
     const RowRange range = {op.in, row, std::min(rows, row + options_.token_tile)};
     ForEachPiece(range, PanelCount(width), kPairs, thread, [&](size_t begin, size_t end) {
       const size_t n = end - begin;
       PartPanel wanted[2 * kPairs];
       for (size_t i = 0; i < n; ++i) {
-        wanted[i] = {&op.gate, begin + i};
-        wanted[n + i] = {&op.up, begin + i};
+        wanted[i] = {&op.gate, begin + i, /*slot=*/0};
+        wanted[n + i] = {&op.up, begin + i, /*slot=*/1};
       }
       float* gate = Multiply({wanted, 2 * n}, range, thread);
+      if (adapted) AddLowRanks({wanted, 2 * n}, range, thread, gate);
       const size_t floats = range.size() * kPanelRows;
       kernels_.activate[static_cast<size_t>(op.activation)](gate, gate + n * floats, n * floats, gate);
       for (size_t i = 0; i < n; ++i) {

@@ -15,6 +15,7 @@
 #include "base/threads.h"
 #include "kernels/kernels.h"
 #include "program/kv_layout.h"
+#include "program/low_rank.h"
 #include "program/memory_plan.h"
 #include "program/program.h"
 #include "program/weights.h"
@@ -34,6 +35,7 @@ struct StepRow {
   // Where Program::whole_texts: tokens of the sequence, which begins with the row at position 0, and the row of its type in the table.
   uint32_t end = 0;
   uint32_t type = 0;
+  const LowRankUpdates* adapter = nullptr;  // of the program; Executor::RoomForRank was called for its rank
 };
 
 // Asked now and then, on the calling thread, while a step runs: true ends the step early.
@@ -68,6 +70,9 @@ struct ExecutorSetup {
 // steps of a single row nobody else touches a thread's own quantised rows.
 std::vector<bool> PlaceBarriers(const Program& program, bool single);
 
+// What an executor needs besides for rows with adapters of at most this rank.
+uint64_t AdapterScratchBytes(const Program& program, const PlanOptions& options, size_t rank);
+
 class Executor {
  public:
   // All but the options outlive the executor. Exhausted when the budget cannot hold the buffers.
@@ -76,6 +81,10 @@ class Executor {
   // Allocates nothing. Results depend neither on the number of threads nor on how tokens are cut into steps. False when it
   // was cancelled: logits are stale then, and the KV of the step's positions is to be written again.
   bool Run(const Step& step);
+
+  // From here on rows may have adapters of this rank. Exhausted when the budget cannot hold what they need; those of lower ranks run on
+  // then.
+  Status RoomForRank(size_t rank, MemoryBudget& budget);
 
   // [output_rows.size(), vocabulary] of the last step.
   const float* logits() const { return Floats(program_.logits); }
@@ -123,6 +132,7 @@ class Executor {
   struct PartPanel {
     const MatMulPart* part;
     size_t panel;
+    size_t slot;  // of the part in its operation
   };
   // Of the op's panels, counted through all its parts.
   PartPanel PanelAt(const MatMulOp& op, size_t index) const;
@@ -150,6 +160,22 @@ class Executor {
   float* Multiply(std::span<const PartPanel> panels, const RowRange& rows, int thread) const;
   void AddBias(const MatMulPart& part, size_t panel, size_t n, float* tile) const;
   void StoreTile(const MatMulPart& part, size_t panel, size_t first_row, size_t n, const float* tile) const;
+
+  // ---- Adapters (executor_adapters.cc) ----
+  // Which are in this step.
+  void FindAdapters();
+  // Of a row of `in`, null where it has none.
+  const LowRankUpdates::Update* UpdateOf(const MatMulPart& part, BufferId in, size_t row) const;
+  // How many rows from this one on, at most kColumnsMax and up to `end`, have the same.
+  size_t SameUpdate(const MatMulPart& part, BufferId in, size_t row, size_t end) const;
+  // What products read of a row, as floats; of rounded rows in the thread's place `column`.
+  const float* InputFloats(BufferId in, size_t row, int thread, size_t column) const;
+  float* LowRankRow(size_t turn, size_t slot, size_t row) const;
+  // scale * A x of all rows, by all threads, which have met when it returns; false: no part has an update in this step.
+  bool MakeLowRanks(std::span<const MatMulPart* const> parts, BufferId in, int thread);
+  void MakeLowRanks(const MatMulPart& part, size_t slot, const RowRange& rows, int thread) const;
+  // B times that, to what Multiply gave.
+  void AddLowRanks(std::span<const PartPanel> panels, const RowRange& rows, int thread, float* sums) const;
 
   // Calls work(begin, end) for pieces of at most `most` panels until all `panels` of the thread's operation are taken for these rows.
   template <typename Work>
@@ -222,6 +248,7 @@ class Executor {
   struct alignas(64) Place {
     size_t op = 0;
     uint64_t kv_blocks = 0;  // StepProfile
+    size_t turn = 0;         // of the places of low ranks
   };
   std::vector<Place> op_;                           // that each thread is at
   std::vector<std::atomic<size_t>> segments_done_;  // of each row's kv heads, while a context is split
@@ -242,6 +269,12 @@ class Executor {
   std::vector<std::vector<std::byte*>> own_;  // per thread: its own row of each rounded buffer
   std::vector<bool> tiled_;                   // per buffer
   const Step* step_ = nullptr;
+  std::vector<const LowRankUpdates*> adapters_;  // of this step, each once
+  size_t low_rank_max_ = 0;
+  Arena low_rank_arena_;
+  float* low_ranks_ = nullptr;           // [2 turns][kMatMulPartsMax][step_tokens][low_rank_max_, rounded up to panels]
+  size_t adapter_width_ = 0;             // of the widest input
+  std::vector<float*> adapter_columns_;  // per thread: [kColumnsMax][adapter_width_]
   // The operation before which all threads leave a cancelled step.
   std::atomic<size_t> stop_before_ = 0;
 };

@@ -7,8 +7,6 @@
 namespace bantam {
 namespace {
 
-constexpr size_t kPartsMax = 3;  // query, key, value
-
 bool Contains(const std::vector<BufferId>& list, BufferId buffer) { return std::find(list.begin(), list.end(), buffer) != list.end(); }
 
 // Whether the value that `buffer` holds after operation `from` is read again before it is overwritten, except by `except`.
@@ -32,7 +30,7 @@ void MergeProducts(Program* program, const KernelSet& kernels) {
   for (Op& op : program->ops) {
     auto* product = std::get_if<MatMulOp>(&op);
     auto* before = fused.empty() ? nullptr : std::get_if<MatMulOp>(&fused.back());
-    if (product != nullptr && before != nullptr && before->in == product->in && before->parts.size() < kPartsMax &&
+    if (product != nullptr && before != nullptr && before->in == product->in && before->parts.size() < kMatMulPartsMax &&
         InputOf(*program, kernels, before->parts[0].weight) == InputOf(*program, kernels, product->parts[0].weight)) {
       before->parts.push_back(product->parts[0]);
       continue;

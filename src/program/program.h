@@ -144,6 +144,7 @@ struct MatMulPart {
   BufferId out = kNone;
   bool accumulate = false;  // out += instead of out =
 };
+inline constexpr size_t kMatMulPartsMax = 3;  // query, key, value
 // out[t] = weight * in[t] (* scale) (+ bias), for each part. The plain form has one part.
 struct MatMulOp {
   BufferId in;

@@ -48,6 +48,8 @@ class GgufBuilder {
     return *this;
   }
 
+  std::vector<Tensor>& tensors() { return tensors_; }
+
   // Rows of several matrices, or elements of vectors, one behind the other: one tensor instead of `parts`, in place of the first.
   GgufBuilder& Join(const std::vector<std::string>& parts, const std::string& name) {
     Tensor joined;
