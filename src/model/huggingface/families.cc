@@ -764,6 +764,12 @@ Result<const HfFamily*> FindHfFamily(const std::string& model_type) {
                            known.size(), fmt::join(Closest(model_type, known, /*count=*/3), ", ")));
 }
 
+const HfFamily* HfFamilyOf(std::string_view architecture) {
+  const auto found =
+      std::find_if(std::begin(kFamilies), std::end(kFamilies), [&](const HfFamily& family) { return family.architecture == architecture; });
+  return found == std::end(kFamilies) ? nullptr : &*found;
+}
+
 const NameRule* FindNameRule(const HfFamily& family, std::string_view published) {
   const NameRule* own = Find(family.names, published);
   if (own == nullptr && family.encoder) own = Find(kEncoderNames, published);

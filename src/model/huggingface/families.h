@@ -118,6 +118,9 @@ struct HfFamily {
 // Unsupported names the closest that are known.
 Result<const HfFamily*> FindHfFamily(const std::string& model_type);
 
+// The first whose models are of an architecture, or null: names of tensors are those of all of them.
+const HfFamily* HfFamilyOf(std::string_view architecture);
+
 // The rule for a tensor of a family, or null. `published` is as in NameRule.
 const NameRule* FindNameRule(const HfFamily& family, std::string_view published);
 

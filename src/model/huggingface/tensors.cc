@@ -150,6 +150,30 @@ class Mapper {
     return Arrange(from.tensor, name, placed, {prefix, std::move(assembly)});
   }
 
+  Result<std::vector<LowRankTensors>> LowRank(const HfTensor& a, const HfTensor& b) {
+    const Name name = TakeApart(b.tensor.name);
+    const NameRule* rule = FindNameRule(*layout_.family, name.rule);
+    if (rule == nullptr) {
+      return Error(Code::kUnsupported,
+                   fmt::format("module {}: models of type {} have none of that name in this build", name.rule, layout_.family->model_type));
+    }
+    NameRule placed = *rule;
+    // PEFT has the matrices of these as those of any other.
+    if (placed.arrangement == Arrangement::kByColumns) placed.arrangement = Arrangement::kAsStored;
+    BANTAM_TRY(CheckLowRank(a.tensor, b.tensor, placed));
+    BANTAM_ASSIGN(Assembly of_a, Whole(a));
+    BANTAM_ASSIGN(Assembly of_b, Whole(b));
+    const bool columns = placed.values == ValueHeads::kColumns;
+    BANTAM_TRY(TurnHeads(columns ? a.tensor : b.tensor, placed, columns ? &of_a : &of_b));
+    constexpr std::string_view kShared = "_shexp";
+    if (layout_.shared_is_dense && placed.gguf.ends_with(kShared)) placed.gguf.remove_suffix(kShared.size());
+    const std::string prefix = name.layer ? fmt::format("blk.{}.", *name.layer) : std::string();
+    BANTAM_TRY(Arrange(b.tensor, name, placed, {prefix, std::move(of_b)}));
+    std::vector<LowRankTensors> made;
+    for (AssembledTensor& tensor : made_) made.push_back({std::move(tensor.name), of_a, std::move(tensor.assembly)});
+    return made;
+  }
+
   Result<std::vector<AssembledTensor>> Finish() {
     for (const AssembledTensor& tensor : made_) {
       const auto& [pieces, quantized] = std::tie(tensor.assembly.pieces, tensor.assembly.quantized);
@@ -173,6 +197,23 @@ class Mapper {
     std::string prefix;
     Assembly assembly;
   };
+
+  Status CheckLowRank(const SafetensorsTensor& a, const SafetensorsTensor& b, const NameRule& rule) const {
+    constexpr Arrangement kOfRows[] = {Arrangement::kAsStored,  Arrangement::kQuery,    Arrangement::kKey,
+                                       Arrangement::kQkvGroups, Arrangement::kQkvParts, Arrangement::kGateUp};
+    const bool of_rows = std::find(std::begin(kOfRows), std::end(kOfRows), rule.arrangement) != std::end(kOfRows);
+    if (!of_rows || rule.published.find('#', 2) != std::string_view::npos) {
+      return Error(Code::kUnsupported,
+                   fmt::format("module {}: adapters of experts, convolutions and norms are not supported", rule.published));
+    }
+    if (a.shape.size() != 2 || b.shape.size() != 2) return WrongShape(a.shape.size() == 2 ? b : a, "2 dimensions");
+    if (a.shape[0] != b.shape[1]) return WrongShape(b, fmt::format("{} columns, as lora_A has rows", a.shape[0]));
+    const bool of_heads = rule.arrangement == Arrangement::kQkvGroups || rule.arrangement == Arrangement::kQkvParts;
+    if (of_heads && layout_.heads.kv_heads == 0) {
+      return Error(Code::kUnsupported, fmt::format("module {}: this layer has no heads of attention", rule.published));
+    }
+    return Ok();
+  }
 
   // What products are multiplied with, by the name of their weights (Program's lowering reads it).
   void AddFactors() {
@@ -618,6 +659,12 @@ void DropUnread(uint32_t layers, uint32_t predictors, std::vector<HfTensor>* ten
     return other || (layer && *layer >= layers && *layer - layers < predictors);
   });
 }
+
+Result<std::vector<LowRankTensors>> MapLowRank(const HfTensor& a, const HfTensor& b, const HfLayout& layout) {
+  return Mapper(layout).LowRank(a, b);
+}
+
+std::optional<uint32_t> LayerOf(std::string_view published) { return TakeApart(published).layer; }
 
 Result<std::vector<AssembledTensor>> MapTensors(const std::vector<HfTensor>& tensors, const HfLayout& layout) {
   Mapper mapper(layout);

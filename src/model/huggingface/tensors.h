@@ -1,7 +1,9 @@
 // From the tensors of a Hugging Face folder to those that a GGUF file of the family has.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -52,5 +54,18 @@ void DropUnread(uint32_t layers, uint32_t predictors, std::vector<HfTensor>* ten
 // Errors: Corrupt (shapes that do not fit the heads, an expert that is missing), Unsupported (a tensor that the family does not have,
 // elements that are no F32, F16 or BF16); they name the tensor.
 Result<std::vector<AssembledTensor>> MapTensors(const std::vector<HfTensor>& tensors, const HfLayout& layout);
+
+// Matrices of low rank that go with a weight: A [rank, columns], and B [rows, rank] with its rows as GGUF files have those of the weight.
+struct LowRankTensors {
+  std::string name;  // of the weight
+  Assembly a;
+  Assembly b;
+};
+// What becomes of an adapter's matrices for one module; both have the name of the module's weight. Errors: Unsupported (a module that the
+// family has not, or whose weights are no matrix of rows: experts, convolutions), Corrupt (shapes).
+Result<std::vector<LowRankTensors>> MapLowRank(const HfTensor& a, const HfTensor& b, const HfLayout& layout);
+
+// The number of the layer that a published name is of.
+std::optional<uint32_t> LayerOf(std::string_view published);
 
 }  // namespace bantam
