@@ -36,6 +36,14 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Make(ModelFile file, const Run
   return runner;
 }
 
+Status ModelRunner::Adapt(const std::string& path, float scale) {
+  const auto files = MakeFileSystem();
+  BANTAM_ASSIGN(AdapterOutline outline, OutlineAdapter(*files, path, {model_->config, model_->program, *model_->kernels}, scale));
+  BANTAM_TRY(executor_->RoomForRank(outline.rank_max, budget_));
+  BANTAM_ASSIGN(adapter_, LoadAdapter(std::move(outline), *model_, budget_));
+  return Ok();
+}
+
 std::vector<float> ModelRunner::Logits(std::span<const uint32_t> tokens) {
   std::vector<float> logits;
   size_t chunk = 0;
@@ -47,6 +55,7 @@ std::vector<float> ModelRunner::Logits(std::span<const uint32_t> tokens) {
     for (size_t i = 0; i < n; ++i) {
       rows.push_back({tokens[done + i], static_cast<uint32_t>(done + i), sequence_->tables(), sequence_->state(cache_),
                       sequence_->next_state(cache_)});
+      if (adapter_ != nullptr) rows.back().adapter = &adapter_->updates;
       outputs.push_back(static_cast<uint32_t>(i));
     }
     executor_->Run({rows, outputs, cache_.base()});

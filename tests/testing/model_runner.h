@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory_budget.h"
 #include "base/threads.h"
+#include "model/adapter/adapter.h"
 #include "model/kv_cache.h"
 #include "model/load.h"
 #include "program/executor.h"
@@ -30,6 +31,12 @@ class ModelRunner {
   static Result<std::unique_ptr<ModelRunner>> Make(const std::string& path, const RunSetup& setup, size_t tokens_max);
   static Result<std::unique_ptr<ModelRunner>> Make(ModelFile file, const RunSetup& setup, size_t tokens_max);
 
+  // Takes an adapter for what follows.
+  Status Adapt(const std::string& path, float scale = 1);
+  const Adapter* adapter() const { return adapter_.get(); }
+  const Model& model() const { return *model_; }
+  MemoryBudget& budget() { return budget_; }
+
   // Logits of every token of one sequence: [tokens, vocabulary].
   std::vector<float> Logits(std::span<const uint32_t> tokens);
 
@@ -41,6 +48,7 @@ class ModelRunner {
   std::unique_ptr<ThreadPool> pool_owner_;
   ThreadPool& pool_;
   std::unique_ptr<Model> model_;
+  std::shared_ptr<const Adapter> adapter_;
   KvCache cache_;
   std::unique_ptr<KvSequence> sequence_;
   std::unique_ptr<Executor> executor_;
