@@ -60,6 +60,7 @@ typedef struct bantam_engine_options {
   /* A file where prefixes of prompts are kept from one run to the next: read at the start, written when the engine is closed. NULL:
    * nowhere. It holds ids of tokens and what was computed of them, so it belongs where only the service may read and write. */
   const char* prefixes;
+  uint64_t adapter_bytes; /* kept free for adapters that are loaded later; 0: they get what is left of memory_bytes */
 } bantam_engine_options;
 
 /* Opens a model and starts the engine's thread. `error` may be NULL, here and everywhere. On failure *engine is NULL. */
@@ -67,6 +68,15 @@ BANTAM_API bantam_code bantam_engine_open(const bantam_engine_options* options, 
 
 /* Cancels what runs. Answers stay valid: they end as cancelled. NULL is nothing. */
 BANTAM_API void bantam_engine_close(bantam_engine* engine);
+
+/* Loads an adapter (a PEFT folder or a GGUF file) beside the model, for requests that name it ("adapter"); `scale` multiplies what it adds,
+ * 1 changes nothing. One that comes under a name that is there takes its place. Waits for reading, and for the step that runs. Requests go
+ * on with the adapter that they began with. Errors name the tensor; BANTAM_EXHAUSTED when memory_bytes leaves no room. */
+BANTAM_API bantam_code bantam_engine_load_adapter(bantam_engine* engine, const char* name, const char* path, float scale,
+                                                  bantam_error* error);
+
+/* No request finds it any more; its memory is free when the last one that uses it ends. BANTAM_NOT_FOUND says which there are. */
+BANTAM_API bantam_code bantam_engine_unload_adapter(bantam_engine* engine, const char* name, bantam_error* error);
 
 /* The state of the engine as a JSON object: memory planned, requests, tokens computed, kept and generated. At most `capacity` bytes are
  * written, the last of them 0; returns the length without it, or 0 when `capacity` is too small for it all. */

@@ -30,6 +30,7 @@ struct Options {
   size_t sequences = 8;
   size_t tokens_max = 512;
   bool force = false;
+  std::vector<std::string> adapters;  // --lora
   SamplingOptions sampling;
   RunOptions run;
 };
@@ -73,9 +74,13 @@ Status Batch(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk->Lock(options.output + ".lock"));
   if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: another process writes it; wait for its end", options.output));
   BANTAM_ASSIGN(const std::unique_ptr<PartFile> output, disk->OpenPart(options.output));
+  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.run, {.sequences = options.sequences}};
+  for (const std::string& text : options.adapters) {
+    BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(text, /*named=*/true));
+    request.adapters.push_back(std::move(adapter));
+  }
   DeferInterrupts();
-  const StepShape shape = {.sequences = options.sequences};
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, /*text_bytes=*/0, options.run, shape}));
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
   NoteContext(prepared);
   context.context = prepared.plan.options.context;
@@ -92,6 +97,7 @@ Status Batch(FileSystem& files, const Options& options) {
   const auto make_engine = [&](Engine::Sink sink) -> Result<std::unique_ptr<Engine>> {
     BANTAM_ASSIGN(auto made,
                   Engine::Make({*loaded.model, tokenizer, loaded.plan, clock, engine_options}, {*loaded.budget, *loaded.pool}, sink));
+    for (const auto& [name, adapter] : loaded.adapters) BANTAM_TRY(made->AddAdapter(name, adapter));
     engine = made.get();
     return made;
   };
@@ -134,6 +140,10 @@ void AddBatchVerb(CLI::App& app, Action* action) {
   verb->add_option("--sequences", options->sequences, "requests that are computed at once, if memory allows")
       ->capture_default_str()
       ->check(CLI::Range(size_t{1}, kSequencesMax));
+  verb->add_option("--lora", options->adapters,
+                   "an adapter for requests that name it (\"adapter\"), as NAME=PATH or NAME=PATH:SCALE; may be given again")
+      ->expected(1)
+      ->allow_extra_args(false);
   verb->add_flag("--force", options->force, "begin anew, whatever OUT holds");
   AddSamplingOptions(*verb, &options->sampling);
   AddRunOptions(*verb, &options->run);

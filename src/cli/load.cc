@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <ctime>
 #include <optional>
 #include <utility>
@@ -74,7 +75,43 @@ Result<RopeOverride> ParseRopeScaling(const std::string& text) {
   return rope;
 }
 
+Result<AdapterOption> ParseAdapterOption(const std::string& text, bool named) {
+  AdapterOption option;
+  const size_t equals = named ? text.find('=') : std::string::npos;
+  option.name = named ? text.substr(0, std::min(equals, text.size())) : "";
+  option.path = equals == std::string::npos ? text : text.substr(equals + 1);
+  const size_t colon = option.path.rfind(':');
+  if (colon != std::string::npos) {
+    const char* end = option.path.data() + option.path.size();
+    const auto parsed = std::from_chars(option.path.data() + colon + 1, end, option.scale);
+    if (parsed.ec == std::errc() && parsed.ptr == end) {
+      option.path.resize(colon);
+    } else {
+      option.scale = 1;  // the colon is the path's own
+    }
+  }
+  const bool complete = !option.path.empty() && (!named || (equals != std::string::npos && !option.name.empty()));
+  if (complete && std::isfinite(option.scale)) return option;
+  return Error(Code::kInvalidArgument, fmt::format("--lora {}: expected {}PATH or {}PATH:SCALE, such as {}adapter:0.5", text,
+                                                   named ? "NAME=" : "", named ? "NAME=" : "", named ? "polite=" : ""));
+}
+
 namespace {
+
+// Opens the adapters, and what they and their rows need of the memory.
+Result<uint64_t> OutlineAdapters(FileSystem& files, const std::vector<AdapterOption>& options, const PlanOptions& plan,
+                                 Prepared* prepared) {
+  uint64_t bytes = 0;
+  size_t rank = 0;
+  const ModelOutline& model = prepared->outline;
+  for (const AdapterOption& option : options) {
+    BANTAM_ASSIGN(AdapterOutline outline, OutlineAdapter(files, option.path, {model.config, model.program, *model.kernels}, option.scale));
+    bytes += outline.bytes;
+    rank = std::max(rank, outline.rank_max);
+    prepared->adapters.emplace_back(option.name, std::move(outline));
+  }
+  return bytes + (rank == 0 ? 0 : AdapterScratchBytes(model.program, plan, rank));
+}
 
 Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutline& outline, int cores, const StepShape& shape) {
   PlanOptions plan;
@@ -169,6 +206,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     fit.held.requests = RequestsBytes(prepared.outline.program.vocabulary);
     fit.held.spare = ConstraintsBytes(prepared.outline.program.vocabulary);
   }
+  BANTAM_ASSIGN(fit.held.adapters, OutlineAdapters(files, request.adapters, fit.wanted, &prepared));
   fit.fixed_context = request.run.context != 0;
   fit.fixed_kv = !request.run.kv.empty();
   if (run.weights != "auto") {
@@ -219,12 +257,17 @@ Result<Loaded> LoadWithoutSession(Prepared prepared) {
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
   if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(*source);
+  for (auto& [name, outline] : prepared.adapters) {
+    BANTAM_ASSIGN(auto adapter, LoadAdapter(std::move(outline), *loaded.model, *loaded.budget));
+    loaded.adapters.emplace_back(name, std::move(adapter));
+  }
   return loaded;
 }
 
 Result<Loaded> Load(Prepared prepared) {
   BANTAM_ASSIGN(Loaded loaded, LoadWithoutSession(std::move(prepared)));
   BANTAM_ASSIGN(loaded.session, Session::Make(*loaded.model, loaded.plan, {*loaded.budget, *loaded.pool}));
+  if (!loaded.adapters.empty()) BANTAM_TRY(loaded.session->Use(loaded.adapters[0].second, *loaded.budget));
   return loaded;
 }
 

@@ -44,6 +44,14 @@ void AddRunOptions(CLI::App& verb, RunOptions* options);
 // "yarn:4"; empty: none.
 Result<RopeOverride> ParseRopeScaling(const std::string& text);
 
+// --lora [NAME=]PATH[:SCALE].
+struct AdapterOption {
+  std::string name;  // empty where none is given
+  std::string path;
+  float scale = 1;
+};
+Result<AdapterOption> ParseAdapterOption(const std::string& text, bool named);
+
 // Sequences of an engine, at most.
 inline constexpr size_t kSequencesMax = 64;
 
@@ -59,6 +67,7 @@ struct StepShape {
 struct Prepared {
   ModelFile file;
   ModelOutline outline;
+  std::vector<std::pair<std::string, AdapterOutline>> adapters;  // by name
   MemoryPlan plan;
   uint64_t memory_limit_bytes = 0;
   int processors = 1;            // usable at once
@@ -71,6 +80,7 @@ struct PrepareRequest {
   RunOptions run;
   StepShape shape;
   TextOptions text = {};
+  std::vector<AdapterOption> adapters = {};
 };
 
 // Errors are those of each step; they name the input.
@@ -87,9 +97,11 @@ struct Loaded {
   std::unique_ptr<MemoryBudget> budget;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Model> model;
+  std::vector<std::pair<std::string, std::shared_ptr<const Adapter>>> adapters;
   MemoryPlan plan;
   std::unique_ptr<Session> session;
 };
+// The session has the first adapter, if there is one.
 Result<Loaded> Load(Prepared prepared);
 // The same without the session.
 Result<Loaded> LoadWithoutSession(Prepared prepared);

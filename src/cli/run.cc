@@ -43,6 +43,7 @@ struct Options {
   bool has_model = false;
   bool has_prompt = false;
   std::vector<std::string> stops;
+  std::string adapter;  // --lora, empty: none
   bool raw = false;
   size_t tokens_max = 0;  // -n, 0: until the turn ends
   SamplingOptions sampling;
@@ -304,8 +305,13 @@ Result<int> Run(FileSystem& files, const Options& options) {
     // before the weights are read: its absence is known at once
     BANTAM_ASSIGN(chat_template, ReadChatTemplate(file, /*tools=*/false));
   }
+  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.run, StepShape{}};
+  if (!options.adapter.empty()) {
+    BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(options.adapter, /*named=*/false));
+    request.adapters.push_back(std::move(adapter));
+  }
   DeferInterrupts();
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), {&tokenizer, /*text_bytes=*/0, options.run, StepShape{}}));
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
   NoteChanges(prepared, options.run);
   const bool chat = !options.has_prompt && !options.raw && StdinIsTerminal() && StdoutIsTerminal();
@@ -333,6 +339,7 @@ void AddRunVerb(CLI::App& app, Action* action) {
       ->expected(1)
       ->allow_extra_args(false);
   verb->add_flag("--raw", options->raw, "complete the prompt as it is, without the chat template");
+  verb->add_option("--lora", options->adapter, "an adapter: a PEFT folder or a GGUF file, and :SCALE to multiply it with");
   AddSamplingOptions(*verb, &options->sampling);
   AddRunOptions(*verb, &options->run);
   verb->footer("Examples: bantam run\n          bantam run model.gguf -p \"What is a gateway?\" --memory 1G");

@@ -31,6 +31,7 @@ struct Engine::Choice {
 struct Engine::Live {
   RequestId id = 0;
   Request request;
+  std::shared_ptr<const Adapter> adapter;  // whatever has its name meanwhile
   Digest root{};
   MemoryBudget::Reservation held;
   int64_t arrival_ns = 0;
@@ -149,7 +150,10 @@ uint64_t Engine::BytesOf(const Request& request) const {
 }
 
 Digest Engine::RootOf(const Request& request) const {
-  return PrefixCache::RootOf({options_.model_digest, plan_.options.kv_type, /*adapter=*/{}, request.tenant});
+  std::string_view adapter;
+  const auto found = adapters_.find(request.adapter);
+  if (found != adapters_.end()) adapter = {reinterpret_cast<const char*>(found->second->digest.data()), kDigestBytes};
+  return PrefixCache::RootOf({options_.model_digest, plan_.options.kv_type, adapter, request.tenant});
 }
 
 void Engine::CancelAll() {
@@ -184,6 +188,7 @@ EngineLoad Engine::load() const {
 
 Result<RequestId> Engine::Submit(Request request, int64_t arrival_ns) {
   BANTAM_TRY(Check(request));
+  if (!request.adapter.empty()) BANTAM_TRY(FindAdapter(request.adapter));
   const uint64_t bytes = BytesOf(request);
   const size_t cached = options_.prefix_cache && request.cache ? prefixes_->Find(RootOf(request), request.tokens) : 0;
   const Status admitted = Admit(options_.admission, options_.policy, load(), request, bytes, cached);
@@ -200,6 +205,9 @@ Result<RequestId> Engine::Submit(Request request, int64_t arrival_ns) {
 
 Result<RequestId> Engine::Accept(Request request, int64_t arrival_ns, MemoryBudget::Reservation held) {
   auto live = std::make_unique<Live>();
+  if (!request.adapter.empty()) {
+    BANTAM_ASSIGN(live->adapter, FindAdapter(request.adapter));
+  }
   live->root = RootOf(request);
   live->held = std::move(held);
   live->id = next_id_;
@@ -232,6 +240,39 @@ Result<std::unique_ptr<Engine::Choice>> Engine::MakeChoice(Live& live, size_t in
                                                 .draft_length = {},
                                                 .waiting_since_ns = live.arrival_ns});
   return choice;
+}
+
+Error NoSuchAdapter(const std::string& name, const std::vector<std::string>& known) {
+  return Error(Code::kNotFound, fmt::format("adapter {}: {}", name,
+                                            known.empty() ? std::string("none is loaded")
+                                                          : fmt::format("not among those that are loaded: {}", fmt::join(known, ", "))));
+}
+
+Result<std::shared_ptr<const Adapter>> Engine::FindAdapter(const std::string& name) const {
+  const auto found = adapters_.find(name);
+  if (found != adapters_.end()) return found->second;
+  std::vector<std::string> known;
+  for (const auto& [other, adapter] : adapters_) known.push_back(other);
+  return NoSuchAdapter(name, known);
+}
+
+Status Engine::AddAdapter(const std::string& name, std::shared_ptr<const Adapter> adapter) {
+  CHECK(adapter->model == &model_);
+  if (name.empty() || name.size() > kAdapterNameMax) {
+    return Error(Code::kInvalidArgument, fmt::format("an adapter's name of {} bytes: expected 1 to {}", name.size(), kAdapterNameMax));
+  }
+  if (adapters_.size() == kAdaptersMax && !adapters_.contains(name)) {
+    return Error(Code::kExhausted, fmt::format("adapter {}: {} are loaded already; unload one first", name, kAdaptersMax));
+  }
+  BANTAM_TRY(executor_->RoomForRank(adapter->updates.rank_max(), budget_).With(fmt::format("adapter {}", name)));
+  adapters_[name] = std::move(adapter);
+  return Ok();
+}
+
+Status Engine::RemoveAdapter(const std::string& name) {
+  BANTAM_TRY(FindAdapter(name));
+  adapters_.erase(name);
+  return Ok();
 }
 
 bool Engine::Cancel(RequestId id) {
@@ -467,6 +508,7 @@ void Engine::AddRows(Choice& choice, size_t tokens) {
     const uint32_t token = i < choice.known.size() ? choice.known[i] : choice.draft[i - choice.known.size()];
     if (decoding || i + 1 == choice.known.size()) output_rows_.push_back(static_cast<uint32_t>(rows_.size()));
     rows_.push_back({token, static_cast<uint32_t>(i), choice.kv.tables(), choice.kv.state(kv_), choice.kv.next_state(kv_)});
+    if (choice.live->adapter != nullptr) rows_.back().adapter = &choice.live->adapter->updates;
   }
 }
 

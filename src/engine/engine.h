@@ -24,6 +24,7 @@
 #include "engine/request.h"
 #include "engine/step_cost.h"
 #include "engine/step_policy.h"
+#include "model/adapter/adapter.h"
 #include "model/kv_cache.h"
 #include "model/load.h"
 #include "program/executor.h"
@@ -31,6 +32,9 @@
 #include "text/tokenizer.h"
 
 namespace bantam {
+
+inline constexpr size_t kAdaptersMax = 64;
+inline constexpr size_t kAdapterNameMax = 256;  // bytes
 
 // Windows and states that are kept for prefixes, where sequences have some: so many more than run.
 inline constexpr size_t kCheckpointsMax = 4;
@@ -98,6 +102,13 @@ class Engine {
   Status Check(const Request& request) const;
   uint64_t BytesOf(const Request& request) const;
 
+  // Adapters of the model, by name. One that comes under a name that is there takes its place; requests go on with the one that they began
+  // with, and what nobody uses any more is freed. Errors: InvalidArgument (a name that is empty or too long), Exhausted (too many, or no
+  // memory for rows of its rank), NotFound for a name that is not there, which says those that are.
+  Status AddAdapter(const std::string& name, std::shared_ptr<const Adapter> adapter);
+  Status RemoveAdapter(const std::string& name);
+  const std::map<std::string, std::shared_ptr<const Adapter>>& adapters() const { return adapters_; }
+
   // One step. False: there was nothing to do.
   Result<bool> Step();
 
@@ -129,6 +140,7 @@ class Engine {
   Engine(const Setup& setup, const Resources& resources, Sink sink);
   Digest RootOf(const Request& request) const;
   Result<std::unique_ptr<Choice>> MakeChoice(Live& live, size_t index);
+  Result<std::shared_ptr<const Adapter>> FindAdapter(const std::string& name) const;
   void ExpireDeadlines(int64_t now_ns);
   void EndFromOutside(Live& live, StopReason reason);
   void AddUsage(const Live& live, Usage* usage) const;
@@ -177,6 +189,7 @@ class Engine {
   double answer_tokens_ = EngineLoad().answer_tokens;  // a moving average
   Pressure pressure_ = Pressure::kCalm;
   EngineCounters counters_;
+  std::map<std::string, std::shared_ptr<const Adapter>> adapters_;
   std::map<RequestId, std::unique_ptr<Live>> requests_;  // in order of arrival
   struct Client {
     double service = 0;   // in tokens
@@ -187,5 +200,8 @@ class Engine {
   std::vector<StepRow> rows_;
   std::vector<uint32_t> output_rows_;
 };
+
+// NotFound: names those that there are.
+Error NoSuchAdapter(const std::string& name, const std::vector<std::string>& known);
 
 }  // namespace bantam

@@ -47,11 +47,10 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
 
   EngineTest() {
     const Kind& kind = GetParam();
-    testing::TinyModel tiny = {.width = 64, .feed_forward = 64};
-    tiny.hybrid = kind.hybrid;
-    tiny.experts = kind.experts;
-    tiny.experts_used = kind.experts == 0 ? 0 : 2;
-    testing::BuildTinyModel(tiny).Write(folder_.Path("m.gguf"));
+    tiny_.hybrid = kind.hybrid;
+    tiny_.experts = kind.experts;
+    tiny_.experts_used = kind.experts == 0 ? 0 : 2;
+    testing::BuildTinyModel(tiny_).Write(folder_.Path("m.gguf"));
     ModelFile file = OpenGguf(*files_, folder_.Path("m.gguf")).value();
     tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
     ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
@@ -71,6 +70,11 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     const MemoryPlan plan = PlanMemory(model_->program, Options(sequences, kv_tokens), {});
     return Engine::Make({*model_, *tokenizer_, plan, clock_, options}, {budget_, pool_}, [this](Event event) { Take(std::move(event)); })
         .value();
+  }
+  std::shared_ptr<const Adapter> MakeAdapter(size_t rank, uint64_t seed) {
+    testing::BuildTinyAdapter(tiny_, rank, seed).Write(folder_.Path("a.gguf"));
+    AdapterOutline outline = OutlineAdapter(*files_, folder_.Path("a.gguf"), {model_->config, model_->program, *model_->kernels}).value();
+    return LoadAdapter(std::move(outline), *model_, budget_).value();
   }
   // What each answer is so far.
   struct Answer {
@@ -96,9 +100,12 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
   }
 
   // The same by a session of its own, token by token: nothing of the engine takes part.
-  Answer Solo(const Request& request, size_t choice) {
+  Answer Solo(const Request& request, size_t choice, const std::shared_ptr<const Adapter>& adapter = nullptr) {
     PlanOptions options = {kContext, GetParam().kv_type, /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
     auto session = Session::Make(*model_, PlanMemory(model_->program, options, {}), {budget_, pool_}).value();
+    if (adapter != nullptr) {
+      EXPECT_TRUE(session->Use(adapter, budget_).ok());
+    }
     EXPECT_TRUE(session->Append(request.tokens).ok());
     SamplerOptions sampler_options = request.sampler;
     sampler_options.seed += choice;
@@ -111,11 +118,11 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     answer.finish = Finish{.reason = result.reason};
     return answer;
   }
-  void ExpectSolo(RequestId id, const Request& request) {
+  void ExpectSolo(RequestId id, const Request& request, const std::shared_ptr<const Adapter>& adapter = nullptr) {
     for (size_t choice = 0; choice < request.choices; ++choice) {
       const Answer& answer = answers_[{id, choice}];
       ASSERT_TRUE(answer.finish.has_value());
-      const Answer solo = Solo(request, choice);
+      const Answer solo = Solo(request, choice, adapter);
       EXPECT_EQ(answer.text, solo.text) << "request " << id << " choice " << choice;
       EXPECT_EQ(answer.tokens, solo.tokens);
       if (answer.finish->reason != StopReason::kContextFull) {
@@ -144,6 +151,7 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     return request;
   }
 
+  testing::TinyModel tiny_ = {.width = 64, .feed_forward = 64};
   testing::TemporaryFolder folder_;
   std::unique_ptr<FileSystem> files_ = MakeFileSystem();
   MemoryBudget budget_{uint64_t{1} << 30};
@@ -211,6 +219,36 @@ TEST_P(EngineTest, ReservationsMayFail) {
   }
 }
 
+// Requests with one adapter, with another and without any share steps, blocks and little memory: each answer is that of its own run.
+TEST_P(EngineTest, EachRequestHasItsAdapter) {
+  const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/400);
+  const std::map<std::string, std::shared_ptr<const Adapter>> adapters = {
+      {"", nullptr}, {"one", MakeAdapter(4, 1)}, {"other", MakeAdapter(20, 2)}};
+  for (const auto& [name, adapter] : adapters) {
+    if (adapter == nullptr) continue;
+    ASSERT_TRUE(engine->AddAdapter(name, adapter).ok());
+  }
+  Rng rng(3);
+  std::map<RequestId, Request> requests;
+  size_t differ = 0;
+  for (int i = 0; i < 30; ++i) {
+    Request request = RandomRequest(rng);
+    request.adapter = i % 3 == 0 ? "" : i % 3 == 1 ? "one" : "other";
+    requests[engine->Submit(request).value()] = request;
+    for (int step = 0; step < 4; ++step) {
+      const auto stepped = engine->Step();
+      ASSERT_TRUE(stepped.ok()) << stepped.error().message();
+    }
+  }
+  RunAll(*engine);
+  for (const auto& [id, request] : requests) {
+    ExpectSolo(id, request, adapters.at(request.adapter));
+    differ += request.adapter.empty() || answers_[{id, 0}].text == Solo(request, 0).text ? 0 : 1;
+  }
+  EXPECT_GT(differ, 10u) << "adapters matter";
+  EXPECT_GT(engine->counters().cached_tokens, 0u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, EngineTest,
                          ::testing::Values(Kind{"Plain"}, Kind{"Windowed", 20}, Kind{"Hybrid", 0, true}, Kind{"Experts", 0, false, 4},
                                            Kind{"Int8", 0, false, 0, KvType::kInt8}),
@@ -242,6 +280,93 @@ TEST_P(PlainEngine, RefusesWhatMakesNoSense) {
   EXPECT_NE(refused([](Request& r) { r.stops = {""}; }).find("stop"), std::string::npos);
   EXPECT_TRUE(engine->idle());
   EXPECT_TRUE(engine->Submit(good).ok());
+}
+
+// A request goes on with the adapter that it began with, whatever becomes of the name, and its memory is free when it ends.
+TEST_P(PlainEngine, AdaptersComeAndGoWhileAnswersRun) {
+  const auto engine = MakeEngine(3, 0);
+  Request request;
+  request.tokens = {5, 6, 7, 8, 9};
+  request.tokens_max = 30;
+  request.tokens_min = 30;
+  const auto refused = [&](const std::string& name) {
+    Request unknown = request;
+    unknown.adapter = name;
+    const auto id = engine->Submit(unknown);
+    return id.ok() ? std::string("accepted") : id.error().message();
+  };
+  EXPECT_EQ(refused("one"), "adapter one: none is loaded");
+  const uint64_t before = budget_.used_bytes();
+  std::shared_ptr<const Adapter> first = MakeAdapter(4, 1);
+  const uint64_t each = budget_.used_bytes() - before;
+  std::shared_ptr<const Adapter> second = MakeAdapter(4, 2);
+  ASSERT_TRUE(engine->AddAdapter("one", first).ok());
+  const uint64_t room = budget_.used_bytes() - before - 2 * each;
+  request.adapter = "one";
+  const RequestId of_first = engine->Submit(request).value();
+  for (int step = 0; step < 10; ++step) ASSERT_TRUE(engine->Step().ok());
+  ASSERT_TRUE(engine->AddAdapter("one", second).ok());
+  const RequestId of_second = engine->Submit(request).value();
+  for (int step = 0; step < 5; ++step) ASSERT_TRUE(engine->Step().ok());
+  ASSERT_TRUE(engine->AddAdapter("two", second).ok());
+  ASSERT_TRUE(engine->RemoveAdapter("one").ok());
+  EXPECT_EQ(refused("one"), "adapter one: not among those that are loaded: two");
+  const Status twice = engine->RemoveAdapter("one");
+  ASSERT_FALSE(twice.ok());
+  EXPECT_EQ(twice.error().code(), Code::kNotFound);
+  ASSERT_TRUE(engine->RemoveAdapter("two").ok());
+  RunAll(*engine);
+  ExpectSolo(of_first, request, first);
+  ExpectSolo(of_second, request, second);
+  EXPECT_NE((answers_[{of_first, 0}].text), (answers_[{of_second, 0}].text));
+  first.reset();
+  second.reset();
+  EXPECT_EQ(budget_.used_bytes(), before + room) << "only the place for their rows stays";
+  EXPECT_FALSE(engine->AddAdapter("", MakeAdapter(4, 1)).ok());
+  EXPECT_FALSE(engine->AddAdapter(std::string(kAdapterNameMax + 1, 'x'), MakeAdapter(4, 1)).ok());
+  const auto many = MakeAdapter(4, 1);
+  for (size_t i = 0; i < kAdaptersMax; ++i) ASSERT_TRUE(engine->AddAdapter(std::to_string(i), many).ok());
+  const Status full = engine->AddAdapter("more", many);
+  ASSERT_FALSE(full.ok());
+  EXPECT_EQ(full.error().code(), Code::kExhausted);
+  EXPECT_TRUE(engine->AddAdapter("7", many).ok()) << "a name that is there takes no more room";
+}
+
+// A name that ran out of memory stays as it was.
+TEST_P(PlainEngine, AdaptersThatDoNotFitChangeNothing) {
+  const auto engine = MakeEngine(2, 0);
+  const auto small = MakeAdapter(4, 1);
+  const auto large = MakeAdapter(200, 1);
+  ASSERT_TRUE(engine->AddAdapter("one", small).ok());
+  auto rest = budget_.Reserve(budget_.limit_bytes() - budget_.used_bytes(), "all there is").value();
+  const Status refused = engine->AddAdapter("one", large);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), Code::kExhausted);
+  EXPECT_EQ(engine->adapters().at("one"), small);
+}
+
+// Keys and values are those of an adapter's contents: neither another adapter nor another generation of the name finds them.
+TEST_P(PlainEngine, PrefixesAreOfOneAdapter) {
+  const auto engine = MakeEngine(2, 0);
+  ASSERT_TRUE(engine->AddAdapter("one", MakeAdapter(4, 1)).ok());
+  ASSERT_TRUE(engine->AddAdapter("other", MakeAdapter(4, 2)).ok());
+  const auto cached = [&](const std::string& name) {
+    Request request;
+    for (uint32_t i = 0; i < 50; ++i) request.tokens.push_back(3 + i);
+    request.tokens_max = 2;
+    request.adapter = name;
+    const RequestId id = engine->Submit(request).value();
+    RunAll(*engine);
+    return answers_[{id, 0}].finish->usage.cached_tokens;
+  };
+  EXPECT_EQ(cached(""), 0u);
+  EXPECT_EQ(cached("one"), 0u);
+  EXPECT_EQ(cached("other"), 0u);
+  for (const char* name : {"", "one", "other"}) EXPECT_EQ(cached(name), 48u) << name;
+  ASSERT_TRUE(engine->AddAdapter("one", MakeAdapter(4, 3)).ok());
+  EXPECT_EQ(cached("one"), 0u) << "another generation";
+  ASSERT_TRUE(engine->AddAdapter("same", MakeAdapter(4, 2)).ok());
+  EXPECT_EQ(cached("same"), 48u) << "the same contents by another name";
 }
 
 TEST_P(PlainEngine, EndsAtItsDeadline) {

@@ -9,6 +9,8 @@
 #include <iterator>
 #include <utility>
 
+#include "base/check.h"
+
 namespace bantam {
 namespace {
 
@@ -104,6 +106,8 @@ Result<EngineThread::Ticket> EngineThread::Submit(Request request) {
   {
     const std::lock_guard lock(mutex_);
     if (failed_) return Error(*failed_);
+    const bool known = request.adapter.empty() || std::find(adapters_.begin(), adapters_.end(), request.adapter) != adapters_.end();
+    if (!known) return NoSuchAdapter(request.adapter, adapters_);
     const Status admitted = Admit(engine_->options().admission, engine_->options().policy, load_, request, bytes, /*cached=*/0);
     Result<MemoryBudget::Reservation> held =
         admitted.ok() ? budget_.Reserve(bytes, "a request") : Result<MemoryBudget::Reservation>(admitted.error());
@@ -117,7 +121,7 @@ Result<EngineThread::Ticket> EngineThread::Submit(Request request) {
     ticket.id = next_id_++;
     ticket.answer = std::shared_ptr<AnswerStream>(new AnswerStream(request.choices));
     answers_[ticket.id] = ticket.answer;
-    messages_.push_back({ticket.id, std::move(request), clock_.NowNs(), std::move(held).value()});
+    messages_.push_back({.id = ticket.id, .request = std::move(request), .arrival_ns = clock_.NowNs(), .held = std::move(held).value()});
   }
   changed_.notify_all();
   return ticket;
@@ -128,9 +132,42 @@ void EngineThread::Cancel(RequestId id) {
     const std::lock_guard lock(mutex_);
     const auto found = answers_.find(id);
     if (found == answers_.end() || std::exchange(found->second->cancelled_, true)) return;
-    messages_.push_back({id, std::nullopt, 0, {}});
+    messages_.push_back({.id = id, .request = std::nullopt});
   }
   changed_.notify_all();
+}
+
+Status EngineThread::AddAdapter(const std::string& name, std::shared_ptr<const Adapter> adapter) {
+  CHECK(adapter != nullptr);
+  return Change(std::make_shared<AdapterChange>(AdapterChange{name, std::move(adapter), std::nullopt}));
+}
+
+Status EngineThread::RemoveAdapter(const std::string& name) {
+  return Change(std::make_shared<AdapterChange>(AdapterChange{name, nullptr, std::nullopt}));
+}
+
+Status EngineThread::Change(std::shared_ptr<AdapterChange> change) {
+  std::unique_lock lock(mutex_);
+  if (failed_) return Error(*failed_);
+  messages_.push_back({.request = std::nullopt, .change = change});
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return change->done || failed_; });
+  return change->done ? *change->done : Status(*failed_);
+}
+
+void EngineThread::Make(AdapterChange* change) {
+  Status done =
+      change->adapter == nullptr ? engine_->RemoveAdapter(change->name) : engine_->AddAdapter(change->name, std::move(change->adapter));
+  const std::lock_guard lock(mutex_);
+  adapters_.clear();
+  for (const auto& [name, adapter] : engine_->adapters()) adapters_.push_back(name);
+  change->done = std::move(done);
+  changed_.notify_all();
+}
+
+std::vector<std::string> EngineThread::adapters() const {
+  const std::lock_guard lock(mutex_);
+  return adapters_;
 }
 
 EngineCounters EngineThread::counters() const {
@@ -158,6 +195,10 @@ void EngineThread::TakeMessages() {
     taken.swap(messages_);
   }
   for (Message& message : taken) {
+    if (message.change != nullptr) {
+      Make(message.change.get());
+      continue;
+    }
     if (!message.request) {
       const auto theirs = theirs_.find(message.id);
       if (theirs != theirs_.end()) engine_->Cancel(theirs->second);
@@ -211,6 +252,7 @@ void EngineThread::FailAll(const Error& error) {
     failed_ = error;
     messages_.clear();
   }
+  changed_.notify_all();
   const StopReason reason = error.code() == Code::kCancelled ? StopReason::kCancelled : StopReason::kError;
   for (const auto& [id, answer] : answers) {
     for (size_t choice = 0; choice < answer->finished_.size(); ++choice) {

@@ -62,6 +62,11 @@ class EngineThread {
   // The answer ends as cancelled, within a step. Of what has ended already nothing happens.
   void Cancel(RequestId id);
 
+  // From any thread; as Engine's, within a step. What was submitted before has what was there before.
+  Status AddAdapter(const std::string& name, std::shared_ptr<const Adapter> adapter);
+  Status RemoveAdapter(const std::string& name);
+  std::vector<std::string> adapters() const;
+
   EngineCounters counters() const;
   EngineLoad load() const;
 
@@ -77,12 +82,21 @@ class EngineThread {
   // Nothing works any more: every answer ends with this.
   void FailAll(const Error& error);
 
+  struct AdapterChange {
+    std::string name;
+    std::shared_ptr<const Adapter> adapter;  // none: it is to go
+    std::optional<Status> done;              // under the lock
+  };
   struct Message {
     RequestId id = 0;
-    std::optional<Request> request;  // none: cancel
+    std::optional<Request> request;  // none: cancel, or a change
     int64_t arrival_ns = 0;
-    MemoryBudget::Reservation held;
+    MemoryBudget::Reservation held = {};
+    std::shared_ptr<AdapterChange> change = nullptr;
   };
+  // Waits until the thread has made it.
+  Status Change(std::shared_ptr<AdapterChange> change);
+  void Make(AdapterChange* change);
 
   const Clock& clock_;
   MemoryBudget& budget_;
@@ -96,7 +110,8 @@ class EngineThread {
   std::condition_variable changed_;
   std::deque<Message> messages_;  // as many as admission lets wait, and for each one cancellation
   std::map<RequestId, std::shared_ptr<AnswerStream>> answers_;
-  EngineLoad load_;  // behind the last step, and what was admitted since
+  std::vector<std::string> adapters_;  // names, of those that were added
+  EngineLoad load_;                    // behind the last step, and what was admitted since
   EngineCounters counters_;
   uint64_t refusals_ = 0;
   std::optional<Error> failed_;

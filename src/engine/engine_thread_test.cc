@@ -72,6 +72,50 @@ class EngineThreadTest : public ::testing::Test {
   MemoryPlan plan_;
 };
 
+// Adapters come and go from other threads while answers run; each answer is that of its own adapter.
+TEST_F(EngineThreadTest, AdaptersFromManyThreads) {
+  std::vector<std::shared_ptr<const Adapter>> adapters;
+  for (uint64_t seed = 1; seed <= 2; ++seed) {
+    testing::BuildTinyAdapter({.width = 64, .feed_forward = 64}, /*rank=*/4, seed).Write(folder_.Path("a.gguf"));
+    AdapterOutline outline = OutlineAdapter(*files_, folder_.Path("a.gguf"), {model_->config, model_->program, *model_->kernels}).value();
+    adapters.push_back(LoadAdapter(std::move(outline), *model_, budget_).value());
+  }
+  std::vector<std::string> alone;
+  for (const auto& adapter : adapters) {
+    const auto engine = Start();
+    ASSERT_TRUE(engine->AddAdapter("own", adapter).ok());
+    Request request = Prompt(5, 30);
+    request.adapter = "own";
+    alone.push_back(ReadAll(*engine->Submit(request)->answer).text);
+  }
+  EXPECT_NE(alone[0], alone[1]);
+  const auto engine = Start();
+  std::atomic<int> wrong = 0;
+  const auto caller = [&](size_t which) {
+    const std::string name(1, static_cast<char>('a' + which));
+    for (int round = 0; round < 4; ++round) {
+      if (!engine->AddAdapter(name, adapters[which % 2]).ok()) ++wrong;
+      Request request = Prompt(5, 30);
+      request.adapter = name;
+      const auto ticket = engine->Submit(request);
+      // What was submitted before the name goes has it.
+      if (!engine->RemoveAdapter(name).ok()) ++wrong;
+      if (!ticket.ok() || ReadAll(*ticket->answer).text != alone[which % 2]) ++wrong;
+    }
+  };
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 4; ++i) threads.emplace_back(caller, i);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_TRUE(engine->adapters().empty());
+  Request unknown = Prompt(5, 30);
+  unknown.adapter = "a";
+  const auto refused = engine->Submit(unknown);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), Code::kNotFound);
+  EXPECT_EQ(engine->RemoveAdapter("a").error().code(), Code::kNotFound);
+}
+
 // Many callers at once; each gets what it would get alone.
 TEST_F(EngineThreadTest, CallersFromManyThreads) {
   std::vector<std::string> alone;

@@ -180,6 +180,11 @@ const std::vector<Member>& Members() {
          BANTAM_ASSIGN(request->client, Text(member, value));
          return Ok();
        }},
+      {"adapter",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(request->adapter, Text(member, value));
+         return Ok();
+       }},
       {"stop", ReadStops},
       {"logit_bias", ReadLogitBias},
       {"logprobs", ReadLogprobs},

@@ -51,11 +51,13 @@ TEST_F(JsonRequestTest, EveryMemberGoesToItsPlace) {
     "prompt": "ab", "model": "any", "stream": true, "max_tokens": 5, "min_tokens": 2, "n": 3, "top_logprobs": 4, "logprobs": true,
     "temperature": 0.5, "top_p": 0.25, "min_p": 0.125, "typical_p": 0.75, "top_k": 9, "seed": -1, "frequency_penalty": 1.5,
     "presence_penalty": -1.5, "repetition_penalty": 1.25, "logit_bias": {"7": -100, "8": 2.5}, "stop": ["x", "yz"],
-    "priority": "high", "deadline_ms": 1500, "confidence_threshold": 0.5, "cache": false, "user": "u", "tools": null})");
+    "priority": "high", "deadline_ms": 1500, "confidence_threshold": 0.5, "cache": false, "user": "u",
+    "adapter": "polite", "tools": null})");
   EXPECT_EQ(Text(request.tokens), "ab");
   EXPECT_EQ(request.tokens_max, 5u);
   EXPECT_EQ(request.tokens_min, 2u);
   EXPECT_EQ(request.choices, 3u);
+  EXPECT_EQ(request.adapter, "polite");
   EXPECT_TRUE(request.token_details);
   EXPECT_EQ(request.top_logprobs, 4u);
   EXPECT_EQ(request.sampler.temperature, 0.5f);
@@ -123,6 +125,7 @@ TEST_F(JsonRequestTest, WhatIsWrongIsNamed) {
            {R"({"prompt": "a", "priority": "urgent"})", "priority: \"urgent\": expected \"high\""},
            {R"({"prompt": "a", "cache": 1})", "cache: 1: expected true or false"},
            {R"({"prompt": "a", "user": 1})", "user: 1"},
+           {R"({"prompt": "a", "adapter": ["x"]})", "adapter: [\"x\"]: expected a text"},
            {R"({"prompt": "a", "deadline_ms": 0})", "deadline_ms: 0"},
            {R"({"prompt": "a", "confidence_threshold": 2})", "confidence_threshold: 2"},
        }) {

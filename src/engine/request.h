@@ -33,6 +33,7 @@ struct Request {
   int64_t first_token_max_ns = 0;               // refused if the first token is expected later, 0: the engine's limit
   std::string client = {};                      // who asks, for fairness among clients
   std::string tenant = {};                      // prefixes are shared within one only
+  std::string adapter = {};                     // one of the engine's, by name; empty: none
   bool cache = true;                            // takes prefixes that are kept, and leaves its own
   bool speculate = true;                        // drafts, where they pay
   bool token_details = false;                   // events name every token with its logarithm of the probability

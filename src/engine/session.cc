@@ -27,6 +27,13 @@ Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryP
   return session;
 }
 
+Status Session::Use(std::shared_ptr<const Adapter> adapter, MemoryBudget& budget) {
+  CHECK(tokens_.empty() && adapter->model == &model_);
+  BANTAM_TRY(executor_->RoomForRank(adapter->updates.rank_max(), budget));
+  adapter_ = std::move(adapter);
+  return Ok();
+}
+
 Status Session::Check(std::span<const uint32_t> tokens) const {
   if (tokens.empty()) return Error(Code::kInvalidArgument, "no tokens to read; give at least one");
   for (const uint32_t token : tokens) {
@@ -49,6 +56,7 @@ Status Session::RunStep(std::span<const uint32_t> tokens, bool all_outputs, cons
   for (size_t i = 0; i < tokens.size(); ++i) {
     rows_.push_back(
         {tokens[i], static_cast<uint32_t>(begin + i), sequence_.tables(), sequence_.state(cache_), sequence_.next_state(cache_)});
+    if (adapter_ != nullptr) rows_.back().adapter = &adapter_->updates;
     if (all_outputs || i + 1 == tokens.size()) output_rows_.push_back(static_cast<uint32_t>(i));
   }
   if (!executor_->Run({rows_, output_rows_, cache_.base(), cancelled ? &cancelled : nullptr, profile_})) {

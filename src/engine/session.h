@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "base/threads.h"
 #include "engine/stop_reason.h"
+#include "model/adapter/adapter.h"
 #include "model/kv_cache.h"
 #include "model/load.h"
 #include "model/sampler.h"
@@ -28,6 +29,9 @@ class Session {
  public:
   // The model and pool outlive the session. Exhausted when the budget cannot hold KV and activations.
   static Result<std::unique_ptr<Session>> Make(const Model& model, const MemoryPlan& plan, const Resources& resources);
+
+  // Takes an adapter of the model for what follows. The session has to be empty. Exhausted when the budget cannot hold what its rows need.
+  Status Use(std::shared_ptr<const Adapter> adapter, MemoryBudget& budget);
 
   size_t context() const { return plan_.options.context; }
   std::span<const uint32_t> tokens() const { return tokens_; }
@@ -68,7 +72,8 @@ class Session {
   const KvLayout layout_;
   KvCache cache_;
   std::unique_ptr<Executor> executor_;
-  std::vector<uint32_t> tokens_;  // capacity: the context
+  std::shared_ptr<const Adapter> adapter_;  // or none
+  std::vector<uint32_t> tokens_;            // capacity: the context
   KvSequence sequence_;
   std::vector<StepRow> rows_;
   std::vector<uint32_t> output_rows_;

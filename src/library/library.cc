@@ -23,6 +23,7 @@
 #include "engine/draft.h"
 #include "engine/engine_thread.h"
 #include "engine/json_request.h"
+#include "model/adapter/adapter.h"
 #include "model/load.h"
 #include "model/model_digest.h"
 #include "model/open.h"
@@ -155,8 +156,11 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   // What is left to the machine is more than what its pressure begins at.
   fit.limit_bytes = limits.memory_available_bytes - std::min(limits.memory_available_bytes / 8, kLeftBytes);
   if (options.memory_bytes != 0) fit.limit_bytes = std::min(options.memory_bytes, limits.memory_available_bytes);
-  fit.held = {engine->tokenizer->bytes(), file.held_bytes(), RequestsBytes(outline.program.vocabulary),
-              ConstraintsBytes(outline.program.vocabulary)};
+  fit.held = {.vocabulary = engine->tokenizer->bytes(),
+              .header = file.held_bytes(),
+              .requests = RequestsBytes(outline.program.vocabulary),
+              .spare = ConstraintsBytes(outline.program.vocabulary),
+              .adapters = options.adapter_bytes};
   fit.fixed_context = options.context != 0;
   fit.fixed_kv = options.kv != nullptr;
   BANTAM_ASSIGN(engine->plan, FitMemory(&outline.program, fit).With(options.model));
@@ -268,6 +272,25 @@ void bantam_engine_close(bantam_engine* engine) {
   delete engine;
 }
 
+bantam_code bantam_engine_load_adapter(bantam_engine* engine, const char* name, const char* path, float scale, bantam_error* error) {
+  if (engine == nullptr || name == nullptr || path == nullptr) {
+    return Tell(Error(Code::kInvalidArgument, "a pointer is NULL: engine, name and path are needed"), error);
+  }
+  return Guarded(error, [&]() -> Status {
+    const Model& model = *engine->model;
+    BANTAM_ASSIGN(AdapterOutline outline, OutlineAdapter(*engine->files, path, {model.config, model.program, *model.kernels}, scale));
+    BANTAM_ASSIGN(auto adapter, LoadAdapter(std::move(outline), model, *engine->budget));
+    return engine->thread->AddAdapter(name, std::move(adapter));
+  });
+}
+
+bantam_code bantam_engine_unload_adapter(bantam_engine* engine, const char* name, bantam_error* error) {
+  if (engine == nullptr || name == nullptr) {
+    return Tell(Error(Code::kInvalidArgument, "a pointer is NULL: engine and name are needed"), error);
+  }
+  return Guarded(error, [&] { return engine->thread->RemoveAdapter(name); });
+}
+
 size_t bantam_engine_status(bantam_engine* engine, char* json, size_t capacity) {
   if (engine == nullptr) return 0;
   std::string text;
@@ -283,6 +306,7 @@ size_t bantam_engine_status(bantam_engine* engine, char* json, size_t capacity) 
                      {"sequences", engine->plan.options.sequences},
                      {"threads", engine->plan.options.threads},
                      {"kv", KvTypeName(engine->plan.options.kv_type)},
+                     {"adapters", engine->thread->adapters()},
                      {"requests", load.requests},
                      {"prompt_tokens_waiting", load.tokens},
                      {"steps", counters.steps},

@@ -12,6 +12,7 @@
 namespace {
 
 constexpr const char* kModel = BANTAM_DATA "/models/stories260K.gguf";
+constexpr const char* kAdapter = BANTAM_DATA "/adapters/stories260K";
 
 bantam_error NoError() {
   bantam_error error{};
@@ -69,6 +70,35 @@ class LibraryTest : public ::testing::Test {
 
   bantam_engine* engine_ = nullptr;
 };
+
+// Adapters come and go while the engine runs; requests name theirs.
+TEST_F(LibraryTest, Adapters) {
+  Open();
+  bantam_error error = NoError();
+  const std::string plain = R"({"prompt": "Once upon a time", "max_tokens": 20})";
+  const std::string adapted = R"({"prompt": "Once upon a time", "max_tokens": 20, "adapter": "odd"})";
+  EXPECT_NE(Refused(adapted).find("adapter odd: none is loaded"), std::string::npos);
+  ASSERT_EQ(bantam_engine_load_adapter(engine_, "odd", kAdapter, 1, &error), BANTAM_OK) << error.message;
+  ASSERT_EQ(bantam_engine_load_adapter(engine_, "nothing", kAdapter, 0, &error), BANTAM_OK) << error.message;
+  char status[4096];
+  ASSERT_GT(bantam_engine_status(engine_, status, sizeof(status)), 0u);
+  EXPECT_NE(std::string(status).find(R"("adapters":["nothing","odd"])"), std::string::npos) << status;
+  const std::string base = ReadAll(Ask(plain)).text;
+  const std::string odd = ReadAll(Ask(adapted)).text;
+  EXPECT_NE(odd, base);
+  EXPECT_EQ(ReadAll(Ask(R"({"prompt": "Once upon a time", "max_tokens": 20, "adapter": "nothing"})")).text, base) << "scaled by 0";
+  EXPECT_EQ(ReadAll(Ask(plain)).text, base);
+  bantam_answer* running = Ask(adapted);
+  EXPECT_EQ(bantam_engine_unload_adapter(engine_, "odd", &error), BANTAM_OK);
+  EXPECT_EQ(ReadAll(running).text, odd) << "it goes on with the adapter that it began with";
+  EXPECT_NE(Refused(adapted).find("not among those that are loaded: nothing"), std::string::npos);
+  EXPECT_EQ(bantam_engine_unload_adapter(engine_, "odd", &error), BANTAM_NOT_FOUND);
+  EXPECT_EQ(bantam_engine_load_adapter(engine_, "odd", BANTAM_DATA, 1, &error), BANTAM_NOT_FOUND);
+  EXPECT_NE(std::string(error.message).find("without adapter_config.json"), std::string::npos) << error.message;
+  EXPECT_EQ(bantam_engine_load_adapter(engine_, "", kAdapter, 1, &error), BANTAM_INVALID_ARGUMENT);
+  EXPECT_EQ(bantam_engine_load_adapter(engine_, nullptr, kAdapter, 1, &error), BANTAM_INVALID_ARGUMENT);
+  EXPECT_EQ(bantam_engine_unload_adapter(nullptr, "odd", nullptr), BANTAM_INVALID_ARGUMENT);
+}
 
 // The greedy continuation that another implementation computed (tests/cli/run.script).
 TEST_F(LibraryTest, AnswersWhatTheProgramAnswers) {

@@ -175,6 +175,7 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
   plan.vocabulary_bytes = held.vocabulary;
   plan.header_bytes = held.header;
   plan.requests_bytes = held.requests;
+  plan.adapters_bytes = held.adapters;
   plan.reserve_bytes = kProcessReserveBytes;
   return plan;
 }
@@ -323,6 +324,7 @@ std::string Describe(const MemoryPlan& plan) {
       fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));
   text += line("vocabulary", plan.vocabulary_bytes, "");
   text += line("metadata", plan.header_bytes, "of the file, while it is loaded");
+  if (plan.adapters_bytes != 0) text += line("adapters", plan.adapters_bytes, "and their rows of a step");
   if (plan.requests_bytes != 0) text += line("requests", plan.requests_bytes, "prompts, answers and samplers");
   text += line("program", plan.reserve_bytes, "code, stacks, allocator");
   text += line("total", plan.total_bytes(), "");

@@ -247,4 +247,28 @@ GgufBuilder BuildTinyModel(const TinyModel& model) {
   return builder;
 }
 
+GgufBuilder BuildTinyAdapter(const TinyModel& model, uint64_t rank, uint64_t seed) {
+  GgufBuilder builder;
+  builder.Text("general.architecture", model.hybrid ? "granitehybrid" : "llama").Text("general.type", "adapter");
+  builder.Text("adapter.type", "lora").F32("adapter.lora.alpha", static_cast<float>(rank));
+  Rng rng(seed);
+  const auto pair = [&](const std::string& weight, uint64_t columns, uint64_t rows) {
+    builder.Add({weight + ".weight.lora_a", {columns, rank}, 0, RandomBlocks(DType::kF32, columns * rank, columns, rng)});
+    builder.Add({weight + ".weight.lora_b", {rank, rows}, 0, RandomBlocks(DType::kF32, rows * rank, rank, rng)});
+  };
+  for (uint32_t layer = 0; layer < model.layers; ++layer) {
+    const std::string prefix = fmt::format("blk.{}.", layer);
+    if (model.hybrid && layer % 2 == 0) {
+      pair(prefix + "ssm_out", uint64_t{2} * model.width, model.width);
+    } else {
+      pair(prefix + "attn_q", model.width, model.width);
+      pair(prefix + "attn_v", model.width, uint64_t{model.width} / model.heads * model.kv_heads);
+    }
+    if (model.experts > 0) continue;
+    pair(prefix + "ffn_up", model.width, model.feed_forward);
+    pair(prefix + "ffn_down", model.feed_forward, model.width);
+  }
+  return builder;
+}
+
 }  // namespace bantam::testing

@@ -44,6 +44,9 @@ std::string RandomBlocks(DType dtype, size_t elements, size_t columns, Rng& rng)
 // A complete file: weights, and a byte-fallback vocabulary (control tokens, 256 bytes, letters).
 GgufBuilder BuildTinyModel(const TinyModel& model);
 
+// A GGUF adapter of random numbers for some of its matrices, large enough to change what is said.
+GgufBuilder BuildTinyAdapter(const TinyModel& model, uint64_t rank, uint64_t seed);
+
 // Only the vocabulary keys, for `size` tokens (at least 300).
 void AddTinyVocabulary(GgufBuilder& builder, uint32_t size);
 

@@ -222,6 +222,7 @@ Result<AdapterOutline> OutlineAdapter(FileSystem& files, const std::string& path
 
 Result<std::shared_ptr<const Adapter>> LoadAdapter(AdapterOutline outline, const Model& model, MemoryBudget& budget) {
   auto adapter = std::make_shared<Adapter>();
+  adapter->model = &model;
   adapter->path = outline.file.path;
   adapter->format = outline.file.format;
   Result<LowRankUpdates> updates = LowRankUpdates::Make(model.program, outline.shapes, budget);

@@ -42,6 +42,7 @@ Result<AdapterOutline> OutlineAdapter(FileSystem& files, const std::string& path
 
 // Immutable; whoever runs with it shares it.
 struct Adapter {
+  const Model* model;  // that it is of, which outlives it
   std::string path;
   std::string format;
   Digest digest{};  // of what it does: weights' names, ranks, scales and numbers
