@@ -79,6 +79,13 @@ TEST_F(MemoryPlanTest, PoolsOfAnEngine) {
   EXPECT_EQ(PlanMemory(program_, options, {}).state_bytes, 6 * StateBytes(10));
 }
 
+TEST_F(MemoryPlanTest, AdaptersAreHeldBesideTheModel) {
+  const PlanOptions options = Request(0).wanted;
+  const MemoryPlan with = PlanMemory(program_, options, {.adapters = 12345});
+  EXPECT_EQ(with.total_bytes(), PlanMemory(program_, options, {}).total_bytes() + 12345);
+  EXPECT_NE(Describe(with).find("adapters"), std::string::npos);
+}
+
 TEST_F(MemoryPlanTest, PoolsGrowToTheLimit) {
   PlanOptions options = Request(0).wanted;
   options.sequences = 4;
