@@ -142,7 +142,6 @@ void AddBatchVerb(CLI::App& app, Action* action) {
       ->check(CLI::Range(size_t{1}, kSequencesMax));
   verb->add_option("--lora", options->adapters,
                    "an adapter for requests that name it (\"adapter\"), as NAME=PATH or NAME=PATH:SCALE; may be given again")
-      ->expected(1)
       ->allow_extra_args(false);
   verb->add_flag("--force", options->force, "begin anew, whatever OUT holds");
   AddSamplingOptions(*verb, &options->sampling);

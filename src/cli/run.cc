@@ -335,9 +335,7 @@ void AddRunVerb(CLI::App& app, Action* action) {
   CLI::Option* prompt = verb->add_option("-p,--prompt", options->prompt, "answer this and end (default: a chat, or standard input)");
   verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer; 0: until it ends")->check(WholeNumber());
   verb->add_option("--system", options->system, "system message");
-  verb->add_option("--stop", options->stops, "end the answer in front of this text; may be given again")
-      ->expected(1)
-      ->allow_extra_args(false);
+  verb->add_option("--stop", options->stops, "end the answer in front of this text; may be given again")->allow_extra_args(false);
   verb->add_flag("--raw", options->raw, "complete the prompt as it is, without the chat template");
   verb->add_option("--lora", options->adapter, "an adapter: a PEFT folder or a GGUF file, and :SCALE to multiply it with");
   AddSamplingOptions(*verb, &options->sampling);

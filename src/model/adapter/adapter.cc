@@ -40,6 +40,8 @@ Products ProductsOf(const Program& program) {
 
 // Rows of an adapter's weight, one behind the other; nothing where the model has none of that name.
 std::vector<WeightId> Find(const Products& products, const std::string& name) {
+  // Embeddings that are the output matrix too would be adapted there alone.
+  if (name == "token_embd.weight") return {};
   if (const auto found = products.find(name); found != products.end()) return found->second;
   // A model whose output matrix is its embeddings.
   if (name == "output.weight") {

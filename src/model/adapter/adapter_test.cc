@@ -340,6 +340,19 @@ TEST_F(AdapterTest, TiedOutput) {
   EXPECT_LT(testing::Nmse(runner->Logits(kTokens), Open(folder_.Path("merged"))->Logits(kTokens)), 1e-10);
 }
 
+TEST_F(AdapterTest, TiedEmbeddingsAreRefused) {
+  testing::BuildTinyModel({.layers = 1, .width = 64, .heads = 4, .feed_forward = 96, .tied = true}).Write(folder_.Path("tied.gguf"));
+  Rng rng(1);
+  testing::GgufBuilder builder;
+  builder.Text("general.architecture", "llama").Text("general.type", "adapter").Text("adapter.type", "lora");
+  builder.Add({"token_embd.weight.lora_a", {64, kRank}, 0, BytesOf(RandomFloats(64 * kRank, 1, rng))});
+  builder.Add({"token_embd.weight.lora_b", {kRank, 300}, 0, BytesOf(RandomFloats(300 * kRank, 1, rng))});
+  builder.Write(folder_.Path("a.gguf"));
+  const Status done = Open(folder_.Path("tied.gguf"))->Adapt(folder_.Path("a.gguf"));
+  ASSERT_FALSE(done.ok());
+  EXPECT_THAT(done.error().message(), HasSubstr("token_embd.weight.lora_a: no product"));
+}
+
 TEST_F(AdapterTest, RefusesFoldersByName) {
   const std::string q = "base_model.model.model.layers.0.self_attn.q_proj";
   const auto rename = [&](StoredTensors* tensors, const std::string& to) {
