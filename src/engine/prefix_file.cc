@@ -230,8 +230,8 @@ Status PrefixReader::ReadNode() {
   BANTAM_ASSIGN(const uint32_t flags, Number<uint32_t>());
   node.depth = depth;
   const bool has_full = cache_.block_bytes(KvPart::kFull) > 0;
-  if (depth == 0 || depth > kDepthMax || node.uses == 0 || ((flags & kHasBlock) != 0) != has_full ||
-      flags > (kHasBlock | kHasCheckpoint) || ((flags & kHasCheckpoint) != 0 && !prefixes_.needs_checkpoints_)) {
+  if (depth == 0 || depth > kDepthMax || node.uses == 0 || ((flags & kHasBlock) != 0) != has_full || flags > (kHasBlock | kHasCheckpoint) ||
+      ((flags & kHasCheckpoint) != 0 && !prefixes_.needs_checkpoints_)) {
     return Damaged("a node contradicts the header");
   }
   const Digest name = PrefixNameOf(node.parent, node.tokens);
