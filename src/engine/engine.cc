@@ -342,7 +342,6 @@ void Engine::ProposeDrafts() {
 PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const {
   PolicySnapshot snapshot = {.now_ns = now_ns, .sequences = {}, .blocks_available = 0, .cost = &cost_};
   bool any_waits = false;
-  const bool has_full = kv_.blocks(KvPart::kFull) > 0;
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
       if (choice->ended()) continue;
@@ -357,7 +356,8 @@ PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) c
            .resident = choice->resident,
            .decoding = choice->decoding(),
            .pending = choice->pending(),
-           .blocks = choice->resident || !has_full ? 0 : KvBlockCount(choice->known.size()) + 1});
+           .blocks = choice->resident ? 0 : std::min(KvBlockCount(choice->known.size()) + 1, kv_.blocks(KvPart::kFull)),
+           .held = choice->kv.blocks(KvPart::kFull).size()});
     }
   }
   if (any_waits) snapshot.blocks_available = kv_.free_blocks(KvPart::kFull) + prefixes_->Freeable(KvPart::kFull);
@@ -394,15 +394,15 @@ void Engine::Begin(Choice& choice) {
   counters_.cached_tokens += *cached;
 }
 
-std::vector<Grant> Engine::Reserve(const StepPlan& plan, const std::vector<Choice*>& choices) {
+std::vector<Grant> Engine::Reserve(const StepPlan& plan, const PolicySnapshot& snapshot, const std::vector<Choice*>& choices) {
   for (const size_t victim : plan.displaced) Preempt(*choices[victim]);
   std::vector<Grant> reserved;
   size_t outputs = 0;
   for (const Grant& grant : plan.grants) {
     Choice& choice = *choices[grant.sequence];
     const bool was_resident = choice.resident;
-    // A victim of one in front of it: what it lost it computes in a later step.
-    if (!was_resident && std::find(plan.victims.begin(), plan.victims.end(), grant.sequence) != plan.victims.end()) continue;
+    // It made way for one in front of it: what it lost it computes in a later step.
+    if (!was_resident && snapshot.sequences[grant.sequence].resident) continue;
     if (!was_resident) Begin(choice);
     size_t tokens = CutAtCheckpoint(choice, std::min(grant.tokens, choice.pending()));
     // With a prefix that is kept it may be further than the plan knew.
@@ -429,11 +429,10 @@ std::vector<Grant> Engine::Reserve(const StepPlan& plan, const std::vector<Choic
 
 // The least important resident below `index` that has no blocks for this step yet goes.
 bool Engine::PreemptFor(size_t index, const StepPlan& plan, const std::vector<Choice*>& choices, std::span<const Grant> reserved) {
-  for (const size_t victim : plan.victims) {
-    if (victim == index) return false;
-    const bool runs = std::any_of(reserved.begin(), reserved.end(), [&](const Grant& grant) { return grant.sequence == victim; });
-    if (runs || !choices[victim]->resident || choices[victim]->kv.length() == 0) continue;
-    Preempt(*choices[victim]);
+  for (auto at = plan.ranked.rbegin(); *at != index; ++at) {
+    const bool runs = std::any_of(reserved.begin(), reserved.end(), [&](const Grant& grant) { return grant.sequence == *at; });
+    if (runs || !choices[*at]->resident || choices[*at]->kv.length() == 0) continue;
+    Preempt(*choices[*at]);
     return true;
   }
   return false;
@@ -524,7 +523,7 @@ Result<bool> Engine::Step() {
     const std::string_view wrong = CheckPlan(options_.policy, snapshot, plan);
     if (!wrong.empty()) return Error(Code::kInternal, fmt::format("the plan of a step: {}", wrong));
   }
-  const std::vector<Grant> grants = Reserve(plan, choices);
+  const std::vector<Grant> grants = Reserve(plan, snapshot, choices);
   if (grants.empty()) {
     if (options_.fail) return true;
     return Error(Code::kInternal, "no sequence can go on, though the first alone would fit");

@@ -147,7 +147,7 @@ class Engine {
   void ProposeDrafts();
   PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const;
   // Takes blocks for the grants, from caches and then from victims; returns those that have them.
-  std::vector<Grant> Reserve(const StepPlan& plan, const std::vector<Choice*>& choices);
+  std::vector<Grant> Reserve(const StepPlan& plan, const PolicySnapshot& snapshot, const std::vector<Choice*>& choices);
   bool PreemptFor(size_t index, const StepPlan& plan, const std::vector<Choice*>& choices, std::span<const Grant> reserved);
   // Room for a sequence of this length, from caches. False: there is none.
   bool FreeFor(const Choice& choice, size_t length);

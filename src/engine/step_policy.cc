@@ -21,14 +21,14 @@ size_t Outputs(const SequenceView& sequence, size_t tokens) {
 // What a plan has given out so far.
 class Giving {
  public:
-  Giving(const PolicyOptions& options, const PolicySnapshot& snapshot, const std::vector<size_t>& ranked)
-      : options_(options), snapshot_(snapshot), places_(options.residents_max), blocks_(snapshot.blocks_available) {
-    // Residents keep their places against equals, and lose them to what is higher.
-    for (const SequenceView& sequence : snapshot.sequences) residents_ += sequence.resident ? 1 : 0;
-    for (auto at = ranked.rbegin(); at != ranked.rend(); ++at) {
-      if (snapshot.sequences[*at].resident) plan_.victims.push_back(*at);
+  Giving(const PolicyOptions& options, const PolicySnapshot& snapshot) : options_(options), snapshot_(snapshot) {
+    plan_.ranked = Rank(options, snapshot);
+    for (auto at = plan_.ranked.rbegin(); at != plan_.ranked.rend(); ++at) {
+      if (snapshot.sequences[*at].resident) residents_.push_back(*at);
     }
   }
+
+  const std::vector<size_t>& ranked() const { return plan_.ranked; }
 
   size_t rows() const { return rows_; }
   StepPlan Take() { return std::move(plan_); }
@@ -51,26 +51,34 @@ class Giving {
   }
 
  private:
+  // Residents keep places and blocks against equals, and lose them to what is higher.
   bool Place(size_t index) {
     const SequenceView& sequence = snapshot_.sequences[index];
     if (sequence.resident) return true;
-    if (full_ && Aged(options_, sequence, snapshot_.now_ns) != Priority::kHigh) return false;
-    const size_t displaced = plan_.displaced.size();
-    if (residents_ + admitted_ - displaced >= places_) {
-      // The least important resident goes, if it is of a lower priority.
-      if (displaced >= plan_.victims.size()) return false;
-      const size_t victim = plan_.victims[displaced];
-      const bool lower = Aged(options_, snapshot_.sequences[victim], snapshot_.now_ns) > Aged(options_, sequence, snapshot_.now_ns);
-      if (!lower || Granted(victim)) return false;
-      plan_.displaced.push_back(victim);
-    } else if (residents_ + admitted_ > 0 && sequence.blocks > blocks_ && Aged(options_, sequence, snapshot_.now_ns) != Priority::kHigh) {
+    const size_t staying = residents_.size() + admitted_ - plan_.displaced.size();
+    if (full_ || (staying > 0 && promised_ + sequence.blocks > BlocksFor(index))) {
       // It would be computed only to lose its blocks to those in front of it. Nobody behind it takes what it waits for.
       full_ = true;
       return false;
     }
-    blocks_ -= std::min(blocks_, sequence.blocks);
+    if (staying >= options_.residents_max) {
+      // The least important resident goes, if it is of a lower priority.
+      if (plan_.displaced.size() == residents_.size()) return false;
+      const size_t victim = residents_[plan_.displaced.size()];
+      if (!GivesWay(victim, index)) return false;
+      plan_.displaced.push_back(victim);
+    }
+    promised_ += sequence.blocks;
     ++admitted_;
     return true;
+  }
+  bool GivesWay(size_t resident, size_t index) const { return PriorityOf(resident) > PriorityOf(index) && !Granted(resident); }
+  Priority PriorityOf(size_t index) const { return Aged(options_, snapshot_.sequences[index], snapshot_.now_ns); }
+  // Free blocks, and those of residents that give way.
+  size_t BlocksFor(size_t index) const {
+    size_t blocks = snapshot_.blocks_available;
+    for (const size_t resident : residents_) blocks += GivesWay(resident, index) ? snapshot_.sequences[resident].held : 0;
+    return blocks;
   }
   bool Granted(size_t index) const {
     return std::any_of(plan_.grants.begin(), plan_.grants.end(), [&](const Grant& grant) { return grant.sequence == index; });
@@ -81,11 +89,10 @@ class Giving {
   const PolicyOptions& options_;
   const PolicySnapshot& snapshot_;
   StepPlan plan_;
-  const size_t places_;
-  size_t residents_ = 0;
+  std::vector<size_t> residents_;  // least important first
   size_t admitted_ = 0;
-  size_t blocks_;
-  bool full_ = false;  // somebody waits for blocks
+  size_t promised_ = 0;  // blocks, to those that were admitted
+  bool full_ = false;    // somebody waits for blocks
   size_t rows_ = 0;
   size_t outputs_ = 0;
 };
@@ -121,30 +128,29 @@ std::vector<size_t> Rank(const PolicyOptions& options, const PolicySnapshot& sna
 }
 
 StepPlan PlanStep(const PolicyOptions& options, const PolicySnapshot& snapshot) {
-  const std::vector<size_t> ranked = Rank(options, snapshot);
-  Giving giving(options, snapshot, ranked);
+  Giving giving(options, snapshot);
+  const std::vector<size_t>& ranked = giving.ranked();
   const auto& all = snapshot.sequences;
   const auto first = std::find_if(ranked.begin(), ranked.end(), [&](size_t i) { return all[i].pending > 0; });
   if (first == ranked.end()) return giving.Take();
   const auto aged = [&](size_t i) { return Aged(options, all[i], snapshot.now_ns); };
   const Priority top = aged(*first);
-  bool high_prompt = false;
   for (const size_t i : ranked) {
-    if (aged(i) != top) continue;
-    high_prompt |= top == Priority::kHigh && !all[i].decoding && all[i].pending > 0;
-    if (all[i].decoding) giving.Give(i, all[i].pending);
+    if (aged(i) == top && all[i].decoding) giving.Give(i, all[i].pending);
   }
   // A prompt goes on by a token at least, or it would wait for ever.
   size_t rows_max = options.step_tokens;
   if (giving.rows() > 0 && snapshot.cost != nullptr && snapshot.cost->known()) {
     rows_max = std::max(giving.rows() + 1, snapshot.cost->RowsWithin(giving.rows(), options.slowdown_max, options.step_tokens));
   }
+  bool high_prompt = false;  // is read in this step
   for (const size_t i : ranked) {
     if (all[i].pending == 0 || giving.rows() >= rows_max) continue;
     if (aged(i) == top ? all[i].decoding : high_prompt) continue;
     const size_t left = rows_max - giving.rows();
     // Drafts are dropped rather than the token in front of them.
-    giving.Give(i, all[i].decoding && left < all[i].pending ? 1 : left);
+    const bool given = giving.Give(i, all[i].decoding && left < all[i].pending ? 1 : left);
+    high_prompt |= given && aged(i) == Priority::kHigh;
   }
   return giving.Take();
 }

@@ -35,7 +35,8 @@ struct SequenceView {
   bool resident = false;  // holds KV
   bool decoding = false;  // its prompt is computed: `pending` are its last token, and drafts behind it
   size_t pending = 0;     // tokens to compute
-  size_t blocks = 0;      // of KV that all its tokens need and that are not there yet; for those that are not resident
+  size_t blocks = 0;      // of KV that all its tokens need; of those that are not resident
+  size_t held = 0;        // blocks that come back if it goes; of residents
 };
 
 struct PolicySnapshot {
@@ -51,9 +52,8 @@ struct Grant {
 };
 struct StepPlan {
   std::vector<Grant> grants;  // most important first
-  // Residents in the order in which their KV may be taken for others': least important first. A grant takes only from those ranked below
-  // it.
-  std::vector<size_t> victims;
+  // All sequences, most important first. A grant takes KV only from residents that are ranked below it, from the last one on.
+  std::vector<size_t> ranked;
   // Residents that have to go for the grants to have a place among PolicyOptions::residents_max.
   std::vector<size_t> displaced;
 };

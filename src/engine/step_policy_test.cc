@@ -37,6 +37,7 @@ class Simulation {
     bool resident = false;
     size_t preempted = 0;
     bool touched = false;
+    bool was_resident = false;
     int64_t token_ns = 0;
   };
 
@@ -67,8 +68,10 @@ class Simulation {
                                     .resident = job.resident,
                                     .decoding = job.generated > 0 && job.computed + 1 == known,
                                     .pending = known - job.computed,
-                                    .blocks = job.resident ? 0 : known / 16 + 2});
+                                    .blocks = job.resident ? 0 : known / 16 + 2,
+                                    .held = Held(job)});
     }
+    for (const size_t i : indices) jobs_[i].was_resident = jobs_[i].resident;
     const StepPlan plan = PlanStep(options_, snapshot);
     if (const std::string_view wrong = CheckPlan(options_, snapshot, plan); !wrong.empty()) return wrong;
     for (const size_t victim : plan.displaced) Drop(jobs_[indices[victim]]);
@@ -104,13 +107,10 @@ class Simulation {
   }
   size_t Compute(Job& job, size_t tokens, const StepPlan& plan, const std::vector<size_t>& indices) {
     const auto needs = [&] { return (job.computed + tokens + 15) / 16 - Held(job); };
-    const bool victim_before =
-        !job.resident && std::any_of(plan.victims.begin(), plan.victims.end(), [&](size_t v) { return &jobs_[indices[v]] == &job; });
-    if (victim_before) return 0;
-    for (const size_t v : plan.victims) {
-      Job& victim = jobs_[indices[v]];
-      if (needs() <= FreeBlocks() || &victim == &job) break;
-      if (!victim.touched) Drop(victim);
+    if (!job.resident && job.was_resident) return 0;  // it made way
+    for (auto at = plan.ranked.rbegin(); needs() > FreeBlocks() && &jobs_[indices[*at]] != &job; ++at) {
+      Job& victim = jobs_[indices[*at]];
+      if (victim.resident && !victim.touched) Drop(victim);
     }
     if (needs() > FreeBlocks()) return 0;
     job.resident = true;
@@ -248,7 +248,8 @@ TEST(StepPolicy, PlansOfRandomSnapshotsArePossible) {
                                     .resident = resident,
                                     .decoding = decoding,
                                     .pending = decoding ? 1 + rng.Next() % 4 : 1 + rng.Next() % 100,
-                                    .blocks = resident ? 0 : rng.Next() % 60});
+                                    .blocks = resident ? 0 : rng.Next() % 60,
+                                    .held = resident ? rng.Next() % 20 : 0});
     }
     const StepPlan plan = PlanStep(options, snapshot);
     ASSERT_EQ(CheckPlan(options, snapshot, plan), "") << i;
@@ -275,6 +276,24 @@ TEST(StepPolicy, NobodyTakesWhatALargeOneWaitsFor) {
   plan = PlanStep(options, snapshot);
   ASSERT_GE(plan.grants.size(), 1u);
   EXPECT_EQ(plan.grants[0].sequence, 1u) << "alone it has all there is";
+}
+
+// What is lower gives its blocks as it gives its place; what is equal keeps both.
+TEST(StepPolicy, BlocksGoToWhatIsHigher) {
+  const PolicyOptions options = {.residents_max = 4, .step_tokens = 64, .step_outputs = 8};
+  PolicySnapshot snapshot = {.now_ns = 0, .sequences = {}, .blocks_available = 2, .cost = nullptr};
+  snapshot.sequences = {{.priority = Priority::kLow, .arrival = 0, .resident = true, .decoding = true, .pending = 1, .held = 40},
+                        {.priority = Priority::kNormal, .arrival = 1, .pending = 400, .blocks = 26}};
+  const auto first = [&] { return PlanStep(options, snapshot).grants.at(0).sequence; };
+  EXPECT_EQ(first(), 1u);
+  EXPECT_EQ(PlanStep(options, snapshot).ranked, (std::vector<size_t>{1, 0}));
+  snapshot.sequences[0].priority = Priority::kNormal;
+  EXPECT_EQ(first(), 0u);
+  EXPECT_EQ(PlanStep(options, snapshot).grants.size(), 1u);
+  snapshot.sequences[0].priority = Priority::kLow;
+  snapshot.sequences.push_back(snapshot.sequences[1]);
+  snapshot.sequences[2].arrival = 2;
+  EXPECT_EQ(PlanStep(options, snapshot).grants.size(), 1u) << "what one was promised the next one does not get";
 }
 
 TEST(StepCost, LearnsAndNeverFalls) {
