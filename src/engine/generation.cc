@@ -10,30 +10,6 @@ namespace {
 // A position within a grammar and its scratch: what a deep one holds.
 constexpr uint64_t kConstraintBytes = 64 << 10;
 
-// Tokens whose texts make the text, each the longest that there is; as far as there is one.
-std::vector<uint32_t> SpellWithLongest(const TokenTrie& trie, std::string_view text) {
-  std::vector<uint32_t> tokens;
-  while (!text.empty()) {
-    uint32_t node = 0;
-    size_t longest = 0;
-    uint32_t token = 0;
-    for (size_t length = 1; length <= text.size(); ++length) {
-      const uint8_t byte = static_cast<uint8_t>(text[length - 1]);
-      uint32_t child = node + 1;
-      while (child < trie.nodes[node].end && trie.nodes[child].byte != byte) child = trie.nodes[child].end;
-      if (child >= trie.nodes[node].end) break;
-      node = child;
-      if (trie.nodes[node].first_token == trie.nodes[node + 1].first_token) continue;
-      longest = length;
-      token = trie.tokens[trie.nodes[node].first_token];
-    }
-    if (longest == 0) break;
-    tokens.push_back(token);
-    text.remove_prefix(longest);
-  }
-  return tokens;
-}
-
 }  // namespace
 
 std::string_view StopReasonName(StopReason reason) {
@@ -134,7 +110,7 @@ std::vector<uint32_t> Generation::Forced(size_t tokens_max) const {
   std::string spelled;
   for (const uint32_t token : tokens) spelled += constraint_->vocabulary().TextOf(token);
   // Some vocabularies put a space in front of every text: what comes here is spelled with the longest tokens then.
-  if (spelled != forced) tokens = SpellWithLongest(constraint_->vocabulary().trie(), forced);
+  if (spelled != forced) tokens = constraint_->vocabulary().Spell(forced);
   tokens.resize(std::min(tokens.size(), tokens_max));
   return tokens;
 }

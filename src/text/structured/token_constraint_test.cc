@@ -121,6 +121,17 @@ TEST(TokenConstraint, CopiesAreIndependent) {
   EXPECT_TRUE(constraint.AcceptText("2],[3]]").ok());
 }
 
+TEST(TokenVocabulary, SpellsWithTheLongest) {
+  std::vector<std::string> texts(256);
+  for (size_t i = 0; i < texts.size(); ++i) texts[i] = std::string(1, static_cast<char>(i));
+  texts.insert(texts.end(), {"ab", "abcd", "bc", ""});
+  const auto vocabulary = TokenVocabulary::Make(texts, {259}).value();
+  EXPECT_EQ(vocabulary->Spell("ababcd"), (std::vector<uint32_t>{256, 257}));
+  EXPECT_EQ(vocabulary->Spell("abcx"), (std::vector<uint32_t>{256, 'c', 'x'})) << "abcd begins like it, and is not it";
+  EXPECT_EQ(vocabulary->Spell("\xff"), (std::vector<uint32_t>{255}));
+  EXPECT_EQ(vocabulary->Spell(""), std::vector<uint32_t>{});
+}
+
 TEST(TokenVocabulary, NeedsEveryByte) {
   std::vector<std::string> texts(256);
   for (size_t i = 0; i < texts.size(); ++i) texts[i] = std::string(1, static_cast<char>(i));

@@ -134,6 +134,29 @@ std::span<const uint32_t> TokenVocabulary::WithLength(TokenSlice slice, uint64_t
 
 uint64_t TokenVocabulary::LongestOf(TokenSlice slice) const { return lengths_[static_cast<size_t>(slice)].begins.size() - 1; }
 
+std::vector<uint32_t> TokenVocabulary::Spell(std::string_view text) const {
+  std::vector<uint32_t> tokens;
+  while (!text.empty()) {
+    uint32_t node = 0;
+    size_t longest = 0;
+    uint32_t token = 0;
+    for (size_t length = 1; length <= text.size(); ++length) {
+      const uint8_t byte = static_cast<uint8_t>(text[length - 1]);
+      uint32_t child = node + 1;
+      while (child < trie_.nodes[node].end && trie_.nodes[child].byte != byte) child = trie_.nodes[child].end;
+      if (child >= trie_.nodes[node].end) break;
+      node = child;
+      if (trie_.nodes[node].first_token == trie_.nodes[node + 1].first_token) continue;
+      longest = length;
+      token = trie_.tokens[trie_.nodes[node].first_token];
+    }
+    if (longest == 0) break;
+    tokens.push_back(token);
+    text.remove_prefix(longest);
+  }
+  return tokens;
+}
+
 uint64_t TokenVocabulary::bytes() const {
   uint64_t total = masks_.size() * words() * sizeof(uint32_t) + texts_.capacity() * sizeof(std::string);
   const auto add = [&](const TokenTrie& trie) {

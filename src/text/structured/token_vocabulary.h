@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -47,6 +48,9 @@ class TokenVocabulary {
   std::span<const uint32_t> WithLength(TokenSlice slice, uint64_t least, uint64_t most) const;
   // Characters of its longest token.
   uint64_t LongestOf(TokenSlice slice) const;
+
+  // Tokens that make the text, each the longest that there is; as far as there is one.
+  std::vector<uint32_t> Spell(std::string_view text) const;
 
   uint32_t longest() const { return longest_; }  // bytes
   uint64_t bytes() const;
