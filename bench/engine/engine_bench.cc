@@ -18,7 +18,6 @@
 #include "base/rng.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
-#include "engine/draft.h"
 #include "engine/engine.h"
 #include "engine/speed.h"
 #include "model/load.h"
@@ -216,11 +215,10 @@ Status Main(const Options& options) {
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *kernels));
   PlanOptions plan_options;
-  plan_options.context = std::min<size_t>(outline.program.context_max, 4096);
+  plan_options.context = std::min(outline.program.context_max, kContextDefault);
   plan_options.threads = options.threads;
-  plan_options.sequences = std::max<size_t>(8, *std::max_element(options.streams.begin(), options.streams.end()));
-  plan_options.step_outputs = plan_options.sequences + kDraftTokensMax;
-  plan_options.checkpoints = kCheckpointsMax;
+  plan_options.prefetch = DefaultPrefetch();
+  PlanSequences(std::max(kSequencesDefault, *std::max_element(options.streams.begin(), options.streams.end())), &plan_options);
   plan_options.kv_tokens = 4 * plan_options.context;
   const MemoryPlan plan = PlanMemory(outline.program, plan_options, {});
   BANTAM_ASSIGN(const std::unique_ptr<ThreadPool> pool, ThreadPool::Make(options.threads));

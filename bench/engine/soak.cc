@@ -21,7 +21,6 @@
 #include "base/rng.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
-#include "engine/draft.h"
 #include "engine/engine_thread.h"
 #include "engine/session.h"
 #include "model/load.h"
@@ -197,10 +196,9 @@ Result<bool> Main(const Options& options) {
   FitRequest fit;
   fit.wanted.context = std::min(outline.program.context_max, options.context);
   fit.wanted.threads = options.threads;
+  fit.wanted.prefetch = DefaultPrefetch();
   const PlanOptions solo = fit.wanted;
-  fit.wanted.sequences = 8;
-  fit.wanted.step_outputs = fit.wanted.sequences + kDraftTokensMax;
-  fit.wanted.checkpoints = kCheckpointsMax;
+  PlanSequences(kSequencesDefault, &fit.wanted);
   BANTAM_ASSIGN(fit.limit_bytes, ParseBytes(options.memory, "--memory"));
   fit.held = {tokenizer.bytes(), file.held_bytes(), RequestsBytes(outline.program.vocabulary)};
   BANTAM_ASSIGN(const MemoryPlan plan, FitMemory(&outline.program, fit));

@@ -27,7 +27,7 @@ struct Options {
   std::string model;
   std::string input;
   std::string output;
-  size_t sequences = 8;
+  size_t sequences = kSequencesDefault;
   size_t tokens_max = 512;
   bool force = false;
   std::vector<std::string> adapters;  // --lora

@@ -14,7 +14,6 @@
 #include "cli/terminal.h"
 #include "cli/tuning.h"
 #include "engine/constraints.h"
-#include "engine/draft.h"
 #include "engine/engine.h"
 #include "model/checked_packages.h"
 
@@ -133,10 +132,7 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   plan.step_tokens = shape.step_tokens;
   plan.step_outputs = shape.all_outputs ? shape.step_tokens : std::max<size_t>(shape.texts, 1);
   plan.step_texts = std::max<size_t>(shape.texts, 1);
-  if (shape.sequences == 0) return plan;
-  plan.sequences = shape.sequences;
-  plan.step_outputs = shape.sequences + kDraftTokensMax;
-  plan.checkpoints = std::min(shape.sequences, kCheckpointsMax);
+  if (shape.sequences != 0) PlanSequences(shape.sequences, &plan);
   return plan;
 }
 

@@ -19,8 +19,6 @@ namespace bantam {
 // Longest text that `tokenize` reads, and longest list of ids.
 inline constexpr size_t kInputBytesMax = size_t{16} << 20;
 inline constexpr size_t kIdsBytesMax = size_t{4} << 20;
-// Without --context a session holds at most this many tokens.
-inline constexpr size_t kContextDefault = 4096;
 
 struct RunOptions {
   std::string memory = "auto";     // --memory; auto: what is available
@@ -51,9 +49,6 @@ struct AdapterOption {
   float scale = 1;
 };
 Result<AdapterOption> ParseAdapterOption(const std::string& text, bool named);
-
-// Sequences of an engine, at most.
-inline constexpr size_t kSequencesMax = 64;
 
 // Sizes of steps that a verb wants.
 struct StepShape {

@@ -65,6 +65,12 @@ Digest DigestOf(const Digest& model, const PlanOptions& options, std::string_vie
 
 }  // namespace
 
+void PlanSequences(size_t sequences, PlanOptions* options) {
+  options->sequences = sequences;
+  options->step_outputs = sequences + kDraftTokensMax;
+  options->checkpoints = std::min(sequences, kCheckpointsMax);
+}
+
 Engine::Engine(const Setup& setup, const Resources& resources, Sink sink)
     : model_(setup.model),
       tokenizer_(setup.tokenizer),

@@ -33,6 +33,9 @@
 
 namespace bantam {
 
+// Of an engine, at most, and where nobody asks for another number.
+inline constexpr size_t kSequencesMax = 64;
+inline constexpr size_t kSequencesDefault = 8;
 inline constexpr size_t kAdaptersMax = 64;
 inline constexpr size_t kAdapterNameMax = 256;  // bytes
 
@@ -41,6 +44,9 @@ inline constexpr size_t kCheckpointsMax = 4;
 // What a plan leaves for requests: the list of candidates that all samplers share, and prompts, answers and tables of some.
 inline constexpr uint64_t kRequestsBytes = uint64_t{8} << 20;
 inline uint64_t RequestsBytes(size_t vocabulary) { return kRequestsBytes + vocabulary * (sizeof(Candidate) + sizeof(float)); }
+
+// What so many sequences at once ask of a plan: places, logits of each and of drafts, and checkpoints.
+void PlanSequences(size_t sequences, PlanOptions* options);
 
 struct EngineOptions {
   PolicyOptions policy;  // residents_max, step_tokens and step_outputs are those of the plan

@@ -20,7 +20,6 @@
 #include "base/memory_budget.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
-#include "engine/draft.h"
 #include "engine/engine_thread.h"
 #include "engine/json_request.h"
 #include "model/adapter/adapter.h"
@@ -34,9 +33,6 @@ using namespace bantam;  // NOLINT: the C types stand beside the library's own
 
 namespace {
 
-constexpr size_t kSequencesDefault = 8;
-constexpr size_t kSequencesMax = 64;
-constexpr size_t kContextDefault = 4096;
 constexpr uint64_t kLeftBytes = uint64_t{512} << 20;
 constexpr size_t kRequestBytesMax = size_t{16} << 20;
 
@@ -127,9 +123,8 @@ Result<PlanOptions> ReadPlanOptions(const bantam_engine_options& options, const 
     if (!type) return Error(Code::kInvalidArgument, fmt::format("kv {}: expected f32, f16 or q8", options.kv));
     plan.kv_type = *type;
   }
-  plan.sequences = options.sequences == 0 ? kSequencesDefault : options.sequences;
-  plan.step_outputs = plan.sequences + kDraftTokensMax;
-  plan.checkpoints = std::min(plan.sequences, kCheckpointsMax);
+  PlanSequences(options.sequences == 0 ? kSequencesDefault : options.sequences, &plan);
+  plan.prefetch = DefaultPrefetch();
   plan.uneven_cores = limits.uneven_cores;
   return plan;
 }

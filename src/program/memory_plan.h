@@ -21,6 +21,8 @@ inline constexpr size_t kTokenTile = 128;
 inline constexpr uint64_t kProcessReserveBytes = uint64_t{16} << 20;
 // A context below this is of no use; the planner refuses instead.
 inline constexpr size_t kContextMin = 128;
+// Where nobody asks for a context, it has at most so many tokens.
+inline constexpr size_t kContextDefault = 4096;
 
 struct PlanOptions {
   size_t context = 0;  // tokens of one sequence
