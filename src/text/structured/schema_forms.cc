@@ -83,7 +83,7 @@ Result<const std::vector<SchemaForm>*> SchemaForms::Of(const SchemaSet& set) {
   open_.insert(set);
   Draft draft;
   draft.form.where = set.empty() ? document_.root() : set[0];
-  for (const Json* schema : set) draft.todo.push_back({schema, nullptr});
+  for (const Json* schema : set) draft.unread.push_back({schema, nullptr});
   std::vector<SchemaForm> forms;
   Status status = Expand(std::move(draft), &forms);
   open_.erase(set);
@@ -99,12 +99,12 @@ Result<bool> SchemaForms::IsEmpty(const SchemaSet& set) {
 
 // As deep as there are choices within one another, each of which is bounded by the number of forms.
 Status SchemaForms::Expand(Draft draft, std::vector<SchemaForm>* forms) {
-  for (size_t i = 0; i < draft.todo.size(); ++i) {
-    const Todo todo = draft.todo[i];
-    BANTAM_TRY(AddSchema(todo, &draft));
+  for (size_t i = 0; i < draft.unread.size(); ++i) {
+    const Unread unread = draft.unread[i];
+    BANTAM_TRY(AddSchema(unread, &draft));
     if (draft.form.kinds == 0) return Ok();
   }
-  draft.todo.clear();
+  draft.unread.clear();
   BANTAM_TRY(Tidy(&draft.form));
   if (draft.form.kinds == 0) return Ok();
   if (draft.choices.empty()) {
@@ -122,7 +122,7 @@ Status SchemaForms::Expand(Draft draft, std::vector<SchemaForm>* forms) {
   for (const SchemaSet& branch : choice.branches) {
     Draft taken = draft;
     ++taken.depth;
-    for (const Json* schema : branch) taken.todo.push_back({schema, choice.parent});
+    for (const Json* schema : branch) taken.unread.push_back({schema, choice.parent});
     BANTAM_TRY(Expand(std::move(taken), forms));
   }
   return Ok();

@@ -99,7 +99,7 @@ class SchemaForms {
     const Json* schema;
     const Link* parent;
   };
-  struct Todo {
+  struct Unread {
     const Json* schema;
     const Link* parent;
   };
@@ -110,14 +110,14 @@ class SchemaForms {
   };
   struct Draft {
     SchemaForm form;
-    std::vector<Todo> todo;
+    std::vector<Unread> unread;
     std::vector<Choice> choices;
     SchemaSet seen;
     uint32_t depth = 0;  // choices that were made
   };
 
   Status Expand(Draft draft, std::vector<SchemaForm>* forms);
-  Status AddSchema(const Todo& todo, Draft* draft);
+  Status AddSchema(const Unread& unread, Draft* draft);
   Status AddKeyword(const Json* schema, const std::string& key, const Json& value, SchemaForm* form);
   Status AddNumberKeyword(const Json* schema, const std::string& key, const Json& value, SchemaForm* form);
   Status AddTextKeyword(const Json* schema, const std::string& key, const Json& value, SchemaForm* form);

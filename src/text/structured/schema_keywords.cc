@@ -59,24 +59,25 @@ void LowerHigh(const NumberBound& bound, SchemaForm* form) {
 
 }  // namespace
 
-Status SchemaForms::AddSchema(const Todo& todo, Draft* draft) {
-  const Json& schema = *todo.schema;
+Status SchemaForms::AddSchema(const Unread& unread, Draft* draft) {
+  const Json& schema = *unread.schema;
   if (++steps_ > limits_.steps)
-    return Refuse(Code::kExhausted, todo.schema, "", fmt::format("more than {} steps are needed", limits_.steps));
+    return Refuse(Code::kExhausted, unread.schema, "", fmt::format("more than {} steps are needed", limits_.steps));
   if (schema.is_boolean()) {
     if (!schema.get<bool>()) draft->form.kinds = 0;
     return Ok();
   }
-  if (!schema.is_object()) return Refuse(Code::kInvalidArgument, todo.schema, "", "a schema has to be an object, true or false");
-  for (const Link* link = todo.parent; link != nullptr; link = link->parent) {
-    if (link->schema == todo.schema) return Refuse(Code::kUnsupported, todo.schema, "", "it refers to itself without a value in between");
+  if (!schema.is_object()) return Refuse(Code::kInvalidArgument, unread.schema, "", "a schema has to be an object, true or false");
+  for (const Link* link = unread.parent; link != nullptr; link = link->parent) {
+    if (link->schema == unread.schema)
+      return Refuse(Code::kUnsupported, unread.schema, "", "it refers to itself without a value in between");
   }
-  if (std::find(draft->seen.begin(), draft->seen.end(), todo.schema) != draft->seen.end()) return Ok();
-  draft->seen.push_back(todo.schema);
-  links_.push_back({todo.schema, todo.parent});
+  if (std::find(draft->seen.begin(), draft->seen.end(), unread.schema) != draft->seen.end()) return Ok();
+  draft->seen.push_back(unread.schema);
+  links_.push_back({unread.schema, unread.parent});
   const Link* link = &links_.back();
   BANTAM_TRY(AddReferences(schema, link, draft));
-  for (const auto& [key, value] : schema.items()) BANTAM_TRY(AddKeyword(todo.schema, key, value, &draft->form));
+  for (const auto& [key, value] : schema.items()) BANTAM_TRY(AddKeyword(unread.schema, key, value, &draft->form));
   BANTAM_TRY(AddCombinations(schema, link, draft));
   BANTAM_TRY(AddConditional(schema, link, draft));
   return AddDependencies(schema, link, draft);
@@ -251,7 +252,7 @@ Status SchemaForms::AddReferences(const Json& schema, const Link* link, Draft* d
   if (reference.has_value()) {
     auto target = document_.Resolve(&schema, *reference);
     if (!target.ok()) return Refuse(target.error().code(), &schema, "", target.error().message());
-    draft->todo.push_back({*target, link});
+    draft->unread.push_back({*target, link});
   }
   const auto dynamic = JsonText(schema, "$dynamicRef");
   if (!dynamic.has_value()) return Ok();
@@ -262,7 +263,7 @@ Status SchemaForms::AddReferences(const Json& schema, const Link* link, Draft* d
   }
   auto target = document_.Resolve(&schema, *dynamic);
   if (!target.ok()) return Refuse(target.error().code(), &schema, "", target.error().message());
-  draft->todo.push_back({*target, link});
+  draft->unread.push_back({*target, link});
   return Ok();
 }
 
@@ -272,7 +273,7 @@ Status SchemaForms::AddCombinations(const Json& schema, const Link* link, Draft*
     if (list == schema.end()) continue;
     if (!list->is_array() || list->empty()) return Refuse(Code::kInvalidArgument, &schema, name, "it has to be a list of schemas");
     if (list->size() == 1 || name == std::string_view("allOf")) {
-      for (const Json& part : *list) draft->todo.push_back({&part, link});
+      for (const Json& part : *list) draft->unread.push_back({&part, link});
     } else if (name[0] == 'a') {
       Choice choice{{}, link};
       for (const Json& part : *list) choice.branches.push_back({&part});
@@ -285,7 +286,7 @@ Status SchemaForms::AddCombinations(const Json& schema, const Link* link, Draft*
   if (negated == schema.end()) return Ok();
   auto other = Negate(&*negated, /*depth=*/0);
   if (!other.ok()) return Refuse(other.error().code(), &schema, "not", other.error().message());
-  draft->todo.push_back({*other, link});
+  draft->unread.push_back({*other, link});
   return Ok();
 }
 
