@@ -131,8 +131,12 @@ class RandomModel {
     std::string text;
     for (size_t i = 0; i < kTokensMax; ++i) {
       const auto begin = Clock::now();
-      constraint.Mask(bits_);
+      const Status masked = constraint.Mask(bits_);
       double micros = MicrosSince(begin);
+      if (!masked.ok()) {
+        std::cerr << masked.error().message() << " after " << text << '\n';
+        return std::nullopt;
+      }
       const uint32_t id = i >= kFreeTokens ? Finish(constraint) : Choose();
       if (id == kNoState) return std::nullopt;
       if (masks_->vocabulary().IsEnd(id)) {

@@ -33,7 +33,7 @@ void Walk(const std::shared_ptr<const Grammar>& grammar, std::string_view choice
   std::vector<uint32_t> bits(vocabulary->words());
   std::string text;
   for (size_t step = 0; step < kStepsMax && !constraint.ended(); ++step) {
-    constraint.Mask(bits);
+    if (!constraint.Mask(bits).ok()) return;
     std::vector<uint32_t> allowed;
     for (uint32_t id = 0; id < vocabulary->size(); ++id) {
       if ((bits[id / 32] >> (id % 32) & 1) != 0) allowed.push_back(id);
@@ -42,7 +42,9 @@ void Walk(const std::shared_ptr<const Grammar>& grammar, std::string_view choice
     const auto choice = static_cast<unsigned char>(choices.empty() ? step * 37 : choices[step * 13 % choices.size()]);
     const uint32_t id = allowed[(choice + step) % allowed.size()];
     const std::string forced = constraint.Forced();
-    CHECK(constraint.Accept(id).ok());
+    const Status accepted = constraint.Accept(id);
+    if (!accepted.ok() && accepted.error().code() == Code::kUnsupported) return;
+    CHECK(accepted.ok());
     if (!constraint.ended()) text += vocabulary->TextOf(id);
     CHECK(forced.empty() || text.empty() || forced[0] == vocabulary->TextOf(id)[0]);
     if (json && constraint.MayEnd()) CHECK(ParseJson(text).ok());

@@ -37,8 +37,8 @@ Digest NameOf(ConstraintKind kind, std::string_view source) {
 
 // Masks with the room that was reserved for them.
 struct Held {
-  MemoryBudget::Reservation bytes;
-  std::shared_ptr<TokenMasks> masks;
+  MemoryBudget::Reservation bytes = {};
+  std::shared_ptr<TokenMasks> masks = {};
 };
 
 }  // namespace
@@ -78,6 +78,11 @@ Result<std::shared_ptr<TokenMasks>> Constraints::Get(ConstraintKind kind, std::s
   }
   BANTAM_ASSIGN(std::shared_ptr<const Grammar> grammar, Compile(kind, source));
   const uint64_t bytes = grammar->bytes() + TokenMasks::kBytesMax;
+  auto held = std::make_shared<Held>();
+  held->masks = TokenMasks::Make(std::move(grammar), vocabulary);
+  // The first mask is needed by every answer; that there is one is seen here.
+  std::vector<uint32_t> first(vocabulary->words());
+  BANTAM_TRY(TokenConstraint(held->masks).Mask(first));
   const std::lock_guard lock(mutex_);
   Result<MemoryBudget::Reservation> reserved = budget_.Reserve(bytes, "masks of a grammar");
   // Those that nobody follows any more make room.
@@ -88,7 +93,7 @@ Result<std::shared_ptr<TokenMasks>> Constraints::Get(ConstraintKind kind, std::s
     reserved = budget_.Reserve(bytes, "masks of a grammar");
   }
   if (!reserved.ok()) return std::move(reserved).error();
-  auto held = std::make_shared<Held>(Held{std::move(reserved).value(), TokenMasks::Make(std::move(grammar), std::move(vocabulary))});
+  held->bytes = std::move(reserved).value();
   std::shared_ptr<TokenMasks> masks(held, held->masks.get());
   kept_.push_front({name, masks});
   if (kept_.size() > kKeptMax) kept_.pop_back();

@@ -88,17 +88,17 @@ void Generation::Observe(std::span<const float> logits, uint32_t token, bool ent
   if (request_.token_details && enters) event->tokens.push_back(std::move(info));
 }
 
-std::span<const uint32_t> Generation::Allowed() {
+Result<std::span<const uint32_t>> Generation::Allowed() {
   const bool may_end = tokens_ >= request_.tokens_min;
-  if (!constraint_) return may_end ? std::span<const uint32_t>() : not_ending_;
-  constraint_->Mask(mask_);
-  if (may_end || not_ending_.empty()) return mask_;
+  if (!constraint_) return may_end ? std::span<const uint32_t>() : std::span<const uint32_t>(not_ending_);
+  BANTAM_TRY(constraint_->Mask(mask_));
+  if (may_end || not_ending_.empty()) return std::span<const uint32_t>(mask_);
   // An answer that can only end does so, however short it is.
   const auto goes_on = [&](size_t word) { return (mask_[word] & not_ending_[word]) != 0; };
   bool any = false;
   for (size_t word = 0; word < mask_.size() && !any; ++word) any = goes_on(word);
   for (size_t word = 0; word < mask_.size() && any; ++word) mask_[word] &= not_ending_[word];
-  return mask_;
+  return std::span<const uint32_t>(mask_);
 }
 
 std::vector<uint32_t> Generation::Forced(size_t tokens_max) const {
@@ -116,7 +116,8 @@ std::vector<uint32_t> Generation::Forced(size_t tokens_max) const {
 }
 
 Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, Event* event) {
-  const uint32_t token = sampler_.Sample(logits, Allowed());
+  BANTAM_ASSIGN(const std::span<const uint32_t> allowed, Allowed());
+  const uint32_t token = sampler_.Sample(logits, allowed);
   if (!std::isfinite(logits[token])) {
     return Error(Code::kCorrupt, "the model's logits are no numbers; its file is damaged, or it needs another KV type (--kv f32)");
   }

@@ -41,8 +41,8 @@ class Generation {
 
  private:
   Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch);
-  // Tokens that may come, as the sampler wants them; empty: all.
-  std::span<const uint32_t> Allowed();
+  // Tokens that may come, as the sampler wants them; empty: all. Unsupported as TokenConstraint::Mask.
+  Result<std::span<const uint32_t>> Allowed();
   void Observe(std::span<const float> logits, uint32_t token, bool enters, Event* event);
   void Emit(const std::string& text, Event* event);
 

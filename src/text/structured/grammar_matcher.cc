@@ -28,14 +28,18 @@ void GrammarMatcher::Begin(const GrammarPosition& position, std::vector<GrammarP
 
 void GrammarMatcher::Push(uint32_t state, uint32_t count, uint32_t node) {
   const Task task{state, count, node};
-  if (!task_index_.Has(task, tasks_)) tasks_.push_back(task);
+  if (tasks_.size() <= kGrammarPlacesMax && !task_index_.Has(task, tasks_)) tasks_.push_back(task);
 }
 
 void GrammarMatcher::Run(GrammarPosition* position, std::vector<GrammarPlace>* to) {
-  for (size_t i = 0; i < tasks_.size() && i < kGrammarPlacesMax; ++i) {
+  for (size_t i = 0; i < tasks_.size() && Spend(1); ++i) {
     const Task task = tasks_[i];
     Visit(task, position, to);
   }
+  if (tasks_.size() > kGrammarPlacesMax) exceeded_ = true;
+  if (!exceeded_) return;
+  to->clear();
+  may_end_ = false;
 }
 
 void GrammarMatcher::Visit(const Task& task, GrammarPosition* position, std::vector<GrammarPlace>* to) {
@@ -88,6 +92,7 @@ void GrammarMatcher::CallRule(const Task& task, const Grammar::State& state, Gra
   }
   const uint32_t depth = position->frames[task.node].depth + 1;
   uint32_t node = kNoState;
+  if (!Spend(position->frames.size() - frames_before_)) return;
   for (auto i = static_cast<uint32_t>(frames_before_); i < position->frames.size(); ++i) {
     if (position->frames[i].rule == state.a && position->frames[i].depth == depth) node = i;
   }
@@ -101,7 +106,9 @@ void GrammarMatcher::CallRule(const Task& task, const Grammar::State& state, Gra
 }
 
 void GrammarMatcher::AddPlace(const GrammarPlace& place, std::vector<GrammarPlace>* to) {
-  if (to->size() < kGrammarPlacesMax && !place_index_.Has(place, *to)) to->push_back(place);
+  if (place_index_.Has(place, *to)) return;
+  to->push_back(place);
+  exceeded_ |= to->size() > kGrammarPlacesMax;
 }
 
 namespace {
@@ -129,6 +136,7 @@ void GrammarMatcher::StepTerminal(const GrammarPlace& place, uint8_t byte, std::
 
 void GrammarMatcher::Step(const std::vector<GrammarPlace>& from, uint8_t byte, GrammarPosition* position, std::vector<GrammarPlace>* to) {
   Begin(*position, to);
+  if (!Spend(from.size())) return;
   for (const GrammarPlace& place : from) {
     const Grammar::State& state = grammar_.states[place.state];
     if (state.op == Grammar::Op::kTerminal) {
@@ -146,6 +154,7 @@ void GrammarMatcher::Step(const std::vector<GrammarPlace>& from, uint8_t byte, G
 
 void GrammarMatcher::Leave(std::span<const GrammarPlace> places, GrammarPosition* position, std::vector<GrammarPlace>* to) {
   Begin(*position, to);
+  if (!Spend(places.size())) return;
   for (const GrammarPlace& place : places) Push(grammar_.states[place.state].next, place.count, place.node);
   Run(position, to);
 }

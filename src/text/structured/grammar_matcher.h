@@ -100,6 +100,20 @@ class GrammarMatcher {
   explicit GrammarMatcher(const Grammar& grammar) : grammar_(grammar) {}
 
   GrammarPosition Start();
+  // From here on so many places and tasks may be looked at. Where they were not enough, or readings were more than kGrammarPlacesMax, no
+  // places are given any more: exceeded() tells this from text that cannot follow.
+  void Limit(uint64_t work) {
+    work_left_ = work;
+    exceeded_ = false;
+  }
+  bool exceeded() const { return exceeded_; }
+  // Whether so much is left, which is taken.
+  bool Spend(uint64_t work) {
+    exceeded_ |= work > work_left_;
+    work_left_ -= exceeded_ ? 0 : work;
+    return !exceeded_;
+  }
+
   // The places behind `byte`, which are none when it cannot follow. Adds frames to `position`, whose own places stay.
   void Step(const std::vector<GrammarPlace>& from, uint8_t byte, GrammarPosition* position, std::vector<GrammarPlace>* to);
   // The places behind the end of the terminals or literals that `places` are in.
@@ -134,13 +148,15 @@ class GrammarMatcher {
   std::vector<Task> tasks_;
   ListIndex<Task> task_index_;
   ListIndex<GrammarPlace> place_index_;
+  uint64_t work_left_ = UINT64_MAX;
+  bool exceeded_ = false;
   size_t frames_before_ = 0;  // frames from here on were made in this step
   bool may_end_ = false;
   std::vector<GrammarPlace> stepped_;
   std::vector<uint32_t> renamed_;
 };
 
-// More readings than this are dropped: only grammars that are ambiguous at every character have them.
+// Readings of a text at once. Only grammars that are ambiguous at every character have more: nobody waits for those.
 inline constexpr size_t kGrammarPlacesMax = 20'000;
 
 }  // namespace bantam

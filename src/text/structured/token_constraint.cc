@@ -20,6 +20,14 @@ void AddTokens(const TokenTrie& trie, uint32_t node, std::span<uint32_t> bits) {
     bits[trie.tokens[t] / 32] |= 1u << (trie.tokens[t] % 32);
 }
 
+Error TooAmbiguous() {
+  return Error(
+      Code::kUnsupported,
+      fmt::format("the grammar can be read in too many ways at once (more than {}, or more than {} steps to find what may follow); "
+                  "write it so that a text is read in one way, without repetitions of what may be repeated itself",
+                  kGrammarPlacesMax, TokenConstraint::kMaskWorkMax));
+}
+
 int CountBytes(const ByteSet& set) {
   int count = 0;
   for (const uint64_t word : set) count += std::popcount(word);
@@ -161,14 +169,17 @@ GrammarMatcher& TokenConstraint::matcher() const {
   return *matcher_;
 }
 
-void TokenConstraint::Mask(std::span<uint32_t> bits) {
+Status TokenConstraint::Mask(std::span<uint32_t> bits) {
   const TokenVocabulary& vocabulary = masks_->vocabulary();
   CHECK(bits.size() == vocabulary.words());
   std::fill(bits.begin(), bits.end(), 0);
   if (position_.may_end || ended_) {
     for (const uint32_t id : vocabulary.ends()) bits[id / 32] |= 1u << (id % 32);
   }
-  if (ended_) return;
+  if (ended_) return Ok();
+  // Its beginning alone was too much.
+  if (position_.places.empty() && !position_.may_end) return TooAmbiguous();
+  matcher().Limit(kMaskWorkMax);
   if (levels_.size() < size_t{vocabulary.longest()} + 1) levels_.resize(size_t{vocabulary.longest()} + 1);
   levels_[0].clear();
   kept_.clear();
@@ -179,12 +190,13 @@ void TokenConstraint::Mask(std::span<uint32_t> bits) {
     return std::tuple(masks_->grammar().states[place.state].a, place.position, place.chars);
   };
   std::sort(kept_.begin(), kept_.end(), [&](const GrammarPlace& a, const GrammarPlace& b) { return key(a) < key(b); });
-  for (size_t begin = 0; begin < kept_.size();) {
+  for (size_t begin = 0; begin < kept_.size() && !matcher().exceeded();) {
     size_t end = begin + 1;
     while (end < kept_.size() && key(kept_[end]) == key(kept_[begin])) ++end;
     AddTerminal(std::span(kept_).subspan(begin, end - begin), bits);
     begin = end;
   }
+  return matcher().exceeded() ? Status(TooAmbiguous()) : Ok();
 }
 
 // Whether the place is in a terminal whose masks are kept.
@@ -216,6 +228,7 @@ void TokenConstraint::AddTerminal(std::span<const GrammarPlace> places, std::spa
 
 // Adds the tokens below a node of the trie, whose places are levels_[level]. As deep as the longest token.
 void TokenConstraint::WalkBelow(const TokenTrie& trie, uint32_t node, size_t level, std::span<uint32_t> bits) {
+  if (!matcher().Spend(levels_[level].size())) return;
   const ByteSet allowed = matcher().Allowed(levels_[level]);
   const size_t frames = position_.frames.size();
   const size_t returns = position_.returns.size();
@@ -246,9 +259,11 @@ Status TokenConstraint::Accept(uint32_t id) {
 
 Status TokenConstraint::AcceptText(std::string_view text) {
   const GrammarPosition before = position_;
+  matcher().Limit(kMaskWorkMax);
   for (size_t i = 0; i < text.size(); ++i) {
     if (matcher().Advance(static_cast<uint8_t>(text[i]), &position_)) continue;
     position_ = before;
+    if (matcher().exceeded()) return TooAmbiguous();
     return Error(Code::kInvalidArgument, fmt::format("byte {} of the text is not allowed here", i + 1));
   }
   matcher().Compact(&position_);
@@ -258,6 +273,7 @@ Status TokenConstraint::AcceptText(std::string_view text) {
 std::string TokenConstraint::Forced() const {
   std::string text;
   GrammarPosition position = position_;
+  matcher().Limit(kMaskWorkMax);
   while (!position.may_end && !ended_ && text.size() < kForcedBytesMax) {
     const ByteSet allowed = matcher().Allowed(position.places);
     if (CountBytes(allowed) != 1) break;

@@ -37,7 +37,7 @@ class TokenMasks {
   std::shared_ptr<const TerminalMask> Get(uint32_t terminal, uint32_t state, uint64_t missing, uint64_t left);
 
   // Kept masks are thrown away when they take more.
-  static constexpr uint64_t kBytesMax = 64 << 20;
+  static constexpr uint64_t kBytesMax = 16 << 20;
 
  private:
   TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenVocabulary> vocabulary)
@@ -74,9 +74,11 @@ class TokenConstraint {
   TokenConstraint(TokenConstraint&&) = default;
   TokenConstraint& operator=(TokenConstraint&&) = default;
 
-  // Bit id % 32 of word id / 32 is set for the ids that may come next; `bits` has vocabulary().words() words. Never empty.
-  void Mask(std::span<uint32_t> bits);
-  // InvalidArgument, and nothing has changed, for an id that Mask does not allow.
+  // Bit id % 32 of word id / 32 is set for the ids that may come next; `bits` has vocabulary().words() words. Never empty. Unsupported for
+  // a grammar that can be read in too many ways here: after kMaskWorkMax looks at readings nobody waits for it any longer.
+  Status Mask(std::span<uint32_t> bits);
+  static constexpr uint64_t kMaskWorkMax = 4'000'000;
+  // InvalidArgument, and nothing has changed, for an id that Mask does not allow. Unsupported as Mask.
   Status Accept(uint32_t id);
   // The same for text, which need not be tokens.
   Status AcceptText(std::string_view text);

@@ -1,5 +1,6 @@
 #include "text/structured/token_constraint.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -56,7 +57,7 @@ TEST(TokenConstraint, MaskIsWhatTokensDo) {
       std::string text;
       for (int step = 0; step < 40 && !constraint.ended(); ++step) {
         std::vector<uint32_t> bits(vocabulary->words());
-        constraint.Mask(bits);
+        ASSERT_TRUE(constraint.Mask(bits).ok());
         std::vector<uint32_t> allowed;
         for (uint32_t id = 0; id < vocabulary->size(); ++id) {
           TokenConstraint copy(constraint);
@@ -105,6 +106,27 @@ TEST(TokenConstraint, RefusedTokensChangeNothing) {
   EXPECT_TRUE(constraint.Accept(end).ok());
   EXPECT_TRUE(constraint.ended());
   EXPECT_FALSE(constraint.Accept('1').ok()) << "the answer has ended";
+}
+
+// Grammars that can be read in more ways with every character end in an error, and not in looking at all of them.
+TEST(TokenConstraint, TooAmbiguousIsAnError) {
+  std::string stars = "root ::= s1\n";
+  for (int i = 1; i < 60; ++i) stars += fmt::format("s{} ::= ([a-z] s{})* s{}\n", i, i + 1, i + 1);
+  stars += "s60 ::= [a-z]*\n";
+  const auto vocabulary = testing::SmallVocabulary();
+  for (const std::string& gbnf : {std::string("root ::= e\ne ::= [a-z] | [a-z] e e | [a-z] e e e\n"), stars}) {
+    const auto grammar = CompileGbnf(gbnf);
+    ASSERT_TRUE(grammar.ok()) << grammar.error().message();
+    TokenConstraint constraint(TokenMasks::Make(*grammar, vocabulary));
+    std::vector<uint32_t> bits(vocabulary->words());
+    Status status = Ok();
+    for (int i = 0; i < 2000 && status.ok(); ++i) {
+      status = constraint.Mask(bits);
+      if (status.ok()) status = constraint.Accept('a');
+    }
+    ASSERT_FALSE(status.ok()) << gbnf;
+    EXPECT_EQ(status.error().code(), Code::kUnsupported) << status.error().message();
+  }
 }
 
 // A place to go back to is a copy.
