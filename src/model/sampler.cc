@@ -32,6 +32,56 @@ size_t HistoryLength(const SamplerOptions& options) {
   return std::max<size_t>(Penalizes(options) ? options.penalty_window : 0, SeeksRepetitions(options) ? options.dry_window : 0);
 }
 
+bool Greedy(const SamplerOptions& options) { return options.temperature == 0 && options.temperature_range == 0; }
+
+// Whether a step looks at more than what KeepTopK would leave of its candidates.
+bool LooksAtAll(const SamplerOptions& options, SamplerStep step) {
+  switch (step) {
+    case SamplerStep::kPenalties:
+    case SamplerStep::kDry:
+      return false;
+    case SamplerStep::kTopNSigma:
+      return options.top_n_sigma > 0;
+    case SamplerStep::kTypical:
+      return options.typical < 1;
+    case SamplerStep::kTopP:
+      return options.top_p < 1;
+    case SamplerStep::kMinP:
+      return options.min_p > 0;
+    case SamplerStep::kXtc:
+      return options.xtc.probability > 0;
+    case SamplerStep::kTopK:
+    case SamplerStep::kTemperature:
+      return true;
+  }
+  return true;
+}
+
+// How many of the likeliest tokens decide, where these are cut before anything looks at the others; 0: all do. Whoever only loses by
+// biases and penalties makes way for as many others.
+size_t DecidingTokens(const SamplerOptions& options) {
+  size_t kept = 1;
+  if (!Greedy(options)) {
+    const auto first =
+        std::find_if(options.order.begin(), options.order.end(), [&](SamplerStep step) { return LooksAtAll(options, step); });
+    if (options.mirostat.version != 0 || first == options.order.end() || *first != SamplerStep::kTopK || options.top_k == 0) return 0;
+    kept = options.top_k;
+  }
+  if (SeeksRepetitions(options)) return 0;
+  // One more, so that what is cut is cut, and sorted, as if all were there.
+  size_t losers = 1;
+  for (const auto& [token, bias] : options.logit_bias) {
+    if (bias > 0) return 0;
+    ++losers;
+  }
+  if (Penalizes(options)) {
+    const PenaltyOptions& penalties = options.penalties;
+    if (penalties.repetition < 1 || penalties.frequency < 0 || penalties.presence < 0) return 0;
+    losers += options.penalty_window;
+  }
+  return kept + losers;
+}
+
 struct FloatRange {
   std::string_view option;
   float value;
@@ -109,6 +159,7 @@ Sampler::Sampler(const SamplerOptions& options, CandidateList* list) : Sampler(o
 Sampler::Sampler(const SamplerOptions& options, std::unique_ptr<CandidateList> own, CandidateList* list)
     : options_(options),
       vocabulary_((own ? own.get() : list)->vocabulary()),
+      likeliest_(DecidingTokens(options)),
       rng_(options.seed),
       own_list_(std::move(own)),
       list_(own_list_ ? *own_list_ : *list) {
@@ -158,7 +209,11 @@ void Sampler::Reset() {
 }
 
 uint32_t Sampler::Sample(std::span<const float> logits, std::span<const uint32_t> allowed) {
-  list_.Fill(logits, allowed);
+  if (likeliest_ == 0) {
+    list_.Fill(logits, allowed);
+  } else {
+    list_.FillLikeliest(logits, allowed, likeliest_);
+  }
   for (const auto& [token, bias] : options_.logit_bias) {
     const auto found = std::lower_bound(list_.items().begin(), list_.items().end(), token,
                                         [](const Candidate& candidate, uint32_t id) { return candidate.token < id; });
@@ -166,7 +221,7 @@ uint32_t Sampler::Sample(std::span<const float> logits, std::span<const uint32_t
     found->logit = std::isinf(bias) ? bias : found->logit + bias;  // infinities of both signs have no sum
   }
   if (!options_.logit_bias.empty()) list_.DropImpossible();
-  const bool greedy = options_.temperature == 0 && options_.temperature_range == 0;
+  const bool greedy = Greedy(options_);
   const bool mirostat = options_.mirostat.version != 0 && !greedy;
   for (const SamplerStep step : options_.order) {
     const bool changes_logits = step == SamplerStep::kPenalties || step == SamplerStep::kDry;

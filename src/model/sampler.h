@@ -83,6 +83,7 @@ class Sampler {
 
   const SamplerOptions options_;
   const size_t vocabulary_;
+  const size_t likeliest_;  // so many tokens of the largest logits decide, whatever is drawn; 0: all do
   Rng rng_;
   float mu_ = 0;  // of mirostat
   std::unique_ptr<CandidateList> own_list_;

@@ -23,6 +23,19 @@ double Entropy(std::span<const float> probabilities) {
 
 std::ptrdiff_t Index(size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
+Candidate CandidateOf(std::span<const float> logits, uint32_t token) {
+  return {std::isnan(logits[token]) ? -std::numeric_limits<float>::infinity() : logits[token], token};
+}
+
+constexpr size_t kWordBits = 32;
+
+// Whether one of a word's logits is larger: compilers turn this into a few comparisons of vectors.
+bool AnyAbove(const float* logits, float least) {
+  uint32_t any = 0;
+  for (size_t i = 0; i < kWordBits; ++i) any |= logits[i] > least ? 1 : 0;
+  return any != 0;
+}
+
 }  // namespace
 
 CandidateList::CandidateList(size_t vocabulary) : vocabulary_(vocabulary) {
@@ -32,23 +45,48 @@ CandidateList::CandidateList(size_t vocabulary) : vocabulary_(vocabulary) {
 }
 
 void CandidateList::Fill(std::span<const float> logits, std::span<const uint32_t> allowed) {
-  const auto candidate = [&](uint32_t token) {
-    return Candidate{std::isnan(logits[token]) ? -std::numeric_limits<float>::infinity() : logits[token], token};
-  };
   sorted_ = false;
   if (allowed.empty()) {
     items_.resize(logits.size());
-    for (uint32_t token = 0; token < logits.size(); ++token) items_[token] = candidate(token);
+    for (uint32_t token = 0; token < logits.size(); ++token) items_[token] = CandidateOf(logits, token);
     return;
   }
   items_.clear();
   for (size_t word = 0; word < allowed.size(); ++word) {
     for (uint32_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
-      const uint32_t token = static_cast<uint32_t>(32 * word) + static_cast<uint32_t>(std::countr_zero(bits));
-      if (token < logits.size()) items_.push_back(candidate(token));
+      const uint32_t token = static_cast<uint32_t>(kWordBits * word) + static_cast<uint32_t>(std::countr_zero(bits));
+      if (token < logits.size()) items_.push_back(CandidateOf(logits, token));
     }
   }
   CHECK(!items_.empty());
+}
+
+// The list is a heap whose first is the least likely; what comes later has a higher id.
+void CandidateList::Offer(const Candidate& candidate, size_t count) {
+  if (items_.size() == count) {
+    if (!(candidate.logit > items_.front().logit)) return;
+    std::pop_heap(items_.begin(), items_.end(), Likelier);
+    items_.pop_back();
+  }
+  items_.push_back(candidate);
+  std::push_heap(items_.begin(), items_.end(), Likelier);
+}
+
+void CandidateList::FillLikeliest(std::span<const float> logits, std::span<const uint32_t> allowed, size_t count) {
+  sorted_ = false;
+  items_.clear();
+  for (size_t begin = 0; begin < logits.size(); begin += kWordBits) {
+    const size_t length = std::min(kWordBits, logits.size() - begin);
+    uint32_t bits = allowed.empty() ? UINT32_MAX : allowed[begin / kWordBits];
+    if (length < kWordBits) bits &= (uint32_t{1} << length) - 1;
+    if (bits == 0) continue;
+    if (items_.size() == count && length == kWordBits && !AnyAbove(&logits[begin], items_.front().logit)) continue;
+    for (; bits != 0; bits &= bits - 1) {
+      Offer(CandidateOf(logits, static_cast<uint32_t>(begin) + static_cast<uint32_t>(std::countr_zero(bits))), count);
+    }
+  }
+  CHECK(!items_.empty());
+  std::sort(items_.begin(), items_.end(), [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
 }
 
 void CandidateList::Sort() {

@@ -23,6 +23,8 @@ class CandidateList {
   // All tokens with their logits, in the order of their ids; NaN counts as minus infinity, for it has no order. With `allowed`, a bit for
   // each token, those that are set.
   void Fill(std::span<const float> logits, std::span<const uint32_t> allowed = {});
+  // Of those only the `count` likeliest, at least one; of equal logits the lower ids. Looks at each logit once.
+  void FillLikeliest(std::span<const float> logits, std::span<const uint32_t> allowed, size_t count);
 
   std::vector<Candidate>& items() { return items_; }
   const std::vector<Candidate>& items() const { return items_; }
@@ -40,6 +42,7 @@ class CandidateList {
 
  private:
   friend void KeepTopK(CandidateList& list, size_t k);
+  void Offer(const Candidate& candidate, size_t count);
   const size_t vocabulary_;
   std::vector<Candidate> items_;
   std::vector<float> probabilities_;

@@ -426,6 +426,43 @@ TEST(Sampler, TokensThatAreNotAllowedDoNotExist) {
   EXPECT_NE(std::find(ids.begin(), ids.end(), token), ids.end()) << "a bias that bans all of them";
 }
 
+// The k likeliest are found without looking at the others twice: whatever is asked, as if all had been there. A bias too small to change a
+// logit asks for all.
+TEST(Sampler, FewCandidatesGiveWhatAllWouldHave) {
+  Rng rng(17);
+  for (int round = 0; round < 300; ++round) {
+    const size_t vocabulary = 1 + rng.Next() % 400;
+    SamplerOptions options;
+    options.temperature = rng.Next() % 3 == 0 ? 0.0f : 0.8f;
+    options.top_k = static_cast<uint32_t>(1 + rng.Next() % 50);
+    options.top_p = rng.Next() % 2 == 0 ? 1.0f : 0.9f;
+    options.penalties.repetition = rng.Next() % 2 == 0 ? 1.0f : 1.3f;
+    options.penalties.frequency = rng.Next() % 2 == 0 ? 0.0f : 0.5f;
+    options.penalty_window = static_cast<uint32_t>(rng.Next() % 20);
+    options.seed = rng.Next();
+    if (rng.Next() % 2 == 0) options.order = {SamplerStep::kTopK, SamplerStep::kPenalties, SamplerStep::kTopP, SamplerStep::kTemperature};
+    for (int i = 0; i < 3 && rng.Next() % 2 == 0; ++i) {
+      options.logit_bias.push_back({static_cast<uint32_t>(rng.Next() % vocabulary), rng.Next() % 2 == 0 ? -INFINITY : -2.0f});
+    }
+    Sampler few(options, vocabulary);
+    options.logit_bias.push_back({0, 1e-30f});
+    Sampler all(options, vocabulary);
+    std::vector<uint32_t> allowed((vocabulary + 31) / 32, UINT32_MAX);
+    for (uint32_t& word : allowed) word &= rng.Next() % 2 == 0 ? UINT32_MAX : static_cast<uint32_t>(rng.Next());
+    allowed[0] |= 1;
+    std::vector<float> logits(vocabulary);
+    for (int token = 0; token < 20; ++token) {
+      // Many are equal, and some are no numbers.
+      for (float& logit : logits) logit = rng.Next() % 50 == 0 ? NAN : static_cast<float>(1 + rng.Next() % 24);
+      const std::span<const uint32_t> mask = round % 2 == 0 ? std::span<const uint32_t>(allowed) : std::span<const uint32_t>();
+      const uint32_t expected = all.Sample(logits, mask);
+      ASSERT_EQ(few.Sample(logits, mask), expected) << "round " << round;
+      few.Accept(expected);
+      all.Accept(expected);
+    }
+  }
+}
+
 TEST(Sampler, HopelessLogitsStillGiveAToken) {
   for (const float temperature : {0.0f, 1.0f}) {
     SamplerOptions options = Open(temperature);
