@@ -188,7 +188,8 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   FitRequest fit;
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(run, prepared.outline, limits.cores, request.shape));
   fit.wanted.uneven_cores = limits.uneven_cores;
-  fit.wanted.prefetch = tuning ? tuning->prefetch : DefaultPrefetch();
+  fit.wanted.prefetch = DefaultPrefetch();
+  if (tuning) fit.wanted.prefetch.one = tuning->prefetch;
   if (tuning) fit.wanted.token_tile = tuning->token_tile;
   fit.limit_bytes = limits.memory_available_bytes;
   if (request.run.memory != "auto") {

@@ -202,18 +202,18 @@ class Tuner {
 
   Status ChoosePrefetch(Loaded& loaded, ThreadPool& pool, PlanOptions* plan) {
     Table table = {"prefetch", {}};
-    std::vector<size_t> distances = {plan->prefetch};
+    std::vector<size_t> distances = {plan->prefetch.one};
     for (const size_t distance : {0, 1024, 2048, 4096, 8192, 16384}) {
-      if (distance != plan->prefetch) distances.push_back(distance);
+      if (distance != plan->prefetch.one) distances.push_back(distance);
     }
     for (const size_t distance : distances) {
       PlanOptions some = *plan;
-      some.prefetch = distance;
+      some.prefetch.one = distance;
       table.candidates.push_back({fmt::format("{}", distance), some, &pool});
     }
     BANTAM_TRY(Measure(loaded, /*prompt=*/false, /*decode=*/true, &table));
     *plan = table.candidates[Choose(table.candidates)].plan;
-    tuning_.prefetch = plan->prefetch;
+    tuning_.prefetch = plan->prefetch.one;
     tables_.push_back(std::move(table));
     return Ok();
   }

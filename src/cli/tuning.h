@@ -19,7 +19,7 @@ struct Tuning {
   std::string kernels;
   std::string weights = "auto";  // or "rows"
   int threads = 1;
-  size_t prefetch = 0;      // PlanOptions::prefetch
+  size_t prefetch = 0;      // PlanOptions::prefetch.one
   size_t token_tile = 128;  // PlanOptions::token_tile
 };
 

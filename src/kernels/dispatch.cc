@@ -150,17 +150,19 @@ InputForm InputOf(const KernelSet& set, PanelKind kind) {
   return kind == PanelKind::kBF16 && set.to_bf16 != nullptr ? InputForm::kBf16 : InputForm::kFloats;
 }
 
-size_t DefaultPrefetch() {
+kernels::PrefetchDistances DefaultPrefetch() {
 #if defined(__x86_64__)
-  // Measured on decoding from memory: Zen 5 gains 20 % by 8 KB, Zen 4 loses 17 %.
+  // Measured on decoding from memory: one sequence on Zen 5 gains 20 % by 8 KB, on Zen 4 it loses 17 %; eight on Sapphire Rapids gain 12 %
+  // by 2 KB, and one nothing.
   constexpr unsigned kZen5 = 0x1a;
   unsigned signature = 0;
   unsigned rest[3];
-  if (__get_cpuid(1, &signature, &rest[0], &rest[1], &rest[2]) == 0) return 0;
+  if (__builtin_cpu_is("intel") != 0) return {.one = 0, .few = 2048};
+  if (__get_cpuid(1, &signature, &rest[0], &rest[1], &rest[2]) == 0) return {};
   const unsigned family = (signature >> 8 & 15) + (signature >> 20 & 255);
-  return __builtin_cpu_is("amd") != 0 && family == kZen5 ? 8192 : 0;
+  return {.one = __builtin_cpu_is("amd") != 0 && family == kZen5 ? size_t{8192} : 0, .few = 0};
 #else
-  return 0;
+  return {};
 #endif
 }
 

@@ -32,14 +32,20 @@ struct ActivationTile {
 };
 static_assert(sizeof(ActivationTile) == kTileColumns * sizeof(ActivationBlock));
 
+// How many bytes ahead products ask memory for weights; 0: the processor's own guesses are better.
+struct PrefetchDistances {
+  size_t one = 0;  // with one column
+  size_t few = 0;  // with 2 to kColumnsMax
+  size_t Of(size_t columns) const { return columns > 1 ? few : one; }
+};
+
 // One panel of 16 rows x columns (docs/formats/panels.md).
 struct Panel {
   const uint8_t* data;
   size_t columns;
   const int8_t* table;  // 16 values, for kinds whose codes index one
   float multiplier;     // of the sub-scales
-  // How many bytes ahead a product with one column asks memory for weights; 0: the processor's own guesses are better.
-  size_t prefetch = 0;
+  PrefetchDistances prefetch = {};
 };
 
 // out[c][r] = sum over k of panel[r][k] * column c [k]; out is [n][16], n in 1..kColumnsMax.

@@ -34,7 +34,7 @@ std::vector<std::string_view> KernelSetNames();
 std::vector<const KernelSet*> RunnableKernels();
 
 // Panel::prefetch where nothing was measured (bantam tune): what suits this processor's family.
-size_t DefaultPrefetch();
+kernels::PrefetchDistances DefaultPrefetch();
 
 // What the set's product of a kind takes as its columns.
 enum class InputForm : uint8_t { kFloats, kBlocks, kBf16 };

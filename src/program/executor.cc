@@ -398,7 +398,7 @@ kernels::Panel Executor::PanelOf(WeightId id, size_t matrix, size_t panel, int t
   for (uint64_t line = 0; line < next; line += 64) __builtin_prefetch(rows[0] + next + line);
   uint8_t* packed = packed_[static_cast<size_t>(thread)] + slot * packed_bytes_;
   PackPanel(spec.dtype, rows, spec.columns, packed);
-  return {packed, spec.columns, table.value.data(), table.multiplier, /*prefetch=*/0};
+  return {packed, spec.columns, table.value.data(), table.multiplier};
 }
 
 void Executor::Product(WeightId weight, const kernels::Panel& panel, const void* const* columns, size_t n, float* out) const {

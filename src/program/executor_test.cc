@@ -255,7 +255,7 @@ TEST(Executor, TuningChangesNoBit) {
                     tiny, [](Program*) {}, *kernels, options),
                 expected)
           << kernels->name << ": pieces of two tiles";
-      options.prefetch = 4096;
+      options.prefetch = {4096, 2048};
       EXPECT_EQ(Logits(
                     tiny, [](Program*) {}, *kernels, options),
                 expected)

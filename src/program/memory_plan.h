@@ -37,9 +37,9 @@ struct PlanOptions {
   size_t kv_tokens = 0;
   size_t checkpoints = 0;
   // None of these changes results or the plan: only speed.
-  bool uneven_cores = false;       // SystemLimits::uneven_cores
-  size_t token_tile = kTokenTile;  // a multiple of 16, at most kTokenTile
-  size_t prefetch = 0;             // kernels::Panel::prefetch
+  bool uneven_cores = false;                 // SystemLimits::uneven_cores
+  size_t token_tile = kTokenTile;            // a multiple of 16, at most kTokenTile
+  kernels::PrefetchDistances prefetch = {};  // kernels::Panel::prefetch
 };
 
 // How weights of formats lie in memory whose panels are much larger than the file's blocks: IQ1, IQ2, IQ3, TQ and Q1_0.

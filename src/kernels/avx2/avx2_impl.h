@@ -149,11 +149,12 @@ inline __m256i LoadTable(const Panel& panel) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.table)));
 }
 
-// Decoding (one column) waits for nothing but weights.
+// Decoding waits for nothing but weights.
 template <size_t kBytes, int kN>
 inline void PrefetchAhead(const Panel& panel, const uint8_t* group) {
-  if (kN > 1 || panel.prefetch == 0) return;
-  for (size_t byte = 0; byte < kBytes; byte += 64) _mm_prefetch(reinterpret_cast<const char*>(group + panel.prefetch + byte), _MM_HINT_T0);
+  const size_t ahead = panel.prefetch.Of(kN);
+  if (ahead == 0) return;
+  for (size_t byte = 0; byte < kBytes; byte += 64) _mm_prefetch(reinterpret_cast<const char*>(group + ahead + byte), _MM_HINT_T0);
 }
 
 // Part of one column: its product, and its minimum times the sum of the activations.

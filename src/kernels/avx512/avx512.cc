@@ -166,12 +166,13 @@ inline __m512i LoadTable(const Panel& panel) {
   return _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80))));
 }
 
-// Decoding (one column) waits for nothing but weights, which come in streams that are too short for some processors' own prefetchers: one
-// panel of a large matrix has some kilobytes.
+// Decoding waits for nothing but weights, which come in streams that are too short for some processors' own prefetchers: one panel of a
+// large matrix has some kilobytes.
 template <size_t kBytes, int kN>
 inline void PrefetchAhead(const Panel& panel, const uint8_t* group) {
-  if (kN > 1 || panel.prefetch == 0) return;
-  for (size_t byte = 0; byte < kBytes; byte += 64) Prefetch(group + panel.prefetch + byte);
+  const size_t ahead = panel.prefetch.Of(kN);
+  if (ahead == 0) return;
+  for (size_t byte = 0; byte < kBytes; byte += 64) Prefetch(group + ahead + byte);
 }
 
 // Groups of 32 columns with 16 f16 scales in front, and 16 minima behind them when the kind has those.

@@ -32,8 +32,8 @@ void Bf16Product(const Panel& panel, const void* const* columns, float* out) {
   const size_t pairs = panel.columns / 2;
   size_t pair = 0;
   for (; pair + 2 <= pairs; pair += 2, at += 2 * kPairBytes) {
-    if (kN == 1 && panel.prefetch != 0) {
-      for (size_t line = 0; line < 2; ++line) __builtin_prefetch(at + panel.prefetch + line * kPairBytes);
+    if (const size_t ahead = panel.prefetch.Of(kN); ahead != 0) {
+      for (size_t line = 0; line < 2; ++line) __builtin_prefetch(at + ahead + line * kPairBytes);
     }
     const __m512bh first = Pairs(_mm512_loadu_si512(at), order);
     const __m512bh second = Pairs(_mm512_loadu_si512(at + kPairBytes), order);

@@ -145,11 +145,12 @@ inline void Clear(float32x4_t sums[4][kN]) {
   }
 }
 
-// Decoding (one column) waits for nothing but weights.
+// Decoding waits for nothing but weights.
 template <size_t kBytes, int kN>
 inline void PrefetchAhead(const Panel& panel, const uint8_t* group) {
-  if (kN > 1 || panel.prefetch == 0) return;
-  for (size_t byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(group + panel.prefetch + byte);
+  const size_t ahead = panel.prefetch.Of(kN);
+  if (ahead == 0) return;
+  for (size_t byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(group + ahead + byte);
 }
 
 // A product and its minimum times the sum of the activations.
