@@ -82,15 +82,20 @@ class SystemLock final : public FileLock {
   std::string path_;
 };
 
-Result<std::unique_ptr<PartFile>> OpenRegular(const std::string& path, int flags, std::string_view action) {
+constexpr mode_t kAnyone = 0666;  // but for the user's mask
+constexpr mode_t kOwner = 0600;
+
+Result<std::unique_ptr<PartFile>> OpenRegular(const std::string& path, int flags, std::string_view action, mode_t mode = kAnyone) {
   // O_NONBLOCK: a FIFO in this place must not hang.
-  Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, 0666));
+  Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, mode));
   if (descriptor.get() < 0) return SystemError(path, action, errno);
   struct stat info {};
   if (::fstat(descriptor.get(), &info) != 0) return SystemError(path, "read its size", errno);
   if (!S_ISREG(info.st_mode)) {
     return Error(Code::kInvalidArgument, fmt::format("{}: not a regular file; name a file, not a folder or a device", path));
   }
+  // It may have been there, with other readers.
+  if (mode == kOwner && ::fchmod(descriptor.get(), mode) != 0) return SystemError(path, "make it its owner's alone", errno);
   return std::unique_ptr<PartFile>(std::make_unique<SystemPart>(std::move(descriptor), path, static_cast<uint64_t>(info.st_size)));
 }
 
@@ -133,6 +138,9 @@ class SystemDisk final : public Disk {
  public:
   Result<std::unique_ptr<PartFile>> OpenPart(const std::string& path) override {
     return OpenRegular(path, O_RDWR | O_CREAT | O_NOFOLLOW, "write to it");
+  }
+  Result<std::unique_ptr<PartFile>> OpenPrivatePart(const std::string& path) override {
+    return OpenRegular(path, O_RDWR | O_CREAT | O_NOFOLLOW, "write to it", kOwner);
   }
   Result<std::unique_ptr<PartFile>> OpenForReading(const std::string& path) override { return OpenRegular(path, O_RDONLY, "open it"); }
 

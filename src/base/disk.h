@@ -48,6 +48,8 @@ class Disk {
 
   // For appending, made if it is not there.
   virtual Result<std::unique_ptr<PartFile>> OpenPart(const std::string& path) = 0;
+  // The same for what only its owner may read.
+  virtual Result<std::unique_ptr<PartFile>> OpenPrivatePart(const std::string& path) = 0;
   // A regular file for reading; through links.
   virtual Result<std::unique_ptr<PartFile>> OpenForReading(const std::string& path) = 0;
 

@@ -38,6 +38,17 @@ TEST(Disk, PartsGrowAndShrink) {
   EXPECT_EQ((*again)->Read(6, buffer).value(), 0u);
 }
 
+TEST(Disk, PrivatePartsAreTheirOwnersAlone) {
+  const TemporaryFolder folder;
+  const auto disk = MakeDisk();
+  std::ofstream(folder.Path("open")) << "what was there";
+  std::filesystem::permissions(folder.Path("open"), std::filesystem::perms(0644));
+  for (const char* name : {"new", "open"}) {
+    ASSERT_TRUE(disk->OpenPrivatePart(folder.Path(name)).ok());
+    EXPECT_EQ(std::filesystem::status(folder.Path(name)).permissions(), std::filesystem::perms(0600)) << name;
+  }
+}
+
 TEST(Disk, OnlyRegularFilesAreParts) {
   const TemporaryFolder folder;
   const auto disk = MakeDisk();

@@ -37,6 +37,7 @@ struct Engine::Live {
   int64_t arrival_ns = 0;
   int64_t first_step_ns = -1;
   int64_t first_token_ns = -1;
+  bool followed = false;  // others wait for what their prompts have in common with this one's
   size_t cached_tokens = 0;
   size_t drafted_tokens = 0;
   size_t accepted_tokens = 0;
@@ -345,12 +346,34 @@ void Engine::ProposeDrafts() {
   }
 }
 
+// A prompt waits while another one computes what both begin with, if that is worth a step.
+bool Engine::WaitsForPrefix(const Choice& choice) const {
+  constexpr size_t kWorthwhile = 64;  // tokens
+  if (choice.resident || choice.generation->tokens() > 0 || !Keeps(choice)) return false;
+  const std::span<const uint32_t> tokens(choice.known);
+  for (const auto& [id, other] : requests_) {
+    const Choice& first = *other->choices[0];
+    if (!first.resident || first.ended() || first.generation->tokens() > 0 || !Keeps(first)) continue;
+    if (other->root != choice.live->root || other->request.priority > choice.live->request.priority) continue;
+    const std::span<const uint32_t> ahead(first.known);
+    const auto differs = std::mismatch(tokens.begin(), tokens.end() - 1, ahead.begin(), ahead.end()).first;
+    const size_t common = static_cast<size_t>(differs - tokens.begin()) / kKvBlockTokens * kKvBlockTokens;
+    // Windows and states are kept where a prompt ends, and nowhere else.
+    const size_t last = (ahead.size() - 1) / kKvBlockTokens * kKvBlockTokens;
+    if (first.kv.length() >= common || ((kv_.recurrent() || window_ > 0) && common < last)) continue;
+    if (prefixes_->Find(choice.live->root, tokens) + kWorthwhile > common) continue;
+    other->followed = true;
+    return true;
+  }
+  return false;
+}
+
 PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const {
   PolicySnapshot snapshot = {.now_ns = now_ns, .sequences = {}, .blocks_available = 0, .cost = &cost_};
   bool any_waits = false;
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
-      if (choice->ended()) continue;
+      if (choice->ended() || WaitsForPrefix(*choice)) continue;
       choices->push_back(choice.get());
       any_waits |= !choice->resident;
       snapshot.sequences.push_back(
@@ -492,8 +515,11 @@ Result<size_t> Engine::LoadPrefixes(Disk& disk, const std::string& path) {
 
 Status Engine::SavePrefixes(Disk& disk, const std::string& path) const {
   if (prefixes_->nodes() == 0) return Ok();  // what an earlier run left is worth more
+  BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk.Lock(path + ".lock"));
+  if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: another engine is writing it; give each a file of its own", path));
   const std::string part = path + ".part";
-  BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenPart(part));
+  // It holds what was asked.
+  BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenPrivatePart(part));
   BANTAM_TRY(file->Truncate(0));
   BANTAM_TRY(prefixes_->Save(*file, {options_.model_digest, plan_.options.kv_type}).With(part));
   return disk.Rename(part, path);
@@ -566,7 +592,8 @@ void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>
     }
     counters_.prompt_tokens += grant.tokens;
     const bool whole = choice.kv.length() == choice.known.size();
-    if (whole || (kv_.recurrent() && choice.kv.length() % kKvBlockTokens == 0)) Keep(choice);
+    const bool shared = live.followed && window_ == 0 && !kv_.recurrent();
+    if (whole || shared || (kv_.recurrent() && choice.kv.length() % kKvBlockTokens == 0)) Keep(choice);
     if (!whole) continue;
     if (choice.generation->tokens() == 0 && live.choices.size() < live.request.choices) Fork(live, output);
     Advance(choice, output);

@@ -151,6 +151,7 @@ class Engine {
   void EndFromOutside(Live& live, StopReason reason);
   void AddUsage(const Live& live, Usage* usage) const;
   void ProposeDrafts();
+  bool WaitsForPrefix(const Choice& choice) const;
   PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const;
   // Takes blocks for the grants, from caches and then from victims; returns those that have them.
   std::vector<Grant> Reserve(const StepPlan& plan, const PolicySnapshot& snapshot, const std::vector<Choice*>& choices);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -367,6 +368,57 @@ TEST_P(PlainEngine, PrefixesAreOfOneAdapter) {
   EXPECT_EQ(cached("one"), 0u) << "another generation";
   ASSERT_TRUE(engine->AddAdapter("same", MakeAdapter(4, 2)).ok());
   EXPECT_EQ(cached("same"), 48u) << "the same contents by another name";
+}
+
+// What prompts that come at once begin with is computed by the first of them, and by no other.
+TEST_P(EngineTest, ABurstComputesItsPrefixOnce) {
+  constexpr size_t kBurst = 5;
+  for (const bool equal : {true, false}) {
+    const auto engine = MakeEngine(kBurst, kBurst * kContext);
+    std::vector<Request> requests(kBurst);
+    std::vector<RequestId> ids;
+    for (uint32_t i = 0; i < kBurst; ++i) {
+      for (uint32_t t = 0; t < 100; ++t) requests[i].tokens.push_back(3 + t % 40);
+      requests[i].tokens.push_back(equal ? 7 : 7 + i);
+      requests[i].tokens_max = 5;
+      ids.push_back(engine->Submit(requests[i]).value());
+    }
+    RunAll(*engine);
+    for (size_t i = 0; i < kBurst; ++i) ExpectSolo(ids[i], requests[i]);
+    // Where there are windows or states, prompts that differ behind their prefix have none to share.
+    const bool shared = equal || (GetParam().window == 0 && !GetParam().hybrid);
+    if (shared) {
+      EXPECT_EQ(engine->counters().prompt_tokens, 101u + (kBurst - 1) * (101 - 96)) << equal;
+    }
+    // Who waits for one that is cancelled goes on by itself.
+    engine->DropPrefixes();
+    const RequestId first = engine->Submit(requests[0]).value();
+    const RequestId second = engine->Submit(requests[1]).value();
+    ASSERT_TRUE(engine->Step().ok());
+    ASSERT_TRUE(engine->Cancel(first));
+    RunAll(*engine);
+    ExpectSolo(second, requests[1]);
+  }
+}
+
+// Two engines do not write one file at a time, and others cannot read what was asked.
+TEST_P(PlainEngine, PrefixFilesAreLockedAndPrivate) {
+  const auto engine = MakeEngine(2, 0);
+  Request request;
+  for (uint32_t i = 0; i < 50; ++i) request.tokens.push_back(3 + i);
+  request.tokens_max = 2;
+  engine->Submit(request).value();
+  RunAll(*engine);
+  const auto disk = MakeDisk();
+  const std::string path = folder_.Path("prefixes");
+  {
+    const auto other = disk->Lock(path + ".lock");
+    ASSERT_NE(other.value(), nullptr);
+    EXPECT_EQ(engine->SavePrefixes(*disk, path).error().code(), Code::kUnavailable);
+  }
+  ASSERT_TRUE(engine->SavePrefixes(*disk, path).ok());
+  EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0600));
+  EXPECT_FALSE(std::filesystem::exists(path + ".lock"));
 }
 
 TEST_P(PlainEngine, EndsAtItsDeadline) {

@@ -85,6 +85,7 @@ class FaultyPart final : public PartFile {
 class FaultyDisk final : public Disk {
  public:
   explicit FaultyDisk(Fuse& fuse) : fuse_(fuse) {}
+  Result<std::unique_ptr<PartFile>> OpenPrivatePart(const std::string& path) override { return OpenPart(path); }
   Result<std::unique_ptr<PartFile>> OpenPart(const std::string& path) override {
     BANTAM_TRY(fuse_.Burn("open"));
     BANTAM_ASSIGN(auto part, inner_->OpenPart(path));
