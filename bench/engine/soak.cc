@@ -1,6 +1,7 @@
-// Random load on an engine for a while: every answer must be that of a run of its own, none that was taken may fail, and memory must stay
-// what was planned. Exit code 1 where it did not. With --group the process first moves into a memory control group (version 1) of its own,
-// whose limit is that much above the plan.
+// Random load on an engine for a while: prompts that share beginnings, priorities, several answers, schemas, adapters that come and go,
+// deadlines, cancellations. Every answer must be that of a run of its own, none that was taken may fail, and memory must stay what was
+// planned and not grow. Exit code 1 where it did not. With --group the process first moves into a memory control group (version 1) of its
+// own, whose limit is that much above the plan.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -21,8 +22,11 @@
 #include "base/rng.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
+#include "engine/constraints.h"
 #include "engine/engine_thread.h"
 #include "engine/session.h"
+#include "formats/gguf_writer.h"
+#include "model/adapter/adapter.h"
 #include "model/load.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
@@ -39,12 +43,53 @@ struct Options {
   int threads = 2;
   size_t context = 1024;
   uint64_t seed = 1;
+  uint64_t spare_bytes = 0;  // beside the plan, for masks
 };
+
+// Of the second half of a run.
+constexpr uint64_t kGrowthBytesMax = uint64_t{4} << 20;
 
 // Requests that are asked again and again, with what a session of its own answers.
 struct Question {
   Request request;
   std::vector<std::string> answers;
+};
+
+using NamedAdapter = std::pair<std::string, std::shared_ptr<const Adapter>>;
+constexpr size_t kAdapters = 2;
+constexpr uint64_t kRank = 4;
+
+// Random numbers for every layer's queries, or what else the model has of that shape.
+Status WriteAdapter(FileSystem& files, const std::string& path, const ModelFile& model, uint64_t seed) {
+  std::vector<GgufTensor> tensors;
+  for (const TensorInfo& tensor : model.directory.tensors()) {
+    if (!tensor.name.ends_with("attn_q.weight") && !tensor.name.ends_with("attn_qkv.weight")) continue;
+    tensors.push_back({fmt::format("{}.lora_a", tensor.name), DType::kF32, {tensor.dimensions[0], kRank}});
+    tensors.push_back({fmt::format("{}.lora_b", tensor.name), DType::kF32, {kRank, tensor.dimensions[1]}});
+  }
+  const std::string_view architecture = *model.metadata.Text("general.architecture").value();
+  const std::vector<MetadataEntry> metadata = {{"general.architecture", architecture, ValueType::kString},
+                                               {"general.type", std::string_view("adapter"), ValueType::kString},
+                                               {"adapter.type", std::string_view("lora"), ValueType::kString},
+                                               {"adapter.lora.alpha", double{kRank}, ValueType::kF32}};
+  BANTAM_ASSIGN(const auto writer, GgufWriter::Make(files, path, metadata, tensors));
+  Rng rng(seed);
+  for (const GgufTensor& tensor : tensors) {
+    std::vector<float> numbers(tensor.dimensions[0] * tensor.dimensions[1]);
+    for (float& number : numbers) number = static_cast<float>(rng.Uniform() - 0.5);
+    BANTAM_TRY(writer->Append(std::as_bytes(std::span(numbers))));
+  }
+  return writer->Commit();
+}
+
+// What answers have to be, of each kind.
+constexpr std::pair<ConstraintKind, std::string_view> kConstraints[] = {
+    {ConstraintKind::kJsonSchema, R"({"type":"object","properties":{"n":{"type":"integer","minimum":3},"s":{"type":"string","maxLength":9},
+       "e":{"enum":["red","green"]},"a":{"type":"array","items":{"type":"boolean"},"maxItems":3}},"required":["n","e"],
+       "additionalProperties":false})"},
+    {ConstraintKind::kJsonObject, ""},
+    {ConstraintKind::kGbnf, "root ::= word (\" \" word){1,5} \".\"\nword ::= [a-z]{1,8}\n"},
+    {ConstraintKind::kRegex, "(yes|no|[0-9]{1,4})(, [a-z]+){0,3}"},
 };
 
 Request RandomRequest(Rng& rng, size_t vocabulary, size_t context) {
@@ -62,15 +107,43 @@ Request RandomRequest(Rng& rng, size_t vocabulary, size_t context) {
   return request;
 }
 
-Status Answer(Question* question, const Model& model, const Tokenizer& tokenizer, const PlanOptions& options, ThreadPool& pool) {
+// Token by token, with a mask for each.
+Result<std::string> AnswerConstrained(Session& session, Sampler& sampler, const Tokenizer& tokenizer, const Request& request) {
+  TokenConstraint constraint(request.constraint);
+  std::vector<uint32_t> mask(constraint.vocabulary().words());
+  TokenStream stream(tokenizer);
+  std::string text;
+  for (size_t i = 0; i < request.tokens_max; ++i) {
+    BANTAM_TRY(constraint.Mask(mask));
+    const uint32_t token = sampler.Sample(session.logits(), mask);
+    BANTAM_TRY(constraint.Accept(token));
+    if (tokenizer.EndsTurn(token)) break;
+    text += stream.Push(token);
+    sampler.Accept(token);
+    BANTAM_TRY(session.Append(std::span(&token, 1)));
+  }
+  return text + stream.Finish();
+}
+
+Status Answer(Question* question, const Model& model, const Tokenizer& tokenizer, const PlanOptions& options, ThreadPool& pool,
+              const std::vector<NamedAdapter>& adapters) {
   MemoryBudget budget(UINT64_MAX);
   const MonotonicClock clock;
   for (size_t choice = 0; choice < question->request.choices; ++choice) {
     BANTAM_ASSIGN(const auto session, Session::Make(model, PlanMemory(model.program, options, {}), {budget, pool}));
+    for (const auto& [name, adapter] : adapters) {
+      if (name == question->request.adapter) BANTAM_TRY(session->Use(adapter, budget));
+    }
     BANTAM_TRY(session->Append(question->request.tokens));
     SamplerOptions sampler_options = question->request.sampler;
     sampler_options.seed += choice;
     Sampler sampler(sampler_options, model.program.vocabulary);
+    sampler.Observe(question->request.tokens);
+    if (question->request.constraint != nullptr) {
+      BANTAM_ASSIGN(std::string text, AnswerConstrained(*session, sampler, tokenizer, question->request));
+      question->answers.push_back(std::move(text));
+      continue;
+    }
     GenerateOptions generate;
     generate.tokens_max = question->request.tokens_max;
     BANTAM_ASSIGN(const GenerateResult result, Generate(*session, sampler, tokenizer, clock, generate));
@@ -106,12 +179,14 @@ struct Running {
   EngineThread::Ticket ticket;
   size_t question = 0;
   bool cancelled = false;
+  bool late = false;
   std::vector<std::string> texts;
 };
 
 class Soak {
  public:
-  Soak(EngineThread& engine, const std::vector<Question>& questions, uint64_t seed) : engine_(engine), questions_(questions), rng_(seed) {}
+  Soak(EngineThread& engine, const std::vector<Question>& questions, const std::vector<NamedAdapter>& adapters, uint64_t seed)
+      : engine_(engine), questions_(questions), adapters_(adapters), rng_(seed) {}
 
   void Run(double seconds) {
     const MonotonicClock clock;
@@ -123,12 +198,21 @@ class Soak {
         engine_.Cancel(one.ticket.id);
         one.cancelled = true;
       }
+      if (rng_.Next() % 50 == 0) ChangeAdapters();
       Listen();
     }
   }
   Json Report() const {
-    return {{"asked", asked_},       {"refused", refused_}, {"cancelled", cancelled_},
-            {"answered", answered_}, {"wrong", wrong_},     {"failed", failed_}};
+    return {{"asked", asked_},
+            {"refused", refused_},
+            {"cancelled", cancelled_},
+            {"late", late_},
+            {"answered", answered_},
+            {"wrong", wrong_},
+            {"constrained", constrained_},
+            {"adapted", adapted_},
+            {"failed", failed_},
+            {"adapters_changed", adapters_changed_}};
   }
   bool good() const { return wrong_ == 0 && failed_ == 0 && answered_ > 0; }
 
@@ -140,6 +224,7 @@ class Soak {
     request.priority = static_cast<Priority>(rng_.Next() % kPriorities);
     request.client = std::to_string(rng_.Next() % 3);
     request.cache = rng_.Next() % 8 != 0;
+    if (rng_.Next() % 16 == 0) request.deadline_ns = static_cast<int64_t>(1 + rng_.Next() % 200) * 1'000'000;
     one.texts.resize(request.choices);
     Result<EngineThread::Ticket> ticket = engine_.Submit(std::move(request));
     ++asked_;
@@ -149,6 +234,12 @@ class Soak {
     }
     one.ticket = *ticket;
     running_.push_back(std::move(one));
+  }
+  // One goes, or comes back. Those that run with it go on.
+  void ChangeAdapters() {
+    const auto& [name, adapter] = adapters_[rng_.Next() % adapters_.size()];
+    if (!engine_.RemoveAdapter(name).ok()) CHECK(engine_.AddAdapter(name, adapter).ok());
+    ++adapters_changed_;
   }
   void Listen() {
     for (size_t i = 0; i < running_.size();) {
@@ -160,6 +251,7 @@ class Soak {
           ++failed_;
           std::fprintf(stderr, "failed: %s\n", event->finish->error->message().c_str());
         }
+        if (event->finish && event->finish->reason == StopReason::kDeadline) one.late = true;
       }
       if (!one.ticket.answer->ended()) {
         ++i;
@@ -167,9 +259,14 @@ class Soak {
       }
       if (one.cancelled) {
         ++cancelled_;
+      } else if (one.late) {
+        ++late_;
       } else {
+        const Question& question = questions_[one.question];
         ++answered_;
-        wrong_ += one.texts == questions_[one.question].answers ? 0 : 1;
+        wrong_ += one.texts == question.answers ? 0 : 1;
+        constrained_ += question.request.constraint != nullptr ? 1 : 0;
+        adapted_ += question.request.adapter.empty() ? 0 : 1;
       }
       running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
     }
@@ -177,22 +274,104 @@ class Soak {
 
   EngineThread& engine_;
   const std::vector<Question>& questions_;
+  const std::vector<NamedAdapter>& adapters_;
   Rng rng_;
   std::vector<Running> running_;
   size_t asked_ = 0;
   size_t refused_ = 0;
   size_t cancelled_ = 0;
+  size_t late_ = 0;
+  size_t constrained_ = 0;
+  size_t adapted_ = 0;
+  size_t adapters_changed_ = 0;
   size_t answered_ = 0;
   size_t wrong_ = 0;
   size_t failed_ = 0;
 };
 
-Result<bool> Main(const Options& options) {
+// Adapters of this model, in files that are gone when it returns.
+Result<std::vector<AdapterOutline>> MakeAdapters(FileSystem& files, const ModelFile& file, const AdapterFor& model) {
+  std::vector<AdapterOutline> outlines;
+  const std::string folder = (std::filesystem::temp_directory_path() / fmt::format("engine_soak.{}", ::getpid())).string();
+  std::filesystem::create_directory(folder);
+  const auto make = [&]() -> Status {
+    for (uint64_t i = 0; i < kAdapters; ++i) {
+      const std::string path = fmt::format("{}/{}.gguf", folder, i);
+      BANTAM_TRY(WriteAdapter(files, path, file, /*seed=*/i));
+      BANTAM_ASSIGN(AdapterOutline outline, OutlineAdapter(files, path, model));
+      outlines.push_back(std::move(outline));
+    }
+    return Ok();
+  };
+  const Status made = make();
+  std::filesystem::remove_all(folder);
+  BANTAM_TRY(Status(made));
+  return outlines;
+}
+
+// Everything that one run of the engine needs.
+struct Setup {
+  Options options;
+  const Model& model;
+  const Tokenizer& tokenizer;
+  const MemoryPlan& plan;
+  const PlanOptions& solo;
+  MemoryBudget& budget;
+  ThreadPool& pool;
+  const std::vector<NamedAdapter>& adapters;
+};
+
+Result<bool> RunSoak(const Setup& setup) {
+  const Options& options = setup.options;
+  Constraints constraints(setup.tokenizer, setup.budget);
+  Rng rng(options.seed);
+  std::vector<Question> questions(24);
+  for (size_t i = 0; i < questions.size(); ++i) {
+    Request& request = questions[i].request;
+    request = RandomRequest(rng, setup.tokenizer.size(), setup.solo.context);
+    if (i % 3 == 1) request.adapter = setup.adapters[rng.Next() % setup.adapters.size()].first;
+    if (i % 2 == 1) {
+      const auto& [kind, source] = kConstraints[i / 2 % std::size(kConstraints)];
+      BANTAM_ASSIGN(request.constraint, constraints.Get(kind, source));
+    }
+    BANTAM_TRY(Answer(&questions[i], setup.model, setup.tokenizer, setup.solo, setup.pool, setup.adapters));
+  }
+  const MonotonicClock clock;
+  EngineOptions engine_options;
+  engine_options.check = true;
+  BANTAM_ASSIGN(const auto engine,
+                EngineThread::Start({setup.model, setup.tokenizer, setup.plan, clock, engine_options}, {setup.budget, setup.pool}));
+  for (const auto& [name, adapter] : setup.adapters) BANTAM_TRY(engine->AddAdapter(name, adapter));
+  Soak soak(*engine, questions, setup.adapters, options.seed);
+  soak.Run(options.seconds / 2);
+  const uint64_t half_bytes = Resident("RssAnon");
+  soak.Run(options.seconds / 2);
+  Json report = soak.Report();
+  const EngineCounters counters = engine->counters();
+  const uint64_t anonymous = Resident("RssAnon");
+  const int64_t growth = static_cast<int64_t>(anonymous) - static_cast<int64_t>(half_bytes);
+  report.update({{"steps", counters.steps},
+                 {"generated_tokens", counters.generated_tokens},
+                 {"cached_tokens", counters.cached_tokens},
+                 {"accepted_tokens", counters.accepted_tokens},
+                 {"preemptions", counters.preemptions},
+                 {"planned_bytes", setup.plan.total_bytes()},
+                 {"anonymous_bytes", anonymous},
+                 {"file_bytes", Resident("RssFile")},
+                 {"growth_bytes", growth}});
+  std::fprintf(stdout, "%s\n", DumpJson(report, /*indent=*/1).c_str());
+  // Pages of the pool that were not touched before, and what an allocator keeps.
+  const auto touched = static_cast<int64_t>(kGrowthBytesMax + setup.plan.kv_bytes / 8);
+  return soak.good() && anonymous <= setup.plan.total_bytes() + options.spare_bytes && growth <= touched;
+}
+
+Result<bool> Main(Options options) {
   const std::unique_ptr<FileSystem> files = MakeFileSystem();
   BANTAM_ASSIGN(ModelFile file, OpenModel(*files, options.model));
   BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *kernels));
+  BANTAM_ASSIGN(std::vector<AdapterOutline> outlines, MakeAdapters(*files, file, {outline.config, outline.program, *kernels}));
   FitRequest fit;
   fit.wanted.context = std::min(outline.program.context_max, options.context);
   fit.wanted.threads = options.threads;
@@ -200,43 +379,26 @@ Result<bool> Main(const Options& options) {
   const PlanOptions solo = fit.wanted;
   PlanSequences(kSequencesDefault, &fit.wanted);
   BANTAM_ASSIGN(fit.limit_bytes, ParseBytes(options.memory, "--memory"));
-  fit.held = {tokenizer.bytes(), file.held_bytes(), RequestsBytes(outline.program.vocabulary)};
+  fit.held = {.vocabulary = tokenizer.bytes(), .header = file.held_bytes(), .requests = RequestsBytes(outline.program.vocabulary)};
+  for (const AdapterOutline& adapter : outlines) fit.held.adapters += adapter.bytes;
+  fit.held.adapters += AdapterScratchBytes(outline.program, fit.wanted, kRank);
   BANTAM_ASSIGN(const MemoryPlan plan, FitMemory(&outline.program, fit));
   std::fputs(Describe(plan).c_str(), stderr);
   BANTAM_ASSIGN(const uint64_t above, ParseBytes(options.above, "--above"));
   if (!options.group.empty()) BANTAM_TRY(JoinGroup(options, plan.total_bytes() + above));
-  MemoryBudget budget(fit.limit_bytes);
+  // Room for masks that are kept comes on top of what the pool may grow into.
+  options.spare_bytes = std::size(kConstraints) * (TokenMasks::kBytesMax + (1 << 20)) + ConstraintsBytes(tokenizer.size());
+  MemoryBudget budget(fit.limit_bytes + options.spare_bytes);
   BANTAM_ASSIGN(const std::unique_ptr<ThreadPool> pool, ThreadPool::Make(options.threads));
   BANTAM_ASSIGN(const std::unique_ptr<Model> model, LoadModel(std::move(outline), file, {budget, *pool}, nullptr));
   file = {};
-  Rng rng(options.seed);
-  std::vector<Question> questions(16);
-  for (Question& question : questions) {
-    question.request = RandomRequest(rng, tokenizer.size(), solo.context);
-    BANTAM_TRY(Answer(&question, *model, tokenizer, solo, *pool));
+  std::vector<NamedAdapter> adapters;
+  for (AdapterOutline& adapter : outlines) {
+    BANTAM_ASSIGN(auto loaded, LoadAdapter(std::move(adapter), *model, budget));
+    adapters.emplace_back(fmt::format("adapter{}", adapters.size()), std::move(loaded));
   }
-  const MonotonicClock clock;
-  EngineOptions engine_options;
-  engine_options.check = true;
-  BANTAM_ASSIGN(const auto engine, EngineThread::Start({*model, tokenizer, plan, clock, engine_options}, {budget, *pool}));
-  Soak soak(*engine, questions, options.seed);
-  soak.Run(options.seconds / 2);
-  const uint64_t half_bytes = Resident("RssAnon");
-  soak.Run(options.seconds / 2);
-  Json report = soak.Report();
-  const EngineCounters counters = engine->counters();
-  const uint64_t anonymous = Resident("RssAnon");
-  report.update({{"steps", counters.steps},
-                 {"generated_tokens", counters.generated_tokens},
-                 {"cached_tokens", counters.cached_tokens},
-                 {"accepted_tokens", counters.accepted_tokens},
-                 {"preemptions", counters.preemptions},
-                 {"planned_bytes", plan.total_bytes()},
-                 {"anonymous_bytes", anonymous},
-                 {"file_bytes", Resident("RssFile")},
-                 {"growth_bytes", static_cast<int64_t>(anonymous) - static_cast<int64_t>(half_bytes)}});
-  std::fprintf(stdout, "%s\n", DumpJson(report, /*indent=*/1).c_str());
-  return soak.good() && anonymous <= plan.total_bytes();
+  outlines.clear();
+  return RunSoak({options, *model, tokenizer, plan, solo, budget, *pool, adapters});
 }
 
 }  // namespace

@@ -94,6 +94,12 @@ struct FloatRange {
 
 std::string_view SamplerStepName(SamplerStep step) { return kStepNames[static_cast<size_t>(step)].second; }
 
+std::vector<SamplerStep> AllSamplerSteps() {
+  std::vector<SamplerStep> steps;
+  for (const auto& row : kStepNames) steps.push_back(row.first);
+  return steps;
+}
+
 Result<std::vector<SamplerStep>> ParseSamplerSteps(std::string_view names) {
   std::vector<SamplerStep> steps;
   while (!names.empty()) {

@@ -22,13 +22,14 @@ std::string_view SamplerStepName(SamplerStep step);
 // Names separated by commas, each at most once. InvalidArgument lists the names.
 Result<std::vector<SamplerStep>> ParseSamplerSteps(std::string_view names);
 
+// In the order of their declaration.
+std::vector<SamplerStep> AllSamplerSteps();
+
 inline constexpr uint32_t kSamplerWindowMax = 1 << 16;
 
 struct SamplerOptions {
   // The order of the steps; those left out are not applied.
-  std::vector<SamplerStep> order = {SamplerStep::kPenalties, SamplerStep::kDry,     SamplerStep::kTopNSigma,
-                                    SamplerStep::kTopK,      SamplerStep::kTypical, SamplerStep::kTopP,
-                                    SamplerStep::kMinP,      SamplerStep::kXtc,     SamplerStep::kTemperature};
+  std::vector<SamplerStep> order = AllSamplerSteps();
   float temperature = 0;           // 0: the most likely token after penalties
   float temperature_range = 0;     // dynamic: from temperature - range to temperature + range
   float temperature_exponent = 1;  // of the relative entropy
