@@ -61,6 +61,15 @@ typedef struct bantam_engine_options {
    * nowhere. It holds ids of tokens and what was computed of them, so it belongs where only the service may read and write. */
   const char* prefixes;
   uint64_t adapter_bytes; /* kept free for adapters that are loaded later; 0: they get what is left of memory_bytes */
+  /* A file of measured confidences (docs/library.md): what "confidence" then says. NULL: it is given as it is computed. */
+  const char* calibration;
+  /* Targets of the adaptive mode; 0: none. While one is missed, the engine runs fewer answers at once, without drafts, and shorter ones; when
+   * all are met with room to spare, it goes back step by step. */
+  float target_token_ms;       /* from one token of an answer to the next, for 95 of 100 */
+  float target_watts;          /* of what the machine measures (counters of the processor, sensors of the board, the battery) */
+  float target_memory_percent; /* of the machine's memory or the control group's, in use */
+  /* Told, on the engine's thread, what the engine changed by itself, and why. May be NULL. */
+  void (*notice)(void* user, const char* change);
 } bantam_engine_options;
 
 /* Opens a model and starts the engine's thread. `error` may be NULL, here and everywhere. On failure *engine is NULL. */

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/disk.h"
+#include "base/power_meter.h"
 #include "cli/load.h"
 #include "cli/model_folder.h"
 #include "cli/sampling.h"
@@ -31,12 +32,53 @@ struct Options {
   size_t tokens_max = 512;
   bool force = false;
   std::vector<std::string> adapters;  // --lora
+  AdaptiveTargets targets;
+  std::string calibration;  // a file; empty: none
+  double target_ms = 0;
+  double target_percent = 0;
   SamplingOptions sampling;
   RunOptions run;
 };
 
-// Between two looks at the machine's memory.
-constexpr int64_t kLookNs = 500'000'000;
+Result<AdaptiveTargets> ReadTargets(const Options& options) {
+  AdaptiveTargets targets = options.targets;
+  BANTAM_ASSIGN(targets.token_ns, TokenTargetNs(options.target_ms));
+  targets.memory_share = options.target_percent / 100;
+  BANTAM_TRY(CheckAdaptiveTargets(targets));
+  return targets;
+}
+
+Result<EngineOptions> ReadEngineOptions(FileSystem& files, const Options& options) {
+  EngineOptions engine;
+  // Lines wait in their file, not in a queue: memory is the only limit.
+  engine.admission = {.requests_max = SIZE_MAX, .tokens_max = SIZE_MAX, .bytes_max = UINT64_MAX};
+  engine.notice = [](std::string_view change) { Note(fmt::format("[{}]\n", change)); };
+  if (options.calibration.empty()) return engine;
+  BANTAM_ASSIGN(Calibration calibration, Calibration::Open(files, options.calibration));
+  engine.calibration = std::make_shared<const Calibration>(std::move(calibration));
+  return engine;
+}
+
+// Looks at the machine twice a second.
+class MachineWatch {
+ public:
+  MachineWatch(FileSystem& files, bool power) : files_(files), meter_(files, /*root=*/""), power_(power) {}
+  void Look(int64_t now_ns, Engine* engine) {
+    if (now_ns < next_ns_) return;
+    next_ns_ = now_ns + kLookNs;
+    const MemoryPressure memory = ReadMemoryPressure(files_, /*root=*/"");
+    engine->SetPressure(gauge_.Update(now_ns, memory));
+    engine->Adapt(memory, power_ ? meter_.Read(now_ns) : std::nullopt);
+  }
+
+ private:
+  static constexpr int64_t kLookNs = 500'000'000;
+  FileSystem& files_;
+  PowerMeter meter_;
+  const bool power_;
+  PressureGauge gauge_;
+  int64_t next_ns_ = 0;
+};
 
 // What the run was like, for people.
 std::string Describe(const BatchSummary& summary, const EngineCounters& counters, int64_t ns, const MemoryPlan& plan) {
@@ -53,6 +95,8 @@ std::string Describe(const BatchSummary& summary, const EngineCounters& counters
 
 Status Batch(FileSystem& files, const Options& options) {
   BANTAM_TRY(CheckSamplerOptions(options.sampling.sampler));
+  BANTAM_ASSIGN(const AdaptiveTargets targets, ReadTargets(options));
+  BANTAM_ASSIGN(EngineOptions engine_options, ReadEngineOptions(files, options));
   const std::unique_ptr<Disk> disk = MakeDisk();
   BANTAM_ASSIGN(const std::unique_ptr<PartFile> input, disk->OpenForReading(options.input));
   std::error_code unknown;
@@ -90,10 +134,7 @@ Status Batch(FileSystem& files, const Options& options) {
   if (options.force) BANTAM_TRY(output->Truncate(0));  // not before everything else is sure
   const MonotonicClock clock;
   Engine* engine = nullptr;
-  EngineOptions engine_options;
-  // Lines wait in their file, not in a queue: memory is the only limit.
-  engine_options.admission = {.requests_max = SIZE_MAX, .tokens_max = SIZE_MAX, .bytes_max = UINT64_MAX};
-  engine_options.notice = [](std::string_view change) { Note(fmt::format("[{}]\n", change)); };
+  if (targets.any()) engine_options.adaptive = AdaptiveController::Make(targets, loaded.plan.options.sequences);
   const auto make_engine = [&](Engine::Sink sink) -> Result<std::unique_ptr<Engine>> {
     BANTAM_ASSIGN(auto made,
                   Engine::Make({*loaded.model, tokenizer, loaded.plan, clock, engine_options}, {*loaded.budget, *loaded.pool}, sink));
@@ -102,15 +143,12 @@ Status Batch(FileSystem& files, const Options& options) {
     return made;
   };
   EngineCounters counters;
-  PressureGauge gauge;
-  int64_t next_look_ns = 0;
+  MachineWatch watch(files, targets.watts > 0);
   const int64_t begin = clock.NowNs();
   const auto progress = [&, line = MakeProgressLine()](std::string_view step, uint64_t done, uint64_t total) {
     if (engine != nullptr) {
       counters = engine->counters();
-      const int64_t now_ns = clock.NowNs();
-      if (now_ns >= next_look_ns) engine->SetPressure(gauge.Update(now_ns, ReadMemoryPressure(files, /*root=*/"")));
-      if (now_ns >= next_look_ns) next_look_ns = now_ns + kLookNs;
+      watch.Look(clock.NowNs(), engine);
     }
     return !Interrupted() && (!line || line(step, done, total));
   };
@@ -143,6 +181,15 @@ void AddBatchVerb(CLI::App& app, Action* action) {
   verb->add_option("--lora", options->adapters,
                    "an adapter for requests that name it (\"adapter\"), as NAME=PATH or NAME=PATH:SCALE; may be given again")
       ->allow_extra_args(false);
+  verb->add_option("--calibration", options->calibration, "a file of measured confidences: what \"confidence\" then says");
+  verb->add_option("--target-latency", options->target_ms,
+                   "milliseconds between an answer's tokens: while more (for 95 of 100), fewer requests run at once; 0: any")
+      ->capture_default_str();
+  verb->add_option("--target-power", options->targets.watts,
+                   "watts that the machine measures: while more, fewer requests run at once and answers are shorter; 0: any")
+      ->capture_default_str();
+  verb->add_option("--target-memory", options->target_percent, "percent of the memory in use: while more, answers are shorter; 0: any")
+      ->capture_default_str();
   verb->add_flag("--force", options->force, "begin anew, whatever OUT holds");
   AddSamplingOptions(*verb, &options->sampling);
   AddRunOptions(*verb, &options->run);

@@ -22,6 +22,7 @@ struct Engine::Choice {
   bool draft_forced = false;  // by a constraint
   DraftLength draft_length;
   int64_t waiting_since_ns = 0;
+  int64_t token_ns = -1;  // when its newest token came
 
   bool decoding() const { return generation->tokens() > 0 && kv.length() + 1 == known.size(); }
   size_t pending() const { return known.size() - kv.length() + draft.size(); }
@@ -86,6 +87,9 @@ Engine::Engine(const Setup& setup, const Resources& resources, Sink sink)
   options_.policy.residents_max = plan_.options.sequences;
   options_.policy.step_tokens = plan_.options.step_tokens;
   options_.policy.step_outputs = plan_.options.step_outputs;
+  policy_ = options_.policy;
+  settings_.sequences = plan_.options.sequences;
+  if (options_.adaptive) Apply(options_.adaptive->settings());
   options_.model_digest = DigestOf(options_.model_digest, plan_.options, setup.model.kernels->name);
   rows_.reserve(plan_.options.step_tokens);
   output_rows_.reserve(plan_.options.step_outputs);
@@ -153,7 +157,8 @@ uint64_t Engine::BytesOf(const Request& request) const {
   const uint64_t tables = kKvParts * KvBlockCount(plan_.options.context) * sizeof(uint32_t);
   const uint64_t per_choice = sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
                               (request.tokens.size() + answer) * sizeof(uint32_t) + answer * (kTextBytesPerToken + details);
-  return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + request.choices * per_choice;
+  const uint64_t echo = (1 + request.choices) * request.echo.size();
+  return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + echo + request.choices * per_choice;
 }
 
 Digest Engine::RootOf(const Request& request) const {
@@ -171,7 +176,7 @@ void Engine::CancelAll() {
 EngineLoad Engine::load() const {
   EngineLoad load;
   load.step_tokens = plan_.options.step_tokens;
-  load.places = plan_.options.sequences;
+  load.places = policy_.residents_max;
   load.answer_tokens = answer_tokens_;
   load.short_of_memory = pressure_ == Pressure::kCritical;
   load.cost = cost_;
@@ -219,6 +224,9 @@ Result<RequestId> Engine::Accept(Request request, int64_t arrival_ns, MemoryBudg
   live->held = std::move(held);
   live->id = next_id_;
   live->request = std::move(request);
+  live->request.tokens_max = std::min(live->request.tokens_max, settings_.answer_tokens);
+  live->request.tokens_min = std::min(live->request.tokens_min, live->request.tokens_max);
+  live->request.speculate &= settings_.speculate;
   live->arrival_ns = arrival_ns;
   BANTAM_ASSIGN(std::unique_ptr<Choice> first, MakeChoice(*live, /*index=*/0));
   live->choices.push_back(std::move(first));
@@ -495,6 +503,41 @@ void Engine::SetPressure(Pressure pressure) {
   pressure_ = pressure;
 }
 
+void Engine::Apply(const AdaptiveSettings& settings) {
+  if (settings.precision != settings_.precision && options_.use_precision) options_.use_precision(settings.precision);
+  settings_ = settings;
+  policy_.residents_max = std::clamp<size_t>(settings.sequences, 1, plan_.options.sequences);
+}
+
+void Engine::NoteTokens(Choice& choice, uint64_t tokens) {
+  constexpr size_t kNotedMax = 4096;
+  if (!options_.adaptive || tokens == 0) return;
+  const int64_t now_ns = clock_.NowNs();
+  const int64_t before_ns = std::exchange(choice.token_ns, now_ns);
+  if (before_ns >= 0 && token_ns_.size() < kNotedMax) token_ns_.push_back((now_ns - before_ns) / static_cast<int64_t>(tokens));
+}
+
+void Engine::Adapt(const MemoryPressure& memory, std::optional<double> watts) {
+  if (!options_.adaptive) return;
+  AdaptiveView view = {.now_ns = clock_.NowNs(), .token_ns = {}, .watts = watts, .memory_share = {}};
+  if (!token_ns_.empty()) {
+    const auto at = token_ns_.begin() + static_cast<std::ptrdiff_t>(token_ns_.size() * 95 / 100);
+    std::nth_element(token_ns_.begin(), at, token_ns_.end());
+    view.token_ns = *at;
+    token_ns_.clear();
+  }
+  if (memory.limit_bytes != UINT64_MAX && memory.limit_bytes > 0) {
+    view.memory_share = 1 - std::min(1.0, static_cast<double>(memory.left_bytes) / static_cast<double>(memory.limit_bytes));
+  }
+  for (const auto& [id, live] : requests_) {
+    for (const auto& choice : live->choices) view.running += choice->resident ? 1 : 0;
+  }
+  const std::optional<std::string> change = options_.adaptive->Update(view);
+  if (!change) return;
+  Apply(options_.adaptive->settings());
+  if (options_.notice) options_.notice(*change);
+}
+
 void Engine::Keep(const Choice& choice) {
   if (!Keeps(choice) || choice.kv.length() == 0) return;
   prefixes_->Keep(choice.live->root, std::span(choice.known).first(std::min(choice.kv.length(), choice.known.size())), choice.kv);
@@ -550,9 +593,9 @@ Result<bool> Engine::Step() {
   ProposeDrafts();
   std::vector<Choice*> choices;
   const PolicySnapshot snapshot = Snapshot(begin_ns, &choices);
-  const StepPlan plan = PlanStep(options_.policy, snapshot);
+  const StepPlan plan = PlanStep(policy_, snapshot);
   if (options_.check) {
-    const std::string_view wrong = CheckPlan(options_.policy, snapshot, plan);
+    const std::string_view wrong = CheckPlan(policy_, snapshot, plan);
     if (!wrong.empty()) return Error(Code::kInternal, fmt::format("the plan of a step: {}", wrong));
   }
   const std::vector<Grant> grants = Reserve(plan, snapshot, choices);
@@ -586,7 +629,9 @@ void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>
     const bool decoding = choice.decoding();
     choice.kv.Commit(choice.kv.length() + grant.tokens);
     if (decoding) {
+      const uint64_t before = counters_.generated_tokens;
       Advance(choice, output);
+      NoteTokens(choice, counters_.generated_tokens - before);
       output += grant.tokens;
       continue;
     }
@@ -681,6 +726,10 @@ void Engine::AddUsage(const Live& live, Usage* usage) const {
 void Engine::FinishChoice(Choice& choice, Event event, std::optional<Error> error) {
   Finish finish = choice.generation->finish();
   finish.error = std::move(error);
+  if (options_.calibration && finish.confidence) {
+    finish.computed_confidence = std::exchange(finish.confidence, options_.calibration->Map(*finish.confidence));
+    finish.low_confidence = *finish.confidence < choice.live->request.confidence_min;
+  }
   AddUsage(*choice.live, &finish.usage);
   constexpr double kNewest = 0.05;
   answer_tokens_ += kNewest * (static_cast<double>(finish.usage.generated_tokens) - answer_tokens_);

@@ -16,7 +16,10 @@
 #include "base/disk.h"
 #include "base/memory_budget.h"
 #include "base/result.h"
+#include "base/system_limits.h"
+#include "engine/adaptive.h"
 #include "engine/admission.h"
+#include "engine/calibration.h"
 #include "engine/draft.h"
 #include "engine/generation.h"
 #include "engine/prefix_cache.h"
@@ -56,8 +59,15 @@ struct EngineOptions {
   bool check = false;     // looks at each plan, and after each step whether blocks and holders agree: Internal
   // Where EngineThread keeps prefixes from one run to the next, with model_digest; empty: nowhere.
   std::string prefix_file;
-  // How short memory is, where somebody watches it; asked by EngineThread twice a second.
+  // How short memory is, and what the machine takes, in watts, where somebody watches it; asked by EngineThread twice a second.
   std::function<MemoryPressure()> watch;
+  std::function<std::optional<double>(int64_t now_ns)> watts;
+  // What confidences are given as; none: as they are computed.
+  std::shared_ptr<const Calibration> calibration;
+  // Changes what new requests get, and how many run; used by this engine alone, and may have been used by one before it.
+  std::shared_ptr<AdaptiveController> adaptive;
+  // Told, within Adapt, that another package of the model is wanted: whoever owns the engine makes another one of that.
+  std::function<void(size_t precision)> use_precision;
   // Told what the engine changed by itself, and why: from its thread, within a step.
   std::function<void(std::string_view change)> notice;
   std::function<bool()> fail;  // asked before each reservation of KV: true makes it fail, for tests
@@ -137,6 +147,8 @@ class Engine {
   // What the machine says of its memory (PressureGauge). High: prefixes go and none are kept; critical: nothing new is taken. Those that
   // run have their memory, and go on.
   void SetPressure(Pressure pressure);
+  // What was measured since the last call goes to EngineOptions::adaptive, and what that changes happens.
+  void Adapt(const MemoryPressure& memory, std::optional<double> watts);
   Pressure pressure() const { return pressure_; }
 
  private:
@@ -144,6 +156,7 @@ class Engine {
   struct Live;
 
   Engine(const Setup& setup, const Resources& resources, Sink sink);
+  void Apply(const AdaptiveSettings& settings);
   Digest RootOf(const Request& request) const;
   Result<std::unique_ptr<Choice>> MakeChoice(Live& live, size_t index);
   Result<std::shared_ptr<const Adapter>> FindAdapter(const std::string& name) const;
@@ -172,6 +185,7 @@ class Engine {
   void Advance(Choice& choice, size_t output);
   void Fork(Live& live, size_t output);
   void FinishChoice(Choice& choice, Event event, std::optional<Error> error);
+  void NoteTokens(Choice& choice, uint64_t tokens);
   void RemoveFinished();
   std::span<const float> Logits(size_t output) const {
     return {executor_->logits() + output * model_.program.vocabulary, model_.program.vocabulary};
@@ -184,6 +198,9 @@ class Engine {
   const MemoryPlan plan_;
   const Clock& clock_;
   EngineOptions options_;
+  PolicyOptions policy_;           // of now
+  AdaptiveSettings settings_;      // where somebody adapts
+  std::vector<int64_t> token_ns_;  // from token to token, since the last look
   MemoryBudget& budget_;
   Sink sink_;
   const size_t ring_;

@@ -187,7 +187,7 @@ void EngineThread::TakeMessages() {
   {
     std::unique_lock lock(mutex_);
     const auto something = [&] { return stopping_ || !messages_.empty() || !engine_->idle(); };
-    if (engine_->options().watch) {
+    if (engine_->options().watch || engine_->options().adaptive) {
       changed_.wait_for(lock, std::chrono::nanoseconds(kWatchNs), something);
     } else {
       changed_.wait(lock, something);
@@ -264,9 +264,12 @@ void EngineThread::FailAll(const Error& error) {
 
 void EngineThread::Watch() {
   const int64_t now_ns = clock_.NowNs();
-  if (!engine_->options().watch || now_ns < next_look_ns_) return;
+  const EngineOptions& options = engine_->options();
+  if ((!options.watch && !options.adaptive) || now_ns < next_look_ns_) return;
   next_look_ns_ = now_ns + kWatchNs;
-  engine_->SetPressure(gauge_.Update(now_ns, engine_->options().watch()));
+  const MemoryPressure memory = options.watch ? options.watch() : MemoryPressure();
+  engine_->SetPressure(gauge_.Update(now_ns, memory));
+  engine_->Adapt(memory, options.watts ? options.watts(now_ns) : std::nullopt);
 }
 
 void EngineThread::Work() {

@@ -78,7 +78,10 @@ uint64_t Generation::Bytes(const Request& request, size_t vocabulary) {
   return bytes;
 }
 
-void Generation::Emit(const std::string& text, Event* event) { event->text += text; }
+void Generation::Emit(const std::string& text, Event* event) {
+  if (!std::exchange(echoed_, true)) event->text += request_.echo;
+  event->text += text;
+}
 
 void Generation::Observe(std::span<const float> logits, uint32_t token, bool enters, Event* event) {
   if (!request_.token_details && request_.confidence_min == 0) return;

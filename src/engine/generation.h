@@ -54,6 +54,7 @@ class Generation {
   std::vector<uint32_t> not_ending_;  // a bit for each token but those that end a turn, while tokens_min is not reached
   std::optional<TokenConstraint> constraint_;
   std::vector<uint32_t> mask_;  // scratch, where there is a constraint
+  bool echoed_ = false;
   size_t tokens_ = 0;
   size_t observed_ = 0;  // tokens whose probability counts, the end of turn among them
   double logprobs_ = 0;  // their sum

@@ -130,6 +130,7 @@ const std::vector<Member>& Members() {
       {"messages", Ignore},
       {"tools", Ignore},
       {"response_format", Ignore},  // read by ReadConstraint, as are the next two
+      {"echo", Ignore},             // read by ReadEcho
       {"grammar", Ignore},
       {"regex", Ignore},
       {"model", Ignore},
@@ -283,6 +284,28 @@ Result<std::shared_ptr<TokenMasks>> ReadConstraint(const Json& body, const JsonR
   return context.constraints->Get(wanted->kind, wanted->source);
 }
 
+// The prompt's text in front of the answer, as completions have it.
+Status ReadEcho(const Json& body, const JsonRequestContext& context, Request* request) {
+  const Json& echo = JsonMember(body, "echo");
+  if (echo.is_null()) return Ok();
+  BANTAM_ASSIGN(const bool wanted, Flag("echo", echo));
+  if (!wanted) return Ok();
+  const Json& prompt = JsonMember(body, "prompt");
+  if (prompt.is_null())
+    return Error(Code::kInvalidArgument, "echo: only a \"prompt\" has a text to repeat; leave it out with \"messages\"");
+  if (request->token_details) {
+    return Error(Code::kUnsupported, "echo with logprobs: those of a prompt's tokens are not computed; ask for one of both");
+  }
+  if (prompt.is_string()) {
+    request->echo = prompt.get<std::string>();
+  } else {
+    TokenStream text(context.tokenizer);
+    for (const uint32_t token : request->tokens) request->echo += text.Push(token);
+    request->echo += text.Finish();
+  }
+  return Ok();
+}
+
 }  // namespace
 
 Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context) {
@@ -307,6 +330,7 @@ Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& cont
   } else {
     BANTAM_ASSIGN(request.tokens, ReadPrompt(prompt, context));
   }
+  BANTAM_TRY(ReadEcho(body, context, &request));
   return request;
 }
 
@@ -361,6 +385,7 @@ Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokeniz
     if (finish.confidence) {
       choice["confidence"] = *finish.confidence;
       choice["low_confidence"] = finish.low_confidence;
+      if (finish.computed_confidence) choice["computed_confidence"] = *finish.computed_confidence;
     }
     if (finish.error) choice["error"] = WriteError(*finish.error);
     list.push_back(std::move(choice));

@@ -96,6 +96,14 @@ TEST_F(JsonRequestTest, MessagesGoThroughTheTemplate) {
   EXPECT_EQ(without.error().code(), Code::kUnsupported);
 }
 
+TEST_F(JsonRequestTest, EchoIsThePromptsText) {
+  EXPECT_EQ(Good(R"({"prompt": "a b", "echo": true})").echo, "a b");
+  EXPECT_EQ(Good(R"({"prompt": "a b", "echo": false})").echo, "");
+  const Request ids = Good(R"({"prompt": [70, 71], "echo": true})");
+  EXPECT_EQ(ids.echo, Text({70, 71}));
+  EXPECT_FALSE(ids.echo.empty());
+}
+
 TEST_F(JsonRequestTest, WhatIsWrongIsNamed) {
   for (const auto& [json, expected] : {
            std::pair{R"([])", "expected an object"},
@@ -128,6 +136,9 @@ TEST_F(JsonRequestTest, WhatIsWrongIsNamed) {
            {R"({"prompt": "a", "adapter": ["x"]})", "adapter: [\"x\"]: expected a text"},
            {R"({"prompt": "a", "deadline_ms": 0})", "deadline_ms: 0"},
            {R"({"prompt": "a", "confidence_threshold": 2})", "confidence_threshold: 2"},
+           {R"({"prompt": "a", "echo": 1})", "echo: 1: expected true or false"},
+           {R"({"prompt": "a", "echo": true, "logprobs": true})", "echo with logprobs"},
+           {R"({"messages": [{"role": "user", "content": "x"}], "echo": true})", "echo: only a \"prompt\""},
        }) {
     EXPECT_NE(Refused(json).find(expected), std::string::npos) << json << ": " << Refused(json);
   }
@@ -200,6 +211,7 @@ TEST_F(JsonRequestTest, AnswersAsJson) {
   EXPECT_EQ(second["logprobs"]["content"][0]["top_logprobs"][1]["id"], 6);
   EXPECT_EQ(second["confidence"], 0.25);
   EXPECT_EQ(second["low_confidence"], true);
+  EXPECT_FALSE(second.contains("computed_confidence"));
   EXPECT_EQ(answer["usage"].dump(), R"({"prompt_tokens":7,"completion_tokens":4,"total_tokens":11,"cached_tokens":4})");
 }
 

@@ -39,6 +39,7 @@ struct Request {
   bool token_details = false;                   // events name every token with its logarithm of the probability
   size_t top_logprobs = 0;                      // and so many of the likeliest tokens, with token_details
   std::shared_ptr<TokenMasks> constraint = {};  // what the answer has to be (Constraints); null: any text
+  std::string echo = {};                        // stands in front of each answer's text; stops do not look at it
   float confidence_min = 0;                     // an answer below is marked; 0: confidence is not computed unless token_details
 };
 
@@ -66,8 +67,10 @@ struct Finish {
   StopReason reason = StopReason::kEndOfTurn;
   std::string stop = {};  // the one that was found
   Usage usage = {};
-  // The geometric mean of the probabilities of the answer's tokens, its end included: exp(mean log p). Where it was asked for.
+  // The geometric mean of the probabilities of the answer's tokens, its end included: exp(mean log p). Where it was asked for. With
+  // EngineOptions::calibration what that makes of it, and the mean beside it.
   std::optional<float> confidence = {};
+  std::optional<float> computed_confidence = {};
   bool low_confidence = false;
   std::optional<Error> error = {};  // with kError
 };

@@ -160,6 +160,7 @@ std::string_view CheckPlan(const PolicyOptions& options, const PolicySnapshot& s
   size_t rows = 0;
   size_t outputs = 0;
   size_t residents = 0;
+  size_t admitted = 0;
   for (const SequenceView& sequence : snapshot.sequences) residents += sequence.resident ? 1 : 0;
   for (const Grant& grant : plan.grants) {
     if (grant.sequence >= seen.size() || seen[grant.sequence]++ > 0) return "a sequence has two grants";
@@ -167,7 +168,7 @@ std::string_view CheckPlan(const PolicyOptions& options, const PolicySnapshot& s
     if (grant.tokens == 0 || grant.tokens > sequence.pending) return "a grant of nothing, or of more than there is";
     rows += grant.tokens;
     outputs += Outputs(sequence, grant.tokens);
-    residents += sequence.resident ? 0 : 1;
+    admitted += sequence.resident ? 0 : 1;
   }
   for (const size_t victim : plan.displaced) {
     if (victim >= seen.size() || !snapshot.sequences[victim].resident || seen[victim]++ > 0) return "a displaced sequence runs";
@@ -175,7 +176,8 @@ std::string_view CheckPlan(const PolicyOptions& options, const PolicySnapshot& s
   }
   if (rows > options.step_tokens) return "more rows than a step has";
   if (outputs > options.step_outputs) return "more logits than a step has";
-  if (residents > options.residents_max && !plan.grants.empty()) return "more residents than places";
+  // There may have been more places before: then nobody comes, and who is there may stay.
+  if (admitted > 0 && residents + admitted > options.residents_max) return "more residents than places";
   const bool work = std::any_of(snapshot.sequences.begin(), snapshot.sequences.end(), [](const auto& s) { return s.pending > 0; });
   if (work && plan.grants.empty()) return "there is work, and nobody does it";
   return {};

@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory_budget.h"
+#include "base/power_meter.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
 #include "engine/engine_thread.h"
@@ -129,6 +130,27 @@ Result<PlanOptions> ReadPlanOptions(const bantam_engine_options& options, const 
   return plan;
 }
 
+Status SetTargets(const bantam_engine_options& options, bantam_engine* engine, EngineOptions* engine_options) {
+  if (options.notice != nullptr) {
+    engine_options->notice = [notice = options.notice, user = options.user](std::string_view change) {
+      notice(user, std::string(change).c_str());
+    };
+  }
+  AdaptiveTargets targets;
+  targets.watts = static_cast<double>(options.target_watts);
+  targets.memory_share = static_cast<double>(options.target_memory_percent) / 100;
+  BANTAM_ASSIGN(targets.token_ns, TokenTargetNs(static_cast<double>(options.target_token_ms)));
+  BANTAM_TRY(CheckAdaptiveTargets(targets));
+  if (!targets.any()) return Ok();
+  engine_options->adaptive = AdaptiveController::Make(targets, engine->plan.options.sequences);
+  if (targets.watts > 0) {
+    engine_options->watts = [meter = std::make_shared<PowerMeter>(*engine->files, /*root=*/"")](int64_t now_ns) {
+      return meter->Read(now_ns);
+    };
+  }
+  return Ok();
+}
+
 Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   if (options.model == nullptr) return Error(Code::kInvalidArgument, "model is NULL: give the path of one");
   BANTAM_ASSIGN(ModelFile file, OpenModel(*engine->files, options.model));
@@ -174,6 +196,11 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   }
   BANTAM_ASSIGN(engine->model, LoadModel(std::move(outline), file, {*engine->budget, *engine->pool}, progress));
   engine_options.watch = [files = engine->files.get()] { return ReadMemoryPressure(*files, /*root=*/""); };
+  BANTAM_TRY(SetTargets(options, engine, &engine_options));
+  if (options.calibration != nullptr) {
+    BANTAM_ASSIGN(Calibration calibration, Calibration::Open(*engine->files, options.calibration));
+    engine_options.calibration = std::make_shared<const Calibration>(std::move(calibration));
+  }
   if (options.requests_max != 0) engine_options.admission.requests_max = options.requests_max;
   engine_options.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
   BANTAM_ASSIGN(engine->thread, EngineThread::Start({*engine->model, *engine->tokenizer, engine->plan, engine->clock, engine_options},
