@@ -59,7 +59,8 @@ Result<Task> TaskOf(const std::string& name, const TextModel& model) {
   }
   if (!name.empty()) return Error(Code::kInvalidArgument, fmt::format("--task {}: expected answers, vectors or scores", name));
   if (model.classes > 0) return Task::kScores;
-  return model.config.whole_texts || model.rules.pooling_given ? Task::kVectors : Task::kAnswers;
+  const bool pooled = model.rules.pooling_given && model.config.pooling != Pooling::kEveryToken;
+  return model.config.whole_texts || pooled ? Task::kVectors : Task::kAnswers;
 }
 
 // Chats and texts that are gone on with. Takes the model's file.
