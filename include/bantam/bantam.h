@@ -1,4 +1,5 @@
-/* Bantam as a library: one language model that answers many requests at once, inside a memory limit.
+/* Bantam as a library: one language model that answers many requests at once, inside a memory limit; or one that makes vectors of texts,
+ * classifies and ranks them.
  *
  * Handles are opaque. A struct begins with its size, which the caller sets to sizeof: the library reads and writes no more than that, so
  * programs that were built against an older header go on working. Members that are zero have their defaults. All texts are UTF-8. Functions
@@ -140,6 +141,58 @@ BANTAM_API void bantam_answer_cancel(bantam_answer* answer);
 
 /* Cancels it if it has not ended. NULL is nothing. */
 BANTAM_API void bantam_answer_free(bantam_answer* answer);
+
+/* A model that reads whole texts: for vectors of them, or for classes and rankings. */
+typedef struct bantam_encoder bantam_encoder;
+
+typedef struct bantam_encoder_options {
+  size_t size;
+  const char* model;     /* a GGUF file, a package or a Hugging Face folder: an encoder, or a decoder such as Qwen3-Embedding */
+  uint64_t memory_bytes; /* hard limit of what is planned: weights, keys and values, activations; 0: what is available */
+  uint32_t context;      /* tokens of one text; 0: the model's, at most 4096 */
+  uint32_t threads;      /* 0: the usable physical cores */
+  int scores;            /* 0: it makes vectors (bantam_embed); else classes and rankings (bantam_classify, bantam_rerank) */
+  int truncate;          /* 0: a text that is too long is an error; else its end is left away */
+  /* Called now and then while weights are read, on the calling thread; 0 stops. May be NULL. */
+  int (*progress)(void* user, const char* step, uint64_t done, uint64_t total);
+  void* user;
+} bantam_encoder_options;
+
+/* On failure *encoder is NULL. BANTAM_UNSUPPORTED where the model has no scores and some are wanted. */
+BANTAM_API bantam_code bantam_encoder_open(const bantam_encoder_options* options, bantam_encoder** encoder, bantam_error* error);
+
+/* No function may be in it any more. NULL is nothing. */
+BANTAM_API void bantam_encoder_close(bantam_encoder* encoder);
+
+/* How many numbers a vector has, or with `scores` how many classes there are. */
+BANTAM_API size_t bantam_encoder_width(const bantam_encoder* encoder);
+
+/* The label of a class, from 0 on; the encoder's. NULL past the last one, and where vectors are made. */
+BANTAM_API const char* bantam_encoder_label(const bantam_encoder* encoder, size_t number);
+
+/* Calls that are in the encoder end with BANTAM_CANCELLED, within a step. May be called from any thread. */
+BANTAM_API void bantam_encoder_cancel(bantam_encoder* encoder);
+
+typedef struct bantam_text {
+  const char* text;
+  size_t text_bytes;
+} bantam_text;
+
+/* Writes the vector of each text to `vectors`, [count, bantam_encoder_width] floats, of unit length unless the model says otherwise.
+ * `prompt` names what the model wants in front of texts of one use ("query"); NULL: its default, mostly nothing. These three functions wait
+ * for the result, one call at a time for an encoder; calls of other threads wait for their turn. On failure what was written means nothing.
+ */
+BANTAM_API bantam_code bantam_embed(bantam_encoder* encoder, const bantam_text* texts, size_t count, const char* prompt, float* vectors,
+                                    bantam_error* error);
+
+/* Writes the probability of each class of each text, [count, bantam_encoder_width] floats; of a regression the score. With `seconds`, one
+ * for each text, pairs are classified: a premise and a hypothesis. NULL: single texts. */
+BANTAM_API bantam_code bantam_classify(bantam_encoder* encoder, const bantam_text* texts, const bantam_text* seconds, size_t count,
+                                       float* probabilities, bantam_error* error);
+
+/* Writes how well each document answers the query, [count] floats: the more, the better. */
+BANTAM_API bantam_code bantam_rerank(bantam_encoder* encoder, const bantam_text* query, const bantam_text* documents, size_t count,
+                                     float* scores, bantam_error* error);
 
 #ifdef __cplusplus
 }

@@ -10,4 +10,7 @@ namespace bantam {
 // Nothing when `text` is not base64: other characters, or a length that padding does not bring to a multiple of four.
 std::optional<std::string> DecodeBase64(std::string_view text);
 
+// With padding.
+std::string EncodeBase64(std::string_view bytes);
+
 }  // namespace bantam

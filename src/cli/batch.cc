@@ -12,20 +12,17 @@
 #include "base/clock.h"
 #include "base/disk.h"
 #include "base/power_meter.h"
+#include "cli/batch_texts.h"
 #include "cli/load.h"
-#include "cli/model_folder.h"
 #include "cli/sampling.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "model/arch/registry.h"
-#include "model/open.h"
 #include "model/vocabulary.h"
 
 namespace bantam {
 namespace {
 
 struct Options {
-  std::string model;
   std::string input;
   std::string output;
   size_t sequences = kSequencesDefault;
@@ -37,7 +34,8 @@ struct Options {
   double target_ms = 0;
   double target_percent = 0;
   SamplingOptions sampling;
-  RunOptions run;
+  TextBatchOptions texts;  // with the model's and the run's options, which are those of answers too
+  std::string task;        // --task; empty: what the model is for
 };
 
 Result<AdaptiveTargets> ReadTargets(const Options& options) {
@@ -93,45 +91,46 @@ std::string Describe(const BatchSummary& summary, const EngineCounters& counters
       FormatBytes(PeakResidentBytes()), FormatBytes(plan.total_bytes()));
 }
 
-Status Batch(FileSystem& files, const Options& options) {
-  BANTAM_TRY(CheckSamplerOptions(options.sampling.sampler));
+// What a batch is of.
+enum class Task : uint8_t { kAnswers, kVectors, kScores };
+Result<Task> TaskOf(const std::string& name, const TextModel& model) {
+  constexpr std::pair<std::string_view, Task> kTasks[] = {
+      {"answers", Task::kAnswers}, {"vectors", Task::kVectors}, {"scores", Task::kScores}};
+  for (const auto& [known, task] : kTasks) {
+    if (known == name) return task;
+  }
+  if (!name.empty()) return Error(Code::kInvalidArgument, fmt::format("--task {}: expected answers, vectors or scores", name));
+  if (model.classes > 0) return Task::kScores;
+  const bool pooled = model.rules.pooling_given && model.config.pooling != Pooling::kEveryToken;
+  return model.config.whole_texts || pooled ? Task::kVectors : Task::kAnswers;
+}
+
+// Chats and texts that are gone on with. Takes the model's file.
+Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened, const BatchPlaces& places) {
   BANTAM_ASSIGN(const AdaptiveTargets targets, ReadTargets(options));
   BANTAM_ASSIGN(EngineOptions engine_options, ReadEngineOptions(files, options));
-  const std::unique_ptr<Disk> disk = MakeDisk();
-  BANTAM_ASSIGN(const std::unique_ptr<PartFile> input, disk->OpenForReading(options.input));
-  std::error_code unknown;
-  if (std::filesystem::equivalent(options.input, options.output, unknown)) {
-    return Error(Code::kInvalidArgument, fmt::format("{}: IN and OUT are one file; name another for the answers", options.output));
-  }
-  BANTAM_ASSIGN(const std::string path, FindModel(files, options.model));
-  BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
-  BANTAM_ASSIGN(const Config config, ReadConfig(file));
-  BANTAM_TRY(CheckUse(config, /*whole_texts=*/false).With(path));
-  BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
+  ModelFile file = std::move(opened.file);
+  const Tokenizer& tokenizer = opened.model.tokenizer;
   const Result<ChatTemplate> chat_template = ReadChatTemplate(file, /*tools=*/false);
   JsonRequestContext context = {.tokenizer = tokenizer,
                                 .chat_template = chat_template.ok() ? &*chat_template : nullptr,
                                 .now = LocalTime(),
                                 .defaults = {.tokens_max = options.tokens_max, .priority = Priority::kBatch}};
   BANTAM_ASSIGN(context.defaults.sampler, FinishSamplerOptions(options.sampling, tokenizer));
-  // Before the weights are read: another process that writes there is known at once.
-  BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk->Lock(options.output + ".lock"));
-  if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: another process writes it; wait for its end", options.output));
-  BANTAM_ASSIGN(const std::unique_ptr<PartFile> output, disk->OpenPart(options.output));
-  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.run, {.sequences = options.sequences}};
+  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.texts.common.run, {.sequences = options.sequences}};
   for (const std::string& text : options.adapters) {
     BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(text, /*named=*/true));
     request.adapters.push_back(std::move(adapter));
   }
   DeferInterrupts();
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), request));
-  BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
+  BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened.path));
   NoteContext(prepared);
   context.context = prepared.plan.options.context;
   BANTAM_ASSIGN(const Loaded loaded, LoadWithoutSession(std::move(prepared)));
   Constraints constraints(tokenizer, *loaded.budget);
   context.constraints = &constraints;
-  if (options.force) BANTAM_TRY(output->Truncate(0));  // not before everything else is sure
+  if (places.force) BANTAM_TRY(places.output.Truncate(0));  // not before everything else is sure
   const MonotonicClock clock;
   Engine* engine = nullptr;
   if (targets.any()) engine_options.adaptive = AdaptiveController::Make(targets, loaded.plan.options.sequences);
@@ -152,24 +151,47 @@ Status Batch(FileSystem& files, const Options& options) {
     }
     return !Interrupted() && (!line || line(step, done, total));
   };
-  const BatchRun run = {.input = *input, .output = *output, .context = context, .ahead = 4 * options.sequences, .progress = progress};
+  const BatchRun run = {
+      .input = places.input, .output = places.output, .context = context, .ahead = 4 * options.sequences, .progress = progress};
   const Result<BatchSummary> summary = RunBatch(run, make_engine);
   EndProgressLine();
-  if (!summary.ok()) return Error(summary.error()).With(options.output);
+  if (!summary.ok()) return Error(summary.error()).With(places.path);
   Note(Describe(*summary, counters, clock.NowNs() - begin, loaded.plan));
   return Ok();
+}
+
+Status Batch(FileSystem& files, const Options& options) {
+  BANTAM_TRY(CheckSamplerOptions(options.sampling.sampler));
+  const std::unique_ptr<Disk> disk = MakeDisk();
+  BANTAM_ASSIGN(const std::unique_ptr<PartFile> input, disk->OpenForReading(options.input));
+  std::error_code unknown;
+  if (std::filesystem::equivalent(options.input, options.output, unknown)) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: IN and OUT are one file; name another for the answers", options.output));
+  }
+  BANTAM_ASSIGN(OpenedEncoder opened, OpenEncoder(files, options.texts.common));
+  BANTAM_ASSIGN(const Task task, TaskOf(options.task, opened.model));
+  if (task == Task::kAnswers) BANTAM_TRY(CheckGoesOn(opened.model.config).With(opened.path));
+  // Before the weights are read: another process that writes there is known at once.
+  BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk->Lock(options.output + ".lock"));
+  if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: another process writes it; wait for its end", options.output));
+  BANTAM_ASSIGN(const std::unique_ptr<PartFile> output, disk->OpenPart(options.output));
+  const BatchPlaces places = {*input, *output, options.output, options.force};
+  if (task == Task::kAnswers) return Answers(files, options, opened, places);
+  return BatchOfTexts(files, options.texts, opened, task == Task::kScores, places);
 }
 
 }  // namespace
 
 void AddBatchVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = app.add_subcommand("batch", "answer a file of requests, many at once");
-  verb->add_option("MODEL", options->model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
+  CLI::App* verb = app.add_subcommand("batch", "answer a file of requests, many at once: chats, vectors, classes or rankings");
+  verb->add_option("MODEL", options->texts.common.model, "a .gguf file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option(
           "IN", options->input,
           "requests, a JSON object on each line: \"messages\" or \"prompt\", max_tokens, temperature and so on as in OpenAI's chat "
-          "completions; also its batch form with \"custom_id\" and \"body\"")
+          "completions; \"input\" for vectors, \"classify\" for classes, \"query\" and \"documents\" for a ranking; also its batch form "
+          "with "
+          "\"custom_id\" and \"body\"")
       ->required();
   verb->add_option("OUT", options->output, "answers, in the same order; what is there already is gone on with")->required();
   verb->add_option("-n,--tokens", options->tokens_max, "most tokens of an answer, where a request does not say")
@@ -191,11 +213,18 @@ void AddBatchVerb(CLI::App& app, Action* action) {
   verb->add_option("--target-memory", options->target_percent, "percent of the memory in use: while more, answers are shorter; 0: any")
       ->capture_default_str();
   verb->add_flag("--force", options->force, "begin anew, whatever OUT holds");
+  verb->add_option(
+      "--task", options->task,
+      "answers, vectors, or scores (classes and rankings) (default: scores of models with a classifier, vectors of encoders and of "
+      "models that say how tokens become one, else answers)");
+  AddTextBatchOptions(*verb, &options->texts);
   AddSamplingOptions(*verb, &options->sampling);
-  AddRunOptions(*verb, &options->run);
+  AddRunOptions(*verb, &options->texts.common.run);
   verb->footer(
       "Example: printf '{\"prompt\": \"Water boils at\"}\\n' >in.jsonl; bantam batch MODEL in.jsonl out.jsonl\n"
-      "Each line of OUT has \"index\", \"id\" (of the request's \"custom_id\" or \"id\"), and \"choices\" and \"usage\", or \"error\".");
+      "Each line of OUT has \"index\", \"id\" (of the request's \"custom_id\" or \"id\"), \"usage\", and \"choices\", \"embeddings\", "
+      "\"labels\" or "
+      "\"results\"; or \"error\".");
   verb->callback([options, action] {
     *action = [options](FileSystem& files) {
       const Status done = Batch(files, *options);

@@ -194,7 +194,7 @@ Result<std::string> DescribePackage(FileSystem& files, const std::string& path, 
 StepShape ShapeOf(ModelFile& file, const RunOptions& run) {
   StepShape shape;
   const Result<Config> config = ReadConfig(file);
-  if (!config.ok() || !config->later_tokens) return shape;
+  if (!config.ok() || !config->whole_texts) return shape;
   shape.step_tokens = run.context == 0 ? std::min(config->context_max, kContextDefault) : run.context;
   shape.texts = 1;
   return shape;

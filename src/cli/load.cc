@@ -184,7 +184,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels(run.kernels));
   BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));
   BANTAM_ASSIGN(prepared.outline, OutlineModel(file, *kernels, rope, request.text));
-  BANTAM_TRY(CheckUse(prepared.outline.config, request.shape.texts != 0).With(file.path));
+  if (request.shape.texts == 0) BANTAM_TRY(CheckGoesOn(prepared.outline.config).With(file.path));
   FitRequest fit;
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(run, prepared.outline, limits.cores, request.shape));
   fit.wanted.uneven_cores = limits.uneven_cores;
@@ -235,16 +235,18 @@ Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, con
                fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", path, tokenizer.size(), tokens));
 }
 
-Status CheckUse(const Config& config, bool whole_texts) {
-  if (config.later_tokens == whole_texts) return Ok();
-  if (whole_texts) {
+Status CheckGoesOn(const Config& config) {
+  if (!config.whole_texts) return Ok();
+  if (config.later_tokens) {
     return Error(
         Code::kUnsupported,
-        fmt::format("{} models go on with a text (bantam run) and make no vectors of it; encoders such as bert do", config.architecture));
+        fmt::format("{} models read whole texts and write none; use bantam embed, or bantam classify or rerank if it has a classifier",
+                    config.architecture));
   }
-  return Error(Code::kUnsupported,
-               fmt::format("{} models read whole texts and write none; use bantam embed, or bantam rerank if it has a classifier",
-                           config.architecture));
+  return Error(
+      Code::kUnsupported,
+      "tie_word_embeddings is false, but there is no output matrix (lm_head.weight): what is there makes vectors or classes of texts "
+      "(bantam embed, bantam classify) and goes on with none; if it should, fetch the files again");
 }
 
 Result<Loaded> LoadWithoutSession(Prepared prepared) {

@@ -101,7 +101,7 @@ Result<Loaded> Load(Prepared prepared);
 // The same without the session.
 Result<Loaded> LoadWithoutSession(Prepared prepared);
 
-// Unsupported, with the verb to use, for a model that makes vectors of texts, or with `whole_texts` for one that goes on with them.
-Status CheckUse(const Config& config, bool whole_texts);
+// Unsupported, with the verb to use, for a model that goes on with no text.
+Status CheckGoesOn(const Config& config);
 
 }  // namespace bantam

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ namespace {
 struct Options {
   TextsOptions texts;
   std::string query;
+  std::optional<std::string> judge;  // --template
   size_t top = 0;
 };
 
@@ -38,14 +40,15 @@ struct Candidates {
   std::vector<size_t> numbers;
   std::vector<TextTokens> pairs;
 };
-Result<Candidates> ReadCandidates(const Options& options, const OpenedEncoder& opened, const std::vector<std::string>& texts) {
+Result<Candidates> ReadCandidates(const Options& options, const OpenedEncoder& opened, const RankPlan& plan,
+                                  const std::vector<std::string>& texts) {
   Candidates candidates;
-  BANTAM_ASSIGN(const std::vector<uint32_t> query, TokenizePart(opened.tokenizer, options.query, opened.limit).With("the query"));
+  const Tokenizer& tokenizer = opened.model.tokenizer;
   const bool lines = options.texts.texts.empty();
   for (size_t i = 0; i < texts.size(); ++i) {
     if (lines && texts[i].find_first_not_of(" \t\v\f\r") == std::string::npos) continue;
     BANTAM_ASSIGN(TextTokens pair,
-                  TokenizePair(opened.tokenizer, query, texts[i], opened.limit).With(fmt::format("the query and text {}", i)));
+                  plan.Tokenize(tokenizer, options.query, texts[i], opened.limit).With(fmt::format("the query and text {}", i)));
     candidates.numbers.push_back(i);
     candidates.pairs.push_back(std::move(pair));
   }
@@ -60,17 +63,19 @@ Result<std::string> Rerank(FileSystem& files, const Options& options) {
   use.classify = true;
   BANTAM_ASSIGN(use.pooling, ReadPoolingName(options.texts));
   if (use.pooling == Pooling::kEveryToken) return Error(Code::kInvalidArgument, "--pooling none: a score is one for a whole text");
+  BANTAM_ASSIGN(const auto activation, ReadActivationName(options.texts));
   BANTAM_ASSIGN(OpenedEncoder opened, OpenEncoder(files, options.texts));
+  BANTAM_ASSIGN(RankPlan plan, PlanRanking(opened.model, options.judge).With(opened.path));
+  use.answers = plan.answers;
+  if (activation) plan.ranking.activation = *activation;
   BANTAM_ASSIGN(const std::vector<std::string> texts, ReadTexts(files, options.texts));
-  BANTAM_ASSIGN(const Candidates candidates, ReadCandidates(options, opened, texts));
+  BANTAM_ASSIGN(const Candidates candidates, ReadCandidates(options, opened, plan, texts));
   const std::vector<TextTokens>& pairs = candidates.pairs;
-  if (!use.pooling && !opened.rules.classifier_pooling_given && opened.config.classifier_pooling == Pooling::kMean) {
-    Note("[the file does not say what its classifier reads: the mean of all tokens is taken; --pooling mean or cls says so]\n");
-  }
-  BANTAM_ASSIGN(const ReadyEncoder ready, MakeEncoder(files, std::move(opened), options.texts, pairs, use));
+  NoteClassifierPooling(opened, use.pooling);
+  BANTAM_ASSIGN(const ReadyEncoder ready, MakeEncoder(files, opened, options.texts, ShapeOf(pairs), use));
   std::vector<Scored> scores;
-  const auto sink = [&](size_t text, std::span<float> score) -> Status {
-    scores.push_back({candidates.numbers[text], score[0]});
+  const auto sink = [&](size_t text, std::span<float> values) -> Status {
+    scores.push_back({candidates.numbers[text], plan.ranking.Of(values)});
     return Ok();
   };
   const MonotonicClock clock;
@@ -92,11 +97,17 @@ Result<std::string> Rerank(FileSystem& files, const Options& options) {
 
 void AddRerankVerb(CLI::App& app, Action* action) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = app.add_subcommand("rerank", "texts sorted by how well they answer a query, from an encoder with a classifier");
+  CLI::App* verb = app.add_subcommand(
+      "rerank", "texts sorted by how well they answer a query, from a model with a classifier, or a decoder that says yes or no");
   AddTextsOptions(*verb, &options->texts);
   verb->add_option("--query", options->query, "what the texts are to answer")->required();
   verb->add_option("--pooling", options->texts.pooling,
                    "what the classifier reads: mean (of all tokens), cls (the first) or last (default: as the model says)");
+  AddActivationOption(*verb, &options->texts);
+  verb->add_option(
+      "--template", options->judge,
+      "how a decoder is asked: a text with {query} and {document} in it that ends where its yes or no begins, in which names of "
+      "control tokens mean those (default: the model's, or Qwen3-Reranker's)");
   verb->add_option("--top", options->top, "print only so many; 0: all")->check(WholeNumber())->capture_default_str();
   verb->footer(
       "Example: bantam rerank bge-reranker-base --query \"what leaks?\" --file manual.txt\nLines are score, number of the text from 0 on, "

@@ -296,7 +296,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
   // Of a model that this build cannot run, the architecture is the first thing to say.
   BANTAM_ASSIGN(const Config config, ReadConfig(file));
-  BANTAM_TRY(CheckUse(config, /*whole_texts=*/false).With(path));
+  BANTAM_TRY(CheckGoesOn(config).With(path));
   BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
   BANTAM_ASSIGN(const SamplerOptions sampler, FinishSamplerOptions(options.sampling, tokenizer));
   if (const auto stops = StopStrings::Make(options.stops); !stops.ok()) return Error(stops.error()).With("--stop");

@@ -8,9 +8,7 @@
 
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
-#include "model/arch/registry.h"
 #include "model/open.h"
-#include "model/vocabulary.h"
 
 namespace bantam {
 namespace {
@@ -47,14 +45,32 @@ void AddTextsOptions(CLI::App& verb, TextsOptions* options) {
   verb.add_option("MODEL", options->model, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
   verb.add_option("TEXT", options->texts, "the texts; without them and --file, the lines of standard input");
   verb.add_option("--file", options->file, "read the texts from this file, one from each line");
-  verb.add_flag("--truncate", options->truncate, "leave the end of a text away that is too long (default: that is an error)");
   verb.add_flag("--json", options->json, "print a JSON object on each line");
+  AddTextLimitOptions(verb, options);
+}
+
+void AddTextLimitOptions(CLI::App& verb, TextsOptions* options) {
+  verb.add_flag("--truncate", options->truncate, "leave the end of a text away that is too long (default: that is an error)");
   verb.add_option("--context", options->run.context,
                   "most tokens of a text (default, and 0: what the publisher says, or what the model was trained on)")
       ->check(WholeNumber());
   verb.add_option("-t,--threads", options->run.threads, "threads (default, and 0: what bantam tune found, or the usable physical cores)")
       ->check(WholeNumber());
   AddLoadOptions(verb, &options->run);
+}
+
+void AddActivationOption(CLI::App& verb, TextsOptions* options) {
+  verb.add_option(
+      "--activation", options->activation,
+      "what makes probabilities of scores: softmax (of all classes), sigmoid (of each by itself) or none (default: as the model "
+      "says, or softmax of several classes and none of one)");
+}
+
+Result<std::optional<ClassActivation>> ReadActivationName(const TextsOptions& options) {
+  if (options.activation.empty()) return std::optional<ClassActivation>();
+  const auto activation = ClassActivationFromName(options.activation);
+  if (activation) return activation;
+  return Error(Code::kInvalidArgument, fmt::format("--activation {}: expected softmax, sigmoid or none", options.activation));
 }
 
 Result<std::optional<Pooling>> ReadPoolingName(const TextsOptions& options) {
@@ -88,35 +104,42 @@ Result<std::vector<std::string>> ReadTexts(FileSystem& files, const TextsOptions
 Result<OpenedEncoder> OpenEncoder(FileSystem& files, const TextsOptions& options) {
   BANTAM_ASSIGN(std::string path, FindModel(files, options.model));
   BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
-  BANTAM_ASSIGN(Config config, ReadConfig(file));
-  BANTAM_TRY(CheckUse(config, /*whole_texts=*/true).With(path));
+  BANTAM_ASSIGN(TextModel model, ReadTextModel(file));
   BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(options.run.rope_scaling));
-  BANTAM_TRY(StretchContext(rope, &config).With(path));
-  BANTAM_ASSIGN(TextRules rules, ReadTextRules(file.metadata, config.architecture).With(path));
-  BANTAM_ASSIGN(Tokenizer tokenizer, ReadVocabulary(file));
-  const TextLimit limit = LimitOf(options, rope, rules, config);
-  return OpenedEncoder{std::move(path), std::move(file), std::move(config), std::move(rules), std::move(tokenizer), limit};
+  BANTAM_TRY(StretchContext(rope, &model.config).With(path));
+  const TextLimit limit = LimitOf(options, rope, model.rules, model.config);
+  return OpenedEncoder{std::move(path), std::move(file), std::move(model), limit};
 }
 
-Result<ReadyEncoder> MakeEncoder(FileSystem& files, OpenedEncoder opened, const TextsOptions& options, std::span<const TextTokens> texts,
-                                 const TextOptions& use) {
-  size_t longest = 1;
-  size_t total = 0;
-  uint64_t bytes = 0;
+void NoteClassifierPooling(const OpenedEncoder& opened, const std::optional<Pooling>& asked) {
+  if (asked || opened.model.rules.classifier_pooling_given || opened.model.config.classifier_pooling != Pooling::kMean) return;
+  Note("[the file does not say what its classifier reads: the mean of all tokens is taken; --pooling mean or cls says so]\n");
+}
+
+TextsShape ShapeOf(std::span<const TextTokens> texts) {
+  TextsShape shape;
+  shape.texts = texts.size();
   for (const TextTokens& text : texts) {
-    longest = std::max(longest, text.tokens.size());
-    total += text.tokens.size();
-    bytes += sizeof(TextTokens) + text.tokens.capacity() * sizeof(uint32_t);
+    shape.longest = std::max(shape.longest, text.tokens.size());
+    shape.total += text.tokens.size();
+    shape.bytes += sizeof(TextTokens) + text.tokens.capacity() * sizeof(uint32_t);
   }
+  return shape;
+}
+
+Result<ReadyEncoder> MakeEncoder(FileSystem& files, OpenedEncoder& opened, const TextsOptions& options, const TextsShape& texts,
+                                 const TextOptions& use) {
+  TextOptions whole = use;
+  whole.whole = true;
   RunOptions run = options.run;
-  run.context = longest;
+  run.context = texts.longest;
   StepShape shape;
-  shape.step_tokens = std::max(longest, std::min(total, kStepTokens));
-  shape.texts = std::clamp<size_t>(texts.size(), 1, std::min(kStepTextsMax, shape.step_tokens));
-  const Pooling pooling = use.pooling.value_or(opened.config.pooling);
+  shape.step_tokens = std::max(texts.longest, std::min(texts.total, kStepTokens));
+  shape.texts = std::clamp<size_t>(texts.texts, 1, std::min(kStepTextsMax, shape.step_tokens));
+  const Pooling pooling = use.pooling.value_or(opened.model.config.pooling);
   shape.all_outputs = !use.classify && pooling == Pooling::kEveryToken;
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened.file), {&opened.tokenizer, bytes, run, shape, use}));
-  BANTAM_TRY(CheckVocabulary(opened.tokenizer, prepared, opened.path));
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened.file), {&opened.model.tokenizer, texts.bytes, run, shape, whole}));
+  BANTAM_TRY(CheckVocabulary(opened.model.tokenizer, prepared, opened.path));
   NoteContext(prepared);
   DeferInterrupts();
   ReadyEncoder ready;

@@ -21,6 +21,7 @@ void AddLogitsVerb(CLI::App& app, Action* action);
 void AddPerplexityVerb(CLI::App& app, Action* action);
 void AddEmbedVerb(CLI::App& app, Action* action);
 void AddRerankVerb(CLI::App& app, Action* action);
+void AddClassifyVerb(CLI::App& app, Action* action);
 void AddBenchVerb(CLI::App& app, Action* action);
 void AddTuneVerb(CLI::App& app, Action* action);
 void AddDoctorVerb(CLI::App& app, Action* action);

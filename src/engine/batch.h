@@ -15,52 +15,15 @@
 #include "base/disk.h"
 #include "base/progress.h"
 #include "base/result.h"
+#include "engine/batch_files.h"
 #include "engine/engine.h"
 #include "engine/json_request.h"
 
 namespace bantam {
 
-// A longer line is answered with an error, and not kept.
-inline constexpr size_t kBatchLineBytesMax = size_t{4} << 20;
-
-// Lines of a file, read piece by piece. Empty ones are left out.
-class LineReader {
- public:
-  explicit LineReader(PartFile& file, size_t line_bytes_max = kBatchLineBytesMax) : file_(file), line_bytes_max_(line_bytes_max) {}
-  struct Line {
-    std::string text;
-    bool too_long = false;  // its beginning is left away
-  };
-  // Nothing at the end.
-  Result<std::optional<Line>> Next();
-  uint64_t bytes_read() const { return consumed_; }
-
- private:
-  PartFile& file_;
-  const size_t line_bytes_max_;
-  std::string buffer_;
-  uint64_t offset_ = 0;    // of the file, behind the buffer
-  uint64_t consumed_ = 0;  // by lines that were given out
-  bool at_end_ = false;
-};
-
-// What a request's line is known by in the output ("request"): the first 16 digits of its SHA-256.
-std::string LineName(std::string_view line);
-
-// The names of the lines that are answered already. A line that was being written when the program ended is cut off. Corrupt, and nothing
-// is changed, where these are no lines of a batch, counted from 0 ("index").
-Result<std::vector<std::string>> ResumeBatch(PartFile& output);
-
-struct BatchSummary {
-  size_t lines = 0;    // answered now
-  size_t resumed = 0;  // answered before
-  size_t errors = 0;   // of the lines answered now
-};
-
-// Each line of `input` is a request (ReadJsonRequest), or an object with "custom_id" or "id", which comes back, and "body". Each line of
-// `output` is {"index", "request", "id", "choices", "usage"} or {"index", "request", "id", "error"}. `make_engine` gets where events go.
-// What is refused only for now is asked again. Errors: Cancelled, or Unavailable where nothing runs and the machine is short of memory,
-// with whole lines written, to be gone on with; those of files.
+// Lines as BatchFiles has them, whose requests are those of ReadJsonRequest, and whose answers have "choices" and "usage". `make_engine`
+// gets where events go. What is refused only for now is asked again. Errors: Cancelled, or Unavailable where nothing runs and the machine
+// is short of memory, with whole lines written, to be gone on with; those of files.
 struct BatchRun {
   PartFile& input;
   PartFile& output;

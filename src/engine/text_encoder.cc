@@ -30,11 +30,15 @@ Status Fit(size_t others, const TextLimit& limit, std::vector<uint32_t>* last) {
 
 }  // namespace
 
+Status CheckTextBytes(const Tokenizer& tokenizer, size_t bytes, const TextLimit& limit) {
+  if (bytes / tokenizer.longest_token() <= limit.tokens_max) return Ok();
+  return TooLong(fmt::format("{} bytes are more than {} tokens", bytes, limit.tokens_max), limit);
+}
+
+Error TextTooLong(size_t tokens, const TextLimit& limit) { return TooLong(fmt::format("{} tokens", tokens), limit); }
+
 Result<std::vector<uint32_t>> TokenizePart(const Tokenizer& tokenizer, std::string_view text, const TextLimit& limit) {
-  // Refused before memory is spent on tokenising it.
-  if (!limit.truncate && text.size() / tokenizer.longest_token() > limit.tokens_max) {
-    return TooLong(fmt::format("{} bytes are more than {} tokens", text.size(), limit.tokens_max), limit);
-  }
+  if (!limit.truncate) BANTAM_TRY(CheckTextBytes(tokenizer, text.size(), limit));
   return tokenizer.Encode(text, /*special=*/false);
 }
 
@@ -88,9 +92,14 @@ Result<std::unique_ptr<TextEncoder>> TextEncoder::Make(const Model& model, const
   CHECK(plan.options.step_outputs >= (model.program.pooling == Pooling::kEveryToken ? plan.options.step_tokens : plan.options.step_texts));
   std::unique_ptr<TextEncoder> encoder(new TextEncoder(model, plan));
   const PerKvPart<size_t> blocks = KvBlocks(model.program, plan.options);
-  BANTAM_ASSIGN(encoder->cache_, KvCache::Make(KvLayout(plan.options.kv_type, model.program.kv_layers), blocks, {}, resources.budget));
+  BANTAM_ASSIGN(encoder->cache_, KvCache::Make(KvLayout(plan.options.kv_type, model.program.kv_layers), blocks,
+                                               {model.program.state_floats, /*sequences=*/1}, resources.budget));
+  if (encoder->cache_.recurrent()) {
+    BANTAM_ASSIGN(encoder->states_, encoder->cache_.TakeStates());
+  }
   BANTAM_ASSIGN(encoder->executor_, Executor::Make({model.program, model.weights, *model.kernels, plan.options}, resources));
-  encoder->blocks_.resize(std::max(blocks[KvPart::kFull], blocks[KvPart::kWindowed]));
+  // As many as KvBlocks has, also of models that keep no keys and values.
+  encoder->blocks_.resize(plan.options.step_tokens / kKvBlockTokens + plan.options.step_texts);
   std::iota(encoder->blocks_.begin(), encoder->blocks_.end(), 0);
   encoder->rows_.reserve(plan.options.step_tokens);
   encoder->output_rows_.reserve(plan.options.step_outputs);
@@ -117,8 +126,9 @@ void TextEncoder::AddRows(const TextTokens& text, size_t first_block) {
   const size_t first = rows_.size();
   KvTables tables;
   for (const KvPart part : kAllKvParts) tables[part] = blocks_.data() + first_block;
+  float* state = states_ ? cache_.State(*states_, texts_++ % 2) : nullptr;
   for (size_t i = 0; i < n; ++i) {
-    StepRow row = {text.tokens[i], static_cast<uint32_t>(i), tables};
+    StepRow row = {text.tokens[i], static_cast<uint32_t>(i), tables, state, state};
     row.end = static_cast<uint32_t>(n);
     // Files without a second type know no difference.
     row.type = i >= text.second && model_.program.token_types > 1 ? 1 : 0;

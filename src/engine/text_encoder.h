@@ -1,4 +1,4 @@
-// TextEncoder: vectors, or a classifier's scores, of whole texts on a model that reads them at once.
+// TextEncoder: vectors, or a classifier's scores, of whole texts on a program that reads them at once (ADR 0020).
 #pragma once
 
 #include <cstddef>
@@ -38,6 +38,11 @@ Result<std::vector<uint32_t>> TokenizePart(const Tokenizer& tokenizer, std::stri
 Result<TextTokens> TokenizePair(const Tokenizer& tokenizer, std::span<const uint32_t> first, std::string_view second,
                                 const TextLimit& limit);
 
+// Exhausted for so many bytes that they are more than the tokens of the limit: known before memory is spent on tokenising them.
+Status CheckTextBytes(const Tokenizer& tokenizer, size_t bytes, const TextLimit& limit);
+// What a user can do about so many tokens.
+Error TextTooLong(size_t tokens, const TextLimit& limit);
+
 // Corrupt where one of the numbers is none (NaN) or infinite: what damaged weights make.
 Status CheckNumbers(std::span<const float> vector);
 
@@ -70,6 +75,9 @@ class TextEncoder {
   KvCache cache_;
   std::unique_ptr<Executor> executor_;
   std::vector<uint32_t> blocks_;  // 0, 1, 2, ...: a text's table begins with its first block
+  // Of recurrent layers, taken in turn: what a text leaves there is not read, but tells it from its neighbours.
+  std::optional<uint32_t> states_;
+  size_t texts_ = 0;
   std::vector<StepRow> rows_;
   std::vector<uint32_t> output_rows_;
   std::vector<float> given_;

@@ -26,78 +26,16 @@
 #include "testing/gguf_variant.h"
 #include "testing/paths.h"
 #include "testing/reference_logits.h"
+#include "testing/text_runner.h"
 
 namespace bantam {
 namespace {
 
 using testing::DataPath;
 
-struct Options {
-  const KernelSet* kernels = RunnableKernels().front();
-  int threads = 2;
-  KvType kv_type = KvType::kF32;
-  TextOptions use = {};
-  RopeOverride rope = {};
-  size_t context = 96;  // the models' own
-  size_t step_tokens = 96;
-  size_t step_texts = 4;
-};
-
-// Everything an encoder needs to run on its own.
-struct Runner {
-  Runner(const std::string& name, const Options& setup) : Runner(Path{DataPath("archs/" + name + ".gguf")}, setup) {}
-  struct Path {
-    std::string path;
-  };
-  Runner(const Path& path, const Options& setup) : budget(uint64_t{1} << 40), pool(ThreadPool::Make(setup.threads).value()) {
-    const auto files = MakeFileSystem();
-    ModelFile file = OpenModel(*files, path.path).value();
-    ModelOutline outline = OutlineModel(file, *setup.kernels, setup.rope, setup.use).value();
-    model = LoadModel(std::move(outline), file, {budget, *pool}, nullptr).value();
-    MemoryPlan plan;
-    plan.options.context = std::min(setup.context, setup.step_tokens);
-    plan.options.kv_type = setup.kv_type;
-    plan.options.step_tokens = setup.step_tokens;
-    plan.options.step_texts = setup.step_texts;
-    plan.options.step_outputs = setup.step_tokens;
-    plan.options.threads = setup.threads;
-    const uint64_t before = budget.used_bytes();
-    encoder = TextEncoder::Make(*model, plan, {budget, *pool}).value();
-    const MemoryPlan planned = PlanMemory(model->program, plan.options, {});
-    EXPECT_EQ(budget.used_bytes() - before, planned.kv_bytes + planned.activations_bytes) << "planned to the byte";
-  }
-
-  std::vector<std::vector<float>> Encode(std::span<const TextTokens> texts) {
-    std::vector<std::vector<float>> all;
-    const auto sink = [&](size_t text, std::span<float> rows) -> Status {
-      EXPECT_EQ(text, all.size());
-      all.emplace_back(rows.begin(), rows.end());
-      return Ok();
-    };
-    const Status done = encoder->Encode(texts, sink);
-    EXPECT_TRUE(done.ok()) << done.error().message();
-    return all;
-  }
-  std::vector<float> Encode(const std::vector<uint32_t>& tokens) {
-    const TextTokens text = {tokens};
-    return Encode(std::span(&text, 1)).at(0);
-  }
-
-  MemoryBudget budget;
-  std::unique_ptr<ThreadPool> pool;
-  std::unique_ptr<Model> model;
-  std::unique_ptr<TextEncoder> encoder;
-};
-
-std::vector<TextTokens> RandomTexts(Rng& rng, std::initializer_list<size_t> sizes) {
-  std::vector<TextTokens> texts;
-  for (const size_t size : sizes) {
-    TextTokens text;
-    for (size_t i = 0; i < size; ++i) text.tokens.push_back(static_cast<uint32_t>(rng.Next() % 120));
-    texts.push_back(std::move(text));
-  }
-  return texts;
-}
+using Options = testing::TextSetup;
+using Runner = testing::TextRunner;
+using testing::RandomTexts;
 
 TextOptions Pooled(Pooling pooling) {
   TextOptions use;
@@ -415,17 +353,165 @@ TEST_F(EncoderFolders, XlmRoberta) {
   EXPECT_NE(Problem().find("pad_token_id 97: expected one below max_position_embeddings (98) less 1"), std::string::npos) << Problem();
 }
 
+// What a head gives by its definition, in doubles: activation(in x) with the first matrix, and out of that.
+std::vector<float> HeadScores(const testing::StoredTensors& tensors, const std::string& first, const std::string& second, bool relu,
+                              const std::vector<float>& vector) {
+  const auto floats = [&](const std::string& name) {
+    const testing::StoredTensor& stored = tensors.at(name);
+    std::vector<float> values(stored.bytes.size() / 4);
+    std::memcpy(values.data(), stored.bytes.data(), stored.bytes.size());
+    return values;
+  };
+  const auto product = [&](const std::string& name, const std::vector<float>& x) {
+    const std::vector<float> weights = floats(name + ".weight");
+    std::vector<float> out = floats(name + ".bias");
+    for (size_t r = 0; r < out.size(); ++r) {
+      double sum = static_cast<double>(out[r]);
+      for (size_t c = 0; c < x.size(); ++c) sum += static_cast<double>(weights[r * x.size() + c]) * static_cast<double>(x[c]);
+      out[r] = static_cast<float>(sum);
+    }
+    return out;
+  };
+  std::vector<float> hidden = product(first, vector);
+  for (float& x : hidden) x = relu ? std::max(x, 0.0f) : std::tanh(x);
+  return product(second, hidden);
+}
+
+// Three classes of random weights.
+void AddClassifier(Rng& rng, testing::StoredTensors* tensors) {
+  std::vector<float> weights(3 * 32 + 3);
+  for (float& weight : weights) weight = static_cast<float>(static_cast<int>(rng.Next() % 2001) - 1000) * 1e-3f;
+  const auto* bytes = reinterpret_cast<const char*>(weights.data());
+  (*tensors)["classifier.weight"] = {"F32", {3, 32}, std::string(bytes, 3 * 32 * 4)};
+  (*tensors)["classifier.bias"] = {"F32", {3}, std::string(bytes + 3 * 32 * 4, 3 * 4)};
+}
+
 TEST_F(EncoderFolders, AClassifierOfSeveralClasses) {
-  testing::StoredTensors tensors = Publish("bert", BertNames(""));
-  tensors["classifier.weight"] = {"F32", {3, 32}, std::string(3 * 32 * 4, '\0')};
+  Rng rng(11);
+  Names names = BertNames("bert.");
+  names.emplace_back("cls", "bert.pooler.dense");
+  testing::StoredTensors tensors = Publish("bert", names);
+  AddClassifier(rng, &tensors);
   testing::WriteCheckpoint(folder_.Path("model"), BertConfig("bert"), tensors);
+  const std::vector<TextTokens> texts = RandomTexts(rng, {7, 30, 1});
+  Options setup;
+  setup.use.classify = true;
+  const auto scores = Runner(Runner::Path{folder_.Path("model")}, setup).Encode(texts);
+  setup.use = Pooled(Pooling::kFirst);
+  const auto vectors = Runner(Runner::Path{folder_.Path("model")}, setup).Encode(texts);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto expected = HeadScores(tensors, "bert.pooler.dense", "classifier", /*relu=*/false, vectors[i]);
+    ASSERT_EQ(scores[i].size(), 3u);
+    for (size_t c = 0; c < 3; ++c) EXPECT_NEAR(scores[i][c], expected[c], 1e-5f) << "text " << i << ", class " << c;
+  }
+}
+
+// DistilBERT is BERT without types of tokens, with a head of its own.
+TEST_F(EncoderFolders, DistilBert) {
+  Rng rng(12);
+  Names plain = BertNames("");
+  std::erase_if(plain, [](const auto& pair) { return pair.first == "token_types"; });
+  testing::StoredTensors without = Publish("bert", plain);
+  testing::WriteCheckpoint(folder_.Path("bert"), BertConfig("bert"), without);
+  Names names = {{"token_embd", "distilbert.embeddings.word_embeddings"},
+                 {"position_embd", "distilbert.embeddings.position_embeddings"},
+                 {"token_embd_norm", "distilbert.embeddings.LayerNorm"},
+                 {"cls", "pre_classifier"}};
+  const std::string layer = "distilbert.transformer.layer.#.";
+  for (const auto& [ours, theirs] :
+       {std::pair("attn_q", "attention.q_lin"), std::pair("attn_k", "attention.k_lin"), std::pair("attn_v", "attention.v_lin"),
+        std::pair("attn_output", "attention.out_lin"), std::pair("attn_output_norm", "sa_layer_norm"), std::pair("ffn_up", "ffn.lin1"),
+        std::pair("ffn_down", "ffn.lin2"), std::pair("layer_output_norm", "output_layer_norm")}) {
+    names.emplace_back(std::string("#.") + ours, layer + theirs);
+  }
+  testing::StoredTensors tensors = Publish("bert", names);
+  AddClassifier(rng, &tensors);
+  tensors["vocab_projector.bias"] = {"F32", {120}, std::string(480, '\0')};
+  const Json config = {{"model_type", "distilbert"},
+                       {"dim", 32},
+                       {"n_layers", 2},
+                       {"n_heads", 4},
+                       {"hidden_dim", 32},
+                       {"activation", "gelu"},
+                       {"vocab_size", 120},
+                       {"pad_token_id", 0},
+                       {"max_position_embeddings", 96}};
+  testing::WriteCheckpoint(folder_.Path("model"), config, tensors);
+  const std::vector<TextTokens> texts = RandomTexts(rng, {7, 30, 1});
+  Options setup;
+  setup.use = Pooled(Pooling::kFirst);
+  const auto vectors = Runner(Runner::Path{folder_.Path("model")}, setup).Encode(texts);
+  EXPECT_EQ(vectors, Runner(Runner::Path{folder_.Path("bert")}, setup).Encode(texts));
+  setup.use = {};
+  setup.use.classify = true;
+  const auto scores = Runner(Runner::Path{folder_.Path("model")}, setup).Encode(texts);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto expected = HeadScores(tensors, "pre_classifier", "classifier", /*relu=*/true, vectors[i]);
+    for (size_t c = 0; c < 3; ++c) EXPECT_NEAR(scores[i][c], expected[c], 1e-5f) << "text " << i << ", class " << c;
+  }
+}
+
+// What config.json says of classes; a package of the folder says the same.
+TEST_F(EncoderFolders, Classes) {
+  Rng rng(13);
+  testing::StoredTensors tensors = Publish("bert", BertNames(""));
+  AddClassifier(rng, &tensors);
+  Json config = BertConfig("bert");
   const auto files = MakeFileSystem();
+  const auto read = [&](const std::string& name) {
+    ModelFile file = OpenModel(*files, folder_.Path(name)).value();
+    return ReadTextRules(file.metadata, "bert").value();
+  };
+  const auto with = [&](const char* member, const Json& value) {
+    Json changed = config;
+    changed[member] = value;
+    testing::WriteCheckpoint(folder_.Path("model"), changed, tensors);
+    return Problem().empty() ? read("model") : TextRules();
+  };
+  EXPECT_TRUE(with("hidden_act", "gelu").labels.empty());
+  config["id2label"] = {{"2", "contradiction"}, {"0", "entailment"}, {"1", 7}};
+  const TextRules rules = with("problem_type", "single_label_classification");
+  EXPECT_EQ(rules.labels, (std::vector<std::string>{"entailment", "7", "contradiction"}));
+  EXPECT_FALSE(rules.activation.has_value());
+  EXPECT_EQ(with("problem_type", "multi_label_classification").activation, ClassActivation::kSigmoid);
+  EXPECT_EQ(with("problem_type", "regression").activation, ClassActivation::kNothing);
+  EXPECT_EQ(with("sentence_transformers", {{"activation_fn", "torch.nn.modules.activation.Sigmoid"}}).activation,
+            ClassActivation::kSigmoid);
+  EXPECT_FALSE(with("sentence_transformers", {{"activation_fn", "torch.nn.modules.linear.Identity"}}).activation.has_value())
+      << "several classes are told apart by a softmax";
+  with("problem_type", "ranking");
+  EXPECT_NE(Problem().find("problem_type ranking: expected regression"), std::string::npos) << Problem();
+  for (const Json& wrong : {Json{{"0", "a"}, {"2", "b"}}, Json{{"0", "a"}, {"x", "b"}}, Json{{"0", nullptr}}, Json{{"0", {"a"}}}, Json(3),
+                            Json{{"0", std::string(2000, 'x')}}}) {
+    with("id2label", wrong);
+    EXPECT_NE(Problem().find("id2label"), std::string::npos) << DumpJson(wrong, -1);
+  }
+  with("problem_type", "multi_label_classification");
   ModelFile file = OpenModel(*files, folder_.Path("model")).value();
-  TextOptions use;
-  use.classify = true;
-  const auto outline = OutlineModel(file, *RunnableKernels().front(), {}, use);
-  ASSERT_FALSE(outline.ok());
-  EXPECT_NE(outline.error().message().find("a classifier of 3 classes: texts are ranked by one score, so take"), std::string::npos);
+  const auto pool = ThreadPool::Make(1).value();
+  ASSERT_TRUE(PackModel(*files, file, folder_.Path("m.bantam"), {.tool_version = "test"}, *pool, nullptr).ok());
+  EXPECT_EQ(read("m.bantam").labels, rules.labels);
+  EXPECT_EQ(read("m.bantam").activation, ClassActivation::kSigmoid);
+}
+
+TEST_F(EncoderFolders, PartsOfVectors) {
+  const testing::StoredTensors tensors = Publish("bert", BertNames(""));
+  Json config = BertConfig("bert");
+  const auto files = MakeFileSystem();
+  const auto rules = [&] {
+    testing::WriteCheckpoint(folder_.Path("model"), config, tensors);
+    ModelFile file = OpenModel(*files, folder_.Path("model")).value();
+    return ReadTextRules(file.metadata, "bert").value();
+  };
+  EXPECT_FALSE(rules().any_dimensions);
+  config["is_matryoshka"] = true;
+  EXPECT_TRUE(rules().any_dimensions);
+  config["matryoshka_dimensions"] = {8, 16};
+  EXPECT_EQ(rules().dimensions, (std::vector<uint32_t>{8, 16}));
+  EXPECT_FALSE(rules().any_dimensions);
+  config["matryoshka_dimensions"] = {8, 0};
+  testing::WriteCheckpoint(folder_.Path("model"), config, tensors);
+  EXPECT_NE(Problem().find("matryoshka_dimensions"), std::string::npos);
 }
 
 TEST_F(EncoderFolders, NomicBert) {
@@ -519,11 +605,46 @@ TEST_F(EncoderFolders, WhatStandsBehindTheModel) {
   EXPECT_FALSE(Read().unit_length);
   WritePooling(list({kTransformer, kPooling}), R"({"pooling_mode_mean_tokens":true,"pooling_mode_max_tokens":true})");
   EXPECT_NE(Problem().find("pooling other than"), std::string::npos) << Problem();
-  WritePooling(list({kTransformer, kPooling, R"({"path":"2_Dense","type":"sentence_transformers.models.Dense"})"}),
+  const std::string dense = R"({"path":"2_Dense","type":"sentence_transformers.models.Dense"})";
+  std::filesystem::create_directories(folder_.Path("model/2_Dense"));
+  testing::WriteText(folder_.Path("model/2_Dense/config.json"), R"({"activation_function":"torch.nn.modules.activation.Tanh"})");
+  WritePooling(list({kTransformer, kPooling, dense}), R"({"pooling_mode_mean_tokens":true})");
+  EXPECT_NE(Problem().find("activation_function torch.nn.modules.activation.Tanh: only"), std::string::npos) << Problem();
+  WritePooling(list({kTransformer, kPooling, R"({"path":"2_LayerNorm","type":"sentence_transformers.models.LayerNorm"})"}),
                R"({"pooling_mode_mean_tokens":true})");
-  EXPECT_NE(Problem().find("models.Dense behind the model is not supported"), std::string::npos) << Problem();
+  EXPECT_NE(Problem().find("models.LayerNorm in \"2_LayerNorm\" behind the model is not supported"), std::string::npos) << Problem();
   WritePooling(list({R"({"path":"../1_Pooling","type":"sentence_transformers.models.Pooling"})"}), "{}");
   EXPECT_NE(Problem().find("expected the name of a folder"), std::string::npos) << Problem();
+}
+
+// A matrix behind the pooling.
+TEST_F(EncoderFolders, Dense) {
+  testing::WriteCheckpoint(folder_.Path("model"), BertConfig("bert"), Publish("bert", BertNames("")));
+  Options setup;
+  setup.use = Pooled(Pooling::kMean);
+  Rng rng(14);
+  const std::vector<TextTokens> texts = RandomTexts(rng, {9, 20});
+  const auto before = Runner(Runner::Path{folder_.Path("model")}, setup).Encode(texts);
+  std::vector<float> weights(48 * 32);
+  for (float& weight : weights) weight = static_cast<float>(static_cast<int>(rng.Next() % 2001) - 1000) * 1e-3f;
+  std::filesystem::create_directories(folder_.Path("model/2_Dense"));
+  testing::WriteText(folder_.Path("model/2_Dense/config.json"), R"({"activation_function":"torch.nn.modules.linear.Identity"})");
+  const std::string bytes(reinterpret_cast<const char*>(weights.data()), weights.size() * 4);
+  testing::WriteText(folder_.Path("model/2_Dense/model.safetensors"),
+                     testing::SafetensorsFile({{"linear.weight", {"F32", {48, 32}, bytes}}}));
+  WritePooling(R"([{"path":"1_Pooling","type":"sentence_transformers.models.Pooling"},)"
+               R"({"path":"2_Dense","type":"sentence_transformers.models.Dense"}])",
+               R"({"pooling_mode_mean_tokens":true})");
+  ASSERT_EQ(Problem(), "");
+  const auto after = Runner(Runner::Path{folder_.Path("model")}, setup).Encode(texts);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    ASSERT_EQ(after[i].size(), 48u);
+    for (size_t r = 0; r < 48; ++r) {
+      double sum = 0;
+      for (size_t c = 0; c < 32; ++c) sum += static_cast<double>(weights[r * 32 + c]) * static_cast<double>(before[i][c]);
+      EXPECT_NEAR(static_cast<double>(after[i][r]), sum, 1e-5);
+    }
+  }
 }
 
 // What sentence-transformers keeps of texts; a package of the folder says the same.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "formats/gguf_writer.h"
+
 namespace bantam {
 namespace {
 
@@ -26,6 +28,10 @@ class Block {
   std::byte* at_;
 };
 
+std::string Encoded(const std::vector<std::string>& texts) {
+  return EncodeTexts(std::vector<std::string_view>(texts.begin(), texts.end()));
+}
+
 }  // namespace
 
 void MetadataBuilder::Set(std::string_view key, Value value) {
@@ -44,6 +50,7 @@ Status MetadataBuilder::Build(const std::vector<Tensor>& tensors, ModelFile* fil
     if (const auto* text = std::get_if<std::string>(&entry.value)) size += text->size();
     if (const auto* counts = std::get_if<std::vector<uint32_t>>(&entry.value)) size += counts->size() * sizeof(uint32_t);
     if (const auto* numbers = std::get_if<std::vector<float>>(&entry.value)) size += numbers->size() * sizeof(float);
+    if (const auto* texts = std::get_if<std::vector<std::string>>(&entry.value)) size += Encoded(*texts).size();
   }
   for (const Tensor& tensor : tensors) size += tensor.name.size();
   file->header_bytes = size;
@@ -71,6 +78,9 @@ Status MetadataBuilder::Build(const std::vector<Tensor>& tensors, ModelFile* fil
       made.value = MetadataArray{ValueType::kU32, counts->size(), block.Add(counts->data(), counts->size() * sizeof(uint32_t))};
     } else if (const auto* numbers = std::get_if<std::vector<float>>(&entry.value)) {
       made.value = MetadataArray{ValueType::kF32, numbers->size(), block.Add(numbers->data(), numbers->size() * sizeof(float))};
+    } else if (const auto* texts = std::get_if<std::vector<std::string>>(&entry.value)) {
+      const std::string encoded = Encoded(*texts);
+      made.value = MetadataArray{ValueType::kString, texts->size(), block.Add(encoded.data(), encoded.size())};
     }
     entries.push_back(made);
   }

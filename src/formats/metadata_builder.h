@@ -22,6 +22,7 @@ class MetadataBuilder {
   void SetText(std::string_view key, std::string value) { Set(key, std::move(value)); }
   void SetCounts(std::string_view key, std::vector<uint32_t> values) { Set(key, std::move(values)); }
   void SetNumbers(std::string_view key, std::vector<float> values) { Set(key, std::move(values)); }
+  void SetTexts(std::string_view key, std::vector<std::string> values) { Set(key, std::move(values)); }
   // An array of numbers of one byte each, which the caller keeps as long as the model file.
   void AttachBytes(std::string_view key, std::span<const std::byte> bytes) { Set(key, bytes); }
 
@@ -38,7 +39,8 @@ class MetadataBuilder {
   Status Build(const std::vector<Tensor>& tensors, ModelFile* file) const;
 
  private:
-  using Value = std::variant<uint32_t, double, bool, std::string, std::vector<uint32_t>, std::vector<float>, std::span<const std::byte>>;
+  using Value = std::variant<uint32_t, double, bool, std::string, std::vector<uint32_t>, std::vector<float>, std::vector<std::string>,
+                             std::span<const std::byte>>;
   struct Entry {
     std::string key;
     Value value;

@@ -23,6 +23,7 @@
 #include "base/threads.h"
 #include "engine/engine_thread.h"
 #include "engine/json_request.h"
+#include "library/boundary.h"
 #include "model/adapter/adapter.h"
 #include "model/load.h"
 #include "model/model_digest.h"
@@ -34,45 +35,10 @@ using namespace bantam;  // NOLINT: the C types stand beside the library's own
 
 namespace {
 
-constexpr uint64_t kLeftBytes = uint64_t{512} << 20;
 constexpr size_t kRequestBytesMax = size_t{16} << 20;
 
-static_assert(static_cast<int>(Code::kInternal) + 1 == BANTAM_INTERNAL &&
-              static_cast<int>(Code::kInvalidArgument) + 1 == BANTAM_INVALID_ARGUMENT);
 static_assert(static_cast<int>(StopReason::kError) + 1 == BANTAM_STOP_ERROR &&
               static_cast<int>(StopReason::kEndOfTurn) + 1 == BANTAM_STOP_END_OF_TURN);
-
-bantam_code Tell(const Error& failed, bantam_error* error) {
-  const auto code = static_cast<bantam_code>(static_cast<int>(failed.code()) + 1);
-  if (error == nullptr || error->size < offsetof(bantam_error, message) + 1) return code;
-  const size_t capacity = std::min(error->size - offsetof(bantam_error, message), sizeof(error->message));
-  const size_t length = std::min(failed.message().size(), capacity - 1);
-  error->code = code;
-  std::memcpy(error->message, failed.message().data(), length);
-  error->message[length] = 0;
-  return code;
-}
-
-// No exception passes a function of C: the standard library's, when memory is gone.
-template <typename Function>
-bantam_code Guarded(bantam_error* error, const Function& function) {
-  try {
-    const Status done = function();
-    return done.ok() ? BANTAM_OK : Tell(done.error(), error);
-  } catch (const std::bad_alloc&) {
-    return Tell(Error(Code::kExhausted, "the system gave no memory"), error);
-  } catch (const std::exception& exception) {
-    return Tell(Error(Code::kInternal, exception.what()), error);
-  }
-}
-
-// What the caller's struct has of ours; what it has not is zero.
-template <typename Struct>
-Struct Known(const Struct* given) {
-  Struct known{};
-  if (given != nullptr) std::memcpy(&known, given, std::min(given->size, sizeof(Struct)));
-  return known;
-}
 
 }  // namespace
 
@@ -159,9 +125,9 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   if (Result<ChatTemplate> read = ReadChatTemplate(file, /*tools=*/false); read.ok()) engine->chat_template = std::move(read).value();
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *kernels));
-  if (outline.config.later_tokens) {
+  if (outline.config.whole_texts) {
     return Error(Code::kUnsupported,
-                 fmt::format("{}: {} models read whole texts and write none", options.model, outline.config.architecture));
+                 fmt::format("{}: such models read whole texts and write none: open it with bantam_encoder_open", options.model));
   }
   if (engine->tokenizer->size() > outline.program.vocabulary) {
     return Error(Code::kCorrupt, fmt::format("{}: {} tokens in the vocabulary and {} in the model; convert the model again", options.model,
@@ -170,9 +136,7 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   const SystemLimits limits = ReadSystemLimits(*engine->files, /*root=*/"", AffinityProcessors());
   FitRequest fit;
   BANTAM_ASSIGN(fit.wanted, ReadPlanOptions(options, outline.program, limits));
-  // What is left to the machine is more than what its pressure begins at.
-  fit.limit_bytes = limits.memory_available_bytes - std::min(limits.memory_available_bytes / 8, kLeftBytes);
-  if (options.memory_bytes != 0) fit.limit_bytes = std::min(options.memory_bytes, limits.memory_available_bytes);
+  fit.limit_bytes = LimitBytes(options.memory_bytes, limits);
   fit.held = {.vocabulary = engine->tokenizer->bytes(),
               .header = file.held_bytes(),
               .requests = RequestsBytes(outline.program.vocabulary),
@@ -183,12 +147,7 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
   BANTAM_ASSIGN(engine->plan, FitMemory(&outline.program, fit).With(options.model));
   engine->budget = std::make_unique<MemoryBudget>(fit.limit_bytes);
   BANTAM_ASSIGN(engine->pool, ThreadPool::Make(engine->plan.options.threads));
-  Progress progress;
-  if (options.progress != nullptr) {
-    progress = [&options](std::string_view step, uint64_t done, uint64_t total) {
-      return options.progress(options.user, std::string(step).c_str(), done, total) != 0;
-    };
-  }
+  const Progress progress = ProgressOf(options);
   EngineOptions engine_options;
   if (options.prefixes != nullptr) {
     engine_options.prefix_file = options.prefixes;

@@ -242,4 +242,133 @@ TEST_F(LibraryTest, TokensAndStatus) {
   EXPECT_STREQ(bantam_version(), "0.1.0");
 }
 
+constexpr const char* kEncoder = BANTAM_DATA "/archs/bert.gguf";
+
+class EncoderTest : public ::testing::Test {
+ protected:
+  bantam_code Open(const char* model, bool scores, bantam_error* error = nullptr, bool truncate = false) {
+    bantam_encoder_options options{};
+    options.size = sizeof(options);
+    options.model = model;
+    options.scores = scores ? 1 : 0;
+    options.truncate = truncate ? 1 : 0;
+    options.threads = 2;
+    options.memory_bytes = uint64_t{200} << 20;
+    return bantam_encoder_open(&options, &encoder_, error);
+  }
+  void TearDown() override { bantam_encoder_close(encoder_); }
+
+  static std::vector<bantam_text> Views(const std::vector<std::string>& texts) {
+    std::vector<bantam_text> views;
+    for (const std::string& text : texts) views.push_back({text.data(), text.size()});
+    return views;
+  }
+  std::vector<float> Embed(const std::vector<std::string>& texts) {
+    std::vector<float> vectors(texts.size() * bantam_encoder_width(encoder_));
+    bantam_error error = NoError();
+    EXPECT_EQ(bantam_embed(encoder_, Views(texts).data(), texts.size(), nullptr, vectors.data(), &error), BANTAM_OK) << error.message;
+    return vectors;
+  }
+
+  bantam_encoder* encoder_ = nullptr;
+};
+
+TEST_F(EncoderTest, VectorsDoNotDependOnTheirNeighbours) {
+  for (const char* model : {kEncoder, kModel}) {  // an encoder and a decoder
+    ASSERT_EQ(Open(model, /*scores=*/false), BANTAM_OK) << model;
+    const size_t width = bantam_encoder_width(encoder_);
+    const std::vector<float> together = Embed({"the pump leaks", "hot water", "water"});
+    ASSERT_EQ(together.size(), 3 * width);
+    double squares = 0;
+    for (size_t i = 0; i < width; ++i) squares += static_cast<double>(together[i]) * static_cast<double>(together[i]);
+    EXPECT_NEAR(squares, 1, 1e-6) << "of unit length";
+    EXPECT_EQ(Embed({"hot water"}), std::vector<float>(together.begin() + static_cast<std::ptrdiff_t>(width),
+                                                       together.begin() + static_cast<std::ptrdiff_t>(2 * width)))
+        << model;
+    EXPECT_EQ(bantam_encoder_label(encoder_, 0), nullptr);
+    // Calls of several threads wait for their turn.
+    std::vector<std::vector<float>> seen(4);
+    std::vector<std::thread> threads;
+    for (auto& vectors : seen) threads.emplace_back([&] { vectors = Embed({"the pump leaks", "hot water", "water"}); });
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& vectors : seen) EXPECT_EQ(vectors, together) << model;
+    bantam_encoder_close(encoder_);
+    encoder_ = nullptr;
+  }
+}
+
+TEST_F(EncoderTest, ClassesAndRankings) {
+  bantam_error error = NoError();
+  ASSERT_EQ(Open(kEncoder, /*scores=*/true, &error), BANTAM_OK) << error.message;
+  ASSERT_EQ(bantam_encoder_width(encoder_), 1u);
+  EXPECT_STREQ(bantam_encoder_label(encoder_, 0), "score");
+  EXPECT_EQ(bantam_encoder_label(encoder_, 1), nullptr);
+  const std::vector<std::string> documents = {"the pump", "hot water", "a seal"};
+  const std::string query = "what leaks?";
+  const bantam_text asked = {query.data(), query.size()};
+  std::vector<float> ranks(3);
+  ASSERT_EQ(bantam_rerank(encoder_, &asked, Views(documents).data(), 3, ranks.data(), &error), BANTAM_OK) << error.message;
+  EXPECT_NE(ranks[0], ranks[1]);
+  // Of one class without more to say, a pair's class is its rank.
+  std::vector<float> scores(3);
+  const std::vector<std::string> firsts(3, query);
+  ASSERT_EQ(bantam_classify(encoder_, Views(firsts).data(), Views(documents).data(), 3, scores.data(), &error), BANTAM_OK) << error.message;
+  EXPECT_EQ(scores, ranks);
+  std::vector<float> single(1);
+  ASSERT_EQ(bantam_classify(encoder_, &asked, nullptr, 1, single.data(), &error), BANTAM_OK) << error.message;
+  EXPECT_NE(single[0], scores[0]);
+  EXPECT_EQ(bantam_embed(encoder_, &asked, 1, nullptr, single.data(), &error), BANTAM_UNSUPPORTED);
+}
+
+TEST_F(EncoderTest, WhatIsRefused) {
+  bantam_error error = NoError();
+  EXPECT_EQ(Open(nullptr, false, &error), BANTAM_INVALID_ARGUMENT);
+  EXPECT_EQ(Open("/nowhere", false, &error), BANTAM_NOT_FOUND);
+  EXPECT_EQ(encoder_, nullptr);
+  EXPECT_EQ(Open(BANTAM_DATA "/archs/nomic-bert.gguf", true, &error), BANTAM_UNSUPPORTED);
+  EXPECT_NE(std::string(error.message).find("no classifier"), std::string::npos) << error.message;
+  EXPECT_EQ(Open(kModel, true, &error), BANTAM_UNSUPPORTED) << "its vocabulary cannot be asked as Qwen3-Reranker is";
+  ASSERT_EQ(Open(kEncoder, false, &error), BANTAM_OK);
+  float vector[64];
+  std::string words;
+  for (int i = 0; i < 200; ++i) words += "water ";
+  const bantam_text text = {words.data(), words.size()};
+  EXPECT_EQ(bantam_embed(encoder_, &text, 1, nullptr, vector, &error), BANTAM_EXHAUSTED);
+  EXPECT_NE(std::string(error.message).find("text 0: 202 tokens"), std::string::npos) << error.message;
+  EXPECT_EQ(bantam_embed(encoder_, &text, 1, "query", vector, &error), BANTAM_INVALID_ARGUMENT) << "it names no prompts";
+  EXPECT_EQ(bantam_embed(encoder_, nullptr, 1, nullptr, vector, &error), BANTAM_INVALID_ARGUMENT);
+  const bantam_text nothing = {nullptr, 5};
+  EXPECT_EQ(bantam_embed(encoder_, &nothing, 1, nullptr, vector, &error), BANTAM_INVALID_ARGUMENT);
+  EXPECT_EQ(bantam_embed(encoder_, nullptr, 0, nullptr, nullptr, &error), BANTAM_OK) << "nothing is nothing";
+  EXPECT_EQ(bantam_classify(encoder_, &text, nullptr, 1, vector, &error), BANTAM_UNSUPPORTED);
+  EXPECT_EQ(bantam_encoder_width(nullptr), 0u);
+  bantam_encoder_cancel(nullptr);
+  bantam_encoder_close(nullptr);
+  bantam_encoder_close(encoder_);
+  encoder_ = nullptr;
+  ASSERT_EQ(Open(kEncoder, false, &error, /*truncate=*/true), BANTAM_OK);
+  EXPECT_EQ(bantam_embed(encoder_, &text, 1, nullptr, vector, &error), BANTAM_OK);
+  // An engine is not for encoders.
+  bantam_engine_options options{};
+  options.size = sizeof(options);
+  options.model = kEncoder;
+  bantam_engine* engine = nullptr;
+  EXPECT_EQ(bantam_engine_open(&options, &engine, &error), BANTAM_UNSUPPORTED);
+  EXPECT_NE(std::string(error.message).find("bantam_encoder_open"), std::string::npos) << error.message;
+}
+
+// What was cancelled ends; the next call computes again.
+TEST_F(EncoderTest, Cancelled) {
+  ASSERT_EQ(Open(kEncoder, /*scores=*/false), BANTAM_OK);
+  const std::vector<std::string> texts(2000, "the pump leaks and the water is hot");
+  std::vector<float> vectors(texts.size() * bantam_encoder_width(encoder_));
+  bantam_code code = BANTAM_OK;
+  std::thread caller([&] { code = bantam_embed(encoder_, Views(texts).data(), texts.size(), nullptr, vectors.data(), nullptr); });
+  // Whenever it comes, before, while or after: the call ends, as cancelled or whole.
+  bantam_encoder_cancel(encoder_);
+  caller.join();
+  EXPECT_TRUE(code == BANTAM_OK || code == BANTAM_CANCELLED) << code;
+  EXPECT_EQ(Embed({"hot water"}).size(), bantam_encoder_width(encoder_));
+}
+
 }  // namespace

@@ -83,8 +83,19 @@ struct Streams {
   size_t active = 0;
 };
 
+// Behind the classifier's first matrix.
+enum class HeadActivation : uint8_t {
+  kTanh,
+  kRelu,
+  kOwn,  // the feed-forward's
+};
+
+// Classes that a classifier may have.
+inline constexpr size_t kClassesMax = 1 << 16;
+
 // GGUF's pooling_type of a classifier, which says nothing of vectors.
 inline constexpr uint32_t kPoolingRank = 4;
+inline constexpr uint32_t kPoolingUnsaid = UINT32_MAX;  // as llama.cpp writes that nothing is known
 
 struct Config {
   std::string architecture;
@@ -155,12 +166,15 @@ struct Config {
   size_t shared_width = 0;    // of experts that every token takes; 0: none
   bool shared_gate = false;   // they are multiplied by a gate of their own
 
-  // Encoders: what is made of a text.
+  // What is made of a whole text: by encoders always, by others where it is asked for.
+  bool whole_texts = false;
   Pooling pooling = Pooling::kMean;
   Pooling classifier_pooling = Pooling::kFirst;
-  bool unit_length = true;  // of the vectors that are given out
-  bool classify = false;    // a score is wanted, and not the vector
-  bool tanh_head = true;    // of the classifier's first matrix; or the feed-forward's activation
+  bool unit_length = true;        // of the vectors that are given out
+  bool classify = false;          // scores are wanted, and not the vector
+  std::vector<uint32_t> answers;  // tokens whose logits are the scores, instead of the classifier
+  HeadActivation head_activation = HeadActivation::kTanh;
+  bool no_output = false;  // the publisher left the output matrix out: the model goes on with no text
 
   std::vector<LayerPlan> layers;
   uint32_t predictors = 0;  // blocks behind the last layer that predict further tokens, and are not run

@@ -32,7 +32,9 @@ Result<ModelOutline> OutlineModel(ModelFile& file, const KernelSet& kernels, con
   ModelOutline outline;
   BANTAM_ASSIGN(outline.config, ReadConfig(file));
   BANTAM_TRY(StretchContext(rope, &outline.config).With(file.path));
+  if (text.whole) outline.config.whole_texts = true;
   outline.config.classify = text.classify;
+  outline.config.answers = text.answers;
   if (text.classify) outline.config.pooling = outline.config.classifier_pooling;
   if (text.pooling) outline.config.pooling = *text.pooling;
   BANTAM_ASSIGN(Program plain, Lower(outline.config, file.directory).With(file.path));

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "base/memory_budget.h"
 #include "base/progress.h"
@@ -33,10 +34,13 @@ struct RopeOverride {
 // InvalidArgument for a model that turns nothing.
 Status StretchContext(const RopeOverride& rope, Config* config);
 
-// What an encoder is to make of a text, in place of what its file says.
+// What is to be made of a whole text, in place of what the file says.
 struct TextOptions {
-  std::optional<Pooling> pooling;
-  bool classify = false;  // a score of its classifier instead of a vector
+  bool whole = false;  // by a model that goes on with texts, too
+  std::optional<Pooling> pooling = {};
+  bool classify = false;  // scores of the classifier instead of a vector
+  // Not empty: instead of the classifier the logits of these tokens, of what would follow the text.
+  std::vector<uint32_t> answers = {};
 };
 
 // Reads the config and lowers it. Errors: Corrupt, Unsupported; they name the file.

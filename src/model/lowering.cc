@@ -26,14 +26,14 @@ class Builder : private RecurrentBuilder {
     if (config_.dense_tokens != 0) LimitContext();
     program_.experts_used = config_.experts_used;
     program_.ropes = config_.ropes;
-    program_.whole_texts = config_.later_tokens;
-    program_.pooling = config_.later_tokens ? config_.pooling : Pooling::kEveryToken;
+    program_.whole_texts = config_.whole_texts;
+    program_.pooling = config_.whole_texts ? config_.pooling : Pooling::kEveryToken;
     kv_index_.assign(config_.layers.size(), kNone);
     BANTAM_TRY(Embed());
     for (size_t i = 0; i < config_.layers.size(); ++i) {
       BANTAM_TRY(Layer(i));
     }
-    BANTAM_TRY(config_.later_tokens ? TextHead() : Head());
+    BANTAM_TRY(config_.whole_texts ? TextHead() : Head());
     BANTAM_TRY(CheckUnread());
     return std::move(program_);
   }
@@ -51,7 +51,7 @@ class Builder : private RecurrentBuilder {
     }
     program_.vocabulary = table->rows();
     tied_ = name == "output.weight" || !Has("output.weight");
-    const WeightStorage storage = tied_ && !config_.later_tokens ? WeightStorage::kPanels : WeightStorage::kRows;
+    const WeightStorage storage = tied_ && !config_.whole_texts ? WeightStorage::kPanels : WeightStorage::kRows;
     BANTAM_ASSIGN(embedding_, Weight(name, storage, {config_.width, program_.vocabulary}));
     stream_ = Buffer("stream", config_.width);
     program_.ops.push_back(EmbedOp{embedding_, stream_, config_.embedding_scale});
@@ -257,13 +257,12 @@ class Builder : private RecurrentBuilder {
   }
 
   // The mean of the first stream and of products of the others, as long as the active one.
-  Status MergeStreams(BufferId out) {
+  Status MergeStreams(BufferId all, BufferId out) {
     const size_t width = config_.width;
-    const BufferId all = Buffer("output_streams", config_.streams.count * width, Rows::kOutputs);
-    const BufferId active = Buffer("output_active", width, Rows::kOutputs);
-    const BufferId part = Buffer("output_part", width, Rows::kOutputs);
-    const BufferId product = Buffer("output_product", width, Rows::kOutputs);
-    program_.ops.push_back(GatherOutputsOp{streams_, all});
+    const Rows rows = program_.buffers[all].rows;
+    const BufferId active = Buffer("merged_active", width, rows);
+    const BufferId part = Buffer("merged_part", width, rows);
+    const BufferId product = Buffer("merged_product", width, rows);
     program_.ops.push_back(ActiveOf(all, active));
     program_.ops.push_back(SelectOp{all, out, 0, width, width});
     for (size_t i = 1; i < config_.streams.count; ++i) {
@@ -381,13 +380,15 @@ class Builder : private RecurrentBuilder {
     return slopes;
   }
 
-  // Whole texts' keys and values are over with the layer: layers of one shape share their place.
+  // Whole texts' keys and values are over with the layer: layers of one shape share their place, unless others attend to them later.
   uint32_t KvLayer(const KvHeads& heads) {
     std::vector<KvHeads>& layers = program_.kv_layers;
     const auto same = [&](const KvHeads& other) {
-      return other.heads == heads.heads && other.head_dim == heads.head_dim && other.window == heads.window;
+      return other.heads == heads.heads && other.head_dim == heads.head_dim && other.window == heads.window && other.sparse == heads.sparse;
     };
-    const auto at = config_.later_tokens ? std::find_if(layers.begin(), layers.end(), same) : layers.end();
+    const bool over = config_.whole_texts && std::all_of(config_.layers.begin(), config_.layers.end(),
+                                                         [](const LayerPlan& layer) { return layer.kv_of == kNone; });
+    const auto at = over ? std::find_if(layers.begin(), layers.end(), same) : layers.end();
     const auto index = static_cast<uint32_t>(at - layers.begin());
     if (at == layers.end()) layers.push_back(heads);
     return index;
@@ -597,7 +598,9 @@ class Builder : private RecurrentBuilder {
     const BufferId normed = Buffer("output_normed", config_.width, Rows::kOutputs);
     const BufferId logits = program_.logits = Buffer("logits", program_.vocabulary, Rows::kOutputs);
     if (config_.streams.count > 1) {
-      BANTAM_TRY(MergeStreams(last));
+      const BufferId all = Buffer("output_streams", config_.streams.count * config_.width, Rows::kOutputs);
+      program_.ops.push_back(GatherOutputsOp{streams_, all});
+      BANTAM_TRY(MergeStreams(all, last));
     } else {
       program_.ops.push_back(GatherOutputsOp{stream_, last});
     }
@@ -613,8 +616,11 @@ class Builder : private RecurrentBuilder {
     return Ok();
   }
 
-  // What an encoder says of a text: a vector, or a classifier's score.
+  // What is said of a whole text: a vector, or a classifier's scores.
   Status TextHead() {
+    if (config_.streams.count > 1) {
+      BANTAM_TRY(MergeStreams(streams_, stream_));
+    }
     if (!config_.output_norm.empty()) {
       BANTAM_TRY(Norm(config_.output_norm, stream_, stream_));
     }
@@ -624,35 +630,85 @@ class Builder : private RecurrentBuilder {
     } else {
       program_.ops.push_back(GatherOutputsOp{stream_, pooled});
     }
-    return config_.classify ? Classifier(pooled) : Ok();
+    if (!config_.classify) return config_.pooling == Pooling::kEveryToken ? Ok() : DenseLayers(pooled);
+    return config_.answers.empty() ? Classifier(pooled) : Answers(pooled);
+  }
+
+  // What sentence-transformers calls Dense: products of the vector, by the names that GGUF files have for them.
+  Status DenseLayers(BufferId in) {
+    for (const std::string name : {"dense_2", "dense_3"}) {
+      const TensorInfo* weight = tensors_.Find(name + ".weight");
+      if (weight == nullptr) continue;
+      if (weight->rows() > kWidthMax) {
+        return Error(Code::kCorrupt, fmt::format("tensor {}.weight: {} rows, expected at most {}", name, weight->rows(), kWidthMax));
+      }
+      program_.logits = Buffer(name, weight->rows(), Rows::kOutputs);
+      BANTAM_TRY(MatMul({name, in, program_.logits, Scaling::kNothing}));
+      in = program_.logits;
+    }
+    return Ok();
+  }
+
+  // Logits of some tokens, side by side.
+  Status Answers(BufferId in) {
+    if (config_.no_output) {
+      return Error(Code::kUnsupported,
+                   "the folder has neither a classifier nor an output matrix (lm_head.weight), so nothing scores; fetch the files again");
+    }
+    const std::string name = Has("output.weight") ? "output.weight" : "token_embd.weight";
+    const size_t count = config_.answers.size();
+    const BufferId one = Buffer("answer", 1, Rows::kOutputs);
+    program_.logits = Buffer("scores", count, Rows::kOutputs);
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t token = config_.answers[i];
+      if (token >= program_.vocabulary) {
+        return Error(Code::kCorrupt,
+                     fmt::format("token {} in the vocabulary, and {} in the model; convert the model again", token, program_.vocabulary));
+      }
+      const Range row = {.begin = token, .end = token + size_t{1}};
+      MatMulPart part = {.weight = kNone, .out = one};
+      BANTAM_ASSIGN(part.weight, Part(name, WeightStorage::kPanels, {config_.width, program_.vocabulary}, row));
+      BANTAM_ASSIGN(part.scale, ScaleOf("output", /*count=*/1, /*scaled=*/true));
+      if (Has("output.bias")) {
+        BANTAM_ASSIGN(part.bias, Part("output.bias", WeightStorage::kVector, {program_.vocabulary}, row));
+      }
+      program_.ops.push_back(MatMulOp{in, {part}});
+      program_.ops.push_back(PlaceOp{one, program_.logits, i});
+    }
+    ChangeEach(program_.logits, Pointwise::kScale, config_.logit_scale, 1);
+    ChangeEach(program_.logits, Pointwise::kSoftCap, config_.logit_softcap, 0);
+    return Ok();
   }
 
   // A matrix with its activation and norm, where the file has them, and the scores.
   Status Classifier(BufferId in) {
     const TensorInfo* scores = tensors_.Find("cls.output.weight");
     if (scores == nullptr) {
-      return Error(Code::kUnsupported, "the model has no classifier (cls.output.weight): it makes vectors, and ranks nothing");
+      return Error(Code::kUnsupported, "the model has no classifier (cls.output.weight): it ranks nothing and knows no classes");
     }
-    if (scores->rows() != 1) {
-      return Error(Code::kUnsupported,
-                   fmt::format("a classifier of {} classes: texts are ranked by one score, so take a model that gives one (num_labels 1), "
-                               "such as bge-reranker-base",
-                               scores->rows()));
+    if (scores->rows() > kClassesMax) {
+      return Error(Code::kCorrupt, fmt::format("tensor cls.output.weight: {} classes, expected at most {}", scores->rows(), kClassesMax));
     }
     if (Has("cls.weight")) {
       const BufferId hidden = Buffer("classified", config_.width, Rows::kOutputs);
       BANTAM_TRY(MatMul({"cls", in, hidden, Scaling::kNothing}));
-      if (config_.tanh_head) {
-        program_.ops.push_back(PointwiseOp{hidden, Pointwise::kSoftCap, /*value=*/1});
-      } else {
-        program_.ops.push_back(ActivateOp{.in = hidden, .out = hidden, .activation = config_.activation});
+      switch (config_.head_activation) {
+        case HeadActivation::kTanh:
+          program_.ops.push_back(PointwiseOp{hidden, Pointwise::kSoftCap, /*value=*/1});
+          break;
+        case HeadActivation::kRelu:
+          program_.ops.push_back(ActivateOp{.in = hidden, .out = hidden, .activation = Activation::kRelu});
+          break;
+        case HeadActivation::kOwn:
+          program_.ops.push_back(ActivateOp{.in = hidden, .out = hidden, .activation = config_.activation});
+          break;
       }
       if (Has("cls.norm.weight")) {
         BANTAM_TRY(Norm("cls.norm", hidden, hidden));
       }
       in = hidden;
     }
-    program_.logits = Buffer("score", 1, Rows::kOutputs);
+    program_.logits = Buffer("scores", scores->rows(), Rows::kOutputs);
     return MatMul({"cls.output", in, program_.logits, Scaling::kNothing});
   }
 

@@ -268,7 +268,12 @@ class ProgramBuilder {
     for (const std::string_view table : {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"}) {
       if (name == table) return true;
     }
-    if (name.starts_with("cls.")) return true;  // a head for classes, where vectors or texts are wanted
+    // Heads for classes and vectors, where something else is wanted.
+    for (const std::string_view head : {"cls.", "dense_2.", "dense_3."}) {
+      if (name.starts_with(head)) return true;
+    }
+    // Answers are rows of the output matrix; vectors need none of it.
+    if (config_.whole_texts && name.starts_with("output.")) return true;
     size_t block = 0;
     if (!name.starts_with("blk.")) return false;
     const auto [end, error] = std::from_chars(name.data() + 4, name.data() + name.size(), block);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "model/config.h"
 #include "text/normalizer.h"
@@ -37,7 +38,40 @@ Status ReadPrompts(const Metadata& metadata, const std::string& prefix, TextRule
   return Ok();
 }
 
+Status ReadClasses(const Metadata& metadata, const std::string& prefix, TextRules* rules) {
+  const std::string key = prefix + "output_labels";
+  BANTAM_ASSIGN(const auto labels, metadata.Texts(key, kClassesMax));
+  BANTAM_ASSIGN(const auto activation, metadata.Text(prefix + "activation"));
+  if (labels) rules->labels.assign(labels->begin(), labels->end());
+  for (const std::string& label : rules->labels) {
+    if (label.size() <= kLabelBytesMax) continue;
+    return Error(Code::kCorrupt, fmt::format("{}: a label of {} bytes, expected at most {}", key, label.size(), kLabelBytesMax));
+  }
+  if (!activation) return Ok();
+  rules->activation = ClassActivationFromName(*activation);
+  if (rules->activation) return Ok();
+  return Error(Code::kCorrupt, fmt::format("{}activation: {}, expected {}", prefix, *activation, fmt::join(kClassActivationNames, ", ")));
+}
+
+Status ReadDimensions(const Metadata& metadata, const std::string& key, TextRules* rules) {
+  BANTAM_ASSIGN(const auto numbers, metadata.Numbers(key, kDimensionsMax));
+  for (const double number : numbers.value_or(std::vector<double>())) {
+    if (!(number >= 1 && number <= kWidthMax)) {
+      return Error(Code::kCorrupt, fmt::format("{}: {}, expected numbers from 1 to {}", key, number, kWidthMax));
+    }
+    rules->dimensions.push_back(static_cast<uint32_t>(number));
+  }
+  return Ok();
+}
+
 }  // namespace
+
+std::optional<ClassActivation> ClassActivationFromName(std::string_view name) {
+  for (size_t i = 0; i < std::size(kClassActivationNames); ++i) {
+    if (kClassActivationNames[i] == name) return static_cast<ClassActivation>(i);
+  }
+  return std::nullopt;
+}
 
 Result<TextRules> ReadTextRules(const Metadata& metadata, std::string_view architecture) {
   TextRules rules;
@@ -48,8 +82,9 @@ Result<TextRules> ReadTextRules(const Metadata& metadata, std::string_view archi
   BANTAM_ASSIGN(const auto lower, metadata.Bool(key("text.lower_case")));
   BANTAM_ASSIGN(const auto pooled, metadata.Bool(key("text.prompt_pooled")));
   BANTAM_ASSIGN(const auto fallback, metadata.Text(key("text.default_prompt")));
-  rules.pooling_given = pooling && *pooling != kPoolingRank;
-  rules.classifier_pooling_given = classifier && *classifier != kPoolingRank;
+  const auto given = [](const std::optional<uint32_t>& kind) { return kind && *kind != kPoolingRank && *kind != kPoolingUnsaid; };
+  rules.pooling_given = given(pooling);
+  rules.classifier_pooling_given = given(classifier);
   if (tokens && (*tokens == 0 || *tokens > kContextLengthMax)) {
     return Error(Code::kCorrupt, fmt::format("{}: {}, expected 1 to {}", key("text.tokens_max"), *tokens, kContextLengthMax));
   }
@@ -57,6 +92,10 @@ Result<TextRules> ReadTextRules(const Metadata& metadata, std::string_view archi
   rules.lower_case = lower.value_or(false);
   rules.prompt_pooled = pooled.value_or(true);
   BANTAM_TRY(ReadPrompts(metadata, key("text.prompt."), &rules));
+  BANTAM_TRY(ReadClasses(metadata, key("classifier."), &rules));
+  BANTAM_TRY(ReadDimensions(metadata, key("text.dimensions"), &rules));
+  BANTAM_ASSIGN(const auto any, metadata.Bool(key("text.any_dimensions")));
+  rules.any_dimensions = any.value_or(false);
   rules.default_prompt = std::string(fallback.value_or(""));
   if (!rules.default_prompt.empty() && FindPrompt(rules, rules.default_prompt) == nullptr) {
     return Error(Code::kCorrupt, fmt::format("the default prompt is {}, but the model names {}", rules.default_prompt,
@@ -77,6 +116,22 @@ Result<std::string> ChoosePrefix(const TextRules& rules, const std::optional<std
                rules.prompts.empty()
                    ? fmt::format("--prompt {}: the model names no prompts; give what stands in front of each text itself (--prefix)", name)
                    : fmt::format("--prompt {}: expected one of those that the model names: {}", name, Names(rules)));
+}
+
+std::string LabelOf(const TextRules& rules, size_t number) {
+  return number < rules.labels.size() ? rules.labels[number] : fmt::format("LABEL_{}", number);
+}
+
+Status CheckDimensions(const TextRules& rules, size_t dimensions, size_t width) {
+  const bool listed = std::find(rules.dimensions.begin(), rules.dimensions.end(), dimensions) != rules.dimensions.end();
+  if (dimensions == width || (dimensions < width && dimensions > 0 && (listed || rules.any_dimensions))) return Ok();
+  std::string expected = fmt::format("{}", width);
+  if (rules.any_dimensions) expected = fmt::format("1 to {}", width);
+  if (!rules.dimensions.empty()) expected = fmt::format("{} or {}", fmt::join(rules.dimensions, ", "), width);
+  return Error(
+      Code::kInvalidArgument,
+      fmt::format("dimensions {}: expected {}{}", dimensions, expected,
+                  expected == std::to_string(width) ? ", for the model does not say that parts of its vectors mean anything" : ""));
 }
 
 std::string WholeText(const TextRules& rules, std::string_view prefix, std::string_view text) {

@@ -46,11 +46,11 @@ TEST_F(TextRulesTest, AFileThatSaysNothing) {
 
 // What a file of a classifier has says nothing of vectors.
 TEST_F(TextRulesTest, Pooling) {
-  for (const uint32_t kind : {0u, 1u, 2u, 3u, 4u}) {
+  for (const uint32_t kind : {0u, 1u, 2u, 3u, 4u, UINT32_MAX}) {
     builder_.SetCount("bert.pooling_type", kind);
     builder_.SetCount("bert.classifier_pooling_type", kind);
-    EXPECT_EQ(Read()->pooling_given, kind != 4) << kind;
-    EXPECT_EQ(Read()->classifier_pooling_given, kind != 4) << kind;
+    EXPECT_EQ(Read()->pooling_given, kind < 4) << kind;
+    EXPECT_EQ(Read()->classifier_pooling_given, kind < 4) << kind;
   }
 }
 
@@ -81,6 +81,42 @@ TEST_F(TextRulesTest, LengthAndCase) {
   EXPECT_EQ(rules.tokens_max, 256u);
   EXPECT_FALSE(rules.prompt_pooled);
   EXPECT_EQ(WholeText(rules, "Query: ", "ÄPFEL"), "query: äpfel");
+}
+
+TEST_F(TextRulesTest, Classes) {
+  EXPECT_TRUE(Read()->labels.empty());
+  EXPECT_FALSE(Read()->activation.has_value());
+  EXPECT_EQ(LabelOf(*Read(), 3), "LABEL_3");
+  builder_.SetTexts("bert.classifier.output_labels", {"no", "", "yes"});
+  builder_.SetText("bert.classifier.activation", "sigmoid");
+  const TextRules rules = Read().value();
+  EXPECT_EQ(rules.labels, (std::vector<std::string>{"no", "", "yes"}));
+  EXPECT_EQ(rules.activation, ClassActivation::kSigmoid);
+  EXPECT_EQ(LabelOf(rules, 2), "yes");
+  builder_.SetText("bert.classifier.activation", "relu");
+  EXPECT_THAT(Problem(), HasSubstr("classifier.activation: relu, expected none, sigmoid, softmax"));
+  builder_.SetText("bert.classifier.activation", "softmax");
+  builder_.SetTexts("bert.classifier.output_labels", {std::string(kLabelBytesMax + 1, 'x')});
+  EXPECT_THAT(Problem(), HasSubstr("a label of 1025 bytes"));
+}
+
+TEST_F(TextRulesTest, Dimensions) {
+  const auto problem = [&](size_t dimensions) {
+    const Status status = CheckDimensions(*Read(), dimensions, 64);
+    return status.ok() ? "" : status.error().message();
+  };
+  EXPECT_EQ(problem(64), "");
+  EXPECT_THAT(problem(32), HasSubstr("dimensions 32: expected 64, for the model does not say"));
+  builder_.SetCounts("bert.text.dimensions", {16, 32});
+  EXPECT_EQ(problem(32), "");
+  EXPECT_EQ(problem(64), "");
+  EXPECT_EQ(problem(33), "dimensions 33: expected 16, 32 or 64");
+  builder_.SetFlag("bert.text.any_dimensions", true);
+  EXPECT_EQ(problem(33), "");
+  EXPECT_NE(problem(65), "");
+  EXPECT_NE(problem(0), "");
+  builder_.SetCounts("bert.text.dimensions", {0});
+  EXPECT_THAT(Read().error().message(), HasSubstr("text.dimensions: 0, expected numbers from 1"));
 }
 
 TEST_F(TextRulesTest, Refusals) {

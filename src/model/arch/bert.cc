@@ -17,7 +17,6 @@ Result<Config> ReadBert(ModelFile& file, const FamilyMetadata& metadata, FeedFor
   config.attention_norm_behind = "attn_output_norm";
   config.feed_forward_norm_behind = "layer_output_norm";
   config.output_norm.clear();
-  BANTAM_TRY(ReadTextUse(metadata, /*classifier_pooling=*/Pooling::kFirst, &config));
   return config;
 }
 

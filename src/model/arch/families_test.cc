@@ -181,12 +181,21 @@ TEST_F(FamiliesTest, WhatIsNotFollowedIsRefused) {
   GgufBuilder groups = Of("qwen3moe");
   groups.U32("qwen3moe.expert_count", 8).U32("qwen3moe.expert_used_count", 2).U32("qwen3moe.expert_group_count", 4);
   EXPECT_EQ(Read(groups).error().code(), Code::kUnsupported);
-  GgufBuilder both_ways = Of("gemma3");
-  both_ways.Bool("gemma3.attention.causal", false);
-  EXPECT_EQ(Read(both_ways).error().code(), Code::kUnsupported);
   GgufBuilder negative = Of("mpt");
   negative.F32("mpt.attention.clamp_kqv", -8);
   EXPECT_EQ(Read(negative).error().code(), Code::kCorrupt);
+}
+
+// Decoders that were trained on to see later tokens; EmbeddingGemma's files need not say so.
+TEST_F(FamiliesTest, LaterTokens) {
+  GgufBuilder both_ways = Of("gemma3");
+  both_ways.Bool("gemma3.attention.causal", false);
+  EXPECT_TRUE(Read(both_ways)->whole_texts);
+  EXPECT_FALSE(Read(Of("gemma3"))->whole_texts);
+  EXPECT_TRUE(Read(Of("gemma-embedding"))->later_tokens);
+  EXPECT_TRUE(Read(Of("gemma-embedding"))->whole_texts);
+  EXPECT_EQ(Read(Of("gemma-embedding"))->pooling, Pooling::kMean);
+  EXPECT_EQ(Read(Of("gemma3"))->pooling, Pooling::kLast);
 }
 
 TEST_F(FamiliesTest, HeadsAndWidthsOfEachLayer) {

@@ -54,6 +54,13 @@ Result<Config> ReadGemma3Config(ModelFile& file, const FamilyMetadata& metadata)
   return config;
 }
 
+// Gemma 3 whose tokens see later ones, whether the file says so or not.
+Result<Config> ReadGemmaEmbeddingConfig(ModelFile& file, const FamilyMetadata& metadata) {
+  BANTAM_ASSIGN(Config config, ReadGemma3Config(file, metadata));
+  config.later_tokens = true;
+  return config;
+}
+
 namespace {
 
 // Heads' values are normalised, scores are not scaled, and the last `shared` layers attend to what the last layers in front of them keep:

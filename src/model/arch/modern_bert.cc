@@ -8,17 +8,13 @@ Result<Config> ReadModernBertConfig(ModelFile& file, const FamilyMetadata& metad
   BANTAM_ASSIGN(Config config, ReadTransformer(file, metadata, {.norm = NormKind::kLayer, .later_tokens = true}));
   config.embedding_norm = true;
   config.gate_and_up_in_one = true;
-  config.tanh_head = false;
+  config.head_activation = HeadActivation::kOwn;
   BANTAM_ASSIGN(config.activation, ReadActivation(metadata, "hidden_activation", Activation::kErfGelu));
   // The embeddings' norm stands in its place.
   config.layers[0].attention_norm = file.directory.Find("blk.0.attn_norm.weight") != nullptr;
   BANTAM_TRY(ReadWindows(metadata, {.pattern = 3, .full_first = true}, &config));
   BANTAM_TRY(ReadWindowRope(metadata, &config));
-  for (LayerPlan& layer : config.layers) {
-    // So many on each side, and the token itself.
-    if (layer.window != 0) layer.window = layer.window / 2 * 2 + 1;
-  }
-  BANTAM_TRY(ReadTextUse(metadata, /*classifier_pooling=*/Pooling::kMean, &config));
+  config.classifier_pooling = Pooling::kMean;
   return config;
 }
 

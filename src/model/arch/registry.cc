@@ -8,6 +8,7 @@
 
 #include "base/closest.h"
 #include "model/arch/layer_options.h"
+#include "model/arch/transformer.h"
 
 namespace bantam {
 namespace {
@@ -32,6 +33,7 @@ constexpr Family kFamilies[] = {
     {"falcon", ReadFalconConfig},
     {"falcon-h1", ReadFalconH1Config},
     {"gemma", ReadGemmaConfig},
+    {"gemma-embedding", ReadGemmaEmbeddingConfig},
     {"gemma2", ReadGemma2Config},
     {"gemma3", ReadGemma3Config},
     {"gemma3n", ReadGemma3nConfig},
@@ -120,6 +122,15 @@ Result<Config> ReadFamily(ModelFile& file, const Family& family) {
   BANTAM_TRY(CheckWindowKeys(metadata, config));
   BANTAM_ASSIGN(config.activation, ReadActivation(metadata, "published_activation", config.activation));
   BANTAM_TRY(ReadLayerOptions(metadata, &config));
+  BANTAM_TRY(ReadTextUse(metadata, &config));
+  for (LayerPlan& layer : config.layers) {
+    if (!config.later_tokens) break;
+    if (layer.mixer != Mixer::kAttention) {
+      return Error(Code::kUnsupported, "attention to later tokens (attention.causal false) beside recurrent layers, which see none");
+    }
+    // So many on each side, and the token itself.
+    if (layer.window != 0) layer.window = layer.window / 2 * 2 + 1;
+  }
   return config;
 }
 

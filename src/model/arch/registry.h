@@ -66,6 +66,7 @@ Result<Config> ReadFalconH1Config(ModelFile& file, const FamilyMetadata& metadat
 Result<Config> ReadGemmaConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGemma2Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGemma3Config(ModelFile& file, const FamilyMetadata& metadata);
+Result<Config> ReadGemmaEmbeddingConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGemma3nConfig(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGemma4Config(ModelFile& file, const FamilyMetadata& metadata);
 Result<Config> ReadGptOssConfig(ModelFile& file, const FamilyMetadata& metadata);

@@ -59,8 +59,6 @@ Status RefuseWhatIsNotRun(const FamilyMetadata& metadata, const TransformerTrait
   BANTAM_ASSIGN(const bool causal, metadata.ReadBool("attention.causal", !traits.later_tokens));
   if (causal && traits.later_tokens)
     return Error(Code::kUnsupported, "an encoder that sees no later tokens (attention.causal true) is not supported");
-  if (!causal && !traits.later_tokens)
-    return Error(Code::kUnsupported, "attention to later tokens (attention.causal false) is not supported");
   BANTAM_ASSIGN(const uint32_t groups, metadata.Read("expert_group_count", {0, kExpertsMax}, 0));
   if (groups > 1) return Error(Code::kUnsupported, fmt::format("experts in {} groups (expert_group_count) are not supported", groups));
   BANTAM_ASSIGN(const uint32_t predictors, metadata.Read("nextn_predict_layers", {0, kLayersMax}, 0));
@@ -86,7 +84,9 @@ Result<Config> ReadTransformer(ModelFile& file, const FamilyMetadata& metadata, 
   config.width = width;
   config.predictors = predictors;
   config.norm = traits.norm;
-  config.later_tokens = traits.later_tokens;
+  // Of decoders too: some were trained on to make vectors of whole texts (LLM2Vec, BehnamGhader et al., 2024).
+  BANTAM_ASSIGN(const bool causal, metadata.ReadBool("attention.causal", !traits.later_tokens));
+  config.later_tokens = !causal;
   const size_t head_dim = config.layers[0].head_dim;
   config.attention_scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   if (traits.rope) {
@@ -241,16 +241,26 @@ Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, fl
 namespace {
 
 Result<Pooling> ReadPooling(const FamilyMetadata& metadata, std::string_view key, Pooling fallback) {
+  BANTAM_ASSIGN(const uint32_t said, metadata.Read(key, {0, UINT32_MAX}, kPoolingRank));
+  if (said == kPoolingUnsaid) return fallback;
   BANTAM_ASSIGN(const uint32_t pooling, metadata.Read(key, {0, kPoolingRank}, kPoolingRank));
   return pooling == kPoolingRank ? fallback : static_cast<Pooling>(pooling);
 }
 
 }  // namespace
 
-Status ReadTextUse(const FamilyMetadata& metadata, Pooling classifier_pooling, Config* config) {
-  BANTAM_ASSIGN(config->pooling, ReadPooling(metadata, "pooling_type", Pooling::kMean));
-  BANTAM_ASSIGN(config->classifier_pooling, ReadPooling(metadata, "classifier_pooling_type", classifier_pooling));
+Status ReadTextUse(const FamilyMetadata& metadata, Config* config) {
+  if (!config->later_tokens) config->pooling = config->classifier_pooling = Pooling::kLast;
+  BANTAM_ASSIGN(config->pooling, ReadPooling(metadata, "pooling_type", config->pooling));
+  BANTAM_ASSIGN(config->classifier_pooling, ReadPooling(metadata, "classifier_pooling_type", config->classifier_pooling));
   BANTAM_ASSIGN(config->unit_length, metadata.ReadBool("pooling_unit_length", true));
+  BANTAM_ASSIGN(const std::string_view head, metadata.ReadText("classifier.hidden_activation", ""));
+  if (head == "relu") config->head_activation = HeadActivation::kRelu;
+  if (!head.empty() && head != "relu" && head != "tanh") {
+    return metadata.Problem("classifier.hidden_activation", fmt::format("{}, expected tanh or relu", head));
+  }
+  BANTAM_ASSIGN(config->no_output, metadata.ReadBool("text.no_output", false));
+  config->whole_texts = config->later_tokens || config->no_output;
   return Ok();
 }
 

@@ -70,7 +70,8 @@ Result<float> ReadFactor(const FamilyMetadata& metadata, std::string_view key, f
 // The same, and not negative: caps, bounds and biases.
 Result<float> ReadLimit(const FamilyMetadata& metadata, std::string_view key, float fallback);
 
-// What an encoder makes of a text: how tokens become one vector, of which length, and what a classifier reads where the file does not say.
-Status ReadTextUse(const FamilyMetadata& metadata, Pooling classifier_pooling, Config* config);
+// What is made of a whole text: how tokens become one vector, of which length, and what a classifier reads. What the file does not say is
+// left as the family has it; but where no token sees later ones, the last one stands for all.
+Status ReadTextUse(const FamilyMetadata& metadata, Config* config);
 
 }  // namespace bantam

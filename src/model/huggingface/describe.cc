@@ -70,12 +70,12 @@ Status DescribeWidths(const HfConfig& config, uint32_t layers, Description* desc
 }
 
 constexpr HfConfig::Names kLayersNames = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"};
-constexpr HfConfig::Names kWidthNames = {"hidden_size", "n_embd", "d_model", "n_embed"};
+constexpr HfConfig::Names kWidthNames = {"hidden_size", "n_embd", "d_model", "n_embed", "dim"};
 constexpr HfConfig::Names kHeadsNames = {"num_attention_heads", "n_head", "n_heads"};
 constexpr HfConfig::Names kKvHeadsNames = {"num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv", "num_query_groups"};
 constexpr HfConfig::Names kContextNames = {"max_position_embeddings", "n_positions",      "n_ctx",     "max_seq_len",
                                            "max_sequence_length",     "model_max_length", "seq_length"};
-constexpr HfConfig::Names kFeedForwardNames = {"intermediate_size", "n_inner", "ffn_hidden_size"};
+constexpr HfConfig::Names kFeedForwardNames = {"intermediate_size", "n_inner", "ffn_hidden_size", "hidden_dim"};
 constexpr HfConfig::Names kEpsilonNames = {"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"};
 
 // What errors call the keys of DescribeShape and DescribeRope.
@@ -328,6 +328,8 @@ Status Describe(const HfFamily& family, const HfConfig& config, MetadataBuilder*
     BANTAM_TRY(DescribeRope(config, &description, tables));
   }
   BANTAM_TRY(DescribeLayerOptions(config, &description));
+  BANTAM_ASSIGN(const auto causal, config.Flag({"is_causal"}));
+  if (causal == false && !family.encoder) description.Flag("attention.causal", false);
   return family.describe == nullptr ? Ok() : family.describe(config, &description);
 }
 

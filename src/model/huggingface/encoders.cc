@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <string_view>
 
 #include "base/json.h"
@@ -45,6 +46,21 @@ constexpr NameRule kBert[] = {
 constexpr NameRule kRoberta[] = {
     {"classifier.dense", "cls"},     {"classifier.out_proj", "cls.output"}, {"pooler.dense", "", kIgnored},       {"lm_head", "", kIgnored},
     {"lm_head.dense", "", kIgnored}, {"lm_head.decoder", "", kIgnored},     {"lm_head.layer_norm", "", kIgnored},
+};
+constexpr NameRule kDistilBert[] = {
+    {"#.attention.q_lin", "attn_q"},
+    {"#.attention.k_lin", "attn_k"},
+    {"#.attention.v_lin", "attn_v"},
+    {"#.attention.out_lin", "attn_output"},
+    {"#.sa_layer_norm", "attn_output_norm"},
+    {"#.ffn.lin1", "ffn_up"},
+    {"#.ffn.lin2", "ffn_down"},
+    {"#.output_layer_norm", "layer_output_norm"},
+    {"pre_classifier", "cls"},
+    {"classifier", "cls.output"},
+    {"vocab_transform", "", kIgnored},
+    {"vocab_layer_norm", "", kIgnored},
+    {"vocab_projector", "", kIgnored},
 };
 constexpr NameRule kNomicBert[] = {{"emb_ln", "token_embd_norm"}, {"#.norm1", "attn_output_norm"},  {"#.norm2", "layer_output_norm"},
                                    {"#.mlp.fc11", "ffn_up"},      {"#.mlp.fc12", "ffn_gate"},       {"#.mlp.fc2", "ffn_down"},
@@ -107,6 +123,7 @@ Status DescribePooling(FileSystem& files, const std::string& path, Description* 
 constinit const std::span<const NameRule> kEncoderNames = kEncoder;
 constinit const std::span<const NameRule> kBertNames = kBert;
 constinit const std::span<const NameRule> kRobertaNames = kRoberta;
+constinit const std::span<const NameRule> kDistilBertNames = kDistilBert;
 constinit const std::span<const NameRule> kNomicBertNames = kNomicBert;
 constinit const std::span<const NameRule> kModernBertNames = kModernBert;
 
@@ -125,6 +142,13 @@ Status DescribeRoberta(const HfConfig& config, Description* description) {
   }
   description->Count("context_length", rows - padding - 1);
   return DescribeBert(config, description);
+}
+
+Status DescribeDistilBert(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(const auto activation, config.Text({"activation"}));
+  if (activation) description->Text("hidden_activation", *activation);
+  description->Text("classifier.hidden_activation", "relu");
+  return Ok();
 }
 
 // The published models were trained on fewer tokens than they have positions for; a factor stretches what they know to all of them, by as
@@ -224,7 +248,26 @@ Status DescribePrompts(FileSystem& files, const std::string& folder, Description
 
 }  // namespace
 
-Status DescribeTextUse(FileSystem& files, const std::string& folder, Description* description) {
+namespace {
+
+// The name of a folder within, and no way out of it.
+Status CheckPlace(const std::string& path, const std::string& place) {
+  const bool plain = !place.empty() && place[0] != '.' && place.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+  return plain ? Ok() : Error(Code::kCorrupt, fmt::format("{}: path \"{}\", expected the name of a folder", path, place));
+}
+
+Status CheckDense(FileSystem& files, const std::string& path) {
+  BANTAM_ASSIGN(const std::string text, files.ReadText(path, kModulesBytesMax));
+  BANTAM_ASSIGN(const Json json, ParseJson(text).With(path));
+  const std::string activation = JsonText(json, "activation_function").value_or("none, which means a hyperbolic tangent");
+  if (activation.ends_with(".Identity")) return Ok();
+  return Error(Code::kUnsupported,
+               fmt::format("{}: activation_function {}: only torch.nn.modules.linear.Identity is supported", path, activation));
+}
+
+}  // namespace
+
+Status DescribeTextUse(FileSystem& files, const std::string& folder, Description* description, std::vector<DenseModule>* dense) {
   BANTAM_TRY(DescribeTexts(files, folder, description));
   BANTAM_TRY(DescribePrompts(files, folder, description));
   const std::string path = fmt::format("{}/modules.json", folder);
@@ -234,21 +277,92 @@ Status DescribeTextUse(FileSystem& files, const std::string& folder, Description
   for (const Json& module : modules) {
     const std::string type = JsonText(module, "type").value_or("");
     const std::string place = JsonText(module, "path").value_or("");
+    const std::string settings = fmt::format("{}/{}/config.json", folder, place);
     if (type.ends_with(".Transformer")) continue;
     if (type.ends_with(".Normalize")) {
       unit_length = true;
     } else if (type.ends_with(".Pooling")) {
-      // A folder within, and no way out of it.
-      if (place.empty() || place[0] == '.' || place.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
-        return Error(Code::kCorrupt, fmt::format("{}: path \"{}\", expected the name of a folder", path, place));
-      }
-      const std::string pooling = fmt::format("{}/{}/config.json", folder, place);
-      BANTAM_TRY(DescribePooling(files, pooling, description));
+      BANTAM_TRY(CheckPlace(path, place));
+      BANTAM_TRY(DescribePooling(files, settings, description));
+    } else if (type.ends_with(".Dense") && (place == "2_Dense" || place == "3_Dense")) {
+      BANTAM_TRY(CheckDense(files, settings));
+      dense->push_back({fmt::format("dense_{}", place[0]), fmt::format("{}/{}/model.safetensors", folder, place)});
     } else {
-      return Error(Code::kUnsupported, fmt::format("{}: a module of type {} behind the model is not supported", path, type));
+      return Error(Code::kUnsupported,
+                   fmt::format("{}: a module of type {} in {} behind the model is not supported", path, type, ShortJson(place)));
     }
   }
   description->Flag("pooling_unit_length", unit_length);
+  return Ok();
+}
+
+namespace {
+
+// "id2label": {"0": "NEGATIVE", "1": "POSITIVE"}; empty where it says nothing.
+Result<std::vector<std::string>> ReadLabels(const Json& names) {
+  std::vector<std::string> labels;
+  if (names.is_null()) return labels;
+  if (!names.is_object() || names.size() > kClassesMax) {
+    return Error(Code::kCorrupt, fmt::format("id2label: {}, expected at most {} labels by number", ShortJson(names), kClassesMax));
+  }
+  labels.resize(names.size());
+  std::vector<bool> there(names.size());
+  for (const auto& [number, label] : names.items()) {
+    size_t id = 0;
+    const auto [end, problem] = std::from_chars(number.data(), number.data() + number.size(), id);
+    const bool numbered = problem == std::errc() && end == number.data() + number.size() && id < names.size() && !there[id];
+    std::string text = label.is_string() ? label.get<std::string>() : DumpJson(label, /*indent=*/-1);
+    if (!numbered || label.is_null() || label.is_structured() || text.size() > kLabelBytesMax) {
+      return Error(Code::kCorrupt, fmt::format("id2label: {} for {}, expected labels of at most {} bytes for 0 to {}", ShortJson(label),
+                                               ShortJson(number), kLabelBytesMax, names.size() - 1));
+    }
+    labels[id] = std::move(text);
+    there[id] = true;
+  }
+  return labels;
+}
+
+}  // namespace
+
+Status DescribeClasses(const HfConfig& config, Description* description) {
+  BANTAM_ASSIGN(std::vector<std::string> labels, ReadLabels(config.Member("id2label")));
+  BANTAM_ASSIGN(const auto problem, config.Text({"problem_type"}));
+  BANTAM_ASSIGN(const auto older, config.Text({"sbert_ce_default_activation_function"}));
+  const std::string behind = JsonText(config.Member("sentence_transformers"), "activation_fn").value_or(older.value_or(""));
+  const bool several = labels.size() > 1;
+  // What stands behind a reranker's score; several classes are told apart by a softmax, whatever is trained on.
+  if (behind.ends_with(".Sigmoid")) {
+    description->Text("classifier.activation", "sigmoid");
+  } else if (problem == "multi_label_classification") {
+    description->Text("classifier.activation", "sigmoid");
+  } else if (problem == "regression" || (behind.ends_with(".Identity") && !several)) {
+    description->Text("classifier.activation", "none");
+  } else if (problem && *problem != "single_label_classification") {
+    return Error(Code::kCorrupt,
+                 fmt::format("problem_type {}: expected regression, single_label_classification or multi_label_classification", *problem));
+  }
+  if (!labels.empty()) description->Texts("classifier.output_labels", std::move(labels));
+  return Ok();
+}
+
+Status DescribeDimensions(const HfConfig& config, Description* description) {
+  const Json& list = config.Member("matryoshka_dimensions");
+  BANTAM_ASSIGN(const auto any, config.Flag({"is_matryoshka"}));
+  if (list.is_null()) {
+    if (any.value_or(false)) description->Flag("text.any_dimensions", true);
+    return Ok();
+  }
+  std::vector<uint32_t> dimensions;
+  for (size_t i = 0; list.is_array() && i < list.size() && i < kDimensionsMax; ++i) {
+    if (list[i].is_number_unsigned() && list[i].get<uint64_t>() >= 1 && list[i].get<uint64_t>() <= kWidthMax) {
+      dimensions.push_back(list[i].get<uint32_t>());
+    }
+  }
+  if (dimensions.empty() || dimensions.size() != list.size()) {
+    return Error(Code::kCorrupt, fmt::format("matryoshka_dimensions: {}, expected a list of at most {} numbers from 1 to {}",
+                                             ShortJson(list), kDimensionsMax, kWidthMax));
+  }
+  description->Counts("text.dimensions", std::move(dimensions));
   return Ok();
 }
 

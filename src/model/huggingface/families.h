@@ -81,6 +81,7 @@ class Description {
   void Flag(std::string_view key, bool value) { metadata_->SetFlag(Key(key), value); }
   void Text(std::string_view key, std::string value) { metadata_->SetText(Key(key), std::move(value)); }
   void Numbers(std::string_view key, std::vector<float> values) { metadata_->SetNumbers(Key(key), std::move(values)); }
+  void Texts(std::string_view key, std::vector<std::string> values) { metadata_->SetTexts(Key(key), std::move(values)); }
   void Counts(std::string_view key, std::vector<uint32_t> values) { metadata_->SetCounts(Key(key), std::move(values)); }
 
  private:

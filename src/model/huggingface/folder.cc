@@ -177,6 +177,22 @@ Result<Shards> OpenShards(FileSystem& files, const std::string& folder) {
   return shards;
 }
 
+// A matrix that stands behind the pooling, under the name that GGUF files have for it.
+Status AddDense(FileSystem& files, const DenseModule& module, Shards* shards) {
+  BANTAM_ASSIGN(auto mapping, files.Map(module.path));
+  BANTAM_ASSIGN(auto tensors, ReadSafetensors(mapping->bytes()).With(module.path));
+  shards->size_bytes += mapping->bytes().size();
+  for (SafetensorsTensor& tensor : tensors) {
+    if (tensor.name != "linear.weight" && tensor.name != "linear.bias") {
+      return Error(Code::kUnsupported, fmt::format("{}: tensor {}, expected linear.weight and linear.bias", module.path, tensor.name));
+    }
+    tensor.name.replace(0, tensor.name.find('.'), module.name);
+    shards->tensors.push_back({std::move(tensor), static_cast<uint32_t>(shards->mappings.size())});
+  }
+  shards->mappings.push_back(std::move(mapping));
+  return Ok();
+}
+
 // ---- The tokenizer ----
 
 // Keeps a file mapped as long as the model: only who reads the vocabulary copies it.
@@ -253,18 +269,17 @@ Status TakeTokenizer(FileSystem& files, const std::string& folder, const HfConfi
 
 // ---- Tensors ----
 
-// Whether the output matrix is the embeddings'; what config.json says has to agree with what is there.
-Result<bool> ReadTied(const HfConfig& config, const std::vector<HfTensor>& tensors) {
+// Whether the output matrix is the embeddings'; nothing where config.json says that it is not, and there is none: publishers of models
+// that make vectors or classes leave it out.
+Result<std::optional<bool>> ReadTied(const HfConfig& config, const std::vector<HfTensor>& tensors) {
   BANTAM_ASSIGN(const auto said, config.Flag({"tie_word_embeddings"}));
   const auto is_output = [](const HfTensor& tensor) {
     const std::string& name = tensor.tensor.name;
     return name.ends_with("lm_head.weight") || name == "embed_out.weight" || name == "output.weight";
   };
   const bool there = std::any_of(tensors.begin(), tensors.end(), is_output);
-  if (said == false && !there) {
-    return Error(Code::kCorrupt, "tie_word_embeddings is false, but there is no output matrix (lm_head.weight); fetch the files again");
-  }
-  return said.value_or(false) || !there;
+  if (said == false && !there) return std::optional<bool>();
+  return std::optional(said.value_or(false) || !there);
 }
 
 Status CheckVocabularySize(const HfConfig& config, const std::vector<AssembledTensor>& tensors) {
@@ -419,7 +434,9 @@ Result<Described> DescribeFolder(const ConfigOfFamily& of, const std::vector<HfT
     BANTAM_TRY(of.family->factors(config, &described.layout.factors));
   }
   described.layout.shared_is_dense = experts == 0;
-  BANTAM_ASSIGN(described.layout.tied, ReadTied(config, tensors));
+  BANTAM_ASSIGN(const auto tied, ReadTied(config, tensors));
+  described.layout.tied = tied.value_or(true);
+  if (!tied) Description(of.family->architecture, &described.metadata).Flag("text.no_output", true);
   return described;
 }
 
@@ -437,12 +454,15 @@ Result<ModelFile> OpenHuggingFace(FileSystem& files, const std::string& folder) 
   BANTAM_ASSIGN(Shards shards, OpenShards(files, file.path));
   BANTAM_ASSIGN(const bool quantized, JoinShards(files, of.config, file.path, &shards));
   BANTAM_ASSIGN(Described described, DescribeFolder(of, shards.tensors).With(config_path));
-  if (of.family->encoder) {
-    Description description(of.family->architecture, &described.metadata);
-    BANTAM_TRY(DescribeTextUse(files, file.path, &description));
-  }
+  Description description(of.family->architecture, &described.metadata);
+  std::vector<DenseModule> dense;
+  BANTAM_TRY(DescribeTextUse(files, file.path, &description, &dense));
+  BANTAM_TRY(DescribeDimensions(of.config, &description).With(config_path));
+  for (const DenseModule& module : dense) BANTAM_TRY(AddDense(files, module, &shards));
   described.metadata.SetText("general.name", file.path.substr(file.path.rfind('/') + 1));
   BANTAM_ASSIGN(std::vector<AssembledTensor> tensors, MapTensors(shards.tensors, described.layout).With(file.path));
+  const auto classes = [](const AssembledTensor& tensor) { return tensor.name == "cls.output.weight"; };
+  if (std::any_of(tensors.begin(), tensors.end(), classes)) BANTAM_TRY(DescribeClasses(of.config, &description).With(config_path));
   BANTAM_TRY(CheckVocabularySize(of.config, tensors).With(config_path));
   BANTAM_TRY(CheckBiases(*of.family, of.config, quantized, tensors).With(config_path));
   BANTAM_TRY(CheckSaid(*of.family, of.config, quantized, tensors).With(config_path));

@@ -119,7 +119,7 @@ Status DescribeGemma2(const HfConfig& config, Description* description) {
 Status DescribeGemma3(const HfConfig& config, Description* description) {
   BANTAM_TRY(CheckGemmaScale(config, /*layers_of_27b=*/62));
   BANTAM_ASSIGN(const auto both_ways, config.Flag({"use_bidirectional_attention"}));
-  if (both_ways.value_or(false)) return NotRun("attention to later tokens (use_bidirectional_attention)");
+  if (both_ways.value_or(false)) description->Flag("attention.causal", false);  // EmbeddingGemma
   BANTAM_ASSIGN(const auto cap, config.Number({"final_logit_softcapping"}));
   if (cap) description->Number("final_logit_softcapping", *cap);
   const Json& windowed = JsonMember(config.Member("rope_parameters"), "sliding_attention");

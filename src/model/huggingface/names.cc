@@ -19,6 +19,9 @@ constexpr NameRule kCommonRules[] = {
     {"final_layer_norm", "output_norm"},
     {"final_layernorm", "output_norm"},
     {"lm_head", "output"},
+    {"score", "cls.output"},
+    {"dense_2", "dense_2"},
+    {"dense_3", "dense_3"},
     {"embed_out", "output"},
     {"output", "output"},
     // Attention.

@@ -26,7 +26,8 @@ constexpr std::string_view kPrefixes[] = {"model.language_model.",
                                           "ernie.",
                                           "backbone.",
                                           "bert.",
-                                          "roberta."};
+                                          "roberta.",
+                                          "distilbert."};
 // Parts of models that see and hear, and blocks that predict further tokens: the text model runs without them.
 constexpr std::string_view kOtherParts[] = {"vision_tower.",
                                             "vision_model.",
@@ -77,7 +78,7 @@ Name TakeApart(std::string_view text) {
     text.remove_suffix(suffix.size());
     break;
   }
-  for (const std::string_view list : {"layers.", "h.", "blocks.", "encoder.layer.", "encoder.layers."}) {
+  for (const std::string_view list : {"layers.", "h.", "blocks.", "encoder.layer.", "encoder.layers.", "transformer.layer.", "layer."}) {
     if (!text.starts_with(list)) continue;
     const size_t dot = text.find('.', list.size());
     name.layer = ReadNumber(text.substr(list.size(), dot - list.size()));
