@@ -69,7 +69,8 @@ typedef struct bantam_engine_options {
   float target_token_ms;       /* from one token of an answer to the next, for 95 of 100 */
   float target_watts;          /* of what the machine measures (counters of the processor, sensors of the board, the battery) */
   float target_memory_percent; /* of the machine's memory or the control group's, in use */
-  /* Told, on the engine's thread, what the engine changed by itself, and why. May be NULL. */
+  /* Told what the engine changed by itself, and why: within bantam_engine_open (of prefixes that are warm), later on the engine's thread. Must
+   * not call into the engine. May be NULL. */
   void (*notice)(void* user, const char* change);
 } bantam_engine_options;
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/check.h"
@@ -89,7 +90,10 @@ Engine::Engine(const Setup& setup, const Resources& resources, Sink sink)
   options_.policy.step_outputs = plan_.options.step_outputs;
   policy_ = options_.policy;
   settings_.sequences = plan_.options.sequences;
-  if (options_.adaptive) Apply(options_.adaptive->settings());
+  if (options_.adaptive) {
+    settings_ = options_.adaptive->settings();
+    policy_.residents_max = std::clamp<size_t>(settings_.sequences, 1, plan_.options.sequences);
+  }
   options_.model_digest = DigestOf(options_.model_digest, plan_.options, setup.model.kernels->name);
   rows_.reserve(plan_.options.step_tokens);
   output_rows_.reserve(plan_.options.step_outputs);
@@ -226,7 +230,6 @@ Result<RequestId> Engine::Accept(Request request, int64_t arrival_ns, MemoryBudg
   live->request = std::move(request);
   live->request.tokens_max = std::min(live->request.tokens_max, settings_.answer_tokens);
   live->request.tokens_min = std::min(live->request.tokens_min, live->request.tokens_max);
-  live->request.speculate &= settings_.speculate;
   live->arrival_ns = arrival_ns;
   BANTAM_ASSIGN(std::unique_ptr<Choice> first, MakeChoice(*live, /*index=*/0));
   live->choices.push_back(std::move(first));
@@ -317,7 +320,7 @@ void Engine::EndFromOutside(Live& live, StopReason reason) {
   for (size_t index = live.choices.size(); index < live.request.choices; ++index) {
     Finish finish = {.reason = reason};
     AddUsage(live, &finish.usage);
-    sink_({.request = live.id, .choice = index, .finish = std::move(finish)});
+    sink_({.request = live.id, .choice = index, .text = live.request.echo, .finish = std::move(finish)});
   }
 }
 
@@ -345,7 +348,7 @@ void Engine::ProposeDrafts() {
       choice->draft = choice->generation->Forced(left);
       choice->draft_forced = !choice->draft.empty();
       outputs -= choice->draft.size();
-      if (choice->draft_forced || !live->request.speculate) continue;
+      if (choice->draft_forced || !live->request.speculate || !settings_.speculate) continue;
       const size_t length = left == 0 ? 0 : choice->draft_length.Best(cost_, rows, left);
       if (length == 0) continue;
       choice->draft = LookUpDraft(choice->known, length);
@@ -354,35 +357,42 @@ void Engine::ProposeDrafts() {
   }
 }
 
-// A prompt waits while another one computes what both begin with, if that is worth a step.
-bool Engine::WaitsForPrefix(const Choice& choice) const {
+// The one that computes what this prompt begins with, too, if waiting for that is worth a step; null: none does.
+Engine::Live* Engine::Ahead(const Choice& choice, int64_t now_ns) const {
   constexpr size_t kWorthwhile = 64;  // tokens
-  if (choice.resident || choice.generation->tokens() > 0 || !Keeps(choice)) return false;
+  const Request& request = choice.live->request;
+  // Who has a deadline does not depend on others.
+  if (choice.resident || choice.generation->tokens() > 0 || !Keeps(choice) || request.deadline_ns > 0) return nullptr;
   const std::span<const uint32_t> tokens(choice.known);
+  const auto aged = [&](const Choice& one) {
+    return Aged(policy_, {.priority = one.live->request.priority, .waiting_since_ns = one.waiting_since_ns}, now_ns);
+  };
+  const auto service = [&](const Live& live) { return clients_.at(live.request.client).service; };
   for (const auto& [id, other] : requests_) {
     const Choice& first = *other->choices[0];
-    if (!first.resident || first.ended() || first.generation->tokens() > 0 || !Keeps(first)) continue;
-    if (other->root != choice.live->root || other->request.priority > choice.live->request.priority) continue;
+    if (!first.resident || first.ended() || first.generation->tokens() > 0 || !Keeps(first) || other->root != choice.live->root) continue;
+    // Nobody waits for one that comes later by itself.
+    if (aged(first) > aged(choice) || service(*other) > service(*choice.live)) continue;
     const std::span<const uint32_t> ahead(first.known);
     const auto differs = std::mismatch(tokens.begin(), tokens.end() - 1, ahead.begin(), ahead.end()).first;
     const size_t common = static_cast<size_t>(differs - tokens.begin()) / kKvBlockTokens * kKvBlockTokens;
     // Windows and states are kept where a prompt ends, and nowhere else.
     const size_t last = (ahead.size() - 1) / kKvBlockTokens * kKvBlockTokens;
     if (first.kv.length() >= common || ((kv_.recurrent() || window_ > 0) && common < last)) continue;
-    if (prefixes_->Find(choice.live->root, tokens) + kWorthwhile > common) continue;
-    other->followed = true;
-    return true;
+    if (prefixes_->Find(choice.live->root, tokens) + kWorthwhile <= common) return other.get();
   }
-  return false;
+  return nullptr;
 }
 
-PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const {
+PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) {
   PolicySnapshot snapshot = {.now_ns = now_ns, .sequences = {}, .blocks_available = 0, .cost = &cost_};
   bool any_waits = false;
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
-      if (choice->ended() || WaitsForPrefix(*choice)) continue;
+      if (choice->ended()) continue;
       choices->push_back(choice.get());
+      Live* const ahead = Ahead(*choice, now_ns);
+      if (ahead != nullptr) ahead->followed = true;
       any_waits |= !choice->resident;
       snapshot.sequences.push_back(
           {.priority = live->request.priority,
@@ -392,6 +402,7 @@ PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) c
            .service = clients_.at(live->request.client).service,
            .resident = choice->resident,
            .decoding = choice->decoding(),
+           .waits = ahead != nullptr,
            .pending = choice->pending(),
            .blocks = choice->resident ? 0 : std::min(KvBlockCount(choice->known.size()) + 1, kv_.blocks(KvPart::kFull)),
            .held = choice->kv.blocks(KvPart::kFull).size()});
@@ -483,7 +494,7 @@ void Engine::Preempt(Choice& choice) {
 }
 
 bool Engine::Keeps(const Choice& choice) const {
-  return options_.prefix_cache && choice.live->request.cache && pressure_ == Pressure::kCalm;
+  return options_.prefix_cache && settings_.prefixes && choice.live->request.cache && pressure_ == Pressure::kCalm;
 }
 
 void Engine::SetPressure(Pressure pressure) {
@@ -505,6 +516,7 @@ void Engine::SetPressure(Pressure pressure) {
 
 void Engine::Apply(const AdaptiveSettings& settings) {
   if (settings.precision != settings_.precision && options_.use_precision) options_.use_precision(settings.precision);
+  if (!settings.prefixes && settings_.prefixes) prefixes_->Clear();
   settings_ = settings;
   policy_.residents_max = std::clamp<size_t>(settings.sequences, 1, plan_.options.sequences);
 }
@@ -532,10 +544,12 @@ void Engine::Adapt(const MemoryPressure& memory, std::optional<double> watts) {
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) view.running += choice->resident ? 1 : 0;
   }
-  const std::optional<std::string> change = options_.adaptive->Update(view);
-  if (!change) return;
-  Apply(options_.adaptive->settings());
-  if (options_.notice) options_.notice(*change);
+  if (const std::optional<std::string> change = options_.adaptive->Update(view)) {
+    Apply(options_.adaptive->settings());
+    if (options_.notice) options_.notice(*change);
+  }
+  // What those that ended have left goes back to the system.
+  if (!settings_.prefixes) kv_.ReleaseFree();
 }
 
 void Engine::Keep(const Choice& choice) {
@@ -660,7 +674,7 @@ void Engine::Fork(Live& live, size_t output) {
     Choice& choice = **made;
     choice.waiting_since_ns = first.waiting_since_ns;
     const bool state = !kv_.recurrent() || kv_.free_states() > 0 || prefixes_->FreeStates();
-    if (residents < plan_.options.sequences && state) {
+    if (residents < policy_.residents_max && state) {
       const Status adopted = choice.kv.Adopt(kv_, checkpoint);
       CHECK(adopted.ok());
       choice.resident = true;
@@ -726,6 +740,11 @@ void Engine::AddUsage(const Live& live, Usage* usage) const {
 void Engine::FinishChoice(Choice& choice, Event event, std::optional<Error> error) {
   Finish finish = choice.generation->finish();
   finish.error = std::move(error);
+  // No number is no confidence.
+  if (finish.confidence && std::isnan(*finish.confidence)) {
+    finish.confidence = 0;
+    finish.low_confidence = choice.live->request.confidence_min > 0;
+  }
   if (options_.calibration && finish.confidence) {
     finish.computed_confidence = std::exchange(finish.confidence, options_.calibration->Map(*finish.confidence));
     finish.low_confidence = *finish.confidence < choice.live->request.confidence_min;

@@ -68,7 +68,8 @@ struct EngineOptions {
   std::shared_ptr<AdaptiveController> adaptive;
   // Told, within Adapt, that another package of the model is wanted: whoever owns the engine makes another one of that.
   std::function<void(size_t precision)> use_precision;
-  // Told what the engine changed by itself, and why: from its thread, within a step.
+  // Told what the engine changed by itself, and why: within LoadPrefixes, SavePrefixes, SetPressure and Adapt, so by the thread that calls
+  // these. Must not call into the engine.
   std::function<void(std::string_view change)> notice;
   std::function<bool()> fail;  // asked before each reservation of KV: true makes it fail, for tests
 };
@@ -164,8 +165,8 @@ class Engine {
   void EndFromOutside(Live& live, StopReason reason);
   void AddUsage(const Live& live, Usage* usage) const;
   void ProposeDrafts();
-  bool WaitsForPrefix(const Choice& choice) const;
-  PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices) const;
+  Live* Ahead(const Choice& choice, int64_t now_ns) const;
+  PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices);
   // Takes blocks for the grants, from caches and then from victims; returns those that have them.
   std::vector<Grant> Reserve(const StepPlan& plan, const PolicySnapshot& snapshot, const std::vector<Choice*>& choices);
   bool PreemptFor(size_t index, const StepPlan& plan, const std::vector<Choice*>& choices, std::span<const Grant> reserved);

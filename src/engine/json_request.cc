@@ -211,6 +211,10 @@ Status CheckSize(size_t bytes, const JsonRequestContext& context) {
 Result<std::vector<uint32_t>> ReadPrompt(const Json& prompt, const JsonRequestContext& context) {
   std::vector<uint32_t> tokens;
   if (prompt.is_array()) {
+    if (prompt.size() > context.context) {
+      return Error(Code::kExhausted, fmt::format("a prompt of {} tokens cannot fit the context of {}; shorten it or raise --context",
+                                                 prompt.size(), context.context));
+    }
     for (const Json& id : prompt) {
       BANTAM_ASSIGN(const uint64_t token, Whole("prompt", id, 0, context.tokenizer.size() - 1));
       tokens.push_back(static_cast<uint32_t>(token));

@@ -33,6 +33,16 @@ class Giving {
   size_t rows() const { return rows_; }
   StepPlan Take() { return std::move(plan_); }
 
+  // A place and blocks for one that waits, against those behind it; nobody is displaced for it.
+  void Hold(size_t index) {
+    const SequenceView& sequence = snapshot_.sequences[index];
+    const size_t staying = residents_.size() + admitted_ - plan_.displaced.size();
+    if (sequence.resident || full_ || staying >= options_.residents_max) return;
+    full_ = promised_ + sequence.blocks > BlocksFor(index);
+    promised_ += full_ ? 0 : sequence.blocks;
+    admitted_ += full_ ? 0 : 1;
+  }
+
   // At most `tokens` of what the sequence has to compute. False: nothing could be given.
   bool Give(size_t index, size_t tokens) {
     const SequenceView& sequence = snapshot_.sequences[index];
@@ -62,11 +72,14 @@ class Giving {
       return false;
     }
     if (staying >= options_.residents_max) {
-      // The least important resident goes, if it is of a lower priority.
-      if (plan_.displaced.size() == residents_.size()) return false;
-      const size_t victim = residents_[plan_.displaced.size()];
-      if (!GivesWay(victim, index)) return false;
-      plan_.displaced.push_back(victim);
+      // The least important residents go, if they are of a lower priority: one, or more where there were more places before.
+      const size_t first = plan_.displaced.size();
+      const size_t end = first + staying - options_.residents_max + 1;
+      if (end > residents_.size()) return false;
+      for (size_t i = first; i < end; ++i) {
+        if (!GivesWay(residents_[i], index)) return false;
+      }
+      for (size_t i = first; i < end; ++i) plan_.displaced.push_back(residents_[i]);
     }
     promised_ += sequence.blocks;
     ++admitted_;
@@ -131,12 +144,12 @@ StepPlan PlanStep(const PolicyOptions& options, const PolicySnapshot& snapshot) 
   Giving giving(options, snapshot);
   const std::vector<size_t>& ranked = giving.ranked();
   const auto& all = snapshot.sequences;
-  const auto first = std::find_if(ranked.begin(), ranked.end(), [&](size_t i) { return all[i].pending > 0; });
+  const auto first = std::find_if(ranked.begin(), ranked.end(), [&](size_t i) { return all[i].pending > 0 && !all[i].waits; });
   if (first == ranked.end()) return giving.Take();
   const auto aged = [&](size_t i) { return Aged(options, all[i], snapshot.now_ns); };
   const Priority top = aged(*first);
   for (const size_t i : ranked) {
-    if (aged(i) == top && all[i].decoding) giving.Give(i, all[i].pending);
+    if (aged(i) == top && all[i].decoding && !all[i].waits) giving.Give(i, all[i].pending);
   }
   // A prompt goes on by a token at least, or it would wait for ever.
   size_t rows_max = options.step_tokens;
@@ -145,7 +158,8 @@ StepPlan PlanStep(const PolicyOptions& options, const PolicySnapshot& snapshot) 
   }
   bool high_prompt = false;  // is read in this step
   for (const size_t i : ranked) {
-    if (all[i].pending == 0 || giving.rows() >= rows_max) continue;
+    if (all[i].waits) giving.Hold(i);
+    if (all[i].waits || all[i].pending == 0 || giving.rows() >= rows_max) continue;
     if (aged(i) == top ? all[i].decoding : high_prompt) continue;
     const size_t left = rows_max - giving.rows();
     // Drafts are dropped rather than the token in front of them.
@@ -165,6 +179,7 @@ std::string_view CheckPlan(const PolicyOptions& options, const PolicySnapshot& s
   for (const Grant& grant : plan.grants) {
     if (grant.sequence >= seen.size() || seen[grant.sequence]++ > 0) return "a sequence has two grants";
     const SequenceView& sequence = snapshot.sequences[grant.sequence];
+    if (sequence.waits) return "one that waits has a grant";
     if (grant.tokens == 0 || grant.tokens > sequence.pending) return "a grant of nothing, or of more than there is";
     rows += grant.tokens;
     outputs += Outputs(sequence, grant.tokens);
@@ -178,7 +193,7 @@ std::string_view CheckPlan(const PolicyOptions& options, const PolicySnapshot& s
   if (outputs > options.step_outputs) return "more logits than a step has";
   // There may have been more places before: then nobody comes, and who is there may stay.
   if (admitted > 0 && residents + admitted > options.residents_max) return "more residents than places";
-  const bool work = std::any_of(snapshot.sequences.begin(), snapshot.sequences.end(), [](const auto& s) { return s.pending > 0; });
+  const bool work = std::any_of(snapshot.sequences.begin(), snapshot.sequences.end(), [](const auto& s) { return s.pending > 0 && !s.waits; });
   if (work && plan.grants.empty()) return "there is work, and nobody does it";
   return {};
 }

@@ -157,7 +157,7 @@ kernels::PrefetchDistances DefaultPrefetch() {
   constexpr unsigned kZen5 = 0x1a;
   unsigned signature = 0;
   unsigned rest[3];
-  if (__builtin_cpu_is("intel") != 0) return {.one = 0, .few = 2048};
+  if (__builtin_cpu_is("intel") != 0 && __builtin_cpu_supports("avx512f") != 0) return {.one = 0, .few = 2048};
   if (__get_cpuid(1, &signature, &rest[0], &rest[1], &rest[2]) == 0) return {};
   const unsigned family = (signature >> 8 & 15) + (signature >> 20 & 255);
   return {.one = __builtin_cpu_is("amd") != 0 && family == kZen5 ? size_t{8192} : 0, .few = 0};

@@ -32,6 +32,8 @@ size_t HistoryLength(const SamplerOptions& options) {
   return std::max<size_t>(Penalizes(options) ? options.penalty_window : 0, SeeksRepetitions(options) ? options.dry_window : 0);
 }
 
+constexpr uint64_t kFewCandidates = 256;
+
 bool Greedy(const SamplerOptions& options) { return options.temperature == 0 && options.temperature_range == 0; }
 
 // Whether a step looks at more than what KeepTopK would leave of its candidates.
@@ -59,8 +61,8 @@ bool LooksAtAll(const SamplerOptions& options, SamplerStep step) {
 
 // How many of the likeliest tokens decide, where these are cut before anything looks at the others; 0: all do. Whoever only loses by
 // biases and penalties makes way for as many others.
-size_t DecidingTokens(const SamplerOptions& options) {
-  size_t kept = 1;
+size_t DecidingTokens(const SamplerOptions& options, size_t vocabulary) {
+  uint64_t kept = 1;
   if (!Greedy(options)) {
     const auto first =
         std::find_if(options.order.begin(), options.order.end(), [&](SamplerStep step) { return LooksAtAll(options, step); });
@@ -69,7 +71,7 @@ size_t DecidingTokens(const SamplerOptions& options) {
   }
   if (SeeksRepetitions(options)) return 0;
   // One more, so that what is cut is cut, and sorted, as if all were there.
-  size_t losers = 1;
+  uint64_t losers = 1;
   for (const auto& [token, bias] : options.logit_bias) {
     if (bias > 0) return 0;
     ++losers;
@@ -79,7 +81,9 @@ size_t DecidingTokens(const SamplerOptions& options) {
     if (penalties.repetition < 1 || penalties.frequency < 0 || penalties.presence < 0) return 0;
     losers += options.penalty_window;
   }
-  return kept + losers;
+  // Of many candidates a heap is slower than the list.
+  constexpr uint64_t kShareMax = 8;
+  return kept + losers <= std::max<uint64_t>(vocabulary / kShareMax, kFewCandidates) ? static_cast<size_t>(kept + losers) : 0;
 }
 
 struct FloatRange {
@@ -165,7 +169,7 @@ Sampler::Sampler(const SamplerOptions& options, CandidateList* list) : Sampler(o
 Sampler::Sampler(const SamplerOptions& options, std::unique_ptr<CandidateList> own, CandidateList* list)
     : options_(options),
       vocabulary_((own ? own.get() : list)->vocabulary()),
-      likeliest_(DecidingTokens(options)),
+      likeliest_(DecidingTokens(options, vocabulary_)),
       rng_(options.seed),
       own_list_(std::move(own)),
       list_(own_list_ ? *own_list_ : *list) {

@@ -77,7 +77,9 @@ void CandidateList::FillLikeliest(std::span<const float> logits, std::span<const
   items_.clear();
   for (size_t begin = 0; begin < logits.size(); begin += kWordBits) {
     const size_t length = std::min(kWordBits, logits.size() - begin);
-    uint32_t bits = allowed.empty() ? UINT32_MAX : allowed[begin / kWordBits];
+    // A vocabulary may have fewer tokens than the model has logits.
+    const size_t word = begin / kWordBits;
+    uint32_t bits = allowed.empty() ? UINT32_MAX : word < allowed.size() ? allowed[word] : 0;
     if (length < kWordBits) bits &= (uint32_t{1} << length) - 1;
     if (bits == 0) continue;
     if (items_.size() == count && length == kWordBits && !AnyAbove(&logits[begin], items_.front().logit)) continue;
