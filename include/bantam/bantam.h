@@ -61,6 +61,9 @@ typedef struct bantam_engine_options {
    * nowhere. It holds ids of tokens and what was computed of them, so it belongs where only the service may read and write. */
   const char* prefixes;
   uint64_t adapter_bytes; /* kept free for adapters that are loaded later; 0: they get what is left of memory_bytes */
+  /* A smaller model of the same vocabulary, within memory_bytes too: it guesses what answers go on with where that makes them faster, and
+   * changes none. NULL: none. */
+  const char* draft_model;
 } bantam_engine_options;
 
 /* Opens a model and starts the engine's thread. `error` may be NULL, here and everywhere. On failure *engine is NULL. */

@@ -88,6 +88,8 @@ struct bantam_engine {
   std::unique_ptr<MemoryBudget> budget;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Model> model;
+  std::unique_ptr<Model> draft;  // or null
+  MemoryPlan draft_plan;
   std::unique_ptr<Constraints> constraints;
   MemoryPlan plan;
   MonotonicClock clock;
@@ -158,7 +160,14 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
               .adapters = options.adapter_bytes};
   fit.fixed_context = options.context != 0;
   fit.fixed_kv = options.kv != nullptr;
+  std::optional<DraftOutline> draft;
+  if (options.draft_model != nullptr) {
+    BANTAM_ASSIGN(ModelFile draft_file, OpenModel(*engine->files, options.draft_model));
+    BANTAM_ASSIGN(draft, OutlineDraft(std::move(draft_file), *engine->tokenizer, outline));
+    fit.held.draft = DraftBytesMin(*draft, fit.wanted);
+  }
   BANTAM_ASSIGN(engine->plan, FitMemory(&outline.program, fit).With(options.model));
+  if (draft) engine->draft_plan = PlanDraft(*draft, fit.limit_bytes - std::min(fit.limit_bytes, fit.held.spare), &engine->plan);
   engine->budget = std::make_unique<MemoryBudget>(fit.limit_bytes);
   BANTAM_ASSIGN(engine->pool, ThreadPool::Make(engine->plan.options.threads));
   Progress progress;
@@ -173,10 +182,14 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
     BANTAM_ASSIGN(engine_options.model_digest, DigestModel(file, progress));
   }
   BANTAM_ASSIGN(engine->model, LoadModel(std::move(outline), file, {*engine->budget, *engine->pool}, progress));
+  if (draft) {
+    BANTAM_ASSIGN(engine->draft, LoadModel(std::move(draft->outline), draft->file, {*engine->budget, *engine->pool}, progress));
+  }
   engine_options.watch = [files = engine->files.get()] { return ReadMemoryPressure(*files, /*root=*/""); };
   if (options.requests_max != 0) engine_options.admission.requests_max = options.requests_max;
   engine_options.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
-  BANTAM_ASSIGN(engine->thread, EngineThread::Start({*engine->model, *engine->tokenizer, engine->plan, engine->clock, engine_options},
+  BANTAM_ASSIGN(engine->thread, EngineThread::Start({*engine->model, *engine->tokenizer, engine->plan, engine->clock, engine_options,
+                                                     engine->draft.get(), engine->draft_plan},
                                                     {*engine->budget, *engine->pool}));
   engine->constraints = std::make_unique<Constraints>(*engine->tokenizer, *engine->budget);
   engine->link->thread = engine->thread.get();
@@ -310,6 +323,11 @@ size_t bantam_engine_status(bantam_engine* engine, char* json, size_t capacity) 
                      {"generated_tokens", counters.generated_tokens},
                      {"drafted_tokens", counters.drafted_tokens},
                      {"accepted_tokens", counters.accepted_tokens},
+                     {"draft_model",
+                      {{"planned_bytes", engine->plan.draft_bytes},
+                       {"steps", counters.draft_steps},
+                       {"drafted_tokens", counters.model_drafted_tokens},
+                       {"accepted_tokens", counters.model_accepted_tokens}}},
                      {"preemptions", counters.preemptions},
                      {"refusals", counters.refusals}},
                     /*indent=*/-1);
