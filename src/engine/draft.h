@@ -49,9 +49,9 @@ struct DraftWork {
   size_t rows_max = 0;          // tokens that it reads before it guesses
 };
 
-// Decides from step to step whether a draft model runs. It pays where what is right of its guesses saves more steps than they take: its own,
-// one for each token of the longest draft, what it has to read first, and rows of the model's step. Where it does not it is tried again,
-// after more and more steps. Now and then a step goes without, for what that takes has to be known.
+// Decides from step to step whether a draft model runs. It pays where what is right of its guesses saves more steps than they take: its
+// own, one for each token of the longest draft, what it has to read first, and rows of the model's step. Where it does not it is tried
+// again, after more and more steps. Now and then a step goes without, for what that takes has to be known.
 class DraftPlanner {
  public:
   struct Step {

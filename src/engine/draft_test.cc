@@ -161,8 +161,9 @@ TEST(DraftPlanner, ManySequences) {
   EXPECT_GT(work.lengths[0], 0u);
   EXPECT_GT(work.lengths[1], 0u);
   EXPECT_GE(work.rows_max, 17u);
-  EXPECT_LE(draft.Predict(work.rows_max) + static_cast<int64_t>(work.lengths[0] - 1) * draft.Predict(1) + model.Predict(2 + work.lengths[0]),
-            2 * model.Predict(2));
+  EXPECT_LE(
+      draft.Predict(work.rows_max) + static_cast<int64_t>(work.lengths[0] - 1) * draft.Predict(1) + model.Predict(2 + work.lengths[0]),
+      2 * model.Predict(2));
   step.slowdown_max = 1.01;
   const DraftWork tight = DraftPlanner().Next(step, two);
   EXPECT_TRUE(tight.lengths.empty() || tight.lengths[1] == 0) << "a token a step is not worth one";
@@ -203,9 +204,8 @@ TEST(DraftPlanner, TriesAgain) {
   for (int i = 0; i < 100; ++i) often.Observe(1, 10'100'000);
   drafted = 0;
   for (int i = 0; i < 50; ++i) {
-    drafted += planner
-                       .Next({.cost = often, .draft_cost = small, .rows = 1, .outputs = 8, .step_tokens = 128, .slowdown_max = 1.5},
-                             std::vector<DraftCandidate>{kCandidate})
+    drafted += planner.Next({.cost = often, .draft_cost = small, .rows = 1, .outputs = 8, .step_tokens = 128, .slowdown_max = 1.5},
+                            std::vector<DraftCandidate>{kCandidate})
                        .lengths.empty()
                    ? 0
                    : 1;
