@@ -52,7 +52,8 @@ class Bench {
         const MemoryPlan& draft_plan)
       : model_(model), tokenizer_(tokenizer), plan_(plan), pool_(pool), draft_(draft), draft_plan_(draft_plan) {}
 
-  void Start(bool drafts = false) {
+  enum class Drafts : uint8_t { kNone, kOfText, kOfModelToo };
+  void Start(Drafts drafts = Drafts::kNone) {
     drafts_ = drafts;
     streams_.clear();
     engine_.reset();
@@ -65,8 +66,9 @@ class Bench {
       for (size_t i = 0; i < event.token_count; ++i) stream.token_ns.push_back(clock_.NowNs());
       stream.finished |= event.finish.has_value();
     };
-    engine_ =
-        Engine::Make({model_, tokenizer_, plan_, clock_, options, drafts ? draft_ : nullptr, draft_plan_}, {*budget_, pool_}, sink).value();
+    engine_ = Engine::Make({model_, tokenizer_, plan_, clock_, options, drafts == Drafts::kOfModelToo ? draft_ : nullptr, draft_plan_},
+                           {*budget_, pool_}, sink)
+                  .value();
   }
   // Random tokens, and no end before `tokens`.
   RequestId Ask(size_t prompt, size_t tokens, Priority priority = Priority::kNormal, const std::string& client = {}) {
@@ -76,7 +78,7 @@ class Bench {
     request.tokens_min = tokens;
     request.priority = priority;
     request.client = client;
-    request.speculate = drafts_;
+    request.speculate = drafts_ != Drafts::kNone;
     const int64_t now = clock_.NowNs();
     const RequestId id = engine_->Submit(std::move(request)).value();
     streams_[id].submitted_ns = now;
@@ -95,7 +97,7 @@ class Bench {
   ThreadPool& pool_;
   const Model* draft_;
   const MemoryPlan& draft_plan_;
-  bool drafts_ = false;
+  Drafts drafts_ = Drafts::kNone;
   MonotonicClock clock_;
   Rng rng_{7};
   std::unique_ptr<MemoryBudget> budget_;
@@ -134,9 +136,9 @@ Json Streams(Bench& bench, size_t streams, const Options& options) {
           {"tokens_per_s", static_cast<double>(tokens + streams * options.prompt) / Seconds(end - begin)}};
 }
 
-// Streams without drafts and with those of the text and of the draft model, in turn.
-Json Drafts(Bench& bench, size_t streams, const Options& options) {
-  const auto tokens_per_s = [&](bool drafts) {
+// Streams without a draft model and with it, in turn; with drafts of the text in both.
+Json DraftModels(Bench& bench, size_t streams, const Options& options) {
+  const auto tokens_per_s = [&](Bench::Drafts drafts) {
     bench.Start(drafts);
     const int64_t begin = bench.clock().NowNs();
     for (size_t i = 0; i < streams; ++i) bench.Ask(options.prompt, options.decode);
@@ -144,8 +146,8 @@ Json Drafts(Bench& bench, size_t streams, const Options& options) {
     }
     return static_cast<double>(streams * options.decode) / Seconds(bench.clock().NowNs() - begin);
   };
-  const double without = tokens_per_s(false);
-  const double with = tokens_per_s(true);
+  const double without = tokens_per_s(Bench::Drafts::kOfText);
+  const double with = tokens_per_s(Bench::Drafts::kOfModelToo);
   const EngineCounters& counters = bench.counters();
   const double guesses = static_cast<double>(std::max<uint64_t>(1, counters.model_drafted_tokens));
   return {{"generated_tokens_per_s", with},
@@ -271,7 +273,8 @@ Status Main(const Options& options) {
     cases.emplace_back(fmt::format("streams {}", streams), [&, streams] { return Streams(bench, streams, options); });
   }
   for (const size_t streams : options.streams) {
-    if (draft != nullptr) cases.emplace_back(fmt::format("drafts {}", streams), [&, streams] { return Drafts(bench, streams, options); });
+    if (draft != nullptr)
+      cases.emplace_back(fmt::format("drafts {}", streams), [&, streams] { return DraftModels(bench, streams, options); });
   }
   cases.emplace_back("staggered 8", [&] { return Staggered(bench, 8, options); });
   cases.emplace_back("long prompt", [&] { return LongPrompt(bench, options); });
