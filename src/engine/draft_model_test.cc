@@ -272,6 +272,26 @@ TEST_P(DraftModelTest, NothingIsHeldBehindTheEnd) {
   for (const KvPart part : kAllKvParts) EXPECT_EQ(kv.free_blocks(part), kv.blocks(part));
 }
 
+// Who loses its place loses the draft model's too, in the same step.
+TEST_P(DraftModelTest, WhoIsDisplacedHoldsNothing) {
+  const MemoryPlan plan = DraftPlan(1, 0);
+  const auto engine = MakeEngine(1, 0, &plan);
+  const KvCache& kv = engine->draft_model()->kv();
+  Request request;
+  request.tokens = {5, 80, 7, 99, 13};
+  request.tokens_max = 60;
+  request.tokens_min = 60;
+  request.sampler.temperature = 1;
+  request.priority = Priority::kLow;
+  engine->Submit(request).value();
+  while (kv.free_blocks(KvPart::kFull) == kv.blocks(KvPart::kFull)) ASSERT_TRUE(engine->Step().value());
+  request.priority = Priority::kHigh;
+  engine->Submit(request).value();
+  ASSERT_TRUE(engine->Step().value());
+  EXPECT_EQ(engine->counters().preemptions, 1u);
+  for (const KvPart part : kAllKvParts) EXPECT_EQ(kv.free_blocks(part), kv.blocks(part));
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, DraftModelTest,
                          ::testing::Values(Kind{"SameWeights", 0, 0, true}, Kind{"OtherWeights"}, Kind{"WindowedDraft", 0, 20, true},
                                            Kind{"WindowedModel", 20, 0, true}, Kind{"Int8", 0, 0, true, KvType::kInt8}),
@@ -291,6 +311,8 @@ TEST_P(SameWeights, GuessesOfAnEqualAreRight) {
     request.cache = false;
     const RequestId id = engine->Submit(request).value();
     RunAll(*engine);
+    // What the draft model takes is no part of what the model's steps do.
+    EXPECT_LE(engine->cost().Predict(8), engine->cost().Predict(1) + 4'000'000);
     return std::pair(answers_.extract({id, 0}).mapped(), engine->counters());
   };
   const auto [plain, plain_counters] = run(nullptr);
@@ -330,6 +352,27 @@ TEST_P(SameWeights, ConstrainedAnswers) {
   EXPECT_EQ(texts[0], texts[1]);
 }
 
+// Guesses are cut where a constraint ends them.
+TEST_P(SameWeights, WhatAConstraintAllows) {
+  Constraints constraints(*tokenizer_, budget_);
+  CandidateList candidates(model_->program.vocabulary);
+  Request request;
+  request.tokens = {5};
+  const auto ids = [&](std::string_view text) {
+    std::vector<uint32_t> tokens;
+    for (const char c : text) tokens.push_back(tokenizer_->Encode(std::string(1, c), /*special=*/false).value().back());
+    return tokens;
+  };
+  EXPECT_EQ(Generation::Make(request, 0, *tokenizer_, &candidates).value()->Allows(ids("xyz")), 3u) << "all without one";
+  request.constraint = constraints.Get(ConstraintKind::kRegex, "ab*c").value();
+  const auto generation = Generation::Make(request, 0, *tokenizer_, &candidates).value();
+  EXPECT_EQ(generation->Allows(ids("abbc")), 4u);
+  EXPECT_EQ(generation->Allows(ids("accb")), 2u);
+  EXPECT_EQ(generation->Allows(ids("bbc")), 0u);
+  EXPECT_EQ(generation->Allows({}), 0u);
+  EXPECT_EQ(generation->Allows(ids("abbc")), 4u) << "looking changes nothing";
+}
+
 // Where the draft model's context ends its guesses do, and ids that it does not know are not read.
 TEST_P(SameWeights, RoomOfASequence) {
   const auto drafts = MakeDraft(DraftPlan(1, 0, /*context=*/32));
@@ -346,6 +389,29 @@ TEST_P(SameWeights, RoomOfASequence) {
   EXPECT_TRUE(draft.empty());
   drafts->Propose(std::span(&ask, 1), /*rows_max=*/100);
   EXPECT_EQ(draft.size(), 3u);
+}
+
+// Nothing follows the end of a turn, which is no guess itself.
+TEST_P(SameWeights, GuessesEndWithATurn) {
+  const std::vector<uint32_t> known = {5, 80, 7, 99, 13};
+  std::vector<uint32_t> whole;
+  const auto guess = [&](const Tokenizer& tokenizer, std::vector<uint32_t>* draft) {
+    const auto drafts =
+        DraftModel::Make({*draft_, DraftPlan(1, 0), tokenizer, clock_, model_->program.vocabulary}, {budget_, pool_}).value();
+    const auto sequence = drafts->Begin();
+    const DraftModel::Ask ask = {sequence.get(), known, 5, draft};
+    drafts->Propose(std::span(&ask, 1), /*rows_max=*/100);
+  };
+  guess(*tokenizer_, &whole);
+  ASSERT_EQ(whole.size(), 5u);
+  for (const size_t last : {4u, 2u, 0u}) {
+    TokenizerSpec spec = tokenizer_->spec();
+    spec.end_of_turn = {whole[last]};
+    std::vector<uint32_t> draft;
+    guess(Tokenizer::Make(std::move(spec)).value(), &draft);
+    const auto end = std::find(whole.begin(), whole.end(), whole[last]);
+    EXPECT_EQ(draft, std::vector<uint32_t>(whole.begin(), end));
+  }
 }
 
 TEST_P(SameWeights, OtherVocabulariesAreRefused) {
