@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ namespace {
 
 struct Options {
   std::string model;
+  std::string draft;
   std::string only;
   int threads = 2;
   std::vector<size_t> streams = {1, 4, 8};
@@ -46,10 +48,13 @@ struct Stream {
 
 class Bench {
  public:
-  Bench(const Model& model, const Tokenizer& tokenizer, const MemoryPlan& plan, ThreadPool& pool)
-      : model_(model), tokenizer_(tokenizer), plan_(plan), pool_(pool) {}
+  Bench(const Model& model, const Tokenizer& tokenizer, const MemoryPlan& plan, ThreadPool& pool, const Model* draft,
+        const MemoryPlan& draft_plan)
+      : model_(model), tokenizer_(tokenizer), plan_(plan), pool_(pool), draft_(draft), draft_plan_(draft_plan) {}
 
-  void Start() {
+  enum class Drafts : uint8_t { kNone, kOfText, kOfModelToo };
+  void Start(Drafts drafts = Drafts::kNone) {
+    drafts_ = drafts;
     streams_.clear();
     engine_.reset();
     budget_ = std::make_unique<MemoryBudget>(UINT64_MAX);
@@ -61,7 +66,9 @@ class Bench {
       for (size_t i = 0; i < event.token_count; ++i) stream.token_ns.push_back(clock_.NowNs());
       stream.finished |= event.finish.has_value();
     };
-    engine_ = Engine::Make({model_, tokenizer_, plan_, clock_, options}, {*budget_, pool_}, sink).value();
+    engine_ = Engine::Make({model_, tokenizer_, plan_, clock_, options, drafts == Drafts::kOfModelToo ? draft_ : nullptr, draft_plan_},
+                           {*budget_, pool_}, sink)
+                  .value();
   }
   // Random tokens, and no end before `tokens`.
   RequestId Ask(size_t prompt, size_t tokens, Priority priority = Priority::kNormal, const std::string& client = {}) {
@@ -71,7 +78,7 @@ class Bench {
     request.tokens_min = tokens;
     request.priority = priority;
     request.client = client;
-    request.speculate = false;
+    request.speculate = drafts_ != Drafts::kNone;
     const int64_t now = clock_.NowNs();
     const RequestId id = engine_->Submit(std::move(request)).value();
     streams_[id].submitted_ns = now;
@@ -81,12 +88,16 @@ class Bench {
   const Stream& stream(RequestId id) { return streams_[id]; }
   const Clock& clock() const { return clock_; }
   const MemoryPlan& plan() const { return plan_; }
+  const EngineCounters& counters() const { return engine_->counters(); }
 
  private:
   const Model& model_;
   const Tokenizer& tokenizer_;
   const MemoryPlan& plan_;
   ThreadPool& pool_;
+  const Model* draft_;
+  const MemoryPlan& draft_plan_;
+  Drafts drafts_ = Drafts::kNone;
   MonotonicClock clock_;
   Rng rng_{7};
   std::unique_ptr<MemoryBudget> budget_;
@@ -123,6 +134,26 @@ Json Streams(Bench& bench, size_t streams, const Options& options) {
   return {{"decode_tokens_per_s", static_cast<double>(later) / Seconds(end - all_began)},
           {"generated_tokens_per_s", static_cast<double>(tokens) / Seconds(end - begin)},
           {"tokens_per_s", static_cast<double>(tokens + streams * options.prompt) / Seconds(end - begin)}};
+}
+
+// Streams without a draft model and with it, in turn; with drafts of the text in both.
+Json DraftModels(Bench& bench, size_t streams, const Options& options) {
+  const auto tokens_per_s = [&](Bench::Drafts drafts) {
+    bench.Start(drafts);
+    const int64_t begin = bench.clock().NowNs();
+    for (size_t i = 0; i < streams; ++i) bench.Ask(options.prompt, options.decode);
+    while (bench.Step()) {
+    }
+    return static_cast<double>(streams * options.decode) / Seconds(bench.clock().NowNs() - begin);
+  };
+  const double without = tokens_per_s(Bench::Drafts::kOfText);
+  const double with = tokens_per_s(Bench::Drafts::kOfModelToo);
+  const EngineCounters& counters = bench.counters();
+  const double guesses = static_cast<double>(std::max<uint64_t>(1, counters.model_drafted_tokens));
+  return {{"generated_tokens_per_s", with},
+          {"ratio", with / without},
+          {"draft_steps", static_cast<double>(counters.draft_steps)},
+          {"right", static_cast<double>(counters.model_accepted_tokens) / guesses}};
 }
 
 // Streams that come one after another, of mixed lengths.
@@ -220,15 +251,30 @@ Status Main(const Options& options) {
   plan_options.prefetch = DefaultPrefetch();
   PlanSequences(std::max(kSequencesDefault, *std::max_element(options.streams.begin(), options.streams.end())), &plan_options);
   plan_options.kv_tokens = 4 * plan_options.context;
-  const MemoryPlan plan = PlanMemory(outline.program, plan_options, {});
+  MemoryPlan plan = PlanMemory(outline.program, plan_options, {});
+  std::optional<DraftOutline> outlined;
+  MemoryPlan draft_plan;
+  if (!options.draft.empty()) {
+    BANTAM_ASSIGN(ModelFile draft_file, OpenModel(*files, options.draft));
+    BANTAM_ASSIGN(outlined, OutlineDraft(std::move(draft_file), tokenizer, outline));
+    draft_plan = PlanDraft(*outlined, UINT64_MAX, &plan);
+  }
   BANTAM_ASSIGN(const std::unique_ptr<ThreadPool> pool, ThreadPool::Make(options.threads));
   MemoryBudget budget(UINT64_MAX);
   BANTAM_ASSIGN(const std::unique_ptr<Model> model, LoadModel(std::move(outline), file, {budget, *pool}, nullptr));
-  Bench bench(*model, tokenizer, plan, *pool);
+  std::unique_ptr<Model> draft;
+  if (outlined) {
+    BANTAM_ASSIGN(draft, LoadModel(std::move(outlined->outline), outlined->file, {budget, *pool}, nullptr));
+  }
+  Bench bench(*model, tokenizer, plan, *pool, draft.get(), draft_plan);
 
   std::vector<std::pair<std::string, std::function<Json()>>> cases;
   for (const size_t streams : options.streams) {
     cases.emplace_back(fmt::format("streams {}", streams), [&, streams] { return Streams(bench, streams, options); });
+  }
+  for (const size_t streams : options.streams) {
+    if (draft != nullptr)
+      cases.emplace_back(fmt::format("drafts {}", streams), [&, streams] { return DraftModels(bench, streams, options); });
   }
   cases.emplace_back("staggered 8", [&] { return Staggered(bench, 8, options); });
   cases.emplace_back("long prompt", [&] { return LongPrompt(bench, options); });
@@ -260,7 +306,8 @@ int main(int argc, char** argv) {
   bantam::Options options;
   CLI::App app("measures the engine");
   app.add_option("MODEL", options.model, "a model, also one of random weights (make_model)")->required();
-  app.add_option("--only", options.only, "cases whose name contains this: streams N, staggered 8, long prompt, flood");
+  app.add_option("--draft-model", options.draft, "a smaller model of the same vocabulary, for the cases drafts N");
+  app.add_option("--only", options.only, "cases whose name contains this: streams N, drafts N, staggered 8, long prompt, flood");
   app.add_option("-t,--threads", options.threads, "threads")->capture_default_str();
   app.add_option("--streams", options.streams, "numbers of streams")->delimiter(',')->capture_default_str();
   app.add_option("-p,--prompt", options.prompt, "tokens of each stream's prompt")->capture_default_str();

@@ -62,6 +62,9 @@ typedef struct bantam_engine_options {
    * nowhere. It holds ids of tokens and what was computed of them, so it belongs where only the service may read and write. */
   const char* prefixes;
   uint64_t adapter_bytes; /* kept free for adapters that are loaded later; 0: they get what is left of memory_bytes */
+  /* A smaller model of the same vocabulary, within memory_bytes too: it guesses what answers go on with where that makes them faster, and
+   * changes none. NULL: none. */
+  const char* draft_model;
   /* A file of measured confidences (docs/library.md): what "confidence" then says. NULL: it is given as it is computed. */
   const char* calibration;
   /* Targets of the adaptive mode; 0: none. While one is missed, the engine runs fewer answers at once, without drafts, and shorter ones; when

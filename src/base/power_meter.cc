@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
+#include <string_view>
 
 namespace bantam {
 namespace {
@@ -20,13 +23,25 @@ std::optional<double> PowerMeter::Number(const std::string& path) {
   return static_cast<double>(number);
 }
 
+std::string PowerMeter::Name(const std::string& device) {
+  const Result<std::string> text = files_.ReadText(root_ + device + "/name", kFileBytesMax);
+  return text.ok() ? text->substr(0, text->find('\n')) : std::string();
+}
+
 std::optional<double> PowerMeter::ReadCounters(int64_t now_ns) {
   std::vector<Counter> counters;
   for (int i = 0; i < kDevicesMax; ++i) {
     const std::string zone = fmt::format("/sys/class/powercap/intel-rapl:{}", i);
     const auto energy = Number(zone + "/energy_uj");
-    if (!energy) break;
-    counters.push_back({*energy, Number(zone + "/max_energy_range_uj").value_or(0)});
+    if (!energy) continue;
+    const std::string name = Name(zone);
+    const Counter counter = {*energy, Number(zone + "/max_energy_range_uj").value_or(0)};
+    if (name == "psys") {
+      // The whole platform, packages and all.
+      counters = {counter};
+      break;
+    }
+    if (name.starts_with("package")) counters.push_back(counter);
   }
   if (counters.empty()) return std::nullopt;
   std::optional<double> watts;
@@ -48,6 +63,9 @@ std::optional<double> PowerMeter::ReadSensors() {
   std::optional<double> watts;
   for (int i = 0; i < kDevicesMax; ++i) {
     const std::string device = fmt::format("/sys/class/hwmon/hwmon{}", i);
+    constexpr std::string_view kGraphics[] = {"amdgpu", "radeon", "nouveau", "nvidia", "i915", "xe"};
+    const std::string name = Name(device);
+    if (std::find(std::begin(kGraphics), std::end(kGraphics), name) != std::end(kGraphics)) continue;
     auto micro_watts = Number(device + "/power1_average");
     if (!micro_watts) micro_watts = Number(device + "/power1_input");
     if (micro_watts) watts = watts.value_or(0) + *micro_watts / 1e6;
@@ -64,6 +82,17 @@ std::optional<double> PowerMeter::ReadBattery() {
     if (const auto micro_watts = Number(battery + "/power_now")) watts = watts.value_or(0) + *micro_watts / 1e6;
   }
   return watts;
+}
+
+Status PowerMeter::Check() {
+  bool measures = Read(0).has_value() || !counters_.empty();
+  for (int i = 0; i < kDevicesMax && !measures; ++i) {
+    measures = Number(fmt::format("/sys/class/power_supply/BAT{}/power_now", i)).has_value();
+  }
+  if (measures) return Ok();
+  return Error(Code::kUnsupported,
+               "nothing here measures power (energy counters of the processor, which only root may read; sensors of the board; a battery); "
+               "run as root, or leave the target away");
 }
 
 std::optional<double> PowerMeter::Read(int64_t now_ns) {

@@ -14,6 +14,7 @@
 #include "base/power_meter.h"
 #include "cli/batch_texts.h"
 #include "cli/load.h"
+#include "cli/model_folder.h"
 #include "cli/sampling.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -29,6 +30,7 @@ struct Options {
   size_t tokens_max = 512;
   bool force = false;
   std::vector<std::string> adapters;  // --lora
+  std::string draft;                  // --draft-model
   AdaptiveTargets targets;
   std::string calibration;  // a file; empty: none
   double target_ms = 0;
@@ -38,11 +40,14 @@ struct Options {
   std::string task;        // --task; empty: what the model is for
 };
 
-Result<AdaptiveTargets> ReadTargets(const Options& options) {
+Result<AdaptiveTargets> ReadTargets(FileSystem& files, const Options& options) {
   AdaptiveTargets targets = options.targets;
+  // What is cut here stays cut: these answers are kept.
+  targets.answer_tokens_min = SIZE_MAX;
   BANTAM_ASSIGN(targets.token_ns, TokenTargetNs(options.target_ms));
   targets.memory_share = options.target_percent / 100;
   BANTAM_TRY(CheckAdaptiveTargets(targets));
+  if (targets.watts > 0) BANTAM_TRY(PowerMeter(files, /*root=*/"").Check().With("--target-power"));
   return targets;
 }
 
@@ -82,13 +87,29 @@ class MachineWatch {
 std::string Describe(const BatchSummary& summary, const EngineCounters& counters, int64_t ns, const MemoryPlan& plan) {
   const double seconds = static_cast<double>(ns) * 1e-9;
   const std::string resumed = summary.resumed == 0 ? "" : fmt::format(" ({} were there already)", summary.resumed);
+  const std::string drafted = counters.draft_steps == 0
+                                  ? ""
+                                  : fmt::format(" ({} of {} guesses of the draft model were right, in {} steps)",
+                                                counters.model_accepted_tokens, counters.model_drafted_tokens, counters.draft_steps);
   return fmt::format(
-      "{} line{} answered{}, {} with an error; {} prompt tokens, {} of them kept from others; {} tokens generated, {:.1f} tokens/s with up "
-      "to {} at "
-      "once; peak memory {} of {} planned\n",
+      "{} line{} answered{}, {} with an error; {} prompt tokens, {} of them kept from others; {} tokens generated{}, {:.1f} tokens/s with "
+      "up "
+      "to {} at once; peak memory {} of {} planned\n",
       summary.lines, summary.lines == 1 ? "" : "s", resumed, summary.errors, counters.prompt_tokens + counters.cached_tokens,
-      counters.cached_tokens, counters.generated_tokens, static_cast<double>(counters.generated_tokens) / seconds, plan.options.sequences,
-      FormatBytes(PeakResidentBytes()), FormatBytes(plan.total_bytes()));
+      counters.cached_tokens, counters.generated_tokens, drafted, static_cast<double>(counters.generated_tokens) / seconds,
+      plan.options.sequences, FormatBytes(PeakResidentBytes()), FormatBytes(plan.total_bytes()));
+}
+
+Result<PrepareRequest> WhatToPrepare(FileSystem& files, const Options& options, const Tokenizer& tokenizer) {
+  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.texts.common.run, {.sequences = options.sequences}};
+  for (const std::string& text : options.adapters) {
+    BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(text, /*named=*/true));
+    request.adapters.push_back(std::move(adapter));
+  }
+  if (!options.draft.empty()) {
+    BANTAM_ASSIGN(request.draft, FindModel(files, options.draft));
+  }
+  return request;
 }
 
 // What a batch is of.
@@ -107,7 +128,7 @@ Result<Task> TaskOf(const std::string& name, const TextModel& model) {
 
 // Chats and texts that are gone on with. Takes the model's file.
 Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened, const BatchPlaces& places) {
-  BANTAM_ASSIGN(const AdaptiveTargets targets, ReadTargets(options));
+  BANTAM_ASSIGN(const AdaptiveTargets targets, ReadTargets(files, options));
   BANTAM_ASSIGN(EngineOptions engine_options, ReadEngineOptions(files, options));
   ModelFile file = std::move(opened.file);
   const Tokenizer& tokenizer = opened.model.tokenizer;
@@ -117,11 +138,7 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
                                 .now = LocalTime(),
                                 .defaults = {.tokens_max = options.tokens_max, .priority = Priority::kBatch}};
   BANTAM_ASSIGN(context.defaults.sampler, FinishSamplerOptions(options.sampling, tokenizer));
-  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.texts.common.run, {.sequences = options.sequences}};
-  for (const std::string& text : options.adapters) {
-    BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(text, /*named=*/true));
-    request.adapters.push_back(std::move(adapter));
-  }
+  BANTAM_ASSIGN(const PrepareRequest request, WhatToPrepare(files, options, tokenizer));
   DeferInterrupts();
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened.path));
@@ -136,7 +153,8 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
   if (targets.any()) engine_options.adaptive = AdaptiveController::Make(targets, loaded.plan.options.sequences);
   const auto make_engine = [&](Engine::Sink sink) -> Result<std::unique_ptr<Engine>> {
     BANTAM_ASSIGN(auto made,
-                  Engine::Make({*loaded.model, tokenizer, loaded.plan, clock, engine_options}, {*loaded.budget, *loaded.pool}, sink));
+                  Engine::Make({*loaded.model, tokenizer, loaded.plan, clock, engine_options, loaded.draft.get(), loaded.draft_plan},
+                               {*loaded.budget, *loaded.pool}, sink));
     for (const auto& [name, adapter] : loaded.adapters) BANTAM_TRY(made->AddAdapter(name, adapter));
     engine = made.get();
     return made;
@@ -208,10 +226,14 @@ void AddBatchVerb(CLI::App& app, Action* action) {
                    "milliseconds between an answer's tokens: while more (for 95 of 100), fewer requests run at once; 0: any")
       ->capture_default_str();
   verb->add_option("--target-power", options->targets.watts,
-                   "watts that the machine measures: while more, fewer requests run at once and answers are shorter; 0: any")
+                   "watts that the machine measures: while more, fewer requests run at once; 0: any")
       ->capture_default_str();
-  verb->add_option("--target-memory", options->target_percent, "percent of the memory in use: while more, answers are shorter; 0: any")
+  verb->add_option("--target-memory", options->target_percent,
+                   "percent of the memory in use: while more, prefixes go and fewer requests run at once; 0: any")
       ->capture_default_str();
+  verb->add_option(
+      "--draft-model", options->draft,
+      "a smaller model of the same vocabulary that guesses what comes next: the same answers in fewer steps; used where it pays");
   verb->add_flag("--force", options->force, "begin anew, whatever OUT holds");
   verb->add_option(
       "--task", options->task,

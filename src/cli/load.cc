@@ -16,6 +16,7 @@
 #include "engine/constraints.h"
 #include "engine/engine.h"
 #include "model/checked_packages.h"
+#include "model/open.h"
 
 namespace bantam {
 
@@ -154,6 +155,11 @@ std::optional<Tuning> TuningFor(FileSystem& files, const ModelFile& file, int co
 
 std::string CheckedFolder() { return fmt::format("{}/checked", CacheFolder()); }
 
+void TrustChecked(FileSystem& files, const RunOptions& run, ModelFile& file) {
+  const bool checked = run.verify == "changed" && CheckedPackages(files, CheckedFolder(), /*root=*/"").Has(*file.source);
+  if (checked || run.verify == "never") file.source->Trust();
+}
+
 // Where it cannot be written down, the next start checks again.
 void RememberChecked(const TensorSource& source) {
   if (!source.AllChecked() || !MakeDisk()->MakeFolders(CacheFolder(), "checked").ok()) return;
@@ -167,8 +173,7 @@ void RememberChecked(const TensorSource& source) {
 
 Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request) {
   Prepared prepared;
-  const bool checked = request.run.verify == "changed" && CheckedPackages(files, CheckedFolder(), /*root=*/"").Has(*file.source);
-  if (checked || request.run.verify == "never") file.source->Trust();
+  TrustChecked(files, request.run, file);
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
   const std::optional<Tuning> tuning = request.run.tuned ? TuningFor(files, file, limits.cores) : std::nullopt;
   RunOptions run = request.run;
@@ -204,6 +209,12 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     fit.held.spare = ConstraintsBytes(prepared.outline.program.vocabulary);
   }
   BANTAM_ASSIGN(fit.held.adapters, OutlineAdapters(files, request.adapters, fit.wanted, &prepared));
+  if (!request.draft.empty()) {
+    BANTAM_ASSIGN(ModelFile draft, OpenModel(files, request.draft));
+    TrustChecked(files, request.run, draft);
+    BANTAM_ASSIGN(prepared.draft, OutlineDraft(std::move(draft), *request.tokenizer, prepared.outline));
+    fit.held.draft = DraftBytesMin(*prepared.draft, fit.wanted);
+  }
   fit.fixed_context = request.run.context != 0;
   fit.fixed_kv = !request.run.kv.empty();
   if (run.weights != "auto") {
@@ -211,6 +222,9 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     if (!fit.weight_form) return Error(Code::kInvalidArgument, fmt::format("--weights {}: expected auto, panels or rows", run.weights));
   }
   BANTAM_ASSIGN(prepared.plan, FitMemory(&prepared.outline.program, fit).With(file.path));
+  if (prepared.draft) {
+    prepared.draft_plan = PlanDraft(*prepared.draft, fit.limit_bytes - std::min(fit.limit_bytes, fit.held.spare), &prepared.plan);
+  }
   if (request.run.weights == WeightFormName(WeightForm::kRows) && prepared.plan.weight_form != WeightForm::kRows) {
     Note("[--weights rows: no weights of this model would be smaller as in the file]\n");
   }
@@ -256,6 +270,12 @@ Result<Loaded> LoadWithoutSession(Prepared prepared) {
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
   if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(*source);
+  if (prepared.draft) {
+    loaded.draft_plan = prepared.draft_plan;
+    BANTAM_ASSIGN(loaded.draft,
+                  LoadModel(std::move(prepared.draft->outline), prepared.draft->file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
+    if (const TensorSource* source = loaded.draft->weights.source(); source != nullptr) RememberChecked(*source);
+  }
   for (auto& [name, outline] : prepared.adapters) {
     BANTAM_ASSIGN(auto adapter, LoadAdapter(std::move(outline), *loaded.model, *loaded.budget));
     loaded.adapters.emplace_back(name, std::move(adapter));

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -10,6 +11,7 @@
 #include "base/memory_budget.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
+#include "engine/draft_model.h"
 #include "engine/session.h"
 #include "model/load.h"
 #include "text/tokenizer.h"
@@ -64,6 +66,8 @@ struct Prepared {
   ModelOutline outline;
   std::vector<std::pair<std::string, AdapterOutline>> adapters;  // by name
   MemoryPlan plan;
+  std::optional<DraftOutline> draft;
+  MemoryPlan draft_plan;  // a part of the plan
   uint64_t memory_limit_bytes = 0;
   int processors = 1;            // usable at once
   bool rows_for_memory = false;  // the planner kept weights as rows, for panels would not fit
@@ -76,6 +80,7 @@ struct PrepareRequest {
   StepShape shape;
   TextOptions text = {};
   std::vector<AdapterOption> adapters = {};
+  std::string draft = {};  // the path of a draft model, with a tokenizer; empty: none
 };
 
 // Errors are those of each step; they name the input.
@@ -94,6 +99,8 @@ struct Loaded {
   std::unique_ptr<Model> model;
   std::vector<std::pair<std::string, std::shared_ptr<const Adapter>>> adapters;
   MemoryPlan plan;
+  std::unique_ptr<Model> draft;  // or null
+  MemoryPlan draft_plan;
   std::unique_ptr<Session> session;
 };
 // The session has the first adapter, if there is one.

@@ -12,8 +12,6 @@ namespace {
 
 constexpr int64_t kTokenNsMax = 3'600'000'000'000;
 constexpr double kWattsMax = 1e6;
-// Of the limit: memory is well when so much more is free than has to be.
-constexpr double kMemoryRoom = 0.1;
 // Where answers had no limit, the first one.
 constexpr size_t kAnswerTokensFirst = 1024;
 
@@ -26,9 +24,9 @@ Status CheckAdaptiveTargets(const AdaptiveTargets& targets) {
   if (!(targets.watts >= 0 && targets.watts <= kWattsMax)) {
     return Error(Code::kInvalidArgument, fmt::format("a target of {} watts: expected 0 (none) to {}", targets.watts, kWattsMax));
   }
-  if (!(targets.memory_share >= 0 && targets.memory_share <= 1)) {
-    return Error(Code::kInvalidArgument,
-                 fmt::format("a target of {} of the memory: expected a share from 0 (none) to 1", targets.memory_share));
+  if (targets.memory_share != 0 && !(targets.memory_share > kMemoryRoom && targets.memory_share <= 1)) {
+    return Error(Code::kInvalidArgument, fmt::format("a target of {} % of the memory: expected 0 (none), or more than {} and at most 100",
+                                                     100 * targets.memory_share, 100 * kMemoryRoom));
   }
   if (targets.sequences_min == 0 || targets.answer_tokens_min == 0) {
     return Error(Code::kInvalidArgument, "a bound of 0 sequences or tokens: expected at least 1");
@@ -85,6 +83,7 @@ std::optional<AdaptiveSettings> AdaptiveController::Lower(const AdaptiveView& vi
     lower.answer_tokens = std::max(targets_.answer_tokens_min, half);
     return lower.answer_tokens < settings_.answer_tokens;
   };
+  const auto no_prefixes = [&] { return std::exchange(lower.prefixes, false); };
   const auto no_drafts = [&] { return std::exchange(lower.speculate, false); };
   const auto less_precision = [&] { return ++lower.precision < precisions_.size(); };
   const auto take = [&](auto... ways) -> std::optional<AdaptiveSettings> {
@@ -101,7 +100,7 @@ std::optional<AdaptiveSettings> AdaptiveController::Lower(const AdaptiveView& vi
     case Trouble::Of::kPower:
       return take(no_drafts, fewer_sequences, shorter_answers, less_precision);
     case Trouble::Of::kMemory:
-      return take(less_precision, shorter_answers, fewer_sequences);
+      return take(no_prefixes, less_precision, fewer_sequences, shorter_answers);
   }
   return std::nullopt;
 }
@@ -112,6 +111,7 @@ std::string AdaptiveController::Describe(const AdaptiveSettings& from, const Ada
   if (to.sequences != from.sequences) return fmt::format("{} sequences at once instead of {}", to.sequences, from.sequences);
   if (to.answer_tokens != from.answer_tokens)
     return fmt::format("answers {} instead of {}", Tokens(to.answer_tokens), Tokens(from.answer_tokens));
+  if (to.prefixes != from.prefixes) return to.prefixes ? "prefixes are kept again" : "prefixes are not kept";
   return to.speculate ? "drafts again" : "no drafts";
 }
 
@@ -120,12 +120,14 @@ std::optional<std::string> AdaptiveController::Update(const AdaptiveView& view) 
   const AdaptiveSettings from = settings_;
   if (trouble) {
     well_since_ns_ = -1;
-    if (view.now_ns - changed_ns_ < kSettleNs) return std::nullopt;
+    // What was changed has to be there before it can show: answers that run stay.
+    if (view.now_ns - changed_ns_ < settle_ns_ || view.running > settings_.sequences) return std::nullopt;
     const std::optional<AdaptiveSettings> lower = Lower(view, *trouble);
     if (!lower) return std::nullopt;
     // What was taken back was needed.
-    calm_ns_ = view.now_ns - raised_ns_ < calm_ns_ ? std::min(2 * calm_ns_, kCalmMaxNs) : kCalmNs;
+    if (changed_ns_ == raised_ns_) calm_ns_ = view.now_ns - raised_ns_ < calm_ns_ ? std::min(2 * calm_ns_, kCalmMaxNs) : kCalmNs;
     before_.push_back(settings_);
+    settle_ns_ = lower->answer_tokens == settings_.answer_tokens ? kSettleNs : kAnswersNs;
     settings_ = *lower;
     changed_ns_ = view.now_ns;
     return fmt::format("{}: {}", trouble->what, Describe(from, settings_));
@@ -141,6 +143,7 @@ std::optional<std::string> AdaptiveController::Update(const AdaptiveView& view) 
   settings_ = before_.back();
   before_.pop_back();
   changed_ns_ = raised_ns_ = view.now_ns;
+  settle_ns_ = kSettleNs;
   well_since_ns_ = -1;
   return fmt::format("all targets were met for {} s: {}", wait_ns / 1'000'000'000, Describe(from, settings_));
 }

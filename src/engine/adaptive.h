@@ -19,21 +19,24 @@ struct AdaptiveTargets {
   double memory_share = 0;  // of the limit, in use
   // No change goes below.
   size_t sequences_min = 1;
-  size_t answer_tokens_min = 64;
+  size_t answer_tokens_min = 64;  // SIZE_MAX: answers are never cut
 
   bool any() const { return token_ns > 0 || watts > 0 || memory_share > 0; }
 };
 
 // InvalidArgument names the target that is out of range.
 Status CheckAdaptiveTargets(const AdaptiveTargets& targets);
+// Of memory so much has to be free beside the target before a change is taken back, so no target is lower.
+inline constexpr double kMemoryRoom = 0.1;
 // Of milliseconds that somebody gave. InvalidArgument for a negative number, one that is none, and more than an hour.
 Result<int64_t> TokenTargetNs(double milliseconds);
 
 // What may be changed.
 struct AdaptiveSettings {
   size_t sequences = 1;             // that run at once
-  size_t answer_tokens = SIZE_MAX;  // of an answer, at most
+  size_t answer_tokens = SIZE_MAX;  // of a new answer, at most
   bool speculate = true;
+  bool prefixes = true;  // are kept; false: what is free goes back to the system
   size_t precision = 0;  // which package of the model, 0: the best
   bool operator==(const AdaptiveSettings&) const = default;
 };
@@ -54,6 +57,7 @@ class AdaptiveController {
  public:
   // A change is given so long to show; to change back, all has to be well for so long.
   static constexpr int64_t kSettleNs = 5'000'000'000;
+  static constexpr int64_t kAnswersNs = 30'000'000'000;  // of what only new answers see
   static constexpr int64_t kCalmNs = 30'000'000'000;
   static constexpr int64_t kCalmMaxNs = 16 * kCalmNs;
   // Well is what is below this share of a target (of memory: a tenth of the limit below).
@@ -87,6 +91,7 @@ class AdaptiveController {
   std::vector<AdaptiveSettings> before_;  // of each change that stands
   int64_t changed_ns_ = INT64_MIN / 2;
   int64_t raised_ns_ = INT64_MIN / 2;  // a change was taken back
+  int64_t settle_ns_ = kSettleNs;
   int64_t well_since_ns_ = -1;
   int64_t calm_ns_ = kCalmNs;
 };

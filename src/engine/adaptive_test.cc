@@ -56,14 +56,26 @@ TEST(Adaptive, MemoryTakesPrecisionFirst) {
     return controller.Update({.now_ns = second * kSecond, .memory_share = share}).value_or("");
   };
   EXPECT_EQ(look(0, 0.9), "");
-  EXPECT_EQ(look(1, 0.93), "93 % of the memory is in use, and 90 % is the target: the model in Q4_K instead of Q8_0");
+  EXPECT_EQ(look(1, 0.93), "93 % of the memory is in use, and 90 % is the target: prefixes are not kept");
   EXPECT_EQ(look(2, 0.99), "") << "it has time to show";
-  EXPECT_TRUE(Has(look(7, 0.95), "answers at most 1024 tokens instead of without a limit"));
-  EXPECT_TRUE(Has(look(13, 0.95), "answers at most 512 tokens instead of at most 1024 tokens"));
-  EXPECT_TRUE(Has(look(19, 0.95), "answers at most 500 tokens"));
-  EXPECT_EQ(look(25, 0.95), "") << "all bounds are reached";
-  EXPECT_EQ(look(100, 0.85), "");
-  EXPECT_EQ(look(200, 0.85), "") << "not enough room to go back";
+  EXPECT_TRUE(Has(look(7, 0.95), "the model in Q4_K instead of Q8_0"));
+  EXPECT_TRUE(Has(look(13, 0.95), "answers at most 1024 tokens instead of without a limit"));
+  EXPECT_EQ(look(19, 0.95), "") << "answers that run have to end first";
+  EXPECT_TRUE(Has(look(44, 0.95), "answers at most 512 tokens instead of at most 1024 tokens"));
+  EXPECT_TRUE(Has(look(75, 0.95), "answers at most 500 tokens"));
+  EXPECT_EQ(look(106, 0.95), "") << "all bounds are reached";
+  EXPECT_EQ(look(200, 0.85), "");
+  EXPECT_EQ(look(300, 0.85), "") << "not enough room to go back";
+}
+
+// Answers that run stay: nothing more is changed before the last change can show.
+TEST(Adaptive, WaitsForAnswersThatRun) {
+  AdaptiveController controller({.token_ns = 50 * kMs}, {.sequences = 8, .speculate = false}, {});
+  int64_t now = 0;
+  for (; now < 60 * kSecond; now += kLook) controller.Update({.now_ns = now, .token_ns = 80 * kMs, .running = 8});
+  EXPECT_EQ(controller.settings().sequences, 6u);
+  for (; now < 70 * kSecond; now += kLook) controller.Update({.now_ns = now, .token_ns = 60 * kMs, .running = 6});
+  EXPECT_EQ(controller.settings().sequences, 4u);
 }
 
 TEST(Adaptive, PowerShortensAnswers) {
@@ -100,7 +112,7 @@ TEST(Adaptive, RandomViewsKeepTheBounds) {
     int64_t now = 0;
     int64_t changed = -AdaptiveController::kSettleNs;
     for (int i = 0; i < 3000; ++i, now += kLook) {
-      AdaptiveView view = {.now_ns = now, .running = rng.Next() % 20};
+      AdaptiveView view = {.now_ns = now, .running = rng.Next() % (1 + controller.settings().sequences)};
       const double level = i / 300 % 2 == 0 ? 1.3 : 0.5;  // times of trouble and of none
       if (rng.Next() % 4 != 0) view.token_ns = static_cast<int64_t>(level * rng.Uniform() * 60.0 * kMs);
       if (rng.Next() % 4 != 0) view.watts = level * 6 * rng.Uniform();
@@ -125,8 +137,9 @@ TEST(Adaptive, RandomViewsKeepTheBounds) {
 TEST(Adaptive, TargetsAreChecked) {
   EXPECT_TRUE(CheckAdaptiveTargets({}).ok());
   EXPECT_TRUE(CheckAdaptiveTargets({.token_ns = kSecond, .watts = 10, .memory_share = 1}).ok());
-  for (const AdaptiveTargets& wrong : {AdaptiveTargets{.token_ns = -1}, AdaptiveTargets{.watts = -1}, AdaptiveTargets{.memory_share = 1.5},
-                                       AdaptiveTargets{.sequences_min = 0}, AdaptiveTargets{.answer_tokens_min = 0}}) {
+  for (const AdaptiveTargets& wrong :
+       {AdaptiveTargets{.token_ns = -1}, AdaptiveTargets{.watts = -1}, AdaptiveTargets{.memory_share = 1.5},
+        AdaptiveTargets{.memory_share = 0.1}, AdaptiveTargets{.sequences_min = 0}, AdaptiveTargets{.answer_tokens_min = 0}}) {
     EXPECT_EQ(CheckAdaptiveTargets(wrong).error().code(), Code::kInvalidArgument);
   }
 }

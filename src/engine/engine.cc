@@ -7,44 +7,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "engine/engine_choice.h"
 
 namespace bantam {
-
-// One answer. Its tokens are known before they are computed: the prompt, what was generated, and of that all but the newest has KV while it
-// decodes. Where KV was taken away, all of it is computed again, to the same bits.
-struct Engine::Choice {
-  Live* live = nullptr;
-  size_t index = 0;
-  std::vector<uint32_t> known;
-  KvSequence kv;
-  std::unique_ptr<Generation> generation;
-  bool resident = false;  // holds KV, or a place for it
-  std::vector<uint32_t> draft;
-  bool draft_forced = false;  // by a constraint
-  DraftLength draft_length;
-  int64_t waiting_since_ns = 0;
-  int64_t token_ns = -1;  // when its newest token came
-
-  bool decoding() const { return generation->tokens() > 0 && kv.length() + 1 == known.size(); }
-  size_t pending() const { return known.size() - kv.length() + draft.size(); }
-  bool ended() const { return generation->ended(); }
-};
-
-struct Engine::Live {
-  RequestId id = 0;
-  Request request;
-  std::shared_ptr<const Adapter> adapter;  // whatever has its name meanwhile
-  Digest root{};
-  MemoryBudget::Reservation held;
-  int64_t arrival_ns = 0;
-  int64_t first_step_ns = -1;
-  int64_t first_token_ns = -1;
-  bool followed = false;  // others wait for what their prompts have in common with this one's
-  size_t cached_tokens = 0;
-  size_t drafted_tokens = 0;
-  size_t accepted_tokens = 0;
-  std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed
-};
 
 namespace {
 
@@ -111,6 +76,10 @@ Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources
                 KvCache::Make(KvLayout(options.kv_type, program.kv_layers), PoolBlocks(program, options), states, resources.budget));
   BANTAM_ASSIGN(engine->executor_, Executor::Make({program, setup.model.weights, *setup.model.kernels, options}, resources));
   engine->prefixes_ = std::make_unique<PrefixCache>(engine->kv_, engine->window_);
+  if (setup.draft != nullptr) {
+    const DraftModel::Setup draft = {*setup.draft, setup.draft_plan, setup.tokenizer, setup.clock, program.vocabulary, setup.options.fail};
+    BANTAM_ASSIGN(engine->draft_model_, DraftModel::Make(draft, resources).With("draft model"));
+  }
   return engine;
 }
 
@@ -159,7 +128,8 @@ uint64_t Engine::BytesOf(const Request& request) const {
   const uint64_t answer = std::min(request.tokens_max, plan_.options.context);
   const uint64_t details = request.token_details ? sizeof(TokenInfo) + request.top_logprobs * sizeof(TokenLogprob) : 0;
   const uint64_t tables = kKvParts * KvBlockCount(plan_.options.context) * sizeof(uint32_t);
-  const uint64_t per_choice = sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
+  const uint64_t guesses = draft_model_ == nullptr ? 0 : draft_model_->SequenceBytes();
+  const uint64_t per_choice = guesses + sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
                               (request.tokens.size() + answer) * sizeof(uint32_t) + answer * (kTextBytesPerToken + details);
   const uint64_t echo = (1 + request.choices) * request.echo.size();
   return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + echo + request.choices * per_choice;
@@ -255,7 +225,9 @@ Result<std::unique_ptr<Engine::Choice>> Engine::MakeChoice(Live& live, size_t in
                                                 .kv = KvSequence(plan_.options.context, ring_, window_),
                                                 .generation = std::move(generation),
                                                 .draft = {},
-                                                .draft_length = {},
+                                                .text_drafts = {},
+                                                .model_drafts = {},
+                                                .guesses = nullptr,
                                                 .waiting_since_ns = live.arrival_ns});
   return choice;
 }
@@ -321,39 +293,6 @@ void Engine::EndFromOutside(Live& live, StopReason reason) {
     Finish finish = {.reason = reason};
     AddUsage(live, &finish.usage);
     sink_({.request = live.id, .choice = index, .text = live.request.echo, .finish = std::move(finish)});
-  }
-}
-
-void Engine::ProposeDrafts() {
-  // States of recurrent layers go back one step and no further: a draft that is wrong would cost them all.
-  if (kv_.recurrent()) return;
-  size_t rows = 0;
-  size_t prompts = 0;  // that may end in this step, and then want logits
-  for (const auto& [id, live] : requests_) {
-    for (const auto& choice : live->choices) {
-      if (choice->ended()) continue;
-      ++(choice->resident && choice->decoding() ? rows : prompts);
-    }
-  }
-  const size_t taken = rows + std::min(prompts, plan_.options.sequences);
-  size_t outputs = plan_.options.step_outputs - std::min(taken, plan_.options.step_outputs);
-  for (const auto& [id, live] : requests_) {
-    for (const auto& choice : live->choices) {
-      choice->draft.clear();
-      choice->draft_forced = false;
-      if (choice->ended() || !choice->resident || !choice->decoding()) continue;
-      const size_t left = std::min({outputs, kDraftTokensMax, plan_.options.context - choice->known.size(),
-                                    live->request.tokens_max - choice->generation->tokens()});
-      // What has to come next is read in one step, whatever it costs: it is nearly always right.
-      choice->draft = choice->generation->Forced(left);
-      choice->draft_forced = !choice->draft.empty();
-      outputs -= choice->draft.size();
-      if (choice->draft_forced || !live->request.speculate || !settings_.speculate) continue;
-      const size_t length = left == 0 ? 0 : choice->draft_length.Best(cost_, rows, left);
-      if (length == 0) continue;
-      choice->draft = LookUpDraft(choice->known, length);
-      outputs -= choice->draft.size();
-    }
   }
 }
 
@@ -585,6 +524,7 @@ Status Engine::SavePrefixes(Disk& disk, const std::string& path) const {
 void Engine::Release(Choice& choice) {
   if (choice.resident) Keep(choice);
   choice.kv.Truncate(kv_, 0);
+  choice.guesses.reset();
   choice.resident = false;
 }
 
@@ -625,7 +565,7 @@ Result<bool> Engine::Step() {
   CHECK(ran);
   Commit(grants, choices, begin_ns);
   const int64_t end_ns = clock_.NowNs();
-  cost_.Observe(rows_.size(), end_ns - begin_ns);
+  cost_.Observe(rows_.size(), end_ns - begin_ns - drafting_ns_);
   ++counters_.steps;
   counters_.rows += rows_.size();
   RemoveFinished();
@@ -714,7 +654,7 @@ void Engine::Advance(Choice& choice, size_t output) {
   counters_.accepted_tokens += accepted;
   live.drafted_tokens += choice.draft.size();
   live.accepted_tokens += accepted;
-  if (!choice.draft_forced) choice.draft_length.Observe(choice.draft.size(), accepted);
+  ObserveDraft(choice, accepted);
   choice.draft.clear();
   // Of the drafts that were wrong nothing stays.
   const size_t computed = before + accepted;
@@ -793,7 +733,7 @@ Status Engine::CheckHolders() const {
       return Error(Code::kInternal, fmt::format("{} KV blocks are free, and {} are counted", free, kv_.free_blocks(part)));
     }
   }
-  return Ok();
+  return draft_model_ == nullptr ? Ok() : draft_model_->CheckHolders();
 }
 
 }  // namespace bantam

@@ -21,6 +21,7 @@
 #include "engine/admission.h"
 #include "engine/calibration.h"
 #include "engine/draft.h"
+#include "engine/draft_model.h"
 #include "engine/generation.h"
 #include "engine/prefix_cache.h"
 #include "engine/pressure.h"
@@ -83,6 +84,10 @@ struct EngineCounters {
   uint64_t generated_tokens = 0;
   uint64_t drafted_tokens = 0;
   uint64_t accepted_tokens = 0;
+  // Of the draft model: its steps, and what of the drafts was its own.
+  uint64_t draft_steps = 0;
+  uint64_t model_drafted_tokens = 0;
+  uint64_t model_accepted_tokens = 0;
   uint64_t preemptions = 0;  // sequences that lost their KV and computed it anew
   uint64_t refusals = 0;
 };
@@ -102,6 +107,9 @@ class Engine {
     const MemoryPlan& plan;
     const Clock& clock;
     EngineOptions options;
+    // Guesses what answers go on with; outlives the engine too. Null: none. Its plan is that of PlanDraft.
+    const Model* draft = nullptr;
+    MemoryPlan draft_plan = {};
   };
   static Result<std::unique_ptr<Engine>> Make(const Setup& setup, const Resources& resources, Sink sink);
   ~Engine();
@@ -137,6 +145,7 @@ class Engine {
   EngineLoad load() const;
   const KvCache& kv() const { return kv_; }
   const PrefixCache& prefixes() const { return *prefixes_; }
+  const DraftModel* draft_model() const { return draft_model_.get(); }
   // Forgets all prefixes.
   void DropPrefixes() { prefixes_->Clear(); }
   // Prefixes of an earlier run, from a file of SavePrefixes: how many blocks. A file that is missing, damaged, or of another model or KV
@@ -164,7 +173,15 @@ class Engine {
   void ExpireDeadlines(int64_t now_ns);
   void EndFromOutside(Live& live, StopReason reason);
   void AddUsage(const Live& live, Usage* usage) const;
+  // ---- Drafts (engine_drafts.cc) ----
   void ProposeDrafts();
+  // Tokens that a draft may have.
+  size_t DraftRoom(const Choice& choice) const;
+  // Of sequences that decode and are most important, those for which nothing was found in the text.
+  std::vector<Choice*> WithoutDraft(int64_t now_ns) const;
+  // `rows` are in the step anyway, and `outputs` logits are left.
+  void ProposeByModel(size_t rows, size_t outputs);
+  void ObserveDraft(Choice& choice, size_t accepted);
   Live* Ahead(const Choice& choice, int64_t now_ns) const;
   PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices);
   // Takes blocks for the grants, from caches and then from victims; returns those that have them.
@@ -211,6 +228,9 @@ class Engine {
   std::unique_ptr<Executor> executor_;
   CandidateList candidates_;
   StepCost cost_;
+  std::unique_ptr<DraftModel> draft_model_;  // or none
+  DraftPlanner draft_planner_;
+  int64_t drafting_ns_ = 0;                            // that the draft model took in this step
   double answer_tokens_ = EngineLoad().answer_tokens;  // a moving average
   Pressure pressure_ = Pressure::kCalm;
   EngineCounters counters_;

@@ -472,6 +472,41 @@ TEST_P(PlainEngine, ContextFullEndsAnAnswer) {
   EXPECT_EQ(answer.tokens, 10u);
 }
 
+// An answer whose probabilities are known, with and without what somebody measured of such answers; with the prompt's text in front.
+TEST_P(PlainEngine, CalibratedAndEchoed) {
+  Request request;
+  request.tokens = {3, 4, 5};
+  request.tokens_max = 6;
+  request.confidence_min = 0.6f;
+  request.echo = "what was asked";
+  std::optional<Finish> finishes[2];
+  std::string texts[2];
+  for (int calibrated = 0; calibrated < 2; ++calibrated) {
+    EngineOptions options;
+    if (calibrated == 1) {
+      options.calibration =
+          std::make_shared<Calibration>(Calibration::Read(ParseJson(R"({"confidence": [[0, 0.7], [1, 0.9]]})").value()).value());
+    }
+    const auto engine = MakeEngine(1, kContext, options);
+    request.choices = 2;
+    const RequestId id = engine->Submit(request).value();
+    RunAll(*engine);
+    finishes[calibrated] = answers_[{id, 1}].finish;
+    texts[calibrated] = answers_[{id, 1}].text;
+    EXPECT_EQ((answers_[{id, 0}].text.find(request.echo)), 0u);
+    answers_.clear();
+  }
+  EXPECT_EQ(texts[0], request.echo + Solo(request, 1).text);
+  EXPECT_EQ(texts[1], texts[0]);
+  const float computed = *finishes[0]->confidence;
+  ASSERT_LT(computed, 0.6f) << "random weights are never sure";
+  EXPECT_TRUE(finishes[0]->low_confidence);
+  EXPECT_FALSE(finishes[0]->computed_confidence.has_value());
+  EXPECT_FLOAT_EQ(*finishes[1]->computed_confidence, computed);
+  EXPECT_FLOAT_EQ(*finishes[1]->confidence, 0.7f + 0.2f * computed);
+  EXPECT_FALSE(finishes[1]->low_confidence);
+}
+
 // log p against a sum by hand, the likeliest first, and the confidence of the documented formula.
 TEST_P(PlainEngine, LogarithmsOfProbabilities) {
   const auto engine = MakeEngine(2, 0);
@@ -512,41 +547,6 @@ TEST_P(PlainEngine, LogarithmsOfProbabilities) {
 }
 
 // The last token of a prompt needs a place for its logits, which drafts of others do not take.
-// An answer whose probabilities are known, with and without what somebody measured of such answers; with the prompt's text in front.
-TEST_P(PlainEngine, CalibratedAndEchoed) {
-  Request request;
-  request.tokens = {3, 4, 5};
-  request.tokens_max = 6;
-  request.confidence_min = 0.6f;
-  request.echo = "what was asked";
-  std::optional<Finish> finishes[2];
-  std::string texts[2];
-  for (int calibrated = 0; calibrated < 2; ++calibrated) {
-    EngineOptions options;
-    if (calibrated == 1) {
-      options.calibration =
-          std::make_shared<Calibration>(Calibration::Read(ParseJson(R"({"confidence": [[0, 0.7], [1, 0.9]]})").value()).value());
-    }
-    const auto engine = MakeEngine(1, kContext, options);
-    request.choices = 2;
-    const RequestId id = engine->Submit(request).value();
-    RunAll(*engine);
-    finishes[calibrated] = answers_[{id, 1}].finish;
-    texts[calibrated] = answers_[{id, 1}].text;
-    EXPECT_EQ((answers_[{id, 0}].text.find(request.echo)), 0u);
-    answers_.clear();
-  }
-  EXPECT_EQ(texts[0], request.echo + Solo(request, 1).text);
-  EXPECT_EQ(texts[1], texts[0]);
-  const float computed = *finishes[0]->confidence;
-  ASSERT_LT(computed, 0.6f) << "random weights are never sure";
-  EXPECT_TRUE(finishes[0]->low_confidence);
-  EXPECT_FALSE(finishes[0]->computed_confidence.has_value());
-  EXPECT_FLOAT_EQ(*finishes[1]->computed_confidence, computed);
-  EXPECT_FLOAT_EQ(*finishes[1]->confidence, 0.7f + 0.2f * computed);
-  EXPECT_FALSE(finishes[1]->low_confidence);
-}
-
 TEST_P(PlainEngine, PromptsEndBesideDrafts) {
   const auto engine = MakeEngine(/*sequences=*/2, /*kv_tokens=*/400);
   Request circles;
@@ -648,6 +648,63 @@ TEST_P(PlainEngine, ConstraintsAreKeptAndCounted) {
   EXPECT_TRUE(constraints.Get(ConstraintKind::kRegex, "b+").ok()) << "what nobody follows makes room";
 }
 
+// Adaptive mode: fewer run at once, those that run stay, and every answer is what it would have been; new ones are shorter.
+TEST_P(PlainEngine, AdaptsToItsTargets) {
+  EngineOptions options;
+  options.adaptive =
+      std::make_shared<AdaptiveController>(AdaptiveTargets{.token_ns = 1, .memory_share = 0.5, .answer_tokens_min = 3},
+                                           AdaptiveSettings{.sequences = 4, .speculate = false}, std::vector<std::string>{"F16", "Q8_0"});
+  std::vector<std::string> changes;
+  options.notice = [&](std::string_view change) { changes.emplace_back(change); };
+  size_t wanted = 0;
+  options.use_precision = [&](size_t precision) { wanted = precision; };
+  const auto engine = MakeEngine(4, 4 * kContext, options);
+  std::vector<Request> requests(6);
+  std::vector<RequestId> ids;
+  for (uint32_t i = 0; i < requests.size(); ++i) {
+    requests[i].tokens = {3 + i, 5, 7};
+    requests[i].tokens_max = 40;
+    ids.push_back(engine->Submit(requests[i]).value());
+  }
+  const auto running = [&] {
+    size_t count = 0;
+    for (const EngineLoad::Class& of : engine->load().classes) count += of.decoding;
+    return count;
+  };
+  while (!engine->idle()) {
+    for (int steps = 0; steps < 5; ++steps) {
+      ASSERT_TRUE(engine->Step().ok());
+    }
+    clock_.Pass(AdaptiveController::kSettleNs);
+    engine->Adapt({}, std::nullopt);
+    EXPECT_LE(running(), 4u);
+  }
+  for (size_t i = 0; i < requests.size(); ++i) ExpectSolo(ids[i], requests[i]);
+  ASSERT_GE(changes.size(), 2u);
+  EXPECT_NE(changes[0].find("3 sequences at once instead of 4"), std::string::npos) << changes[0];
+  // Of several answers to one prompt no more begin than there are places.
+  const size_t places = engine->load().places;
+  EXPECT_LT(places, 4u);
+  requests[0].choices = 8;
+  const RequestId several = engine->Submit(requests[0]).value();
+  for (int steps = 0; steps < 20; ++steps) {
+    ASSERT_TRUE(engine->Step().ok());
+  }
+  RunAll(*engine);
+  ExpectSolo(several, requests[0]);
+  requests[0].choices = 1;
+  for (int i = 0; i < 30; ++i) {
+    clock_.Pass(AdaptiveController::kAnswersNs);
+    engine->Adapt({.left_bytes = 10, .limit_bytes = 100}, std::nullopt);
+  }
+  EXPECT_EQ(wanted, 1u);
+  EXPECT_EQ(engine->load().places, 1u);
+  const RequestId last = engine->Submit(requests[0]).value();
+  RunAll(*engine);
+  EXPECT_EQ((answers_[{last, 0}].tokens), 3u);
+  EXPECT_EQ((answers_[{last, 0}].finish->reason), StopReason::kLength);
+}
+
 // Short of memory, prefixes go and nothing new is taken; what runs goes on as if nothing were.
 TEST_P(PlainEngine, MemoryPressure) {
   std::vector<std::string> notices;
@@ -682,46 +739,6 @@ TEST_P(PlainEngine, MemoryPressure) {
 }
 
 // A text that repeats itself is read from drafts, in fewer steps, and is the same.
-// Adaptive mode: fewer run at once, those that run stay, and every answer is what it would have been; new ones are shorter.
-TEST_P(PlainEngine, AdaptsToItsTargets) {
-  EngineOptions options;
-  options.adaptive =
-      std::make_shared<AdaptiveController>(AdaptiveTargets{.token_ns = 1, .memory_share = 0.5, .answer_tokens_min = 3},
-                                           AdaptiveSettings{.sequences = 4, .speculate = false}, std::vector<std::string>{"F16", "Q8_0"});
-  std::vector<std::string> changes;
-  options.notice = [&](std::string_view change) { changes.emplace_back(change); };
-  size_t wanted = 0;
-  options.use_precision = [&](size_t precision) { wanted = precision; };
-  const auto engine = MakeEngine(4, 4 * kContext, options);
-  std::vector<Request> requests(6);
-  std::vector<RequestId> ids;
-  for (uint32_t i = 0; i < requests.size(); ++i) {
-    requests[i].tokens = {3 + i, 5, 7};
-    requests[i].tokens_max = 40;
-    ids.push_back(engine->Submit(requests[i]).value());
-  }
-  while (!engine->idle()) {
-    for (int steps = 0; steps < 5; ++steps) {
-      ASSERT_TRUE(engine->Step().ok());
-    }
-    clock_.Pass(AdaptiveController::kSettleNs);
-    engine->Adapt({}, std::nullopt);
-  }
-  for (size_t i = 0; i < requests.size(); ++i) ExpectSolo(ids[i], requests[i]);
-  EXPECT_EQ(engine->load().places, 1u);
-  ASSERT_EQ(changes.size(), 4u) << "3, 2 and 1 sequences, then the precision";
-  EXPECT_NE(changes[0].find("3 sequences at once instead of 4"), std::string::npos) << changes[0];
-  EXPECT_EQ(wanted, 1u);
-  for (int i = 0; i < 12; ++i) {
-    clock_.Pass(AdaptiveController::kSettleNs);
-    engine->Adapt({.left_bytes = 10, .limit_bytes = 100}, std::nullopt);
-  }
-  const RequestId last = engine->Submit(requests[0]).value();
-  RunAll(*engine);
-  EXPECT_EQ((answers_[{last, 0}].tokens), 3u);
-  EXPECT_EQ((answers_[{last, 0}].finish->reason), StopReason::kLength);
-}
-
 TEST_P(PlainEngine, DraftsSaveSteps) {
   const auto run = [&](bool speculate) {
     const auto engine = MakeEngine(1, 0);

@@ -118,6 +118,14 @@ std::vector<uint32_t> Generation::Forced(size_t tokens_max) const {
   return tokens;
 }
 
+size_t Generation::Allows(std::span<const uint32_t> tokens) const {
+  if (!constraint_ || tokens.empty()) return tokens.size();
+  TokenConstraint ahead = *constraint_;
+  size_t allowed = 0;
+  while (allowed < tokens.size() && ahead.Accept(tokens[allowed]).ok()) ++allowed;
+  return allowed;
+}
+
 Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, Event* event) {
   BANTAM_ASSIGN(const std::span<const uint32_t> allowed, Allowed());
   const uint32_t token = sampler_.Sample(logits, allowed);

@@ -34,6 +34,8 @@ class Generation {
   void End(StopReason reason, Event* event);
   // Tokens of the text that has to come next, where an answer is constrained: at most `tokens_max`.
   std::vector<uint32_t> Forced(size_t tokens_max) const;
+  // How many of these tokens, which would come next, a constraint allows, from the first on; all without one.
+  size_t Allows(std::span<const uint32_t> tokens) const;
 
   bool ended() const { return finish_.has_value(); }
   const Finish& finish() const { return *finish_; }

@@ -10,6 +10,7 @@ namespace {
 
 // Weight of the newest step: some ten steps are remembered, and one that was disturbed does not count for much.
 constexpr double kNewest = 0.1;
+constexpr size_t kFirst = 3;
 // A step that took longer than this many times what was expected was disturbed: it counts as if it had taken so long.
 constexpr double kOutlier = 3;
 
@@ -24,13 +25,13 @@ void StepCost::Observe(size_t rows, int64_t ns) {
   Average& average = classes_[ClassOf(rows)];
   const double r = static_cast<double>(rows);
   double t = static_cast<double>(std::max<int64_t>(ns, 1));
-  if (!average.known) {
-    average = {r, t, true};
-  } else {
-    t = std::min(t, kOutlier * average.ns);
-    average.rows += kNewest * (r - average.rows);
-    average.ns += kNewest * (t - average.ns);
-  }
+  if (average.seen > 0) t = std::min(t, kOutlier * average.ns);
+  // Of the first ones the fastest counts: the very first often waits for memory.
+  const bool first = average.seen == 0 || (average.seen < kFirst && t < average.ns);
+  const double newest = first ? 1 : kNewest;
+  average.rows += newest * (r - average.rows);
+  average.ns += newest * (t - average.ns);
+  ++average.seen;
   known_ = true;
 }
 
@@ -40,7 +41,7 @@ int64_t StepCost::Predict(size_t rows) const {
   const Average* above = nullptr;
   double floor = 0;  // a larger step never took less
   for (const Average& average : classes_) {
-    if (!average.known) continue;
+    if (average.seen == 0) continue;
     if (average.rows <= r) {
       below = &average;
       floor = std::max(floor, average.ns);

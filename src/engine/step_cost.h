@@ -19,6 +19,8 @@ class StepCost {
   // Of reading prompts of many tokens in steps of `rows`; 0 while nothing was observed.
   double TokensPerSecond(size_t rows) const;
   bool known() const { return known_; }
+  // How often steps of about so many rows were observed.
+  size_t Seen(size_t rows) const { return classes_[ClassOf(rows)].seen; }
 
  private:
   static constexpr size_t kClasses = 20;  // 1, 2, 3 to 4, 5 to 8, ...
@@ -26,7 +28,7 @@ class StepCost {
   struct Average {
     double rows = 0;
     double ns = 0;
-    bool known = false;
+    size_t seen = 0;
   };
   std::array<Average, kClasses> classes_;
   bool known_ = false;

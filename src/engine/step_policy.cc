@@ -193,7 +193,8 @@ std::string_view CheckPlan(const PolicyOptions& options, const PolicySnapshot& s
   if (outputs > options.step_outputs) return "more logits than a step has";
   // There may have been more places before: then nobody comes, and who is there may stay.
   if (admitted > 0 && residents + admitted > options.residents_max) return "more residents than places";
-  const bool work = std::any_of(snapshot.sequences.begin(), snapshot.sequences.end(), [](const auto& s) { return s.pending > 0 && !s.waits; });
+  const bool work =
+      std::any_of(snapshot.sequences.begin(), snapshot.sequences.end(), [](const auto& s) { return s.pending > 0 && !s.waits; });
   if (work && plan.grants.empty()) return "there is work, and nobody does it";
   return {};
 }

@@ -347,5 +347,44 @@ TEST(Admission, RefusesWithThePrediction) {
   EXPECT_FALSE(admit().ok());
 }
 
+// A place for one that waits is not given to one behind it, and costs nobody else his.
+TEST(StepPolicy, WhoWaitsKeepsItsPlace) {
+  const PolicyOptions options = {.residents_max = 2};
+  PolicySnapshot snapshot;
+  snapshot.blocks_available = 100;
+  snapshot.sequences = {{.arrival = 0, .resident = true, .pending = 500},
+                        {.arrival = 1, .waits = true, .pending = 500, .blocks = 40},
+                        {.arrival = 2, .pending = 5, .blocks = 1}};
+  const StepPlan plan = PlanStep(options, snapshot);
+  EXPECT_EQ(CheckPlan(options, snapshot, plan), "");
+  ASSERT_EQ(plan.grants.size(), 1u);
+  EXPECT_EQ(plan.grants[0].sequence, 0u);
+  snapshot.sequences[1].waits = false;
+  EXPECT_EQ(PlanStep(options, snapshot).grants[0].sequence, 0u);
+  // With a place more the one behind runs, and blocks that the waiting one needs are not his.
+  const PolicyOptions more = {.residents_max = 3};
+  snapshot.sequences[1].waits = true;
+  EXPECT_EQ(PlanStep(more, snapshot).grants.size(), 2u);
+  snapshot.blocks_available = 40;
+  EXPECT_EQ(PlanStep(more, snapshot).grants.size(), 1u);
+}
+
+// Where there were more places before, a high prompt takes as many as it needs to have one.
+TEST(StepPolicy, FewerPlacesThanResidents) {
+  const PolicyOptions options = {.residents_max = 2};
+  PolicySnapshot snapshot;
+  snapshot.blocks_available = 100;
+  for (uint64_t i = 0; i < 4; ++i) {
+    snapshot.sequences.push_back({.priority = Priority::kLow, .arrival = i, .resident = true, .decoding = true, .pending = 1, .held = 3});
+  }
+  EXPECT_EQ(CheckPlan(options, snapshot, PlanStep(options, snapshot)), "") << "they may stay";
+  snapshot.sequences.push_back({.priority = Priority::kHigh, .arrival = 4, .pending = 5, .blocks = 1});
+  const StepPlan plan = PlanStep(options, snapshot);
+  EXPECT_EQ(CheckPlan(options, snapshot, plan), "");
+  EXPECT_EQ(plan.displaced.size(), 3u);
+  ASSERT_FALSE(plan.grants.empty());
+  EXPECT_EQ(plan.grants[0].sequence, 4u);
+}
+
 }  // namespace
 }  // namespace bantam

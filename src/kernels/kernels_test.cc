@@ -45,7 +45,9 @@ struct TestPanel {
     bytes.resize(PanelBytes(Info(dtype).panel, columns));
     PackPanel(dtype, rows, columns, bytes.data());
   }
-  kernels::Panel View() const { return {bytes.data(), columns, TableOf(dtype).value.data(), TableOf(dtype).multiplier, /*prefetch=*/4096}; }
+  kernels::Panel View() const {
+    return {bytes.data(), columns, TableOf(dtype).value.data(), TableOf(dtype).multiplier, /*prefetch=*/{4096, 2048}};
+  }
   PanelKind panel_kind() const { return Info(dtype).panel; }
   size_t kind() const { return static_cast<size_t>(panel_kind()); }
 

@@ -55,6 +55,8 @@ struct bantam_engine {
   std::unique_ptr<MemoryBudget> budget;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Model> model;
+  std::unique_ptr<Model> draft;  // or null
+  MemoryPlan draft_plan;
   std::unique_ptr<Constraints> constraints;
   MemoryPlan plan;
   MonotonicClock clock;
@@ -96,25 +98,31 @@ Result<PlanOptions> ReadPlanOptions(const bantam_engine_options& options, const 
   return plan;
 }
 
-Status SetTargets(const bantam_engine_options& options, bantam_engine* engine, EngineOptions* engine_options) {
+// What the plan does not depend on.
+Result<EngineOptions> ReadEngineOptions(const bantam_engine_options& options, bantam_engine* engine) {
+  EngineOptions read;
+  read.watch = [files = engine->files.get()] { return ReadMemoryPressure(*files, /*root=*/""); };
+  if (options.requests_max != 0) read.admission.requests_max = options.requests_max;
+  read.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
   if (options.notice != nullptr) {
-    engine_options->notice = [notice = options.notice, user = options.user](std::string_view change) {
-      notice(user, std::string(change).c_str());
-    };
+    read.notice = [notice = options.notice, user = options.user](std::string_view change) { notice(user, std::string(change).c_str()); };
+  }
+  if (options.calibration != nullptr) {
+    BANTAM_ASSIGN(Calibration calibration, Calibration::Open(*engine->files, options.calibration));
+    read.calibration = std::make_shared<const Calibration>(std::move(calibration));
   }
   AdaptiveTargets targets;
   targets.watts = static_cast<double>(options.target_watts);
   targets.memory_share = static_cast<double>(options.target_memory_percent) / 100;
   BANTAM_ASSIGN(targets.token_ns, TokenTargetNs(static_cast<double>(options.target_token_ms)));
   BANTAM_TRY(CheckAdaptiveTargets(targets));
-  if (!targets.any()) return Ok();
-  engine_options->adaptive = AdaptiveController::Make(targets, engine->plan.options.sequences);
+  if (targets.any()) read.adaptive = AdaptiveController::Make(targets, engine->plan.options.sequences);
   if (targets.watts > 0) {
-    engine_options->watts = [meter = std::make_shared<PowerMeter>(*engine->files, /*root=*/"")](int64_t now_ns) {
-      return meter->Read(now_ns);
-    };
+    const auto meter = std::make_shared<PowerMeter>(*engine->files, /*root=*/"");
+    BANTAM_TRY(meter->Check());
+    read.watts = [meter](int64_t now_ns) { return meter->Read(now_ns); };
   }
-  return Ok();
+  return read;
 }
 
 Status Open(const bantam_engine_options& options, bantam_engine* engine) {
@@ -144,25 +152,28 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
               .adapters = options.adapter_bytes};
   fit.fixed_context = options.context != 0;
   fit.fixed_kv = options.kv != nullptr;
+  std::optional<DraftOutline> draft;
+  if (options.draft_model != nullptr) {
+    BANTAM_ASSIGN(ModelFile draft_file, OpenModel(*engine->files, options.draft_model));
+    BANTAM_ASSIGN(draft, OutlineDraft(std::move(draft_file), *engine->tokenizer, outline));
+    fit.held.draft = DraftBytesMin(*draft, fit.wanted);
+  }
   BANTAM_ASSIGN(engine->plan, FitMemory(&outline.program, fit).With(options.model));
+  if (draft) engine->draft_plan = PlanDraft(*draft, fit.limit_bytes - std::min(fit.limit_bytes, fit.held.spare), &engine->plan);
   engine->budget = std::make_unique<MemoryBudget>(fit.limit_bytes);
   BANTAM_ASSIGN(engine->pool, ThreadPool::Make(engine->plan.options.threads));
   const Progress progress = ProgressOf(options);
-  EngineOptions engine_options;
+  BANTAM_ASSIGN(EngineOptions engine_options, ReadEngineOptions(options, engine));
   if (options.prefixes != nullptr) {
     engine_options.prefix_file = options.prefixes;
     BANTAM_ASSIGN(engine_options.model_digest, DigestModel(file, progress));
   }
   BANTAM_ASSIGN(engine->model, LoadModel(std::move(outline), file, {*engine->budget, *engine->pool}, progress));
-  engine_options.watch = [files = engine->files.get()] { return ReadMemoryPressure(*files, /*root=*/""); };
-  BANTAM_TRY(SetTargets(options, engine, &engine_options));
-  if (options.calibration != nullptr) {
-    BANTAM_ASSIGN(Calibration calibration, Calibration::Open(*engine->files, options.calibration));
-    engine_options.calibration = std::make_shared<const Calibration>(std::move(calibration));
+  if (draft) {
+    BANTAM_ASSIGN(engine->draft, LoadModel(std::move(draft->outline), draft->file, {*engine->budget, *engine->pool}, progress));
   }
-  if (options.requests_max != 0) engine_options.admission.requests_max = options.requests_max;
-  engine_options.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
-  BANTAM_ASSIGN(engine->thread, EngineThread::Start({*engine->model, *engine->tokenizer, engine->plan, engine->clock, engine_options},
+  BANTAM_ASSIGN(engine->thread, EngineThread::Start({*engine->model, *engine->tokenizer, engine->plan, engine->clock, engine_options,
+                                                     engine->draft.get(), engine->draft_plan},
                                                     {*engine->budget, *engine->pool}));
   engine->constraints = std::make_unique<Constraints>(*engine->tokenizer, *engine->budget);
   engine->link->thread = engine->thread.get();
@@ -296,6 +307,11 @@ size_t bantam_engine_status(bantam_engine* engine, char* json, size_t capacity) 
                      {"generated_tokens", counters.generated_tokens},
                      {"drafted_tokens", counters.drafted_tokens},
                      {"accepted_tokens", counters.accepted_tokens},
+                     {"draft_model",
+                      {{"planned_bytes", engine->plan.draft_bytes},
+                       {"steps", counters.draft_steps},
+                       {"drafted_tokens", counters.model_drafted_tokens},
+                       {"accepted_tokens", counters.model_accepted_tokens}}},
                      {"preemptions", counters.preemptions},
                      {"refusals", counters.refusals}},
                     /*indent=*/-1);

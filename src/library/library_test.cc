@@ -22,13 +22,14 @@ bantam_error NoError() {
 
 class LibraryTest : public ::testing::Test {
  protected:
-  void Open(uint32_t sequences = 4) {
+  void Open(uint32_t sequences = 4, const char* draft = nullptr) {
     bantam_engine_options options{};
     options.size = sizeof(options);
     options.model = kModel;
     options.context = 256;
     options.sequences = sequences;
     options.memory_bytes = uint64_t{200} << 20;
+    options.draft_model = draft;
     bantam_error error = NoError();
     ASSERT_EQ(bantam_engine_open(&options, &engine_, &error), BANTAM_OK) << error.message;
   }
@@ -109,6 +110,28 @@ TEST_F(LibraryTest, AnswersWhatTheProgramAnswers) {
   EXPECT_EQ(read.generated, 20u);
   EXPECT_NE(read.result.find(R"("finish_reason":"length")"), std::string::npos) << read.result;
   EXPECT_NE(read.result.find(R"("prompt_tokens":5)"), std::string::npos) << read.result;
+}
+
+// A draft model changes no answer, is within the memory that was given, and has to be one.
+TEST_F(LibraryTest, DraftModel) {
+  Open();
+  const std::string request = R"({"prompt": "The dog", "max_tokens": 100, "temperature": 0.5, "seed": 5})";
+  const std::string plain = ReadAll(Ask(request)).text;
+  bantam_engine_close(engine_);
+  Open(/*sequences=*/4, /*draft=*/kModel);
+  EXPECT_EQ(ReadAll(Ask(request)).text, plain);
+  char status[4096];
+  ASSERT_GT(bantam_engine_status(engine_, status, sizeof(status)), 0u);
+  EXPECT_NE(std::string(status).find(R"("draft_model":{"planned_bytes":)"), std::string::npos) << status;
+  EXPECT_EQ(std::string(status).find(R"("draft_model":{"planned_bytes":0)"), std::string::npos) << status;
+  bantam_engine_options options{};
+  options.size = sizeof(options);
+  options.model = kModel;
+  options.draft_model = "/nothing/here.gguf";
+  bantam_engine* engine = nullptr;
+  bantam_error error = NoError();
+  EXPECT_EQ(bantam_engine_open(&options, &engine, &error), BANTAM_NOT_FOUND);
+  EXPECT_EQ(engine, nullptr);
 }
 
 TEST_F(LibraryTest, ManyAtOnceFromManyThreads) {

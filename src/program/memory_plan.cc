@@ -176,6 +176,7 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
   plan.header_bytes = held.header;
   plan.requests_bytes = held.requests;
   plan.adapters_bytes = held.adapters;
+  plan.draft_bytes = held.draft;
   plan.reserve_bytes = kProcessReserveBytes;
   return plan;
 }
@@ -233,14 +234,16 @@ Error TooLarge(const MemoryPlan& plan, const FitRequest& request) {
   const bool rows = plan.weight_form == WeightForm::kRows;
   return Error(
       Code::kExhausted,
-      fmt::format("the model needs {} (weights{} {}, KV of {} tokens in {} {}{}, activations {}, vocabulary {}, metadata {}, program {}) "
-                  "and the limit is {}; raise --memory{}{} or choose a smaller model",
+      fmt::format("the model needs {} (weights{} {}, KV of {} tokens in {} {}{}{}, activations {}, vocabulary {}, metadata {}, program {}) "
+                  "and the limit is {}; raise --memory{}{}{} or choose a smaller model",
                   FormatBytes(plan.total_bytes()), rows ? " as in the file" : "", FormatBytes(plan.weights_bytes), plan.options.context,
                   KvTypeName(plan.options.kv_type), FormatBytes(plan.kv_bytes),
                   plan.state_bytes == 0 ? "" : fmt::format(", recurrent states {}", FormatBytes(plan.state_bytes)),
+                  plan.draft_bytes == 0 ? "" : fmt::format(", draft model {}", FormatBytes(plan.draft_bytes)),
                   FormatBytes(plan.activations_bytes), FormatBytes(plan.vocabulary_bytes), FormatBytes(plan.header_bytes),
                   FormatBytes(plan.reserve_bytes), FormatBytes(request.limit_bytes),
                   plan.options.context > kContextMin ? ", lower --context" : "",
+                  plan.draft_bytes == 0 ? "" : ", leave the draft model away",
                   request.weight_form == WeightForm::kPanels ? ", leave --weights away" : ""));
 }
 
@@ -324,6 +327,7 @@ std::string Describe(const MemoryPlan& plan) {
       fmt::format("steps of {} tokens, {} thread{}", plan.options.step_tokens, plan.options.threads, plan.options.threads == 1 ? "" : "s"));
   text += line("vocabulary", plan.vocabulary_bytes, "");
   text += line("metadata", plan.header_bytes, "of the file, while it is loaded");
+  if (plan.draft_bytes != 0) text += line("draft model", plan.draft_bytes, "its weights, kv and activations");
   if (plan.adapters_bytes != 0) text += line("adapters", plan.adapters_bytes, "and their rows of a step");
   if (plan.requests_bytes != 0) text += line("requests", plan.requests_bytes, "prompts, answers and samplers");
   text += line("program", plan.reserve_bytes, "code, stacks, allocator");

@@ -61,11 +61,12 @@ struct MemoryPlan {
   uint64_t header_bytes = 0;    // the file's metadata, while it is loaded
   uint64_t requests_bytes = 0;  // of an engine: what requests that wait or run hold beside KV
   uint64_t adapters_bytes = 0;  // and what rows of a step with them need
+  uint64_t draft_bytes = 0;     // all of a draft model
   uint64_t reserve_bytes = 0;
 
   uint64_t total_bytes() const {
     return weights_bytes + kv_bytes + state_bytes + activations_bytes + vocabulary_bytes + header_bytes + requests_bytes + adapters_bytes +
-           reserve_bytes;
+           draft_bytes + reserve_bytes;
   }
 };
 
@@ -116,6 +117,7 @@ struct HeldBytes {
   uint64_t requests = 0;
   uint64_t spare = 0;  // no part of the plan, but left free by what could grow into it (GrowPool)
   uint64_t adapters = 0;
+  uint64_t draft = 0;
 };
 
 MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const HeldBytes& held);

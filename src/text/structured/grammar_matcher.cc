@@ -22,6 +22,8 @@ void GrammarMatcher::Begin(const GrammarPosition& position, std::vector<GrammarP
   tasks_.clear();
   task_index_.Clear();
   place_index_.Clear();
+  called_.clear();
+  called_index_.Clear();
   frames_before_ = position.frames.size();
   may_end_ = false;
 }
@@ -90,15 +92,12 @@ void GrammarMatcher::CallRule(const Task& task, const Grammar::State& state, Gra
     Push(rule.start, /*count=*/0, task.node);
     return;
   }
-  const uint32_t depth = position->frames[task.node].depth + 1;
-  uint32_t node = kNoState;
-  if (!Spend(position->frames.size() - frames_before_)) return;
-  for (auto i = static_cast<uint32_t>(frames_before_); i < position->frames.size(); ++i) {
-    if (position->frames[i].rule == state.a && position->frames[i].depth == depth) node = i;
-  }
-  if (node == kNoState) {
-    node = static_cast<uint32_t>(position->frames.size());
-    position->frames.push_back({state.a, depth, kNoState});
+  const Called called = {state.a, position->frames[task.node].depth + 1};
+  const uint32_t found = called_index_.Find(called, called_);
+  const auto node = static_cast<uint32_t>(frames_before_ + (found == kNoState ? called_.size() : found));
+  if (found == kNoState) {
+    called_.push_back(called);
+    position->frames.push_back({called.rule, called.depth, kNoState});
     Push(rule.start, /*count=*/0, node);
   }
   position->returns.push_back({state.next, task.count, task.node, position->frames[node].link});
@@ -211,13 +210,14 @@ void GrammarMatcher::Compact(GrammarPosition* position) {
   position->returns.swap(returns);
 }
 
-ByteSet GrammarMatcher::Allowed(const std::vector<GrammarPlace>& places) const {
+ByteSet GrammarMatcher::Allowed(const std::vector<GrammarPlace>& places) {
   ByteSet bytes = {};
+  if (!Spend(places.size())) return bytes;
   for (const GrammarPlace& place : places) AddAllowed(place, &bytes);
   return bytes;
 }
 
-void GrammarMatcher::AddAllowed(const GrammarPlace& place, ByteSet* bytes) const {
+void GrammarMatcher::AddAllowed(const GrammarPlace& place, ByteSet* bytes) {
   const Grammar::State& state = grammar_.states[place.state];
   if (state.op == Grammar::Op::kLiteral) {
     const auto byte = static_cast<uint8_t>(grammar_.literals[state.a + place.position]);
@@ -228,6 +228,9 @@ void GrammarMatcher::AddAllowed(const GrammarPlace& place, ByteSet* bytes) const
   const ByteSet& live = terminal.live[place.position];
   const bool near_bounds =
       terminal.counted && (place.chars < terminal.least || place.chars + 1 + uint64_t{terminal.distance_max} > terminal.most);
+  // Each byte is tried.
+  constexpr uint64_t kTrying = 32;
+  if (near_bounds && !Spend(kTrying)) return;
   for (uint32_t i = 0; i < live.size(); ++i) {
     if (!near_bounds) (*bytes)[i] |= live[i];
     for (uint32_t bit = 0; near_bounds && bit < 64; ++bit) {

@@ -55,16 +55,17 @@ class ListIndex {
     if (++epoch_ == 0) std::fill(slots_.begin(), slots_.end(), Slot{});
     if (epoch_ == 0) epoch_ = 1;
   }
-  // Whether `list` has the item; otherwise it is taken to be appended next.
-  bool Has(const Item& item, const std::vector<Item>& list) {
+  // Where the item is in `list`; kNoState where it is not: then it is taken to be appended next.
+  uint32_t Find(const Item& item, const std::vector<Item>& list) {
     if (2 * list.size() >= slots_.size()) Grow(list);
     size_t at = item.Hash() & (slots_.size() - 1);
     for (; slots_[at].epoch == epoch_; at = (at + 1) & (slots_.size() - 1)) {
-      if (list[slots_[at].index] == item) return true;
+      if (list[slots_[at].index] == item) return slots_[at].index;
     }
     slots_[at] = {epoch_, static_cast<uint32_t>(list.size())};
-    return false;
+    return kNoState;
   }
+  bool Has(const Item& item, const std::vector<Item>& list) { return Find(item, list) != kNoState; }
 
  private:
   struct Slot {
@@ -125,8 +126,8 @@ class GrammarMatcher {
   // Forgets frames that nothing returns to.
   void Compact(GrammarPosition* position);
 
-  ByteSet Allowed(const std::vector<GrammarPlace>& places) const;
-  void AddAllowed(const GrammarPlace& place, ByteSet* bytes) const;
+  // The bytes that may come next; what that cost is spent.
+  ByteSet Allowed(const std::vector<GrammarPlace>& places);
 
  private:
   struct Task {
@@ -136,6 +137,14 @@ class GrammarMatcher {
     bool operator==(const Task&) const = default;
     uint64_t Hash() const { return HashOfWords(uint64_t{state} << 32 | node, count); }
   };
+  // A frame that this step made.
+  struct Called {
+    uint32_t rule;
+    uint32_t depth;
+    bool operator==(const Called&) const = default;
+    uint64_t Hash() const { return HashOfWords(rule, depth); }
+  };
+  void AddAllowed(const GrammarPlace& place, ByteSet* bytes);
   void Begin(const GrammarPosition& position, std::vector<GrammarPlace>* to);
   void Push(uint32_t state, uint32_t count, uint32_t node);
   void Run(GrammarPosition* position, std::vector<GrammarPlace>* to);
@@ -148,6 +157,8 @@ class GrammarMatcher {
   std::vector<Task> tasks_;
   ListIndex<Task> task_index_;
   ListIndex<GrammarPlace> place_index_;
+  std::vector<Called> called_;  // of frames from frames_before_ on
+  ListIndex<Called> called_index_;
   uint64_t work_left_ = UINT64_MAX;
   bool exceeded_ = false;
   size_t frames_before_ = 0;  // frames from here on were made in this step

@@ -46,17 +46,17 @@ size_t TokenMasks::HashOfKey::operator()(const Key& key) const {
   return static_cast<size_t>(hash ^ hash >> 32);
 }
 
-std::shared_ptr<const TerminalMask> TokenMasks::Get(uint32_t terminal, uint32_t state, uint64_t missing, uint64_t left) {
+std::shared_ptr<const TerminalMask> TokenMasks::Get(const At& at, uint64_t* walked) {
   // More than a token can hold makes no difference.
-  const ByteAutomaton& automaton = grammar_->terminals[terminal];
+  const ByteAutomaton& automaton = grammar_->terminals[at.terminal];
   const uint64_t most = uint64_t{vocabulary_->longest()} + automaton.distance_max + 1;
-  const Key key{terminal, state, static_cast<uint32_t>(std::min(missing, most)), static_cast<uint32_t>(std::min(left, most))};
+  const Key key{at.terminal, at.state, static_cast<uint32_t>(std::min(at.missing, most)), static_cast<uint32_t>(std::min(at.left, most))};
   {
     const std::lock_guard lock(mutex_);
     const auto found = kept_.find(key);
     if (found != kept_.end()) return found->second;
   }
-  auto mask = std::make_shared<const TerminalMask>(Build(key));
+  auto mask = std::make_shared<const TerminalMask>(Build(key, walked));
   uint64_t bytes = sizeof(TerminalMask) + mask->bits.size() * sizeof(uint32_t);
   for (const std::vector<uint32_t>& exits : mask->exits) bytes += exits.size() * sizeof(uint32_t);
   const std::lock_guard lock(mutex_);
@@ -68,7 +68,7 @@ std::shared_ptr<const TerminalMask> TokenMasks::Get(uint32_t terminal, uint32_t 
   return mask;
 }
 
-TerminalMask TokenMasks::Build(const Key& key) const {
+TerminalMask TokenMasks::Build(const Key& key, uint64_t* walked) const {
   const ByteAutomaton& automaton = grammar_->terminals[key.terminal];
   TerminalMask mask;
   mask.bits.assign(vocabulary_->words(), 0);
@@ -79,10 +79,10 @@ TerminalMask TokenMasks::Build(const Key& key) const {
     if (plain || (universal >> i & 1) != 0) {
       AddUniversal(key, slice, &mask);
     } else {
-      Walk(key, slice, &mask);
+      *walked += Walk(key, slice, &mask);
     }
   }
-  Walk(key, TokenSlice::kMarked, &mask);
+  *walked += mask.bits.size() + Walk(key, TokenSlice::kMarked, &mask);
   return mask;
 }
 
@@ -117,7 +117,7 @@ bool TokenMasks::Survives(const Key& key, const std::string& text) const {
   return true;
 }
 
-void TokenMasks::Walk(const Key& key, TokenSlice slice, TerminalMask* mask) const {
+uint64_t TokenMasks::Walk(const Key& key, TokenSlice slice, TerminalMask* mask) const {
   const TokenTrie& trie = vocabulary_->trie(slice);
   const ByteAutomaton& automaton = grammar_->terminals[key.terminal];
   struct Level {
@@ -127,7 +127,8 @@ void TokenMasks::Walk(const Key& key, TokenSlice slice, TerminalMask* mask) cons
   std::vector<Level> levels(size_t{vocabulary_->longest()} + 1);
   levels[0] = {key.state, 0};
   const auto size = static_cast<uint32_t>(trie.nodes.size() - 1);
-  for (uint32_t node = 1; node < size;) {
+  uint64_t walked = 0;
+  for (uint32_t node = 1; node < size; ++walked) {
     const TokenTrie::Node& at = trie.nodes[node];
     const Level from = levels[at.depth - 1];
     const uint32_t next = automaton.Next(from.state, at.byte);
@@ -150,6 +151,7 @@ void TokenMasks::Walk(const Key& key, TokenSlice slice, TerminalMask* mask) cons
     }
     ++node;
   }
+  return walked;
 }
 
 TokenConstraint::TokenConstraint(std::shared_ptr<TokenMasks> masks) : masks_(std::move(masks)) { position_ = matcher().Start(); }
@@ -212,7 +214,11 @@ void TokenConstraint::AddTerminal(std::span<const GrammarPlace> places, std::spa
   const uint32_t index = masks_->grammar().states[place.state].a;
   const ByteAutomaton& terminal = masks_->grammar().terminals[index];
   const uint64_t missing = place.chars < terminal.least ? terminal.least - place.chars : 0;
-  const auto mask = masks_->Get(index, place.position, missing, terminal.most - place.chars);
+  uint64_t walked = 0;
+  const auto mask = masks_->Get({index, place.position, missing, terminal.most - place.chars}, &walked);
+  // A node of the vocabulary's tries costs less than a reading does.
+  constexpr uint64_t kNodesPerStep = 8;
+  if (!matcher().Spend(walked / kNodesPerStep)) return;
   for (size_t i = 0; i < bits.size(); ++i) bits[i] |= mask->bits[i];
   if (!mask->has_exits) return;
   const size_t frames = position_.frames.size();
@@ -228,7 +234,6 @@ void TokenConstraint::AddTerminal(std::span<const GrammarPlace> places, std::spa
 
 // Adds the tokens below a node of the trie, whose places are levels_[level]. As deep as the longest token.
 void TokenConstraint::WalkBelow(const TokenTrie& trie, uint32_t node, size_t level, std::span<uint32_t> bits) {
-  if (!matcher().Spend(levels_[level].size())) return;
   const ByteSet allowed = matcher().Allowed(levels_[level]);
   const size_t frames = position_.frames.size();
   const size_t returns = position_.returns.size();

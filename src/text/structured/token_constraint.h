@@ -33,8 +33,15 @@ class TokenMasks {
 
   const Grammar& grammar() const { return *grammar_; }
   const TokenVocabulary& vocabulary() const { return *vocabulary_; }
-  // `missing`: characters until a counted terminal may end; `left`: those that it may still have.
-  std::shared_ptr<const TerminalMask> Get(uint32_t terminal, uint32_t state, uint64_t missing, uint64_t left);
+  // A place of a terminal.
+  struct At {
+    uint32_t terminal;
+    uint32_t state;
+    uint64_t missing;  // characters until a counted terminal may end
+    uint64_t left;     // those that it may still have
+  };
+  // Adds to `walked` how many nodes of the tries were looked at; none for a mask that is kept.
+  std::shared_ptr<const TerminalMask> Get(const At& at, uint64_t* walked);
 
   // Kept masks are thrown away when they take more.
   static constexpr uint64_t kBytesMax = 16 << 20;
@@ -53,10 +60,10 @@ class TokenMasks {
   struct HashOfKey {
     size_t operator()(const Key& key) const;
   };
-  TerminalMask Build(const Key& key) const;
+  TerminalMask Build(const Key& key, uint64_t* walked) const;
   void AddUniversal(const Key& key, TokenSlice slice, TerminalMask* mask) const;
   bool Survives(const Key& key, const std::string& text) const;
-  void Walk(const Key& key, TokenSlice slice, TerminalMask* mask) const;
+  uint64_t Walk(const Key& key, TokenSlice slice, TerminalMask* mask) const;
 
   std::shared_ptr<const Grammar> grammar_;
   std::shared_ptr<const TokenVocabulary> vocabulary_;

@@ -1,0 +1,57 @@
+// What an engine knows of its requests: for its own files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace bantam {
+
+enum class DraftSource : uint8_t {
+  kForced,  // a constraint leaves nothing else
+  kText,    // LookUpDraft
+  kModel
+};
+
+// One answer. Its tokens are known before they are computed: the prompt, what was generated, and of that all but the newest has KV while it
+// decodes. Where KV was taken away, all of it is computed again, to the same bits.
+struct Engine::Choice {
+  Live* live = nullptr;
+  size_t index = 0;
+  std::vector<uint32_t> known;
+  KvSequence kv;
+  std::unique_ptr<Generation> generation;
+  bool resident = false;  // holds KV, or a place for it
+  std::vector<uint32_t> draft;
+  DraftSource draft_source = DraftSource::kText;
+  DraftLength text_drafts;  // how often they were right, and those of the draft model
+  DraftLength model_drafts;
+  std::unique_ptr<DraftModel::Sequence> guesses;  // what the draft model has read; null: nothing
+  int64_t waiting_since_ns = 0;
+  int64_t token_ns = -1;  // when its newest token came
+
+  bool decoding() const { return generation->tokens() > 0 && kv.length() + 1 == known.size(); }
+  size_t pending() const { return known.size() - kv.length() + draft.size(); }
+  bool ended() const { return generation->ended(); }
+};
+
+struct Engine::Live {
+  RequestId id = 0;
+  Request request;
+  std::shared_ptr<const Adapter> adapter;  // whatever has its name meanwhile
+  Digest root{};
+  MemoryBudget::Reservation held;
+  int64_t arrival_ns = 0;
+  int64_t first_step_ns = -1;
+  int64_t first_token_ns = -1;
+  bool followed = false;  // others wait for what their prompts have in common with this one's
+  size_t cached_tokens = 0;
+  size_t drafted_tokens = 0;
+  size_t accepted_tokens = 0;
+  std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed
+};
+
+}  // namespace bantam
