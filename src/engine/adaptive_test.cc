@@ -94,7 +94,9 @@ TEST(Adaptive, DoesNotFlutter) {
     const auto sequences = static_cast<int64_t>(controller.settings().sequences);
     const int64_t noise = static_cast<int64_t>(rng.Next() % 3) * kMs;
     // Of 4 sequences 36 to 38 ms: well below, so that 6 are tried again and again.
-    if (controller.Update({.now_ns = now, .token_ns = 9 * sequences * kMs + noise, .running = 8})) changes.push_back(now);
+    if (controller.Update({.now_ns = now, .token_ns = 9 * sequences * kMs + noise, .running = controller.settings().sequences})) {
+      changes.push_back(now);
+    }
   }
   EXPECT_LT(changes.size(), 45u);
   ASSERT_GT(changes.size(), 4u);

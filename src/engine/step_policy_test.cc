@@ -352,7 +352,7 @@ TEST(StepPolicy, WhoWaitsKeepsItsPlace) {
   const PolicyOptions options = {.residents_max = 2};
   PolicySnapshot snapshot;
   snapshot.blocks_available = 100;
-  snapshot.sequences = {{.arrival = 0, .resident = true, .pending = 500},
+  snapshot.sequences = {{.arrival = 0, .resident = true, .pending = 50},
                         {.arrival = 1, .waits = true, .pending = 500, .blocks = 40},
                         {.arrival = 2, .pending = 5, .blocks = 1}};
   const StepPlan plan = PlanStep(options, snapshot);
