@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/check.h"
@@ -52,14 +53,16 @@ std::optional<AdaptiveController::Trouble> AdaptiveController::Worst(const Adapt
   if (worst <= 1) return std::nullopt;
   // What ends processes comes first.
   if (memory > 1) {
-    return Trouble{Trouble::Of::kMemory, fmt::format("{:.0f} % of the memory is in use, and {:.0f} % is the target",
-                                                     100 * *view.memory_share, 100 * targets_.memory_share)};
+    return Trouble{
+        Trouble::Of::kMemory, memory,
+        fmt::format("{:.0f} % of the memory is in use, and {:.0f} % is the target", 100 * *view.memory_share, 100 * targets_.memory_share)};
   }
   if (latency == worst) {
-    return Trouble{Trouble::Of::kLatency, fmt::format("{:.1f} ms between tokens, and {:.1f} ms is the target", token_ns / 1e6,
-                                                      static_cast<double>(targets_.token_ns) / 1e6)};
+    return Trouble{
+        Trouble::Of::kLatency, latency,
+        fmt::format("{:.1f} ms between tokens, and {:.1f} ms is the target", token_ns / 1e6, static_cast<double>(targets_.token_ns) / 1e6)};
   }
-  return Trouble{Trouble::Of::kPower, fmt::format("{:.1f} W, and {:.1f} W is the target", *view.watts, targets_.watts)};
+  return Trouble{Trouble::Of::kPower, power, fmt::format("{:.1f} W, and {:.1f} W is the target", *view.watts, targets_.watts)};
 }
 
 bool AdaptiveController::AllWell(const AdaptiveView& view) const {
@@ -70,39 +73,58 @@ bool AdaptiveController::AllWell(const AdaptiveView& view) const {
   return latency && power && memory;
 }
 
-std::optional<AdaptiveSettings> AdaptiveController::Lower(const AdaptiveView& view, const Trouble& trouble) const {
+std::optional<AdaptiveSettings> AdaptiveController::LowerBy(Way way, const AdaptiveView& view) const {
   AdaptiveSettings lower = settings_;
-  const auto fewer_sequences = [&] {
-    // Places that nobody takes are no change.
-    const size_t taken = std::min(settings_.sequences, std::max(view.running, targets_.sequences_min));
-    lower.sequences = std::max(targets_.sequences_min, taken - (taken + 3) / 4);
-    return lower.sequences < taken;
-  };
-  const auto shorter_answers = [&] {
-    const size_t half = settings_.answer_tokens == SIZE_MAX ? kAnswerTokensFirst : settings_.answer_tokens / 2;
-    lower.answer_tokens = std::max(targets_.answer_tokens_min, half);
-    return lower.answer_tokens < settings_.answer_tokens;
-  };
-  const auto no_prefixes = [&] { return std::exchange(lower.prefixes, false); };
-  const auto no_drafts = [&] { return std::exchange(lower.speculate, false); };
-  const auto less_precision = [&] { return ++lower.precision < precisions_.size(); };
-  const auto take = [&](auto... ways) -> std::optional<AdaptiveSettings> {
-    const auto lowers = [&](auto way) {
-      lower = settings_;
-      return way();
-    };
-    return (lowers(ways) || ...) ? std::optional(lower) : std::nullopt;
-  };
-  switch (trouble.of) {
-    case Trouble::Of::kLatency:
-      // Drafts of one make the steps of the others longer.
-      return take(no_drafts, fewer_sequences, less_precision);
-    case Trouble::Of::kPower:
-      return take(no_drafts, fewer_sequences, shorter_answers, less_precision);
-    case Trouble::Of::kMemory:
-      return take(no_prefixes, less_precision, fewer_sequences, shorter_answers);
+  switch (way) {
+    case Way::kPrefixes:
+      lower.prefixes = false;
+      break;
+    case Way::kDrafts:
+      lower.speculate = false;
+      break;
+    case Way::kSequences: {
+      // Places that nobody takes are no change.
+      const size_t taken = std::min(settings_.sequences, std::max(view.running, targets_.sequences_min));
+      const size_t fewer = std::max(targets_.sequences_min, taken - (taken + 3) / 4);
+      if (fewer < taken) lower.sequences = fewer;
+      break;
+    }
+    case Way::kAnswers: {
+      const size_t half = settings_.answer_tokens == SIZE_MAX ? kAnswerTokensFirst : settings_.answer_tokens / 2;
+      lower.answer_tokens = std::min(settings_.answer_tokens, std::max(targets_.answer_tokens_min, half));
+      break;
+    }
+    case Way::kPrecision:
+      if (settings_.precision + 1 < precisions_.size()) ++lower.precision;
+      break;
+  }
+  return lower == settings_ ? std::nullopt : std::optional(lower);
+}
+
+std::optional<std::pair<AdaptiveController::Way, AdaptiveSettings>> AdaptiveController::Lower(const AdaptiveView& view,
+                                                                                              const Trouble& trouble) const {
+  // Drafts of one make the steps of the others longer. Answers that are cut are the last resort.
+  constexpr std::array kOrder = {Way::kDrafts, Way::kSequences, Way::kAnswers, Way::kPrecision};
+  constexpr std::array kMemoryOrder = {Way::kPrefixes, Way::kPrecision, Way::kSequences, Way::kAnswers};
+  for (const Way way : trouble.of == Trouble::Of::kMemory ? kMemoryOrder : kOrder) {
+    if (trouble.of == Trouble::Of::kLatency && way == Way::kAnswers) continue;
+    if (view.now_ns < useless_until_ns_[static_cast<size_t>(way)]) continue;
+    if (const auto lower = LowerBy(way, view)) return std::pair(way, *lower);
   }
   return std::nullopt;
+}
+
+bool AdaptiveController::WasInVain(const Trouble& trouble) const {
+  // Memory may be others', and comes back late.
+  if (steps_.empty() || changed_ns_ == raised_ns_ || trouble.of == Trouble::Of::kMemory) return false;
+  const Step& last = steps_.back();
+  const bool shows_soon = last.way == Way::kDrafts || last.way == Way::kSequences;
+  return shows_soon && last.of == trouble.of && trouble.ratio > (1 - kHelps) * last.ratio;
+}
+
+void AdaptiveController::TakeBack() {
+  settings_ = steps_.back().from;
+  steps_.pop_back();
 }
 
 std::string AdaptiveController::Describe(const AdaptiveSettings& from, const AdaptiveSettings& to) const {
@@ -122,17 +144,27 @@ std::optional<std::string> AdaptiveController::Update(const AdaptiveView& view) 
     well_since_ns_ = -1;
     // What was changed has to be there before it can show: answers that run stay.
     if (view.now_ns - changed_ns_ < settle_ns_ || view.running > settings_.sequences) return std::nullopt;
-    const std::optional<AdaptiveSettings> lower = Lower(view, *trouble);
+    if (WasInVain(*trouble)) {
+      const auto way = static_cast<size_t>(steps_.back().way);
+      useless_ns_[way] = std::clamp(2 * useless_ns_[way], kCalmNs, kCalmMaxNs);
+      useless_until_ns_[way] = view.now_ns + useless_ns_[way];
+      TakeBack();
+      changed_ns_ = view.now_ns;
+      // The step before has shown already what it does.
+      if (!steps_.empty()) steps_.back().ratio = INFINITY;
+      return fmt::format("{}: that did not help: {}", trouble->what, Describe(from, settings_));
+    }
+    const auto lower = Lower(view, *trouble);
     if (!lower) return std::nullopt;
     // What was taken back was needed.
     if (changed_ns_ == raised_ns_) calm_ns_ = view.now_ns - raised_ns_ < calm_ns_ ? std::min(2 * calm_ns_, kCalmMaxNs) : kCalmNs;
-    before_.push_back(settings_);
-    settle_ns_ = lower->answer_tokens == settings_.answer_tokens ? kSettleNs : kAnswersNs;
-    settings_ = *lower;
+    steps_.push_back({settings_, lower->first, trouble->of, trouble->ratio});
+    settle_ns_ = lower->first == Way::kAnswers ? kAnswersNs : kSettleNs;
+    settings_ = lower->second;
     changed_ns_ = view.now_ns;
     return fmt::format("{}: {}", trouble->what, Describe(from, settings_));
   }
-  if (!AllWell(view) || before_.empty()) {
+  if (!AllWell(view) || steps_.empty()) {
     well_since_ns_ = -1;
     return std::nullopt;
   }
@@ -140,8 +172,7 @@ std::optional<std::string> AdaptiveController::Update(const AdaptiveView& view) 
   // Where the last step back brought no trouble, the next one may come sooner.
   const int64_t wait_ns = changed_ns_ == raised_ns_ ? kCalmNs : calm_ns_;
   if (view.now_ns - well_since_ns_ < wait_ns) return std::nullopt;
-  settings_ = before_.back();
-  before_.pop_back();
+  TakeBack();
   changed_ns_ = raised_ns_ = view.now_ns;
   settle_ns_ = kSettleNs;
   well_since_ns_ = -1;

@@ -1,11 +1,13 @@
 // Adaptive mode: what an engine changes of itself to stay within a latency, a power or a share of the memory, and changes back when it can.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -50,9 +52,9 @@ struct AdaptiveView {
   size_t running = 0;  // sequences now
 };
 
-// A pure controller: the same views give the same changes. One step at a time, and time between two to see what it did. What was changed
-// last is changed back first, when all targets were met with room to spare for a while; where that brings the trouble back, the next try
-// comes twice as late.
+// A pure controller: the same views give the same changes. One step at a time, and time between two to see what it did: what did not help
+// against latency or power is taken back at once, and left alone for a while. What was changed last is changed back first, when all targets
+// were met with room to spare for a while; where that brings the trouble back, the next try comes twice as late.
 class AdaptiveController {
  public:
   // A change is given so long to show; to change back, all has to be well for so long.
@@ -62,6 +64,8 @@ class AdaptiveController {
   static constexpr int64_t kCalmMaxNs = 16 * kCalmNs;
   // Well is what is below this share of a target (of memory: a tenth of the limit below).
   static constexpr double kWell = 0.8;
+  // A change helped if it took away so much of what was measured.
+  static constexpr double kHelps = 0.03;
 
   // `best` is where nothing has to be changed; `precisions` names the packages that there are, the best first, or is empty.
   AdaptiveController(const AdaptiveTargets& targets, const AdaptiveSettings& best, std::vector<std::string> precisions);
@@ -77,18 +81,35 @@ class AdaptiveController {
  private:
   struct Trouble {
     enum class Of { kLatency, kPower, kMemory } of;
+    double ratio;  // to the target
     std::string what;
+  };
+  // Ways to change something.
+  enum class Way : uint8_t { kPrefixes, kDrafts, kSequences, kAnswers, kPrecision };
+  static constexpr size_t kWays = 5;
+  struct Step {
+    AdaptiveSettings from;
+    Way way;
+    Trouble::Of of;
+    double ratio;
   };
   std::optional<Trouble> Worst(const AdaptiveView& view) const;
   bool AllWell(const AdaptiveView& view) const;
   // The next step down for this trouble; nothing when all bounds are reached.
-  std::optional<AdaptiveSettings> Lower(const AdaptiveView& view, const Trouble& trouble) const;
+  std::optional<std::pair<Way, AdaptiveSettings>> Lower(const AdaptiveView& view, const Trouble& trouble) const;
+  std::optional<AdaptiveSettings> LowerBy(Way way, const AdaptiveView& view) const;
+  // Whether the last step was to help against this and did not.
+  bool WasInVain(const Trouble& trouble) const;
+  void TakeBack();
   std::string Describe(const AdaptiveSettings& from, const AdaptiveSettings& to) const;
 
   const AdaptiveTargets targets_;
   const std::vector<std::string> precisions_;
   AdaptiveSettings settings_;
-  std::vector<AdaptiveSettings> before_;  // of each change that stands
+  std::vector<Step> steps_;  // that stand
+  // A way that did not help is not gone again before.
+  std::array<int64_t, kWays> useless_until_ns_ = {};
+  std::array<int64_t, kWays> useless_ns_ = {};
   int64_t changed_ns_ = INT64_MIN / 2;
   int64_t raised_ns_ = INT64_MIN / 2;  // a change was taken back
   int64_t settle_ns_ = kSettleNs;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -21,13 +22,17 @@ TEST(Adaptive, LatencyTakesDraftsThenSequences) {
   std::vector<std::string> changes;
   int64_t now = 0;
   for (; now < 120 * kSecond; now += kLook) {
-    const auto change = controller.Update({.now_ns = now, .token_ns = 80 * kMs, .running = controller.settings().sequences});
+    const AdaptiveSettings& settings = controller.settings();
+    const int64_t token_ns = (settings.speculate ? 20 : 0) * kMs + 12 * kMs * static_cast<int64_t>(settings.sequences);
+    const auto change = controller.Update({.now_ns = now, .token_ns = token_ns, .running = settings.sequences});
     if (change) changes.push_back(*change);
   }
-  ASSERT_EQ(changes.size(), 6u) << "no drafts; 6, 4, 3, 2 and 1 sequences, and then there is nothing left";
-  EXPECT_EQ(changes[0], "80.0 ms between tokens, and 50.0 ms is the target: no drafts");
-  EXPECT_EQ(changes[1], "80.0 ms between tokens, and 50.0 ms is the target: 6 sequences at once instead of 8");
-  EXPECT_EQ(controller.settings(), (AdaptiveSettings{.sequences = 1, .speculate = false}));
+  EXPECT_EQ(changes, (std::vector<std::string>{
+                         "116.0 ms between tokens, and 50.0 ms is the target: no drafts",
+                         "96.0 ms between tokens, and 50.0 ms is the target: 6 sequences at once instead of 8",
+                         "72.0 ms between tokens, and 50.0 ms is the target: 4 sequences at once instead of 6",
+                     }));
+  EXPECT_EQ(controller.settings(), (AdaptiveSettings{.sequences = 4, .speculate = false}));
   // Between the marks nothing moves; below, all comes back, the last change first.
   for (const int64_t end = now + 300 * kSecond; now < end; now += kLook) {
     ASSERT_FALSE(controller.Update({.now_ns = now, .token_ns = 45 * kMs, .running = 1}));
@@ -37,10 +42,39 @@ TEST(Adaptive, LatencyTakesDraftsThenSequences) {
     const auto change = controller.Update({.now_ns = now, .token_ns = 10 * kMs, .running = 1});
     if (change) changes.push_back(*change);
   }
-  ASSERT_EQ(changes.size(), 6u);
-  EXPECT_EQ(changes[0], "all targets were met for 30 s: 2 sequences at once instead of 1");
-  EXPECT_EQ(changes[5], "all targets were met for 30 s: drafts again");
+  EXPECT_EQ(changes, (std::vector<std::string>{
+                         "all targets were met for 30 s: 6 sequences at once instead of 4",
+                         "all targets were met for 30 s: 8 sequences at once instead of 6",
+                         "all targets were met for 30 s: drafts again",
+                     }));
   EXPECT_EQ(controller.settings(), AdaptiveSettings{.sequences = 8});
+}
+
+// Where nothing helps, nothing stays changed, and it is tried ever less often.
+TEST(Adaptive, WhatDoesNotHelpIsTakenBack) {
+  AdaptiveController controller({.token_ns = 50 * kMs}, {.sequences = 8}, {});
+  std::vector<std::string> changes;
+  int64_t lowered = 0;
+  for (int64_t now = 0; now < 3600 * kSecond; now += kLook) {
+    const auto change = controller.Update({.now_ns = now, .token_ns = 80 * kMs, .running = controller.settings().sequences});
+    if (change) changes.push_back(*change);
+    lowered += controller.settings() == AdaptiveSettings{.sequences = 8} ? 0 : 1;
+  }
+  ASSERT_GE(changes.size(), 4u);
+  EXPECT_EQ(changes[1], "80.0 ms between tokens, and 50.0 ms is the target: that did not help: drafts again");
+  EXPECT_EQ(changes[3], "80.0 ms between tokens, and 50.0 ms is the target: that did not help: 8 sequences at once instead of 6");
+  EXPECT_LT(changes.size(), 60u);
+  EXPECT_LT(lowered, 3600 * kSecond / kLook / 10) << "a tenth of the time";
+}
+
+// What helped stays when the next step does not.
+TEST(Adaptive, OnlyTheLastStepIsTakenBack) {
+  AdaptiveController controller({.token_ns = 50 * kMs}, {.sequences = 8, .speculate = false}, {});
+  for (int64_t now = 0; now < 25 * kSecond; now += kLook) {
+    const auto sequences = static_cast<int64_t>(controller.settings().sequences);
+    controller.Update({.now_ns = now, .token_ns = std::max<int64_t>(60, 12 * sequences) * kMs, .running = controller.settings().sequences});
+  }
+  EXPECT_EQ(controller.settings().sequences, 4u) << "6 and then 4 helped, 3 did not";
 }
 
 TEST(Adaptive, PlacesThatNobodyTakesAreNoChange) {

@@ -659,6 +659,11 @@ TEST_P(PlainEngine, AdaptsToItsTargets) {
   size_t wanted = 0;
   options.use_precision = [&](size_t precision) { wanted = precision; };
   const auto engine = MakeEngine(4, 4 * kContext, options);
+  const MemoryPressure full = {.left_bytes = 10, .limit_bytes = 100};
+  const auto look = [&](int64_t after_ns, const MemoryPressure& memory) {
+    clock_.Pass(after_ns);
+    engine->Adapt(memory, std::nullopt);
+  };
   std::vector<Request> requests(6);
   std::vector<RequestId> ids;
   for (uint32_t i = 0; i < requests.size(); ++i) {
@@ -666,43 +671,31 @@ TEST_P(PlainEngine, AdaptsToItsTargets) {
     requests[i].tokens_max = 40;
     ids.push_back(engine->Submit(requests[i]).value());
   }
-  const auto running = [&] {
-    size_t count = 0;
-    for (const EngineLoad::Class& of : engine->load().classes) count += of.decoding;
-    return count;
-  };
-  while (!engine->idle()) {
-    for (int steps = 0; steps < 5; ++steps) {
-      ASSERT_TRUE(engine->Step().ok());
-    }
-    clock_.Pass(AdaptiveController::kSettleNs);
-    engine->Adapt({}, std::nullopt);
-    EXPECT_LE(running(), 4u);
-  }
-  for (size_t i = 0; i < requests.size(); ++i) ExpectSolo(ids[i], requests[i]);
-  ASSERT_GE(changes.size(), 2u);
-  EXPECT_NE(changes[0].find("3 sequences at once instead of 4"), std::string::npos) << changes[0];
-  // Of several answers to one prompt no more begin than there are places.
-  const size_t places = engine->load().places;
-  EXPECT_LT(places, 4u);
-  requests[0].choices = 8;
-  const RequestId several = engine->Submit(requests[0]).value();
-  for (int steps = 0; steps < 20; ++steps) {
+  for (int steps = 0; steps < 8; ++steps) {
     ASSERT_TRUE(engine->Step().ok());
   }
-  RunAll(*engine);
-  ExpectSolo(several, requests[0]);
-  requests[0].choices = 1;
-  for (int i = 0; i < 30; ++i) {
-    clock_.Pass(AdaptiveController::kAnswersNs);
-    engine->Adapt({.left_bytes = 10, .limit_bytes = 100}, std::nullopt);
+  look(AdaptiveController::kSettleNs, {});
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_NE(changes[0].find("ms between tokens, and 0.0 ms is the target: 3 sequences at once instead of 4"), std::string::npos)
+      << changes[0];
+  EXPECT_EQ(engine->load().places, 3u);
+  while (!engine->idle()) {
+    ASSERT_TRUE(engine->Step().ok());
+    look(AdaptiveController::kSettleNs, full);
   }
+  for (size_t i = 0; i < requests.size(); ++i) ExpectSolo(ids[i], requests[i]);
+  for (int i = 0; i < 30; ++i) look(AdaptiveController::kAnswersNs, full);
   EXPECT_EQ(wanted, 1u);
   EXPECT_EQ(engine->load().places, 1u);
-  const RequestId last = engine->Submit(requests[0]).value();
+  EXPECT_EQ(engine->prefixes().nodes(), 0u);
+  // Of several answers to one prompt no more begin than there are places, and they are short.
+  requests[0].choices = 4;
+  const RequestId several = engine->Submit(requests[0]).value();
   RunAll(*engine);
-  EXPECT_EQ((answers_[{last, 0}].tokens), 3u);
-  EXPECT_EQ((answers_[{last, 0}].finish->reason), StopReason::kLength);
+  for (size_t choice = 0; choice < 4; ++choice) {
+    EXPECT_EQ((answers_[{several, choice}].tokens), 3u);
+    EXPECT_EQ((answers_[{several, choice}].finish->reason), StopReason::kLength);
+  }
 }
 
 // Short of memory, prefixes go and nothing new is taken; what runs goes on as if nothing were.
