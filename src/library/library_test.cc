@@ -134,6 +134,45 @@ TEST_F(LibraryTest, DraftModel) {
   EXPECT_EQ(engine, nullptr);
 }
 
+// Targets and measured confidences, with what is refused before weights are read.
+TEST_F(LibraryTest, TargetsAndCalibration) {
+  std::string path = testing::TempDir() + "calibration." + std::to_string(::getpid());
+  const auto write = [&](const char* text) {
+    std::FILE* file = std::fopen(path.c_str(), "w");
+    ASSERT_NE(file, nullptr);
+    std::fputs(text, file);
+    std::fclose(file);
+  };
+  bantam_engine_options options{};
+  options.size = sizeof(options);
+  options.model = kModel;
+  options.context = 256;
+  options.memory_bytes = uint64_t{200} << 20;
+  options.calibration = path.c_str();
+  options.target_token_ms = 1000;
+  options.notice = [](void*, const char*) {};
+  const auto refused = [&] {
+    bantam_error error = NoError();
+    EXPECT_EQ(bantam_engine_open(&options, &engine_, &error), BANTAM_INVALID_ARGUMENT);
+    EXPECT_EQ(engine_, nullptr);
+    return std::string(error.message);
+  };
+  write(R"({"confidence": [[0, 2]]})");
+  EXPECT_NE(refused().find("confidence[0]"), std::string::npos);
+  write(R"({"confidence": [[0, 0.25], [1, 0.25]]})");
+  options.target_memory_percent = 5;
+  EXPECT_NE(refused().find("5 % of the memory"), std::string::npos);
+  options.target_memory_percent = 100;
+  bantam_error error = NoError();
+  ASSERT_EQ(bantam_engine_open(&options, &engine_, &error), BANTAM_OK) << error.message;
+  std::remove(path.c_str());
+  bantam_answer* answer = Ask(R"({"prompt": "Once upon a time", "max_tokens": 5, "confidence_threshold": 0.3})");
+  const Read read = ReadAll(answer);
+  EXPECT_NE(read.result.find("\"confidence\":0.25"), std::string::npos) << read.result;
+  EXPECT_NE(read.result.find("\"low_confidence\":true"), std::string::npos);
+  EXPECT_NE(read.result.find("\"computed_confidence\":"), std::string::npos);
+}
+
 TEST_F(LibraryTest, ManyAtOnceFromManyThreads) {
   Open();
   const std::string request = R"({"prompt": "The dog", "max_tokens": 30, "temperature": 1, "seed": 5, "n": 2})";
