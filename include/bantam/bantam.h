@@ -184,7 +184,7 @@ typedef struct bantam_text {
 
 /* Writes the vector of each text to `vectors`, [count, bantam_encoder_width] floats, of unit length unless the model says otherwise.
  * `prompt` names what the model wants in front of texts of one use ("query"); NULL: its default, mostly nothing. These three functions wait
- * for the result, one call at a time for an encoder; calls of other threads wait for their turn. On failure what was written means nothing.
+ * for the result; calls of other threads take turns, some thousand tokens each. On failure what was written means nothing.
  */
 BANTAM_API bantam_code bantam_embed(bantam_encoder* encoder, const bantam_text* texts, size_t count, const char* prompt, float* vectors,
                                     bantam_error* error);

@@ -178,6 +178,11 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
   return Ok();
 }
 
+bool OnlyOfAnswers(const Options& options) {
+  return !options.adapters.empty() || !options.draft.empty() || !options.calibration.empty() || options.target_ms != 0 ||
+         options.targets.watts != 0 || options.target_percent != 0;
+}
+
 Status Batch(FileSystem& files, const Options& options) {
   BANTAM_TRY(CheckSamplerOptions(options.sampling.sampler));
   const std::unique_ptr<Disk> disk = MakeDisk();
@@ -188,7 +193,13 @@ Status Batch(FileSystem& files, const Options& options) {
   }
   BANTAM_ASSIGN(OpenedEncoder opened, OpenEncoder(files, options.texts.common));
   BANTAM_ASSIGN(const Task task, TaskOf(options.task, opened.model));
-  if (task == Task::kAnswers) BANTAM_TRY(CheckGoesOn(opened.model.config).With(opened.path));
+  if (task == Task::kAnswers) {
+    BANTAM_TRY(CheckGoesOn(opened.model.config).With(opened.path));
+  } else if (OnlyOfAnswers(options)) {
+    return Error(Code::kInvalidArgument,
+                 "--lora, --draft-model, --calibration and --target-latency, -power and -memory are for answers; leave them away, or ask "
+                 "for answers (--task answers)");
+  }
   // Before the weights are read: another process that writes there is known at once.
   BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk->Lock(options.output + ".lock"));
   if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: another process writes it; wait for its end", options.output));

@@ -136,7 +136,12 @@ Result<ReadyEncoder> MakeEncoder(FileSystem& files, OpenedEncoder& opened, const
   StepShape shape;
   shape.step_tokens = std::max(texts.longest, std::min(texts.total, kStepTokens));
   shape.texts = std::clamp<size_t>(texts.texts, 1, std::min(kStepTextsMax, shape.step_tokens));
-  const Pooling pooling = use.pooling.value_or(opened.model.config.pooling);
+  const Config& config = opened.model.config;
+  const Pooling pooling = use.pooling.value_or(use.classify ? config.classifier_pooling : config.pooling);
+  if (use.classify && use.answers.empty() && pooling == Pooling::kEveryToken) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("{}: scores are those of a whole text: say what is read of it (--pooling mean, cls or last)", opened.path));
+  }
   shape.all_outputs = !use.classify && pooling == Pooling::kEveryToken;
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened.file), {&opened.model.tokenizer, texts.bytes, run, shape, whole}));
   BANTAM_TRY(CheckVocabulary(opened.model.tokenizer, prepared, opened.path));

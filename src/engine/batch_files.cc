@@ -19,11 +19,20 @@ constexpr size_t kNameDigits = 16;
 // Of a line that was written: many choices with the likeliest tokens of each place are long.
 constexpr size_t kAnswerBytesMax = size_t{1} << 30;
 
+constexpr size_t kIdBytesMax = 1024;
+
 Result<Json> ReadLine(const LineReader::Line& line, Json* id) {
   if (line.too_long) return Error(Code::kExhausted, fmt::format("a line of more than {} bytes; shorten it", kBatchLineBytesMax));
   BANTAM_ASSIGN(Json json, ParseJson(line.text));
   for (const char* name : {"custom_id", "id"}) {
-    if (const Json& own = JsonMember(json, name); !own.is_null()) *id = own;
+    const Json& own = JsonMember(json, name);
+    if (own.is_null()) continue;
+    // It is kept until the line is answered.
+    if (!own.is_number() && !(own.is_string() && own.get_ref<const std::string&>().size() <= kIdBytesMax)) {
+      return Error(Code::kInvalidArgument,
+                   fmt::format("{}: {}: expected a number, or a text of at most {} bytes", name, ShortJson(own), kIdBytesMax));
+    }
+    *id = own;
   }
   if (const Json& inner = JsonMember(json, "body"); inner.is_object()) return Json(inner);
   if (json.is_object()) {
@@ -37,8 +46,9 @@ Result<Json> ReadLine(const LineReader::Line& line, Json* id) {
 
 Result<std::optional<LineReader::Line>> LineReader::Next() {
   Line line;
+  size_t searched = 0;
   while (true) {
-    const size_t end = buffer_.find('\n');
+    const size_t end = buffer_.find('\n', searched);
     if (end == std::string::npos && !at_end_) {
       if (buffer_.size() > line_bytes_max_) {
         consumed_ += buffer_.size();
@@ -46,6 +56,7 @@ Result<std::optional<LineReader::Line>> LineReader::Next() {
         line.too_long = true;
       }
       const size_t had = buffer_.size();
+      searched = had;
       buffer_.resize(had + kReadBytes);
       BANTAM_ASSIGN(const size_t got, file_.Read(offset_, std::as_writable_bytes(std::span(buffer_).subspan(had))));
       buffer_.resize(had + got);
@@ -59,6 +70,7 @@ Result<std::optional<LineReader::Line>> LineReader::Next() {
     line.too_long |= size > line_bytes_max_;
     const size_t taken = end == std::string::npos ? size : size + 1;
     buffer_.erase(0, taken);
+    searched = 0;
     consumed_ += taken;
     if (!line.too_long && line.text.find_first_not_of(" \t\r") == std::string::npos) continue;
     if (line.too_long) line.text.clear();

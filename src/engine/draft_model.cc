@@ -77,7 +77,10 @@ Result<DraftOutline> OutlineDraft(ModelFile file, const Tokenizer& tokenizer, co
   BANTAM_ASSIGN(const Tokenizer own, ReadVocabulary(file));
   BANTAM_TRY(CheckSameVocabulary(tokenizer, own).With(fmt::format("draft model {}", file.path)));
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, *model.kernels));
-  if (outline.config.later_tokens) return unsupported(fmt::format("{} models write no text", outline.config.architecture));
+  if (outline.config.whole_texts) {
+    return unsupported(outline.config.later_tokens ? fmt::format("{} models write no text", outline.config.architecture)
+                                                   : "it has no output matrix (lm_head.weight), so it guesses nothing");
+  }
   if (outline.program.state_floats > 0) {
     return unsupported(fmt::format("{} models have recurrent layers, which go back no further than a step; take one with attention alone",
                                    outline.config.architecture));

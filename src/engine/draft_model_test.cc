@@ -352,6 +352,23 @@ TEST_P(SameWeights, ConstrainedAnswers) {
   EXPECT_EQ(texts[0], texts[1]);
 }
 
+// A model whose guesses may not come learns that they are wrong, and stands still but for a try now and then.
+TEST_P(SameWeights, GuessesThatMayNotComeAreWrong) {
+  Constraints constraints(*tokenizer_, budget_);
+  Request request;
+  request.tokens = {5, 80, 7};
+  request.tokens_max = 140;
+  // Five of 300 tokens: what is likeliest is seldom among them.
+  request.constraint = constraints.Get(ConstraintKind::kRegex, "[qxzj~]{120}").value();
+  request.sampler.temperature = 1;
+  const MemoryPlan plan = DraftPlan(2, 0);
+  const auto engine = MakeEngine(2, 0, &plan);
+  engine->Submit(request).value();
+  RunAll(*engine);
+  EXPECT_GT(engine->counters().draft_steps, 0u);
+  EXPECT_LT(engine->counters().draft_steps, engine->counters().steps / 2);
+}
+
 // Guesses are cut where a constraint ends them.
 TEST_P(SameWeights, WhatAConstraintAllows) {
   Constraints constraints(*tokenizer_, budget_);

@@ -531,7 +531,11 @@ void Engine::Release(Choice& choice) {
 void Engine::AddRows(Choice& choice, size_t tokens) {
   const size_t length = choice.kv.length();
   const bool decoding = choice.decoding();
-  choice.draft.resize(std::min(choice.draft.size(), length + tokens - std::min(length + tokens, choice.known.size())));
+  const size_t drafted = length + tokens - std::min(length + tokens, choice.known.size());
+  if (drafted < choice.draft.size()) {
+    choice.draft.resize(drafted);
+    choice.refused = 0;
+  }
   for (size_t i = length; i < length + tokens; ++i) {
     const uint32_t token = i < choice.known.size() ? choice.known[i] : choice.draft[i - choice.known.size()];
     if (decoding || i + 1 == choice.known.size()) output_rows_.push_back(static_cast<uint32_t>(rows_.size()));

@@ -27,6 +27,7 @@ struct Engine::Choice {
   bool resident = false;  // holds KV, or a place for it
   std::vector<uint32_t> draft;
   DraftSource draft_source = DraftSource::kText;
+  size_t refused = 0;       // the draft's next token was none that a constraint allows: wrong before it was tried
   DraftLength text_drafts;  // how often they were right, and those of the draft model
   DraftLength model_drafts;
   std::unique_ptr<DraftModel::Sequence> guesses;  // what the draft model has read; null: nothing

@@ -39,6 +39,7 @@ void Engine::ProposeDrafts() {
     for (const auto& choice : live->choices) {
       choice->draft.clear();
       choice->draft_source = DraftSource::kText;
+      choice->refused = 0;
       if (choice->ended() || !choice->resident || !choice->decoding()) continue;
       const size_t left = std::min(outputs, DraftRoom(*choice));
       // What has to come next is read in one step, whatever it costs: it is nearly always right.
@@ -112,8 +113,11 @@ void Engine::ProposeByModel(size_t rows, size_t outputs) {
   for (const size_t i : order) asks.push_back({choices[i]->guesses.get(), choices[i]->known, work.lengths[i], &choices[i]->draft});
   draft_model_->Propose(asks, work.rows_max);
   for (const size_t i : order) {
-    choices[i]->draft.resize(choices[i]->generation->Allows(choices[i]->draft));
-    choices[i]->draft_source = DraftSource::kModel;
+    Choice& choice = *choices[i];
+    const size_t made = choice.draft.size();
+    choice.draft.resize(choice.generation->Allows(choice.draft));
+    choice.refused = made > choice.draft.size() ? 1 : 0;
+    choice.draft_source = DraftSource::kModel;
   }
   counters_.draft_steps = draft_model_->steps();
   drafting_ns_ = clock_.NowNs() - begin_ns;
@@ -129,8 +133,8 @@ void Engine::ObserveDraft(Choice& choice, size_t accepted) {
       return;
     case DraftSource::kModel:
       choice.text_drafts.Observe(/*drafted=*/0, /*accepted=*/0);
-      if (drafted > 0) choice.model_drafts.Observe(drafted, accepted);
-      draft_planner_.Observe(drafted, accepted);
+      if (drafted + choice.refused > 0) choice.model_drafts.Observe(drafted + choice.refused, accepted);
+      draft_planner_.Observe(drafted + choice.refused, accepted);
       counters_.model_drafted_tokens += drafted;
       counters_.model_accepted_tokens += accepted;
       return;

@@ -91,6 +91,7 @@ Result<TextTokens> JudgeTemplate::Tokenize(const Tokenizer& tokenizer, std::stri
   if (limit.truncate) document = document.substr(0, limit.tokens_max * tokenizer.longest_token());
   TextTokens made;
   BANTAM_ASSIGN(made.tokens, encode(document));
+  if (made.tokens.empty()) return Error(Code::kInvalidArgument, "two empty texts have no tokens in this vocabulary; leave them out");
   if (made.tokens.size() <= limit.tokens_max) return made;
   if (!limit.truncate) return TextTooLong(made.tokens.size(), limit);
   // The longest beginning that fits: tokens of a cut text are not always the first of the whole one's.
@@ -103,6 +104,7 @@ Result<TextTokens> JudgeTemplate::Tokenize(const Tokenizer& tokenizer, std::stri
   while (fits > 0 && (static_cast<unsigned char>(document[fits]) & 0xc0) == 0x80) --fits;  // no half characters
   if (fits == 0) return TextTooLong(made.tokens.size(), limit);
   BANTAM_ASSIGN(made.tokens, encode(document.substr(0, fits)));
+  if (made.tokens.size() > limit.tokens_max) return TextTooLong(made.tokens.size(), limit);
   return made;
 }
 

@@ -23,7 +23,12 @@ void Append(std::span<const uint32_t> from, std::vector<uint32_t>* to) { to->ins
 // Cuts `last` so that it and `others` fit.
 Status Fit(size_t others, const TextLimit& limit, std::vector<uint32_t>* last) {
   if (others + last->size() <= limit.tokens_max) return Ok();
-  if (!limit.truncate || others >= limit.tokens_max) return TooLong(fmt::format("{} tokens", others + last->size()), limit);
+  if (!limit.truncate) return TooLong(fmt::format("{} tokens", others + last->size()), limit);
+  if (others >= limit.tokens_max) {
+    return Error(Code::kExhausted, fmt::format("{} tokens stand round what may be cut, and the model reads at most {} at once; shorten the "
+                                               "first text",
+                                               others, limit.tokens_max));
+  }
   last->resize(limit.tokens_max - others);
   return Ok();
 }
@@ -60,6 +65,7 @@ Result<TextTokens> TokenizePair(const Tokenizer& tokenizer, std::span<const uint
   BANTAM_ASSIGN(std::vector<uint32_t> behind, TokenizePart(tokenizer, second, limit));
   BANTAM_TRY(Fit(spec.prefix.size() + first.size() + spec.between.size() + spec.suffix.size(), limit, &behind));
   TextTokens made;
+  made.tokens.reserve(spec.prefix.size() + first.size() + spec.between.size() + behind.size() + spec.suffix.size());
   Append(spec.prefix, &made.tokens);
   Append(first, &made.tokens);
   Append(spec.between, &made.tokens);

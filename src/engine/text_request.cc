@@ -107,6 +107,11 @@ class Reader {
 
   Status Take(std::string_view member, size_t i, Result<TextTokens> text) {
     BANTAM_ASSIGN(TextTokens tokens, std::move(text).With(fmt::format("{}[{}]", member, i)));
+    held_bytes_ += tokens.tokens.capacity() * sizeof(uint32_t);
+    if (held_bytes_ > kTextAnswerBytesMax) {
+      return Error(Code::kExhausted, fmt::format("{}: texts of more than {} tokens in all; ask for fewer at once", member,
+                                                 kTextAnswerBytesMax / sizeof(uint32_t)));
+    }
     request_.texts.push_back(std::move(tokens));
     return Ok();
   }
@@ -197,6 +202,7 @@ class Reader {
   const TextRequestContext& context_;
   TextLimit limit_;
   TextRequest request_;
+  uint64_t held_bytes_ = 0;  // by its texts' tokens
 };
 
 // As OpenAI's clients read them: f32, the lowest byte first.

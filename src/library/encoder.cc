@@ -126,25 +126,34 @@ Result<std::string_view> ViewOf(const bantam_text& text) {
   return std::string_view(text.text, text.text_bytes);
 }
 
-// Computes what is said of each text, a call at a time. `take` is given them in order.
+// Tokens of texts that are read before they are computed, but for a last one that is longer.
+constexpr size_t kTokensTogether = 4096;
+
+// Computes what is said of each text, some at a time, and some of other calls between them. `take` is given them in order.
 template <typename Tokenize, typename Take>
 Status Compute(bantam_encoder& encoder, size_t count, const Tokenize& tokenize, const Take& take) {
   if (count > kTextsAtOnceMax) return Error(Code::kExhausted, fmt::format("{} texts at once: expected at most {}", count, kTextsAtOnceMax));
   const uint64_t begun = encoder.calls_end.load();
-  std::vector<TextTokens> texts;
-  for (size_t i = 0; i < count; ++i) {
-    Result<TextTokens> text = tokenize(i);
-    BANTAM_ASSIGN(TextTokens tokens, std::move(text).With(fmt::format("text {}", i)));
-    texts.push_back(std::move(tokens));
-  }
-  const std::lock_guard lock(encoder.turn);
   const auto cancelled = [&] { return encoder.calls_end.load() != begun; };
-  const auto sink = [&](size_t i, std::span<float> values) -> Status {
-    BANTAM_TRY(CheckNumbers(values).With(fmt::format("text {}", i)));
-    take(i, values);
-    return Ok();
-  };
-  return encoder.encoder->Encode(texts, sink, cancelled);
+  std::vector<TextTokens> texts;
+  for (size_t first = 0; first < count; first += texts.size()) {
+    texts.clear();
+    for (size_t tokens = 0; first + texts.size() < count && tokens < kTokensTogether;) {
+      if (cancelled()) return Error(Code::kCancelled, "reading texts was interrupted");
+      const size_t i = first + texts.size();
+      BANTAM_ASSIGN(TextTokens text, tokenize(i).With(fmt::format("text {}", i)));
+      tokens += text.tokens.size();
+      texts.push_back(std::move(text));
+    }
+    const std::lock_guard lock(encoder.turn);
+    const auto sink = [&](size_t i, std::span<float> values) -> Status {
+      BANTAM_TRY(CheckNumbers(values).With(fmt::format("text {}", first + i)));
+      take(first + i, values);
+      return Ok();
+    };
+    BANTAM_TRY(encoder.encoder->Encode(texts, sink, cancelled));
+  }
+  return Ok();
 }
 
 Status CheckScores(const bantam_encoder& encoder, bool wanted) {
