@@ -108,6 +108,7 @@ class GrammarMatcher {
     exceeded_ = false;
   }
   bool exceeded() const { return exceeded_; }
+  void Exceed() { exceeded_ = true; }
   // Whether so much is left, which is taken.
   bool Spend(uint64_t work) {
     exceeded_ |= work > work_left_;

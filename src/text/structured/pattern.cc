@@ -189,10 +189,10 @@ class EscapeReader {
     if (*code < 0xd800 || *code > 0xdfff) return Single(*code);
     // Half a pair of UTF-16.
     const bool pair = text_.substr(at_, 2) == "\\u";
-    const auto low = pair ? Hex(text_, at_ + 2, 4) : std::nullopt;
-    if (*code > 0xdbff || !low.has_value() || *low < 0xdc00 || *low > 0xdfff) return NoSupport("half a surrogate pair", at_ - 6);
+    const char32_t low = pair ? Hex(text_, at_ + 2, 4).value_or(0) : 0;
+    if (*code > 0xdbff || low < 0xdc00 || low > 0xdfff) return NoSupport("half a surrogate pair", at_ - 6);
     at_ += 6;
-    return Single(0x10000 + ((*code - 0xd800) << 10) + (*low - 0xdc00));
+    return Single(0x10000 + ((*code - 0xd800) << 10) + (low - 0xdc00));
   }
   Result<CodeRanges> ReadControl() {
     const auto letter = at_ < text_.size() ? static_cast<char>(text_[at_] | 0x20) : '\0';

@@ -28,6 +28,11 @@ Error TooAmbiguous() {
                   kGrammarPlacesMax, TokenConstraint::kMaskWorkMax));
 }
 
+// Readings along a token that is being walked, 24 bytes each.
+constexpr size_t kPlacesWalkedMax = 400'000;
+// Of the memory to work in, from one mask to the next.
+constexpr size_t kPlacesKept = 2'000;
+
 int CountBytes(const ByteSet& set) {
   int count = 0;
   for (const uint64_t word : set) count += std::popcount(word);
@@ -185,6 +190,7 @@ Status TokenConstraint::Mask(std::span<uint32_t> bits) {
   if (levels_.size() < size_t{vocabulary.longest()} + 1) levels_.resize(size_t{vocabulary.longest()} + 1);
   levels_[0].clear();
   kept_.clear();
+  walked_ = 0;
   for (const GrammarPlace& place : position_.places) (IsKept(place) ? kept_ : levels_[0]).push_back(place);
   if (!levels_[0].empty()) WalkBelow(vocabulary.trie(), /*node=*/0, /*level=*/0, bits);
   // Readings that are at the same place of a terminal differ only in what follows it.
@@ -198,6 +204,10 @@ Status TokenConstraint::Mask(std::span<uint32_t> bits) {
     AddTerminal(std::span(kept_).subspan(begin, end - begin), bits);
     begin = end;
   }
+  // Of a mask that had many readings, what it needed goes: an answer holds what is counted for it.
+  size_t places = 0;
+  for (const std::vector<GrammarPlace>& level : levels_) places += level.capacity();
+  if (places > kPlacesKept) levels_ = std::vector<std::vector<GrammarPlace>>(levels_.size());
   return matcher().exceeded() ? Status(TooAmbiguous()) : Ok();
 }
 
@@ -238,6 +248,8 @@ void TokenConstraint::WalkBelow(const TokenTrie& trie, uint32_t node, size_t lev
   const size_t frames = position_.frames.size();
   const size_t returns = position_.returns.size();
   if (levels_.size() <= level + 1) levels_.resize(level + 2);
+  walked_ += levels_[level].size();
+  if (walked_ > kPlacesWalkedMax) matcher().Exceed();
   for (uint32_t child = node + 1; child < trie.nodes[node].end; child = trie.nodes[child].end) {
     if (!HasByte(allowed, trie.nodes[child].byte)) continue;
     matcher().Step(levels_[level], trie.nodes[child].byte, &position_, &levels_[level + 1]);
@@ -247,6 +259,8 @@ void TokenConstraint::WalkBelow(const TokenTrie& trie, uint32_t node, size_t lev
     position_.frames.resize(frames);
     position_.returns.resize(returns);
   }
+  walked_ -= levels_[level].size();
+  if (levels_[level + 1].capacity() > kPlacesKept) levels_[level + 1] = {};
 }
 
 Status TokenConstraint::Accept(uint32_t id) {

@@ -111,6 +111,7 @@ class TokenConstraint {
   mutable std::unique_ptr<GrammarMatcher> matcher_;
   std::vector<GrammarPlace> kept_;
   std::vector<std::vector<GrammarPlace>> levels_;  // places by bytes of the token that is being walked
+  size_t walked_ = 0;                              // places on these levels, down to the one that is being walked
 };
 
 }  // namespace bantam
