@@ -7,70 +7,34 @@
 #include <cmath>
 #include <functional>
 #include <iterator>
-#include <limits>
 
-#include "base/closest.h"
+#include "engine/json_members.h"
 
 namespace bantam {
 namespace {
-
-Error Wrong(std::string_view member, const Json& value, std::string_view expected) {
-  return Error(Code::kInvalidArgument, fmt::format("{}: {}: expected {}", member, ShortJson(value), expected));
-}
-
-struct Range {
-  double low;
-  double high;
-};
-
-Result<double> Number(std::string_view member, const Json& value, const Range& range) {
-  const double number = value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
-  if (number >= range.low && number <= range.high) return number;
-  return Wrong(member, value, fmt::format("a number from {} to {}", range.low, range.high));
-}
-
-Result<uint64_t> Whole(std::string_view member, const Json& value, uint64_t low, uint64_t high) {
-  if (value.is_number_unsigned() && value.get<uint64_t>() >= low && value.get<uint64_t>() <= high) return value.get<uint64_t>();
-  // Some clients write every number with a point.
-  if (value.is_number_float() && std::floor(value.get<double>()) == value.get<double>() &&
-      value.get<double>() >= static_cast<double>(low) && value.get<double>() <= std::min(static_cast<double>(high), 9e15)) {
-    return static_cast<uint64_t>(value.get<double>());
-  }
-  return Wrong(member, value, fmt::format("a whole number from {} to {}", low, high));
-}
-
-Result<bool> Flag(std::string_view member, const Json& value) {
-  if (value.is_boolean()) return value.get<bool>();
-  return Wrong(member, value, "true or false");
-}
-
-Result<std::string> Text(std::string_view member, const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  return Wrong(member, value, "a text");
-}
 
 Status ReadStops(std::string_view member, const Json& value, Request* request) {
   if (value.is_string()) {
     request->stops = {value.get<std::string>()};
     return Ok();
   }
-  if (!value.is_array()) return Wrong(member, value, "a text, or a list of texts");
+  if (!value.is_array()) return WrongMember(member, value, "a text, or a list of texts");
   for (const Json& stop : value) {
-    BANTAM_ASSIGN(std::string text, Text(member, stop));
+    BANTAM_ASSIGN(std::string text, ReadText(member, stop));
     request->stops.push_back(std::move(text));
   }
   return Ok();
 }
 
 Status ReadLogitBias(std::string_view member, const Json& value, Request* request) {
-  if (!value.is_object()) return Wrong(member, value, "an object from token ids to numbers");
+  if (!value.is_object()) return WrongMember(member, value, "an object from token ids to numbers");
   for (const auto& [name, bias] : value.items()) {
     uint64_t id = 0;
     const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
     if (parsed.ec != std::errc() || parsed.ptr != name.data() + name.size() || id > UINT32_MAX) {
       return Error(Code::kInvalidArgument, fmt::format("{}: {}: expected a token's id", member, ShortJson(name)));
     }
-    BANTAM_ASSIGN(const double number, Number(member, bias, {-100, 100}));
+    BANTAM_ASSIGN(const double number, ReadNumber(member, bias, {-100, 100}));
     // As OpenAI has it, -100 bans.
     request->sampler.logit_bias.push_back({static_cast<uint32_t>(id), number == -100 ? -INFINITY : static_cast<float>(number)});
   }
@@ -79,7 +43,7 @@ Status ReadLogitBias(std::string_view member, const Json& value, Request* reques
 
 Status ReadPriority(std::string_view member, const Json& value, Request* request) {
   const auto priority = value.is_string() ? PriorityFromName(value.get<std::string>()) : std::nullopt;
-  if (!priority) return Wrong(member, value, "\"high\", \"normal\", \"low\" or \"batch\"");
+  if (!priority) return WrongMember(member, value, "\"high\", \"normal\", \"low\" or \"batch\"");
   request->priority = *priority;
   return Ok();
 }
@@ -90,30 +54,30 @@ Status ReadLogprobs(std::string_view member, const Json& value, Request* request
     request->token_details = value.get<bool>();
     return Ok();
   }
-  BANTAM_ASSIGN(request->top_logprobs, Whole(member, value, 0, kTopLogprobsMax));
+  BANTAM_ASSIGN(request->top_logprobs, ReadWhole(member, value, 0, kTopLogprobsMax));
   request->token_details = true;
   return Ok();
 }
 
 using Read = std::function<Status(std::string_view member, const Json& value, Request* request)>;
 
-Read NumberInto(float SamplerOptions::*place, Range range) {
+Read NumberInto(float SamplerOptions::*place, NumberRange range) {
   return [place, range](std::string_view member, const Json& value, Request* request) -> Status {
-    BANTAM_ASSIGN(const double number, Number(member, value, range));
+    BANTAM_ASSIGN(const double number, ReadNumber(member, value, range));
     request->sampler.*place = static_cast<float>(number);
     return Ok();
   };
 }
-Read PenaltyInto(float PenaltyOptions::*place, Range range) {
+Read PenaltyInto(float PenaltyOptions::*place, NumberRange range) {
   return [place, range](std::string_view member, const Json& value, Request* request) -> Status {
-    BANTAM_ASSIGN(const double number, Number(member, value, range));
+    BANTAM_ASSIGN(const double number, ReadNumber(member, value, range));
     request->sampler.penalties.*place = static_cast<float>(number);
     return Ok();
   };
 }
 Read WholeInto(size_t Request::*place, uint64_t low, uint64_t high) {
   return [=](std::string_view member, const Json& value, Request* request) -> Status {
-    BANTAM_ASSIGN(request->*place, Whole(member, value, low, high));
+    BANTAM_ASSIGN(request->*place, ReadWhole(member, value, low, high));
     return Ok();
   };
 }
@@ -149,41 +113,41 @@ const std::vector<Member>& Members() {
       {"repetition_penalty", PenaltyInto(&PenaltyOptions::repetition, {1e-6, 100})},
       {"top_k",
        [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(const uint64_t k, Whole(member, value, 0, UINT32_MAX));
+         BANTAM_ASSIGN(const uint64_t k, ReadWhole(member, value, 0, UINT32_MAX));
          request->sampler.top_k = static_cast<uint32_t>(k);
          return Ok();
        }},
       {"seed",
        [](std::string_view member, const Json& value, Request* request) -> Status {
-         if (!value.is_number_integer()) return Wrong(member, value, "a whole number");
+         if (!value.is_number_integer()) return WrongMember(member, value, "a whole number");
          request->sampler.seed = value.is_number_unsigned() ? value.get<uint64_t>() : static_cast<uint64_t>(value.get<int64_t>());
          return Ok();
        }},
       {"deadline_ms",
        [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(const uint64_t ms, Whole(member, value, 1, uint64_t{1} << 40));
+         BANTAM_ASSIGN(const uint64_t ms, ReadWhole(member, value, 1, uint64_t{1} << 40));
          request->deadline_ns = static_cast<int64_t>(ms) * 1'000'000;
          return Ok();
        }},
       {"confidence_threshold",
        [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(const double least, Number(member, value, {0, 1}));
+         BANTAM_ASSIGN(const double least, ReadNumber(member, value, {0, 1}));
          request->confidence_min = static_cast<float>(least);
          return Ok();
        }},
       {"cache",
        [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(request->cache, Flag(member, value));
+         BANTAM_ASSIGN(request->cache, ReadFlag(member, value));
          return Ok();
        }},
       {"user",
        [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(request->client, Text(member, value));
+         BANTAM_ASSIGN(request->client, ReadText(member, value));
          return Ok();
        }},
       {"adapter",
        [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(request->adapter, Text(member, value));
+         BANTAM_ASSIGN(request->adapter, ReadText(member, value));
          return Ok();
        }},
       {"stop", ReadStops},
@@ -197,9 +161,7 @@ const std::vector<Member>& Members() {
 Error Unknown(std::string_view name) {
   std::vector<std::string_view> names;
   for (const Member& member : Members()) names.push_back(member.name);
-  const std::vector<std::string_view> closest = Closest(name, names, /*count=*/1);
-  return Error(Code::kInvalidArgument,
-               fmt::format("{}: no member of a request; the nearest is {}", ShortJson(Json(std::string(name))), closest[0]));
+  return UnknownMember(name, names);
 }
 
 Status CheckSize(size_t bytes, const JsonRequestContext& context) {
@@ -216,12 +178,12 @@ Result<std::vector<uint32_t>> ReadPrompt(const Json& prompt, const JsonRequestCo
                                                  prompt.size(), context.context));
     }
     for (const Json& id : prompt) {
-      BANTAM_ASSIGN(const uint64_t token, Whole("prompt", id, 0, context.tokenizer.size() - 1));
+      BANTAM_ASSIGN(const uint64_t token, ReadWhole("prompt", id, 0, context.tokenizer.size() - 1));
       tokens.push_back(static_cast<uint32_t>(token));
     }
     return tokens;
   }
-  if (!prompt.is_string()) return Wrong("prompt", prompt, "a text, or a list of token ids");
+  if (!prompt.is_string()) return WrongMember("prompt", prompt, "a text, or a list of token ids");
   const std::string& text = prompt.get_ref<const std::string&>();
   BANTAM_TRY(CheckSize(text.size(), context));
   BANTAM_ASSIGN(tokens, context.tokenizer.Encode(text, /*special=*/false));
@@ -230,12 +192,12 @@ Result<std::vector<uint32_t>> ReadPrompt(const Json& prompt, const JsonRequestCo
 
 Result<std::vector<uint32_t>> ReadMessages(const Json& body, const Json& messages, const JsonRequestContext& context) {
   if (!messages.is_array() || messages.empty() || messages.size() > kMessagesMax) {
-    return Wrong("messages", messages, fmt::format("a list of 1 to {} messages", kMessagesMax));
+    return WrongMember("messages", messages, fmt::format("a list of 1 to {} messages", kMessagesMax));
   }
   size_t bytes = 0;
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::optional<std::string> role = JsonText(messages[i], "role");
-    if (!role) return Wrong(fmt::format("messages[{}]", i), messages[i], "an object with \"role\" and \"content\"");
+    if (!role) return WrongMember(fmt::format("messages[{}]", i), messages[i], "an object with \"role\" and \"content\"");
     bytes += JsonText(messages[i], "content").value_or("").size();
   }
   BANTAM_TRY(CheckSize(bytes, context));
@@ -259,11 +221,11 @@ Result<std::optional<WantedConstraint>> ReadResponseFormat(const Json& format) {
   if (type == "text") return std::optional<WantedConstraint>();
   if (type == "json_object") return std::optional<WantedConstraint>(WantedConstraint{});
   if (type != "json_schema") {
-    return Wrong("response_format", format, "an object with \"type\": \"text\", \"json_object\" or \"json_schema\"");
+    return WrongMember("response_format", format, "an object with \"type\": \"text\", \"json_object\" or \"json_schema\"");
   }
   const Json& schema = JsonMember(JsonMember(format, "json_schema"), "schema");
   if (!schema.is_object() && !schema.is_boolean()) {
-    return Wrong("response_format.json_schema", JsonMember(format, "json_schema"), "an object with \"schema\"");
+    return WrongMember("response_format.json_schema", JsonMember(format, "json_schema"), "an object with \"schema\"");
   }
   return std::optional<WantedConstraint>(WantedConstraint{ConstraintKind::kJsonSchema, DumpJson(schema, /*indent=*/-1)});
 }
@@ -278,7 +240,7 @@ Result<std::shared_ptr<TokenMasks>> ReadConstraint(const Json& body, const JsonR
   for (const auto& [member, kind] : {std::pair("grammar", ConstraintKind::kGbnf), {"regex", ConstraintKind::kRegex}}) {
     const Json& value = JsonMember(body, member);
     if (value.is_null()) continue;
-    BANTAM_ASSIGN(std::string source, Text(member, value));
+    BANTAM_ASSIGN(std::string source, ReadText(member, value));
     wanted = {kind, std::move(source)};
     ++given;
   }
@@ -292,7 +254,7 @@ Result<std::shared_ptr<TokenMasks>> ReadConstraint(const Json& body, const JsonR
 Status ReadEcho(const Json& body, const JsonRequestContext& context, Request* request) {
   const Json& echo = JsonMember(body, "echo");
   if (echo.is_null()) return Ok();
-  BANTAM_ASSIGN(const bool wanted, Flag("echo", echo));
+  BANTAM_ASSIGN(const bool wanted, ReadFlag("echo", echo));
   if (!wanted) return Ok();
   const Json& prompt = JsonMember(body, "prompt");
   if (prompt.is_null())

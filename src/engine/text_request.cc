@@ -10,7 +10,7 @@
 #include <iterator>
 
 #include "base/base64.h"
-#include "base/closest.h"
+#include "engine/json_members.h"
 
 namespace bantam {
 namespace {
@@ -20,24 +20,18 @@ constexpr std::string_view kMembers[] = {"input",      "query",     "documents",
                                          "dimensions", "normalize", "prompt_name",     "top_n",    "truncate",
                                          "model",      "user",      "return_documents"};
 
-Error Wrong(std::string_view member, const Json& value, std::string_view expected) {
-  return Error(Code::kInvalidArgument, fmt::format("{}: {}: expected {}", member, ShortJson(value), expected));
-}
-
 Result<std::optional<bool>> Flag(const Json& body, const char* member) {
   const Json& value = JsonMember(body, member);
   if (value.is_null()) return std::optional<bool>();
-  if (value.is_boolean()) return std::optional(value.get<bool>());
-  return Wrong(member, value, "true or false");
+  BANTAM_ASSIGN(const bool flag, ReadFlag(member, value));
+  return std::optional(flag);
 }
 
 Result<std::optional<size_t>> Count(const Json& body, const char* member) {
   const Json& value = JsonMember(body, member);
   if (value.is_null()) return std::optional<size_t>();
-  if (value.is_number_unsigned() && value.get<uint64_t>() >= 1 && value.get<uint64_t>() <= UINT32_MAX) {
-    return std::optional<size_t>(value.get<uint64_t>());
-  }
-  return Wrong(member, value, fmt::format("a whole number from 1 to {}", UINT32_MAX));
+  BANTAM_ASSIGN(const uint64_t count, ReadWhole(member, value, 1, UINT32_MAX));
+  return std::optional<size_t>(count);
 }
 
 Status CheckMembers(const Json& body) {
@@ -47,9 +41,7 @@ Status CheckMembers(const Json& body) {
   }
   for (const auto& [name, value] : body.items()) {
     if (std::find(std::begin(kMembers), std::end(kMembers), name) != std::end(kMembers)) continue;
-    const std::vector<std::string_view> closest = Closest(name, kMembers, /*count=*/1);
-    return Error(Code::kInvalidArgument,
-                 fmt::format("{}: no member of a request; the nearest is {}", ShortJson(Json(std::string(name))), closest[0]));
+    return UnknownMember(name, kMembers);
   }
   return Ok();
 }
@@ -121,7 +113,7 @@ class Reader {
     if (ids.size() > limit_.tokens_max) return TextTooLong(ids.size(), limit_);
     for (const Json& id : ids) {
       if (!id.is_number_unsigned() || id.get<uint64_t>() >= context_.model.tokenizer.size()) {
-        return Wrong("id", id, fmt::format("a token below {}", context_.model.tokenizer.size()));
+        return WrongMember("id", id, fmt::format("a token below {}", context_.model.tokenizer.size()));
       }
       text.tokens.push_back(id.get<uint32_t>());
     }
@@ -137,10 +129,11 @@ class Reader {
     request_.dimensions = dimensions.value_or(context_.width);
     BANTAM_TRY(CheckDimensions(rules, request_.dimensions, context_.width));
     const Json& format = JsonMember(body_, "encoding_format");
-    if (!format.is_null() && format != "float" && format != "base64") return Wrong("encoding_format", format, "\"float\" or \"base64\"");
+    if (!format.is_null() && format != "float" && format != "base64")
+      return WrongMember("encoding_format", format, "\"float\" or \"base64\"");
     request_.base64 = format == "base64";
     const Json& name = JsonMember(body_, "prompt_name");
-    if (!name.is_null() && !name.is_string()) return Wrong("prompt_name", name, "the name of one of the model's prompts");
+    if (!name.is_null() && !name.is_string()) return WrongMember("prompt_name", name, "the name of one of the model's prompts");
     BANTAM_ASSIGN(const std::string prefix, ChoosePrefix(rules, JsonText(body_, "prompt_name"), std::nullopt));
     BANTAM_TRY(CheckPrefix(rules, prefix, context_.pooling));
     const Json& input = JsonMember(body_, "input");
@@ -149,7 +142,7 @@ class Reader {
     BANTAM_ASSIGN(const auto all, ListOf("input", input, list));
     for (size_t i = 0; i < all.size(); ++i) {
       const std::string* text = all[i].get_ptr<const std::string*>();
-      if (text == nullptr && !IsIds(all[i])) return Wrong("input", all[i], "a text, or a list of token ids");
+      if (text == nullptr && !IsIds(all[i])) return WrongMember("input", all[i], "a text, or a list of token ids");
       BANTAM_TRY(Take("input", i,
                       text == nullptr ? Ids(all[i]) : TokenizeText(context_.model.tokenizer, WholeText(rules, prefix, *text), limit_)));
     }
@@ -161,16 +154,16 @@ class Reader {
     request_.task = TextRequest::Task::kRanking;
     if (!context_.ranking.ok()) return context_.ranking.error();
     BANTAM_ASSIGN(const auto with_documents, Flag(body_, "return_documents"));
-    if (with_documents.value_or(false)) return Wrong("return_documents", Json(true), "false: the request has them");
+    if (with_documents.value_or(false)) return WrongMember("return_documents", Json(true), "false: the request has them");
     const std::string* query = JsonMember(body_, "query").get_ptr<const std::string*>();
-    if (query == nullptr) return Wrong("query", JsonMember(body_, "query"), "a text");
+    if (query == nullptr) return WrongMember("query", JsonMember(body_, "query"), "a text");
     const Json::array_t* list = nullptr;
     BANTAM_ASSIGN(const auto all, ListOf("documents", JsonMember(body_, "documents"), list));
-    if (list == nullptr) return Wrong("documents", JsonMember(body_, "documents"), "a list of texts");
+    if (list == nullptr) return WrongMember("documents", JsonMember(body_, "documents"), "a list of texts");
     for (size_t i = 0; i < all.size(); ++i) {
       const Json& document = all[i].is_object() ? JsonMember(all[i], "text") : all[i];
       const std::string* text = document.get_ptr<const std::string*>();
-      if (text == nullptr) return Wrong("documents", all[i], "a text, or an object with \"text\"");
+      if (text == nullptr) return WrongMember("documents", all[i], "a text, or an object with \"text\"");
       BANTAM_TRY(Take("documents", i, context_.ranking->Tokenize(context_.model.tokenizer, *query, *text, limit_)));
     }
     return Ok();
@@ -181,7 +174,7 @@ class Reader {
     const auto whole = [&](const Json& text) { return WholeText(context_.model.rules, "", text.get_ref<const std::string&>()); };
     if (value.is_string()) return TokenizeText(tokenizer, whole(value), limit_);
     if (!value.is_array() || value.size() != 2 || !value[0].is_string() || !value[1].is_string()) {
-      return Wrong("classify", value, "a text, or a list of two");
+      return WrongMember("classify", value, "a text, or a list of two");
     }
     BANTAM_ASSIGN(const std::vector<uint32_t> first, TokenizePart(tokenizer, whole(value[0]), limit_));
     return TokenizePair(tokenizer, first, whole(value[1]), limit_);
