@@ -6,6 +6,7 @@
 
 #include "model/arch/registry.h"
 #include "model/vocabulary.h"
+#include "text/normalizer.h"
 
 namespace bantam {
 namespace {
@@ -48,13 +49,16 @@ Status CheckPrefix(const TextRules& rules, std::string_view prefix, Pooling pool
 
 Result<TextTokens> RankPlan::Tokenize(const Tokenizer& tokenizer, std::string_view query, std::string_view document,
                                       const TextLimit& limit) const {
-  if (judge) return judge->Tokenize(tokenizer, query, document, limit);
-  BANTAM_ASSIGN(const std::vector<uint32_t> first, TokenizePart(tokenizer, query, limit));
-  return TokenizePair(tokenizer, first, document, limit);
+  const std::string asked = lower_case ? Lowercase(query) : std::string(query);
+  const std::string read = lower_case ? Lowercase(document) : std::string(document);
+  if (judge) return judge->Tokenize(tokenizer, asked, read, limit);
+  BANTAM_ASSIGN(const std::vector<uint32_t> first, TokenizePart(tokenizer, asked, limit));
+  return TokenizePair(tokenizer, first, read, limit);
 }
 
 Result<RankPlan> PlanRanking(const TextModel& model, const std::optional<std::string>& wanted) {
   RankPlan plan;
+  plan.lower_case = model.rules.lower_case;
   const bool decoder = !model.config.later_tokens;
   if (wanted && !decoder)
     return Error(Code::kInvalidArgument, "a template is for decoders; this model reads the query and a text as a pair");

@@ -35,6 +35,7 @@ struct RankPlan {
   std::vector<uint32_t> answers;  // TextOptions::answers
   std::optional<JudgeTemplate> judge;
   Ranking ranking;
+  bool lower_case = false;  // both texts, as the model's rules have it
 
   Result<TextTokens> Tokenize(const Tokenizer& tokenizer, std::string_view query, std::string_view document, const TextLimit& limit) const;
 };

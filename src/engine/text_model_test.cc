@@ -407,6 +407,15 @@ TEST(Rankings, ADecoderIsAskedForYesOrNo) {
             qwen.tokenizer.Encode("a b", /*special=*/false).value());
 }
 
+// Pairs are read as classify reads them.
+TEST(Rankings, InLowerCaseWhereTheModelWantsIt) {
+  TextModel model = Decoder({"\u2581yes", "\u2581no"});
+  const auto tokens = [&] { return PlanRanking(model, "{query}: {document}?")->Tokenize(model.tokenizer, "No", "YES", {100})->tokens; };
+  EXPECT_EQ(tokens(), model.tokenizer.Encode("No: YES?", /*special=*/false).value());
+  model.rules.lower_case = true;
+  EXPECT_EQ(tokens(), model.tokenizer.Encode("no: yes?", /*special=*/false).value());
+}
+
 TEST(Rankings, WhatCannotRank) {
   EXPECT_THAT(PlanRanking(Decoder({}), "{query} {document}").error().message(), HasSubstr("\"yes\" is 2 tokens of its vocabulary"));
   TextModel model = Decoder({"\u2581yes", "\u2581no"});
