@@ -15,21 +15,15 @@
 #include "engine/session.h"
 #include "formats/gguf.h"
 #include "model/vocabulary.h"
+#include "testing/engine_answers.h"
 #include "testing/paths.h"
 #include "testing/tiny_model.h"
 
 namespace bantam {
 namespace {
 
-// Each look is a millisecond later.
-class TickingClock final : public Clock {
- public:
-  int64_t NowNs() const override { return now_ns_ += 1'000'000; }
-  void Pass(int64_t ns) { now_ns_ += ns; }
-
- private:
-  mutable int64_t now_ns_ = 0;
-};
+using Answer = testing::EngineAnswer;
+using testing::RunAll;
 
 struct Kind {
   const char* name;
@@ -80,27 +74,12 @@ class DraftModelTest : public ::testing::TestWithParam<Kind> {
       setup.draft = draft_.get();
       setup.draft_plan = *draft_plan;
     }
-    return Engine::Make(setup, {budget_, pool_}, [this](Event event) { Take(std::move(event)); }).value();
-  }
-  struct Answer {
-    std::string text = {};
-    size_t tokens = 0;
-    std::optional<Finish> finish = {};
-  };
-  void Take(Event event) {
-    clock_.Pass(5'000'000);  // of the model's step: it is slower than the draft model's
-    Answer& answer = answers_[{event.request, event.choice}];
-    ASSERT_FALSE(answer.finish.has_value()) << "nothing comes behind the end";
-    answer.text += event.text;
-    answer.tokens += event.token_count;
-    if (event.finish) answer.finish = std::move(event.finish);
-  }
-  void RunAll(Engine& engine) {
-    for (int steps = 0; !engine.idle(); ++steps) {
-      const auto stepped = engine.Step();
-      ASSERT_TRUE(stepped.ok()) << stepped.error().message();
-      ASSERT_LT(steps, 100'000);
-    }
+    return Engine::Make(setup, {budget_, pool_},
+                        [this](Event event) {
+                          clock_.Pass(5'000'000);  // of the model's step: it is slower than the draft model's
+                          testing::TakeEvent(std::move(event), &answers_);
+                        })
+        .value();
   }
   static Request RandomRequest(Rng& rng) {
     Request request;
@@ -117,8 +96,25 @@ class DraftModelTest : public ::testing::TestWithParam<Kind> {
     if (rng.Next() % 6 == 0) request.speculate = false;
     return request;
   }
+  static Request LongRequest() {
+    Request request;
+    request.tokens = {5, 80, 7, 99, 13};
+    request.tokens_max = 60;
+    request.tokens_min = 60;
+    request.sampler.temperature = 1;
+    return request;
+  }
+  // Until the draft model has KV.
+  static void StepUntilHeld(Engine& engine) {
+    const KvCache& kv = engine.draft_model()->kv();
+    while (kv.free_blocks(KvPart::kFull) == kv.blocks(KvPart::kFull)) ASSERT_TRUE(engine.Step().value());
+  }
+  static void ExpectNothingHeld(const Engine& engine) {
+    const KvCache& kv = engine.draft_model()->kv();
+    for (const KvPart part : kAllKvParts) EXPECT_EQ(kv.free_blocks(part), kv.blocks(part));
+  }
   // Random arrivals and cancellations; what each answer was in the end.
-  std::map<std::pair<RequestId, size_t>, Answer> Load(Engine& engine, uint64_t seed) {
+  testing::EngineAnswers Load(Engine& engine, uint64_t seed) {
     answers_.clear();
     Rng rng(seed);
     RequestId last = 0;
@@ -139,11 +135,11 @@ class DraftModelTest : public ::testing::TestWithParam<Kind> {
   MemoryBudget budget_{uint64_t{1} << 30};
   std::unique_ptr<ThreadPool> threads_owner_ = ThreadPool::Make(2).value();
   ThreadPool& pool_ = *threads_owner_;
-  TickingClock clock_;
+  testing::TickingClock clock_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Model> draft_;
-  std::map<std::pair<RequestId, size_t>, Answer> answers_;
+  testing::EngineAnswers answers_;
 };
 
 // What the draft model guesses is what it goes on with by itself, whatever it was told in steps of whatever size, was wrong about, shared
@@ -231,8 +227,7 @@ TEST_P(DraftModelTest, AnswersAreThoseWithout) {
     }
     EXPECT_EQ(budget_.used_bytes(), held) << "what requests held is free";
     EXPECT_GT(held, before + plan.kv_bytes);
-    const KvCache& kv = engine->draft_model()->kv();
-    for (const KvPart part : kAllKvParts) EXPECT_EQ(kv.free_blocks(part), kv.blocks(part));
+    ExpectNothingHeld(*engine);
   }
 }
 
@@ -251,8 +246,7 @@ TEST_P(DraftModelTest, ReservationsMayFail) {
       if (answer.finish->reason == StopReason::kCancelled || other.finish->reason == StopReason::kCancelled) continue;
       EXPECT_EQ(other.text, answer.text) << "request " << key.first << " choice " << key.second;
     }
-    const KvCache& kv = engine->draft_model()->kv();
-    for (const KvPart part : kAllKvParts) EXPECT_EQ(kv.free_blocks(part), kv.blocks(part));
+    ExpectNothingHeld(*engine);
   }
 }
 
@@ -260,36 +254,26 @@ TEST_P(DraftModelTest, ReservationsMayFail) {
 TEST_P(DraftModelTest, NothingIsHeldBehindTheEnd) {
   const MemoryPlan plan = DraftPlan(2, 400);
   const auto engine = MakeEngine(2, 400, &plan);
-  const KvCache& kv = engine->draft_model()->kv();
-  Request request;
-  request.tokens = {5, 80, 7, 99, 13};
-  request.tokens_max = 60;
-  request.tokens_min = 60;
-  request.sampler.temperature = 1;
+  Request request = LongRequest();
   const RequestId id = engine->Submit(request).value();
-  while (kv.free_blocks(KvPart::kFull) == kv.blocks(KvPart::kFull)) ASSERT_TRUE(engine->Step().value());
+  StepUntilHeld(*engine);
   EXPECT_TRUE(engine->Cancel(id));
-  for (const KvPart part : kAllKvParts) EXPECT_EQ(kv.free_blocks(part), kv.blocks(part));
+  ExpectNothingHeld(*engine);
 }
 
 // Who loses its place loses the draft model's too, in the same step.
 TEST_P(DraftModelTest, WhoIsDisplacedHoldsNothing) {
   const MemoryPlan plan = DraftPlan(1, 0);
   const auto engine = MakeEngine(1, 0, &plan);
-  const KvCache& kv = engine->draft_model()->kv();
-  Request request;
-  request.tokens = {5, 80, 7, 99, 13};
-  request.tokens_max = 60;
-  request.tokens_min = 60;
-  request.sampler.temperature = 1;
+  Request request = LongRequest();
   request.priority = Priority::kLow;
   engine->Submit(request).value();
-  while (kv.free_blocks(KvPart::kFull) == kv.blocks(KvPart::kFull)) ASSERT_TRUE(engine->Step().value());
+  StepUntilHeld(*engine);
   request.priority = Priority::kHigh;
   engine->Submit(request).value();
   ASSERT_TRUE(engine->Step().value());
   EXPECT_EQ(engine->counters().preemptions, 1u);
-  for (const KvPart part : kAllKvParts) EXPECT_EQ(kv.free_blocks(part), kv.blocks(part));
+  ExpectNothingHeld(*engine);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, DraftModelTest,

@@ -17,21 +17,15 @@
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
 #include "model/vocabulary.h"
+#include "testing/engine_answers.h"
 #include "testing/paths.h"
 #include "testing/tiny_model.h"
 
 namespace bantam {
 namespace {
 
-// Each look is a millisecond later.
-class TickingClock final : public Clock {
- public:
-  int64_t NowNs() const override { return now_ns_ += 1'000'000; }
-  void Pass(int64_t ns) { now_ns_ += ns; }
-
- private:
-  mutable int64_t now_ns_ = 0;
-};
+using Answer = testing::EngineAnswer;
+using testing::RunAll;
 
 struct Kind {
   const char* name;
@@ -69,35 +63,14 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
   std::unique_ptr<Engine> MakeEngine(size_t sequences, size_t kv_tokens, EngineOptions options = {}) {
     options.check = true;
     const MemoryPlan plan = PlanMemory(model_->program, Options(sequences, kv_tokens), {});
-    return Engine::Make({*model_, *tokenizer_, plan, clock_, options}, {budget_, pool_}, [this](Event event) { Take(std::move(event)); })
+    return Engine::Make({*model_, *tokenizer_, plan, clock_, options}, {budget_, pool_},
+                        [this](Event event) { testing::TakeEvent(std::move(event), &answers_); })
         .value();
   }
   std::shared_ptr<const Adapter> MakeAdapter(size_t rank, uint64_t seed) {
     testing::BuildTinyAdapter(tiny_, rank, seed).Write(folder_.Path("a.gguf"));
     AdapterOutline outline = OutlineAdapter(*files_, folder_.Path("a.gguf"), {model_->config, model_->program, *model_->kernels}).value();
     return LoadAdapter(std::move(outline), *model_, budget_).value();
-  }
-  // What each answer is so far.
-  struct Answer {
-    std::string text = {};
-    size_t tokens = 0;
-    std::vector<TokenInfo> infos = {};
-    std::optional<Finish> finish = {};
-  };
-  void Take(Event event) {
-    Answer& answer = answers_[{event.request, event.choice}];
-    ASSERT_FALSE(answer.finish.has_value()) << "nothing comes behind the end";
-    answer.text += event.text;
-    answer.tokens += event.token_count;
-    answer.infos.insert(answer.infos.end(), event.tokens.begin(), event.tokens.end());
-    if (event.finish) answer.finish = std::move(event.finish);
-  }
-  void RunAll(Engine& engine) {
-    for (int steps = 0; !engine.idle(); ++steps) {
-      const auto stepped = engine.Step();
-      ASSERT_TRUE(stepped.ok()) << stepped.error().message();
-      ASSERT_LT(steps, 100'000);
-    }
   }
 
   // The same by a session of its own, token by token: nothing of the engine takes part.
@@ -158,10 +131,10 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
   MemoryBudget budget_{uint64_t{1} << 30};
   std::unique_ptr<ThreadPool> threads_owner_ = ThreadPool::Make(2).value();
   ThreadPool& pool_ = *threads_owner_;
-  TickingClock clock_;
+  testing::TickingClock clock_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Model> model_;
-  std::map<std::pair<RequestId, size_t>, Answer> answers_;
+  testing::EngineAnswers answers_;
 };
 
 // Random arrivals, priorities, clients, choices and cancellations in little memory: every answer is that of a run of its own.
