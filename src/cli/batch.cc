@@ -31,57 +31,31 @@ struct Options {
   bool force = false;
   std::vector<std::string> adapters;  // --lora
   std::string draft;                  // --draft-model
-  AdaptiveTargets targets;
-  std::string calibration;  // a file; empty: none
+  std::string calibration;            // a file; empty: none
   double target_ms = 0;
+  double target_watts = 0;
   double target_percent = 0;
   SamplingOptions sampling;
   TextBatchOptions texts;  // with the model's and the run's options, which are those of answers too
   std::string task;        // --task; empty: what the model is for
 };
 
-Result<AdaptiveTargets> ReadTargets(FileSystem& files, const Options& options) {
-  AdaptiveTargets targets = options.targets;
-  // What is cut here stays cut: these answers are kept.
-  targets.answer_tokens_min = SIZE_MAX;
-  BANTAM_ASSIGN(targets.token_ns, TokenTargetNs(options.target_ms));
-  targets.memory_share = options.target_percent / 100;
-  BANTAM_TRY(CheckAdaptiveTargets(targets));
-  if (targets.watts > 0) BANTAM_TRY(PowerMeter(files, /*root=*/"").Check().With("--target-power"));
-  return targets;
-}
-
 Result<EngineOptions> ReadEngineOptions(FileSystem& files, const Options& options) {
   EngineOptions engine;
   // Lines wait in their file, not in a queue: memory is the only limit.
   engine.admission = {.requests_max = SIZE_MAX, .tokens_max = SIZE_MAX, .bytes_max = UINT64_MAX};
   engine.notice = [](std::string_view change) { Note(fmt::format("[{}]\n", change)); };
+  engine.watch = [&files] { return ReadMemoryPressure(files, /*root=*/""); };
+  if (options.target_watts > 0) {
+    const auto meter = std::make_shared<PowerMeter>(files, /*root=*/"");
+    BANTAM_TRY(meter->Check().With("--target-power"));
+    engine.watts = [meter](int64_t now_ns) { return meter->Read(now_ns); };
+  }
   if (options.calibration.empty()) return engine;
   BANTAM_ASSIGN(Calibration calibration, Calibration::Open(files, options.calibration));
   engine.calibration = std::make_shared<const Calibration>(std::move(calibration));
   return engine;
 }
-
-// Looks at the machine twice a second.
-class MachineWatch {
- public:
-  MachineWatch(FileSystem& files, bool power) : files_(files), meter_(files, /*root=*/""), power_(power) {}
-  void Look(int64_t now_ns, Engine* engine) {
-    if (now_ns < next_ns_) return;
-    next_ns_ = now_ns + kLookNs;
-    const MemoryPressure memory = ReadMemoryPressure(files_, /*root=*/"");
-    engine->SetPressure(gauge_.Update(now_ns, memory));
-    engine->Adapt(memory, power_ ? meter_.Read(now_ns) : std::nullopt);
-  }
-
- private:
-  static constexpr int64_t kLookNs = 500'000'000;
-  FileSystem& files_;
-  PowerMeter meter_;
-  const bool power_;
-  PressureGauge gauge_;
-  int64_t next_ns_ = 0;
-};
 
 // What the run was like, for people.
 std::string Describe(const BatchSummary& summary, const EngineCounters& counters, int64_t ns, const MemoryPlan& plan) {
@@ -128,7 +102,9 @@ Result<Task> TaskOf(const std::string& name, const TextModel& model) {
 
 // Chats and texts that are gone on with. Takes the model's file.
 Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened, const BatchPlaces& places) {
-  BANTAM_ASSIGN(const AdaptiveTargets targets, ReadTargets(files, options));
+  BANTAM_ASSIGN(AdaptiveTargets targets, ReadAdaptiveTargets(options.target_ms, options.target_watts, options.target_percent));
+  // What is cut here stays cut: these answers are kept.
+  targets.answer_tokens_min = SIZE_MAX;
   BANTAM_ASSIGN(EngineOptions engine_options, ReadEngineOptions(files, options));
   ModelFile file = std::move(opened.file);
   const Tokenizer& tokenizer = opened.model.tokenizer;
@@ -160,12 +136,11 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
     return made;
   };
   EngineCounters counters;
-  MachineWatch watch(files, targets.watts > 0);
   const int64_t begin = clock.NowNs();
   const auto progress = [&, line = MakeProgressLine()](std::string_view step, uint64_t done, uint64_t total) {
     if (engine != nullptr) {
       counters = engine->counters();
-      watch.Look(clock.NowNs(), engine);
+      engine->Look();
     }
     return !Interrupted() && (!line || line(step, done, total));
   };
@@ -180,7 +155,7 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
 
 bool OnlyOfAnswers(const Options& options) {
   return !options.adapters.empty() || !options.draft.empty() || !options.calibration.empty() || options.target_ms != 0 ||
-         options.targets.watts != 0 || options.target_percent != 0;
+         options.target_watts != 0 || options.target_percent != 0;
 }
 
 Status Batch(FileSystem& files, const Options& options) {
@@ -236,7 +211,7 @@ void AddBatchVerb(CLI::App& app, Action* action) {
   verb->add_option("--target-latency", options->target_ms,
                    "milliseconds between an answer's tokens: while more (for 95 of 100), fewer requests run at once; 0: any")
       ->capture_default_str();
-  verb->add_option("--target-power", options->targets.watts,
+  verb->add_option("--target-power", options->target_watts,
                    "watts that the machine measures: while more, fewer requests run at once; 0: any")
       ->capture_default_str();
   verb->add_option("--target-memory", options->target_percent,

@@ -18,6 +18,12 @@ constexpr size_t kAnswerTokensFirst = 1024;
 
 std::string Tokens(size_t tokens) { return tokens == SIZE_MAX ? std::string("without a limit") : fmt::format("at most {} tokens", tokens); }
 
+Result<int64_t> TokenTargetNs(double milliseconds) {
+  if (milliseconds >= 0 && milliseconds * 1e6 <= static_cast<double>(kTokenNsMax)) return static_cast<int64_t>(milliseconds * 1e6);
+  return Error(Code::kInvalidArgument,
+               fmt::format("a target of {} ms between tokens: expected 0 (none) to {}", milliseconds, kTokenNsMax / 1'000'000));
+}
+
 }  // namespace
 
 Status CheckAdaptiveTargets(const AdaptiveTargets& targets) {
@@ -35,10 +41,11 @@ Status CheckAdaptiveTargets(const AdaptiveTargets& targets) {
   return Ok();
 }
 
-Result<int64_t> TokenTargetNs(double milliseconds) {
-  if (milliseconds >= 0 && milliseconds * 1e6 <= static_cast<double>(kTokenNsMax)) return static_cast<int64_t>(milliseconds * 1e6);
-  return Error(Code::kInvalidArgument,
-               fmt::format("a target of {} ms between tokens: expected 0 (none) to {}", milliseconds, kTokenNsMax / 1'000'000));
+Result<AdaptiveTargets> ReadAdaptiveTargets(double token_ms, double watts, double memory_percent) {
+  AdaptiveTargets targets = {.watts = watts, .memory_share = memory_percent / 100};
+  BANTAM_ASSIGN(targets.token_ns, TokenTargetNs(token_ms));
+  BANTAM_TRY(CheckAdaptiveTargets(targets));
+  return targets;
 }
 
 AdaptiveController::AdaptiveController(const AdaptiveTargets& targets, const AdaptiveSettings& best, std::vector<std::string> precisions)

@@ -28,10 +28,11 @@ struct AdaptiveTargets {
 
 // InvalidArgument names the target that is out of range.
 Status CheckAdaptiveTargets(const AdaptiveTargets& targets);
+// Of what a user gave: milliseconds, watts and a percentage, 0 where there is no target. Errors: those of CheckAdaptiveTargets;
+// InvalidArgument for milliseconds that are negative, no number, or more than an hour.
+Result<AdaptiveTargets> ReadAdaptiveTargets(double token_ms, double watts, double memory_percent);
 // Of memory so much has to be free beside the target before a change is taken back, so no target is lower.
 inline constexpr double kMemoryRoom = 0.1;
-// Of milliseconds that somebody gave. InvalidArgument for a negative number, one that is none, and more than an hour.
-Result<int64_t> TokenTargetNs(double milliseconds);
 
 // What may be changed.
 struct AdaptiveSettings {

@@ -436,6 +436,15 @@ bool Engine::Keeps(const Choice& choice) const {
   return options_.prefix_cache && settings_.prefixes && choice.live->request.cache && pressure_ == Pressure::kCalm;
 }
 
+void Engine::Look() {
+  const int64_t now_ns = clock_.NowNs();
+  if (!watched() || now_ns < next_look_ns_) return;
+  next_look_ns_ = now_ns + kLookNs;
+  const MemoryPressure memory = options_.watch ? options_.watch() : MemoryPressure();
+  SetPressure(gauge_.Update(now_ns, memory));
+  Adapt(memory, options_.watts ? options_.watts(now_ns) : std::nullopt);
+}
+
 void Engine::SetPressure(Pressure pressure) {
   if (pressure == pressure_) return;
   uint64_t released = 0;

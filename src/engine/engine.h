@@ -60,7 +60,7 @@ struct EngineOptions {
   bool check = false;     // looks at each plan, and after each step whether blocks and holders agree: Internal
   // Where EngineThread keeps prefixes from one run to the next, with model_digest; empty: nowhere.
   std::string prefix_file;
-  // How short memory is, and what the machine takes, in watts, where somebody watches it; asked by EngineThread twice a second.
+  // How short memory is, and what the machine takes, in watts, where somebody watches it; asked by Look.
   std::function<MemoryPressure()> watch;
   std::function<std::optional<double>(int64_t now_ns)> watts;
   // What confidences are given as; none: as they are computed.
@@ -154,6 +154,11 @@ class Engine {
   Result<size_t> LoadPrefixes(Disk& disk, const std::string& path);
   // For the next run, if there are any. The file is replaced when all of the new one is there.
   Status SavePrefixes(Disk& disk, const std::string& path) const;
+  // Asks what watches the machine, if the last time was half a second ago, and does what that asks for; without waiting. Whoever owns the
+  // engine calls it again and again, whether there is work or not.
+  static constexpr int64_t kLookNs = 500'000'000;
+  bool watched() const { return options_.watch || options_.adaptive; }
+  void Look();
   // What the machine says of its memory (PressureGauge). High: prefixes go and none are kept; critical: nothing new is taken. Those that
   // run have their memory, and go on.
   void SetPressure(Pressure pressure);
@@ -232,6 +237,8 @@ class Engine {
   DraftPlanner draft_planner_;
   int64_t drafting_ns_ = 0;                            // that the draft model took in this step
   double answer_tokens_ = EngineLoad().answer_tokens;  // a moving average
+  PressureGauge gauge_;
+  int64_t next_look_ns_ = 0;
   Pressure pressure_ = Pressure::kCalm;
   EngineCounters counters_;
   std::map<std::string, std::shared_ptr<const Adapter>> adapters_;

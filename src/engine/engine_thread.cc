@@ -12,11 +12,7 @@
 #include "base/check.h"
 
 namespace bantam {
-namespace {
-
-constexpr int64_t kWatchNs = 500'000'000;
-
-}  // namespace
+namespace {}  // namespace
 
 std::optional<Event> AnswerStream::Next(int64_t timeout_ns) {
   std::unique_lock lock(mutex_);
@@ -187,8 +183,8 @@ void EngineThread::TakeMessages() {
   {
     std::unique_lock lock(mutex_);
     const auto something = [&] { return stopping_ || !messages_.empty() || !engine_->idle(); };
-    if (engine_->options().watch || engine_->options().adaptive) {
-      changed_.wait_for(lock, std::chrono::nanoseconds(kWatchNs), something);
+    if (engine_->watched()) {
+      changed_.wait_for(lock, std::chrono::nanoseconds(Engine::kLookNs), something);
     } else {
       changed_.wait(lock, something);
     }
@@ -262,16 +258,6 @@ void EngineThread::FailAll(const Error& error) {
   }
 }
 
-void EngineThread::Watch() {
-  const int64_t now_ns = clock_.NowNs();
-  const EngineOptions& options = engine_->options();
-  if ((!options.watch && !options.adaptive) || now_ns < next_look_ns_) return;
-  next_look_ns_ = now_ns + kWatchNs;
-  const MemoryPressure memory = options.watch ? options.watch() : MemoryPressure();
-  engine_->SetPressure(gauge_.Update(now_ns, memory));
-  engine_->Adapt(memory, options.watts ? options.watts(now_ns) : std::nullopt);
-}
-
 void EngineThread::Work() {
   while (true) {
     TakeMessages();
@@ -279,7 +265,7 @@ void EngineThread::Work() {
       const std::lock_guard lock(mutex_);
       if (stopping_) break;
     }
-    Watch();
+    engine_->Look();
     const Result<bool> stepped = engine_->Step();
     if (!stepped.ok()) return FailAll(stepped.error());
     EngineLoad load = engine_->load();

@@ -74,8 +74,6 @@ class EngineThread {
   EngineThread(const Clock& clock, MemoryBudget& budget) : clock_(clock), budget_(budget) {}
   static void* Main(void* self);
   void Work();
-  // Looks at the machine's memory, if it is time to.
-  void Watch();
   // What came since the last step, under the lock.
   void TakeMessages();
   void Deliver(Event event);
@@ -100,10 +98,8 @@ class EngineThread {
 
   const Clock& clock_;
   MemoryBudget& budget_;
-  std::unique_ptr<Engine> engine_;       // the thread's own
-  std::map<RequestId, RequestId> ours_;  // by the engine's number
-  PressureGauge gauge_;
-  int64_t next_look_ns_ = 0;
+  std::unique_ptr<Engine> engine_;         // the thread's own
+  std::map<RequestId, RequestId> ours_;    // by the engine's number
   std::map<RequestId, RequestId> theirs_;  // the other way
 
   mutable std::mutex mutex_;

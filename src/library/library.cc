@@ -111,11 +111,9 @@ Result<EngineOptions> ReadEngineOptions(const bantam_engine_options& options, ba
     BANTAM_ASSIGN(Calibration calibration, Calibration::Open(*engine->files, options.calibration));
     read.calibration = std::make_shared<const Calibration>(std::move(calibration));
   }
-  AdaptiveTargets targets;
-  targets.watts = static_cast<double>(options.target_watts);
-  targets.memory_share = static_cast<double>(options.target_memory_percent) / 100;
-  BANTAM_ASSIGN(targets.token_ns, TokenTargetNs(static_cast<double>(options.target_token_ms)));
-  BANTAM_TRY(CheckAdaptiveTargets(targets));
+  BANTAM_ASSIGN(const AdaptiveTargets targets,
+                ReadAdaptiveTargets(static_cast<double>(options.target_token_ms), static_cast<double>(options.target_watts),
+                                    static_cast<double>(options.target_memory_percent)));
   if (targets.any()) read.adaptive = AdaptiveController::Make(targets, engine->plan.options.sequences);
   if (targets.watts > 0) {
     const auto meter = std::make_shared<PowerMeter>(*engine->files, /*root=*/"");

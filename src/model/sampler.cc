@@ -32,6 +32,7 @@ size_t HistoryLength(const SamplerOptions& options) {
   return std::max<size_t>(Penalizes(options) ? options.penalty_window : 0, SeeksRepetitions(options) ? options.dry_window : 0);
 }
 
+// Are found one by one whatever the vocabulary.
 constexpr uint64_t kFewCandidates = 256;
 
 bool Greedy(const SamplerOptions& options) { return options.temperature == 0 && options.temperature_range == 0; }
