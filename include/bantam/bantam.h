@@ -75,6 +75,9 @@ typedef struct bantam_engine_options {
   /* Told what the engine changed by itself, and why: within bantam_engine_open (of prefixes that are warm), later on the engine's thread. Must
    * not call into the engine. May be NULL. */
   void (*notice)(void* user, const char* change);
+  /* Not 0: requests that come while memory is short, and do not say "kv" themselves, keep keys and values in 8 bits, in half the memory. What
+   * they answer may differ from what they would have answered otherwise; the "kv" of a result's usage says which it was. */
+  int narrow_kv;
 } bantam_engine_options;
 
 /* Opens a model and starts the engine's thread. `error` may be NULL, here and everywhere. On failure *engine is NULL. */

@@ -12,7 +12,7 @@ namespace bantam {
 void EngineLoad::Add(const Request& request, uint64_t bytes_held) {
   Class& of = classes[static_cast<size_t>(request.priority)];
   of.prompt_tokens += request.tokens.size();
-  of.answers += request.choices;
+  of.answers += SequencesOf(request);
   ++requests;
   tokens += request.tokens.size();
   bytes += bytes_held;

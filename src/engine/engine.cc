@@ -74,6 +74,9 @@ Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources
   const StateSizes states = {program.state_floats, options.sequences + options.checkpoints};
   BANTAM_ASSIGN(engine->kv_,
                 KvCache::Make(KvLayout(options.kv_type, program.kv_layers), PoolBlocks(program, options), states, resources.budget));
+  if (options.kv_type != KvType::kInt8) {
+    BANTAM_ASSIGN(engine->narrow_kv_, engine->kv_.MakeBeside(KvLayout(KvType::kInt8, program.kv_layers)));
+  }
   BANTAM_ASSIGN(engine->executor_, Executor::Make({program, setup.model.weights, *setup.model.kernels, options}, resources));
   engine->prefixes_ = std::make_unique<PrefixCache>(engine->kv_, engine->window_);
   if (setup.draft != nullptr) {
@@ -119,6 +122,11 @@ Status Engine::Check(const Request& request) const {
     return Error(Code::kInvalidArgument,
                  fmt::format("logit_bias for {} tokens: expected at most {}", request.sampler.logit_bias.size(), kLogitBiasesMax));
   }
+  BANTAM_TRY(CheckBeams(request));
+  if (request.kv_type && *request.kv_type != plan_.options.kv_type && *request.kv_type != KvType::kInt8) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("kv {}: the engine has {}, and q8", KvTypeName(*request.kv_type), KvTypeName(plan_.options.kv_type)));
+  }
   BANTAM_TRY(CheckSamplerOptions(request.sampler));
   const auto stops = StopStrings::Make(request.stops);
   return stops.ok() ? Ok() : Status(stops.error());
@@ -131,15 +139,10 @@ uint64_t Engine::BytesOf(const Request& request) const {
   const uint64_t guesses = draft_model_ == nullptr ? 0 : draft_model_->SequenceBytes();
   const uint64_t per_choice = guesses + sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
                               (request.tokens.size() + answer) * sizeof(uint32_t) + answer * (kTextBytesPerToken + details);
-  const uint64_t echo = (1 + request.choices) * request.echo.size();
-  return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + echo + request.choices * per_choice;
-}
-
-Digest Engine::RootOf(const Request& request) const {
-  std::string_view adapter;
-  const auto found = adapters_.find(request.adapter);
-  if (found != adapters_.end()) adapter = {reinterpret_cast<const char*>(found->second->digest.data()), kDigestBytes};
-  return PrefixCache::RootOf({options_.model_digest, plan_.options.kv_type, adapter, request.tenant});
+  const uint64_t echo = (1 + request.choices + 2 * request.beams) * request.echo.size();
+  // Beams, and answers that ended before them.
+  const size_t texts = request.beams > 0 ? 2 * request.beams : request.choices;
+  return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + echo + texts * per_choice;
 }
 
 void Engine::CancelAll() {
@@ -195,6 +198,8 @@ Result<RequestId> Engine::Accept(Request request, int64_t arrival_ns, MemoryBudg
     BANTAM_ASSIGN(live->adapter, FindAdapter(request.adapter));
   }
   live->root = RootOf(request);
+  live->narrow = TakesNarrow(request);
+  if (live->narrow && !request.kv_type) ++counters_.narrowed;
   live->held = std::move(held);
   live->id = next_id_;
   live->request = std::move(request);
@@ -229,6 +234,7 @@ Result<std::unique_ptr<Engine::Choice>> Engine::MakeChoice(Live& live, size_t in
                                                 .model_drafts = {},
                                                 .guesses = nullptr,
                                                 .waiting_since_ns = live.arrival_ns});
+  if (live.request.beams > 0) choice->beam.emplace();
   return choice;
 }
 
@@ -282,6 +288,7 @@ void Engine::ExpireDeadlines(int64_t now_ns) {
 }
 
 void Engine::EndFromOutside(Live& live, StopReason reason) {
+  if (live.request.beams > 0) return EndBeams(live, reason);
   for (const auto& choice : live.choices) {
     if (choice->ended()) continue;
     Event event = {.request = live.id, .choice = choice->index};
@@ -298,7 +305,6 @@ void Engine::EndFromOutside(Live& live, StopReason reason) {
 
 // The one that computes what this prompt begins with, too, if waiting for that is worth a step; null: none does.
 Engine::Live* Engine::Ahead(const Choice& choice, int64_t now_ns) const {
-  constexpr size_t kWorthwhile = 64;  // tokens
   const Request& request = choice.live->request;
   // Who has a deadline does not depend on others.
   if (choice.resident || choice.generation->tokens() > 0 || !Keeps(choice) || request.deadline_ns > 0) return nullptr;
@@ -335,7 +341,8 @@ PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) {
       any_waits |= !choice->resident;
       snapshot.sequences.push_back(
           {.priority = live->request.priority,
-           .waiting_since_ns = choice->waiting_since_ns,
+           // Beams age together, or one could not take the place of another that waits for it.
+           .waiting_since_ns = choice->beam ? live->arrival_ns : choice->waiting_since_ns,
            .arrival = id,
            .deadline_ns = live->request.deadline_ns == 0 ? INT64_MAX : live->arrival_ns + live->request.deadline_ns,
            .service = clients_.at(live->request.client).service,
@@ -343,42 +350,13 @@ PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) {
            .decoding = choice->decoding(),
            .waits = ahead != nullptr,
            .pending = choice->pending(),
-           .blocks = choice->resident ? 0 : std::min(KvBlockCount(choice->known.size()) + 1, kv_.blocks(KvPart::kFull)),
-           .held = choice->kv.blocks(KvPart::kFull).size()});
+           .blocks =
+               choice->resident ? 0 : std::min(PlannedBlocks(*live, KvBlockCount(choice->known.size()) + 1), kv_.blocks(KvPart::kFull)),
+           .held = PlannedBlocks(*live, choice->kv.blocks(KvPart::kFull).size())});
     }
   }
   if (any_waits) snapshot.blocks_available = kv_.free_blocks(KvPart::kFull) + prefixes_->Freeable(KvPart::kFull);
   return snapshot;
-}
-
-bool Engine::FreeFor(const Choice& choice, size_t length) {
-  if (options_.fail && options_.fail()) return false;
-  const PerKvPart<size_t> needs = choice.kv.Needs(kv_, length);
-  for (const KvPart part : kAllKvParts) {
-    while (kv_.free_blocks(part) < needs[part]) {
-      if (!prefixes_->Free(part)) return false;
-    }
-  }
-  return !kv_.recurrent() || choice.kv.state(kv_) != nullptr || kv_.free_states() > 0 || prefixes_->FreeStates();
-}
-
-// Recurrent layers leave a checkpoint where they stand, so a step has to end there: at the last whole block that is not all of the prompt.
-size_t Engine::CutAtCheckpoint(const Choice& choice, size_t tokens) const {
-  if (!kv_.recurrent() || !Keeps(choice)) return tokens;
-  const size_t length = choice.kv.length();
-  const size_t boundary = (choice.known.size() - 1) / kKvBlockTokens * kKvBlockTokens;
-  return length < boundary && length + tokens > boundary ? boundary - length : tokens;
-}
-
-void Engine::Begin(Choice& choice) {
-  choice.resident = true;
-  if (!Keeps(choice)) return;
-  // A sequence that begins takes a pair of states, if the caches leave one.
-  if (kv_.recurrent() && kv_.free_states() == 0 && !prefixes_->FreeStates()) return;
-  const Result<size_t> cached = prefixes_->Adopt(choice.live->root, choice.known, &choice.kv);
-  if (!cached.ok()) return;
-  if (choice.generation->tokens() == 0) choice.live->cached_tokens = std::max(choice.live->cached_tokens, *cached);
-  counters_.cached_tokens += *cached;
 }
 
 std::vector<Grant> Engine::Reserve(const StepPlan& plan, const PolicySnapshot& snapshot, const std::vector<Choice*>& choices) {
@@ -406,7 +384,7 @@ std::vector<Grant> Engine::Reserve(const StepPlan& plan, const PolicySnapshot& s
       if (!was_resident) Release(choice);
       continue;
     }
-    const Status extended = choice.kv.Extend(kv_, choice.kv.length() + tokens);
+    const Status extended = choice.kv.Extend(CacheOf(*choice.live), choice.kv.length() + tokens);
     CHECK(extended.ok());
     outputs += decoding ? tokens : tokens == choice.pending() ? 1 : 0;
     reserved.push_back({grant.sequence, tokens});
@@ -430,36 +408,6 @@ void Engine::Preempt(Choice& choice) {
   choice.waiting_since_ns = clock_.NowNs();
   choice.draft.clear();
   ++counters_.preemptions;
-}
-
-bool Engine::Keeps(const Choice& choice) const {
-  return options_.prefix_cache && settings_.prefixes && choice.live->request.cache && pressure_ == Pressure::kCalm;
-}
-
-void Engine::Look() {
-  const int64_t now_ns = clock_.NowNs();
-  if (!watched() || now_ns < next_look_ns_) return;
-  next_look_ns_ = now_ns + kLookNs;
-  const MemoryPressure memory = options_.watch ? options_.watch() : MemoryPressure();
-  SetPressure(gauge_.Update(now_ns, memory));
-  Adapt(memory, options_.watts ? options_.watts(now_ns) : std::nullopt);
-}
-
-void Engine::SetPressure(Pressure pressure) {
-  if (pressure == pressure_) return;
-  uint64_t released = 0;
-  if (pressure > pressure_) {
-    prefixes_->Clear();
-    released = kv_.ReleaseFree();
-  }
-  if (options_.notice) {
-    options_.notice(fmt::format("memory pressure is {} (was {}): {}{}", PressureName(pressure), PressureName(pressure_),
-                                pressure == Pressure::kCalm   ? "prefixes are kept again"
-                                : pressure == Pressure::kHigh ? "prefixes are not kept"
-                                                              : "prefixes are not kept, and new requests are refused",
-                                released == 0 ? "" : fmt::format("; {} went back to the system", FormatBytes(released))));
-  }
-  pressure_ = pressure;
 }
 
 void Engine::Apply(const AdaptiveSettings& settings) {
@@ -500,43 +448,6 @@ void Engine::Adapt(const MemoryPressure& memory, std::optional<double> watts) {
   if (!settings_.prefixes) kv_.ReleaseFree();
 }
 
-void Engine::Keep(const Choice& choice) {
-  if (!Keeps(choice) || choice.kv.length() == 0) return;
-  prefixes_->Keep(choice.live->root, std::span(choice.known).first(std::min(choice.kv.length(), choice.known.size())), choice.kv);
-}
-
-Result<size_t> Engine::LoadPrefixes(Disk& disk, const std::string& path) {
-  const auto load = [&]() -> Result<size_t> {
-    BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(path));
-    return prefixes_->Load(*file, {options_.model_digest, plan_.options.kv_type});
-  };
-  Result<size_t> loaded = load();
-  // What is no such file is not going to be replaced by one.
-  if (!loaded.ok() && loaded.error().code() == Code::kInvalidArgument) return std::move(loaded).error().With(path);
-  if (options_.notice && loaded.ok()) options_.notice(fmt::format("{}: {} blocks of prefixes are warm", path, *loaded));
-  if (options_.notice && !loaded.ok()) options_.notice(fmt::format("{}: no prefixes: {}", path, loaded.error().message()));
-  return loaded.ok() ? *loaded : 0;
-}
-
-Status Engine::SavePrefixes(Disk& disk, const std::string& path) const {
-  if (prefixes_->nodes() == 0) return Ok();  // what an earlier run left is worth more
-  BANTAM_ASSIGN(const std::unique_ptr<FileLock> lock, disk.Lock(path + ".lock"));
-  if (lock == nullptr) return Error(Code::kUnavailable, fmt::format("{}: another engine is writing it; give each a file of its own", path));
-  const std::string part = path + ".part";
-  // It holds what was asked.
-  BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenPrivatePart(part));
-  BANTAM_TRY(file->Truncate(0));
-  BANTAM_TRY(prefixes_->Save(*file, {options_.model_digest, plan_.options.kv_type}).With(part));
-  return disk.Rename(part, path);
-}
-
-void Engine::Release(Choice& choice) {
-  if (choice.resident) Keep(choice);
-  choice.kv.Truncate(kv_, 0);
-  choice.guesses.reset();
-  choice.resident = false;
-}
-
 void Engine::AddRows(Choice& choice, size_t tokens) {
   const size_t length = choice.kv.length();
   const bool decoding = choice.decoding();
@@ -549,6 +460,7 @@ void Engine::AddRows(Choice& choice, size_t tokens) {
     const uint32_t token = i < choice.known.size() ? choice.known[i] : choice.draft[i - choice.known.size()];
     if (decoding || i + 1 == choice.known.size()) output_rows_.push_back(static_cast<uint32_t>(rows_.size()));
     rows_.push_back({token, static_cast<uint32_t>(i), choice.kv.tables(), choice.kv.state(kv_), choice.kv.next_state(kv_)});
+    rows_.back().narrow = choice.live->narrow;
     if (choice.live->adapter != nullptr) rows_.back().adapter = &choice.live->adapter->updates;
   }
 }
@@ -574,7 +486,9 @@ Result<bool> Engine::Step() {
   output_rows_.clear();
   for (const Grant& grant : grants) AddRows(*choices[grant.sequence], grant.tokens);
   CHECK(output_rows_.size() <= plan_.options.step_outputs);
-  const bool ran = executor_->Run({rows_, output_rows_, kv_.base()});
+  bantam::Step step = {rows_, output_rows_, kv_.base()};
+  if (narrow_kv_) step.narrow_kv_base = narrow_kv_->base();
+  const bool ran = executor_->Run(step);
   CHECK(ran);
   Commit(grants, choices, begin_ns);
   const int64_t end_ns = clock_.NowNs();
@@ -595,6 +509,11 @@ void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>
     clients_.at(live.request.client).service += static_cast<double>(grant.tokens);
     const bool decoding = choice.decoding();
     choice.kv.Commit(choice.kv.length() + grant.tokens);
+    if (decoding && choice.beam) {
+      Weigh(choice, Logits(output));
+      output += grant.tokens;
+      continue;
+    }
     if (decoding) {
       const uint64_t before = counters_.generated_tokens;
       Advance(choice, output);
@@ -607,32 +526,28 @@ void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>
     const bool shared = live.followed && window_ == 0 && !kv_.recurrent();
     if (whole || shared || (kv_.recurrent() && choice.kv.length() % kKvBlockTokens == 0)) Keep(choice);
     if (!whole) continue;
-    if (choice.generation->tokens() == 0 && live.choices.size() < live.request.choices) Fork(live, output);
-    Advance(choice, output);
+    if (choice.beam) {
+      Weigh(choice, Logits(output));
+    } else {
+      if (choice.generation->tokens() == 0 && live.choices.size() < live.request.choices) Fork(live, output);
+      Advance(choice, output);
+    }
     ++output;
+  }
+  for (const auto& [id, live] : requests_) {
+    if (live->request.beams > 0) AdvanceBeams(*live);
   }
 }
 
 // The other answers to the prompt that the first one has computed begin with its KV, where there is a place for them.
 void Engine::Fork(Live& live, size_t output) {
-  size_t residents = 0;
-  for (const auto& [id, other] : requests_) {
-    for (const auto& choice : other->choices) residents += choice->resident ? 1 : 0;
-  }
   const Choice& first = *live.choices[0];
-  const KvCheckpoint checkpoint = first.kv.Checkpoint(kv_, first.kv.length());
   for (size_t index = 1; index < live.request.choices; ++index) {
     Result<std::unique_ptr<Choice>> made = MakeChoice(live, index);
     CHECK(made.ok());  // the first one's options were good
     Choice& choice = **made;
     choice.waiting_since_ns = first.waiting_since_ns;
-    const bool state = !kv_.recurrent() || kv_.free_states() > 0 || prefixes_->FreeStates();
-    if (residents < policy_.residents_max && state) {
-      const Status adopted = choice.kv.Adopt(kv_, checkpoint);
-      CHECK(adopted.ok());
-      choice.resident = true;
-      ++residents;
-    }
+    ShareKv(first, &choice);
     live.choices.push_back(std::move(*made));
     Advance(choice, output);
   }
@@ -671,7 +586,7 @@ void Engine::Advance(Choice& choice, size_t output) {
   choice.draft.clear();
   // Of the drafts that were wrong nothing stays.
   const size_t computed = before + accepted;
-  if (choice.resident && choice.kv.length() > computed) choice.kv.Truncate(kv_, computed);
+  if (choice.resident && choice.kv.length() > computed) choice.kv.Truncate(CacheOf(live), computed);
   if (choice.ended()) {
     FinishChoice(choice, std::move(event), std::move(error));
   } else if (!event.text.empty() || event.token_count > 0) {
@@ -682,6 +597,7 @@ void Engine::Advance(Choice& choice, size_t output) {
 void Engine::AddUsage(const Live& live, Usage* usage) const {
   usage->prompt_tokens = live.request.tokens.size();
   usage->cached_tokens = live.cached_tokens;
+  usage->kv_type = live.narrow ? KvType::kInt8 : plan_.options.kv_type;
   usage->drafted_tokens = live.drafted_tokens;
   usage->accepted_tokens = live.accepted_tokens;
   const int64_t now_ns = clock_.NowNs();
@@ -690,32 +606,34 @@ void Engine::AddUsage(const Live& live, Usage* usage) const {
   usage->total_ns = now_ns - live.arrival_ns;
 }
 
-void Engine::FinishChoice(Choice& choice, Event event, std::optional<Error> error) {
-  Finish finish = choice.generation->finish();
-  finish.error = std::move(error);
+Finish Engine::Finished(const Live& live, Finish finish) {
   // No number is no confidence.
   if (finish.confidence && std::isnan(*finish.confidence)) {
     finish.confidence = 0;
-    finish.low_confidence = choice.live->request.confidence_min > 0;
+    finish.low_confidence = live.request.confidence_min > 0;
   }
   if (options_.calibration && finish.confidence) {
     finish.computed_confidence = std::exchange(finish.confidence, options_.calibration->Map(*finish.confidence));
-    finish.low_confidence = *finish.confidence < choice.live->request.confidence_min;
+    finish.low_confidence = *finish.confidence < live.request.confidence_min;
   }
-  AddUsage(*choice.live, &finish.usage);
+  AddUsage(live, &finish.usage);
   constexpr double kNewest = 0.05;
   answer_tokens_ += kNewest * (static_cast<double>(finish.usage.generated_tokens) - answer_tokens_);
+  return finish;
+}
+
+void Engine::FinishChoice(Choice& choice, Event event, std::optional<Error> error) {
+  Finish finish = choice.generation->finish();
+  finish.error = std::move(error);
+  event.finish = Finished(*choice.live, std::move(finish));
   Release(choice);
-  event.finish = std::move(finish);
   sink_(std::move(event));
 }
 
 void Engine::RemoveFinished() {
   for (auto at = requests_.begin(); at != requests_.end();) {
     const Live& live = *at->second;
-    const bool all = live.choices[0]->ended() &&
-                     std::all_of(live.choices.begin(), live.choices.end(), [](const auto& choice) { return choice->ended(); });
-    if (!all) {
+    if (!live.ended()) {
       ++at;
       continue;
     }
@@ -723,30 +641,6 @@ void Engine::RemoveFinished() {
     if (--client->second.requests == 0) clients_.erase(client);
     at = requests_.erase(at);
   }
-}
-
-Status Engine::CheckHolders() const {
-  for (const KvPart part : kAllKvParts) {
-    std::vector<uint32_t> held = prefixes_->Held(part);
-    for (const auto& [id, live] : requests_) {
-      for (const auto& choice : live->choices) {
-        for (const uint32_t block : choice->kv.blocks(part)) {
-          if (block != KvSequence::kNoBlock) ++held[block];
-        }
-      }
-    }
-    size_t free = 0;
-    for (uint32_t block = 0; block < held.size(); ++block) {
-      free += held[block] == 0 ? 1 : 0;
-      if (held[block] == kv_.holders(part, block)) continue;
-      return Error(Code::kInternal,
-                   fmt::format("KV block {}: {} hold it, and {} are counted", block, held[block], kv_.holders(part, block)));
-    }
-    if (free != kv_.free_blocks(part)) {
-      return Error(Code::kInternal, fmt::format("{} KV blocks are free, and {} are counted", free, kv_.free_blocks(part)));
-    }
-  }
-  return draft_model_ == nullptr ? Ok() : draft_model_->CheckHolders();
 }
 
 }  // namespace bantam

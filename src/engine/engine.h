@@ -19,6 +19,7 @@
 #include "base/system_limits.h"
 #include "engine/adaptive.h"
 #include "engine/admission.h"
+#include "engine/beam_search.h"
 #include "engine/calibration.h"
 #include "engine/draft.h"
 #include "engine/draft_model.h"
@@ -56,6 +57,9 @@ struct EngineOptions {
   PolicyOptions policy;  // residents_max, step_tokens and step_outputs are those of the plan
   AdmissionLimits admission;
   bool prefix_cache = true;
+  // Requests that come while memory is short, and say nothing of KV themselves, keep it in 8 bits: twice as many tokens in the same memory,
+  // and other answers than with the plan's. Usage::kv_type says which of both an answer had.
+  bool narrow_kv = false;
   Digest model_digest{};  // names the weights, for prefixes
   bool check = false;     // looks at each plan, and after each step whether blocks and holders agree: Internal
   // Where EngineThread keeps prefixes from one run to the next, with model_digest; empty: nowhere.
@@ -90,6 +94,7 @@ struct EngineCounters {
   uint64_t model_accepted_tokens = 0;
   uint64_t preemptions = 0;  // sequences that lost their KV and computed it anew
   uint64_t refusals = 0;
+  uint64_t narrowed = 0;  // requests that got KV of 8 bits because memory was short
 };
 
 // Belongs to one thread. A step is a transaction: a plan (a pure function of a snapshot), blocks for all of it, the model, then commit or,
@@ -173,6 +178,12 @@ class Engine {
   Engine(const Setup& setup, const Resources& resources, Sink sink);
   void Apply(const AdaptiveSettings& settings);
   Digest RootOf(const Request& request) const;
+  // ---- Memory (engine_memory.cc) ----
+  bool TakesNarrow(const Request& request) const;
+  KvCache& CacheOf(const Live& live);
+  const KvCache& CacheOf(const Live& live) const;
+  // So many blocks of a request's as blocks of the plan's: what the policy counts in.
+  size_t PlannedBlocks(const Live& live, size_t blocks) const;
   Result<std::unique_ptr<Choice>> MakeChoice(Live& live, size_t index);
   Result<std::shared_ptr<const Adapter>> FindAdapter(const std::string& name) const;
   void ExpireDeadlines(int64_t now_ns);
@@ -187,6 +198,19 @@ class Engine {
   // `rows` are in the step anyway, and `outputs` logits are left.
   void ProposeByModel(size_t rows, size_t outputs);
   void ObserveDraft(Choice& choice, size_t accepted);
+  // ---- Beam search (engine_beams.cc) ----
+  Status CheckBeams(const Request& request) const;
+  // What may follow a beam, from the logits of its newest token.
+  void Weigh(Choice& choice, std::span<const float> logits);
+  std::unique_ptr<Choice> CopyBeam(const Choice& from);
+  // An answer that ended: `sum` of the logarithms of `tokens` probabilities.
+  void AddHypothesis(Live& live, double sum, size_t tokens, Event event, const Generation& generation);
+  Status TakeTokens(Live& live, const std::vector<BeamCandidate>& running);
+  // A step further, if all beams have their logits.
+  void AdvanceBeams(Live& live);
+  void EndBeams(Live& live, StopReason reason);
+  // `cut`: why, where it was not the end of the search.
+  void FinishBeams(Live& live, std::optional<StopReason> cut);
   Live* Ahead(const Choice& choice, int64_t now_ns) const;
   PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices);
   // Takes blocks for the grants, from caches and then from victims; returns those that have them.
@@ -207,6 +231,10 @@ class Engine {
   // Takes tokens from the logits of its newest token, and of its drafts behind it, from `output` on.
   void Advance(Choice& choice, size_t output);
   void Fork(Live& live, size_t output);
+  // A place and KV for one that begins as `from` is, if there are any.
+  void ShareKv(const Choice& from, Choice* to);
+  // With usage and what is said of confidence.
+  Finish Finished(const Live& live, Finish finish);
   void FinishChoice(Choice& choice, Event event, std::optional<Error> error);
   void NoteTokens(Choice& choice, uint64_t tokens);
   void RemoveFinished();
@@ -215,6 +243,7 @@ class Engine {
   }
   // Internal where the holders of a block are not those that are counted.
   Status CheckHolders() const;
+  Status CheckHolders(const KvCache& cache, KvPart part, std::vector<uint32_t> held, uint64_t* taken) const;
 
   const Model& model_;
   const Tokenizer& tokenizer_;
@@ -229,6 +258,7 @@ class Engine {
   const size_t ring_;
   const size_t window_;
   KvCache kv_;
+  std::optional<KvCache> narrow_kv_;  // in the memory of kv_
   std::unique_ptr<PrefixCache> prefixes_;
   std::unique_ptr<Executor> executor_;
   CandidateList candidates_;

@@ -1,14 +1,19 @@
 // What an engine knows of its requests: for its own files.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/engine.h"
 
 namespace bantam {
+
+// What has so many tokens in common with others is worth a wait for them, and KV of their type.
+inline constexpr size_t kWorthwhile = 64;
 
 enum class DraftSource : uint8_t {
   kForced,  // a constraint leaves nothing else
@@ -31,11 +36,21 @@ struct Engine::Choice {
   DraftLength text_drafts;  // how often they were right, and those of the draft model
   DraftLength model_drafts;
   std::unique_ptr<DraftModel::Sequence> guesses;  // what the draft model has read; null: nothing
+  // One of beam search: a beginning of the answer. All of a request go on together: one whose logits came waits for the others, and has
+  // nothing to compute then.
+  struct Beam {
+    double sum = 0;                       // BeamCandidate::sum
+    bool ready = false;                   // `next` may follow
+    std::vector<TokenLogprob> next = {};  // likeliest first
+    std::vector<TokenLogprob> top = {};   // TokenInfo::top of whichever follows
+    Event held = {};                      // what the answer is so far
+  };
+  std::optional<Beam> beam = {};
   int64_t waiting_since_ns = 0;
   int64_t token_ns = -1;  // when its newest token came
 
   bool decoding() const { return generation->tokens() > 0 && kv.length() + 1 == known.size(); }
-  size_t pending() const { return known.size() - kv.length() + draft.size(); }
+  size_t pending() const { return beam && beam->ready ? 0 : known.size() - kv.length() + draft.size(); }
   bool ended() const { return generation->ended(); }
 };
 
@@ -48,11 +63,21 @@ struct Engine::Live {
   int64_t arrival_ns = 0;
   int64_t first_step_ns = -1;
   int64_t first_token_ns = -1;
+  bool narrow = false;    // its KV is of 8 bits
   bool followed = false;  // others wait for what their prompts have in common with this one's
   size_t cached_tokens = 0;
   size_t drafted_tokens = 0;
   size_t accepted_tokens = 0;
-  std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed
+  std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed; of beam search those that run
+  // ---- Beam search ----
+  std::vector<Event> hypotheses;  // answers that ended, the best first, at most Request::beams
+  std::optional<Error> failed;
+  bool finished = false;  // all was said
+
+  bool ended() const {
+    if (request.beams > 0) return finished;
+    return choices[0]->ended() && std::all_of(choices.begin(), choices.end(), [](const auto& choice) { return choice->ended(); });
+  }
 };
 
 }  // namespace bantam

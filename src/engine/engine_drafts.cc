@@ -40,7 +40,7 @@ void Engine::ProposeDrafts() {
       choice->draft.clear();
       choice->draft_source = DraftSource::kText;
       choice->refused = 0;
-      if (choice->ended() || !choice->resident || !choice->decoding()) continue;
+      if (choice->ended() || !choice->resident || !choice->decoding() || choice->beam) continue;
       const size_t left = std::min(outputs, DraftRoom(*choice));
       // What has to come next is read in one step, whatever it costs: it is nearly always right.
       choice->draft = choice->generation->Forced(left);
@@ -63,7 +63,7 @@ std::vector<Engine::Choice*> Engine::WithoutDraft(int64_t now_ns) const {
   Priority top = Priority::kBatch;
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
-      if (choice->ended() || !choice->resident || !choice->decoding()) continue;
+      if (choice->ended() || !choice->resident || !choice->decoding() || choice->beam) continue;
       // What is more important does not wait for guesses at what is less.
       const Priority priority = Aged(policy_, {.priority = live->request.priority, .waiting_since_ns = choice->waiting_since_ns}, now_ns);
       if (priority > top) continue;

@@ -75,7 +75,8 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
 
   // The same by a session of its own, token by token: nothing of the engine takes part.
   Answer Solo(const Request& request, size_t choice, const std::shared_ptr<const Adapter>& adapter = nullptr) {
-    PlanOptions options = {kContext, GetParam().kv_type, /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
+    const KvType kv_type = request.kv_type.value_or(GetParam().kv_type);
+    PlanOptions options = {kContext, kv_type, /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
     auto session = Session::Make(*model_, PlanMemory(model_->program, options, {}), {budget_, pool_}).value();
     if (adapter != nullptr) {
       EXPECT_TRUE(session->Use(adapter, budget_).ok());
@@ -96,7 +97,12 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     for (size_t choice = 0; choice < request.choices; ++choice) {
       const Answer& answer = answers_[{id, choice}];
       ASSERT_TRUE(answer.finish.has_value());
-      const Answer solo = Solo(request, choice, adapter);
+      Request same = request;
+      if (request.kv_type) {
+        EXPECT_EQ(answer.finish->usage.kv_type, *request.kv_type);
+      }
+      same.kv_type = answer.finish->usage.kv_type;
+      const Answer solo = Solo(same, choice, adapter);
       EXPECT_EQ(answer.text, solo.text) << "request " << id << " choice " << choice;
       EXPECT_EQ(answer.tokens, solo.tokens);
       if (answer.finish->reason != StopReason::kContextFull) {
@@ -122,6 +128,7 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     if (rng.Next() % 4 == 0) request.choices = 1 + rng.Next() % 4;
     if (rng.Next() % 6 == 0) request.cache = false;
     if (rng.Next() % 6 == 0) request.tenant = "other";
+    if (rng.Next() % 4 == 0) request.kv_type = KvType::kInt8;
     return request;
   }
 
@@ -174,6 +181,48 @@ TEST_P(EngineTest, EveryAnswerIsThatOfItsOwnRun) {
   }
 }
 
+// Under pressure prefixes go first, then new requests keep KV in 8 bits, those that run go on as they began, and at last nothing is taken.
+TEST_P(EngineTest, WhoComesWhileMemoryIsShortKeepsEightBits) {
+  std::vector<std::string> notices;
+  EngineOptions options;
+  options.narrow_kv = true;
+  options.notice = [&](std::string_view change) { notices.emplace_back(change); };
+  const auto engine = MakeEngine(/*sequences=*/3, /*kv_tokens=*/1000, options);
+  Rng rng(5);
+  std::map<RequestId, Request> requests;
+  const auto ask = [&] {
+    Request request = RandomRequest(rng);
+    request.kv_type.reset();
+    request.choices = 1;
+    request.tokens_max = 30;
+    const RequestId id = engine->Submit(request).value();
+    requests[id] = request;
+    return id;
+  };
+  const auto type_of = [&](RequestId id) { return answers_[{id, 0}].finish->usage.kv_type; };
+  const RequestId before = ask();
+  for (int step = 0; step < 8; ++step) ASSERT_TRUE(engine->Step().ok());
+  engine->SetPressure(Pressure::kHigh);
+  const RequestId during = ask();
+  Request fixed = requests[before];
+  fixed.kv_type = GetParam().kv_type;
+  const RequestId by_name = engine->Submit(fixed).value();
+  requests[by_name] = fixed;
+  for (int step = 0; step < 8; ++step) ASSERT_TRUE(engine->Step().ok());
+  engine->SetPressure(Pressure::kCalm);
+  const RequestId after = ask();
+  RunAll(*engine);
+  for (const RequestId id : {before, by_name, after}) EXPECT_EQ(type_of(id), GetParam().kv_type);
+  EXPECT_EQ(type_of(during), KvType::kInt8);
+  const bool planned = GetParam().kv_type == KvType::kInt8;
+  EXPECT_EQ(engine->counters().narrowed, planned ? 0u : 1u);
+  for (const auto& [id, request] : requests) ExpectSolo(id, request);
+  ASSERT_EQ(notices.size(), 2u);
+  EXPECT_EQ(notices[0].find("new requests keep KV in 8 bits") != std::string::npos, !planned) << notices[0];
+  engine->SetPressure(Pressure::kCritical);
+  EXPECT_EQ(engine->Submit(requests[before]).error().code(), Code::kUnavailable);
+}
+
 // Each reservation of KV fails now and then: answers come later, and are the same.
 TEST_P(EngineTest, ReservationsMayFail) {
   for (const uint64_t every : {2, 3, 7}) {
@@ -223,6 +272,181 @@ TEST_P(EngineTest, EachRequestHasItsAdapter) {
   EXPECT_GT(engine->counters().cached_tokens, 0u);
 }
 
+// Beam search as it is defined, over every token of the vocabulary and whole texts computed anew: the answers, the best first.
+struct Beam {
+  double sum = 0;
+  std::vector<uint32_t> tokens = {};
+  double score = 0;  // once it ended
+};
+std::vector<Beam> SearchPlainly(Session& session, const Tokenizer& tokenizer, const Request& request) {
+  std::vector<Beam> running = {{}};
+  std::vector<Beam> ended;
+  const auto end = [&](Beam beam, size_t length) {
+    beam.score = beam.sum / std::pow(static_cast<double>(length), static_cast<double>(request.length_penalty));
+    ended.push_back(std::move(beam));
+    std::stable_sort(ended.begin(), ended.end(), [](const Beam& a, const Beam& b) { return a.score > b.score; });
+    if (ended.size() > request.beams) ended.pop_back();
+  };
+  for (size_t length = 1; length <= request.tokens_max && !running.empty(); ++length) {
+    std::vector<std::pair<Beam, uint32_t>> all;
+    for (const Beam& beam : running) {
+      std::vector<uint32_t> text = request.tokens;
+      text.insert(text.end(), beam.tokens.begin(), beam.tokens.end());
+      session.Truncate(0);
+      EXPECT_TRUE(session.Append(text).ok());
+      const std::span<const float> logits = session.logits();
+      double sum = 0;
+      for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+      std::optional<TokenConstraint> constraint;
+      if (request.constraint) constraint.emplace(request.constraint);
+      for (size_t i = 0; constraint && i < beam.tokens.size(); ++i) EXPECT_TRUE(constraint->Accept(beam.tokens[i]).ok());
+      for (uint32_t token = 0; token < logits.size(); ++token) {
+        if (constraint && !TokenConstraint(*constraint).Accept(token).ok()) continue;
+        all.push_back({{beam.sum + static_cast<double>(logits[token]) - std::log(sum), beam.tokens}, token});
+      }
+    }
+    std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first.sum > b.first.sum; });
+    running.clear();
+    for (size_t i = 0; i < all.size() && running.size() < request.beams; ++i) {
+      auto& [beam, token] = all[i];
+      if (tokenizer.EndsTurn(token)) {
+        if (i < request.beams) end(beam, length);
+        continue;
+      }
+      beam.tokens.push_back(token);
+      running.push_back(beam);
+    }
+    if (running.empty() || ended.size() < request.beams || length == request.tokens_max) continue;
+    const double attainable = running[0].sum / std::pow(static_cast<double>(length), static_cast<double>(request.length_penalty));
+    if (ended.back().score >= attainable) return ended;
+  }
+  for (const Beam& beam : running) end(beam, request.tokens_max);
+  return ended;
+}
+
+class BeamTest : public EngineTest {
+ protected:
+  std::unique_ptr<Session> MakeSession() {
+    PlanOptions options = {kContext, GetParam().kv_type, /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
+    return Session::Make(*model_, PlanMemory(model_->program, options, {}), {budget_, pool_}).value();
+  }
+  static Request RandomBeams(Rng& rng) {
+    Request request = RandomRequest(rng);
+    request.sampler = {};
+    request.stops.clear();
+    request.kv_type.reset();
+    request.tokens_max = 1 + rng.Next() % 12;
+    request.beams = 1 + rng.Next() % 4;
+    request.choices = 1 + rng.Next() % request.beams;
+    request.length_penalty = static_cast<float>(rng.Next() % 3);
+    request.token_details = true;
+    request.top_logprobs = rng.Next() % 3;
+    return request;
+  }
+  void ExpectPlain(RequestId id, const Request& request) {
+    const auto session = MakeSession();
+    const std::vector<Beam> best = SearchPlainly(*session, *tokenizer_, request);
+    for (size_t choice = 0; choice < request.choices; ++choice) {
+      const Answer& answer = answers_[{id, choice}];
+      ASSERT_TRUE(answer.finish.has_value());
+      ASSERT_LT(choice, best.size());
+      std::vector<uint32_t> tokens;
+      for (const TokenInfo& info : answer.infos) {
+        tokens.push_back(info.chosen.token);
+        EXPECT_EQ(info.top.size(), request.top_logprobs);
+      }
+      EXPECT_EQ(tokens, best[choice].tokens) << "request " << id << " choice " << choice << " of " << request.beams << " beams";
+      EXPECT_NEAR(*answer.finish->beam_score, best[choice].score, 1e-4);
+      TokenStream stream(*tokenizer_);
+      std::string text;
+      for (const uint32_t token : tokens) text += stream.Push(token);
+      EXPECT_EQ(answer.text, text + stream.Finish());
+      EXPECT_EQ(answer.finish->usage.generated_tokens, tokens.size());
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, BeamTest,
+                         ::testing::Values(Kind{"Plain"}, Kind{"Windowed", 20}, Kind{"Hybrid", 0, true},
+                                           Kind{"Int8", 0, false, 0, KvType::kInt8}),
+                         [](const auto& test) { return test.param.name; });
+
+// Several searches and other requests in too little memory and too few places, with reservations that fail: each finds what the definition
+// says, and changes nobody's answer.
+TEST_P(BeamTest, FindsWhatTheDefinitionSays) {
+  for (const uint64_t seed : {1, 2, 3}) {
+    answers_.clear();
+    Rng failures(seed);
+    EngineOptions options;
+    if (seed == 3) options.fail = [&] { return failures.Next() % 5 == 0; };
+    const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/seed == 1 ? 1000 : 200, options);
+    const uint64_t held = budget_.used_bytes();
+    Rng rng(seed);
+    std::map<RequestId, Request> searches;
+    std::map<RequestId, Request> others;
+    std::vector<RequestId> cancelled;
+    for (int i = 0; i < 24; ++i) {
+      Request request = i % 3 == 2 ? RandomRequest(rng) : RandomBeams(rng);
+      const RequestId id = engine->Submit(request).value();
+      (request.beams > 0 ? searches : others)[id] = request;
+      if (i % 8 == 7) cancelled.push_back(id);
+      for (uint64_t step = 0, end = rng.Next() % 6; step < end; ++step) {
+        const auto stepped = engine->Step();
+        ASSERT_TRUE(stepped.ok()) << stepped.error().message();
+      }
+    }
+    for (const RequestId id : cancelled) {
+      if (!engine->Cancel(id)) continue;
+      searches.erase(id);
+      others.erase(id);
+    }
+    RunAll(*engine);
+    for (const auto& [id, request] : searches) ExpectPlain(id, request);
+    for (const auto& [id, request] : others) ExpectSolo(id, request);
+    EXPECT_EQ(budget_.used_bytes(), held);
+    engine->DropPrefixes();
+    for (const KvPart part : kAllKvParts) EXPECT_EQ(engine->kv().free_blocks(part), engine->kv().blocks(part));
+  }
+}
+
+// Searches with more beams than places are left run one beam after another.
+TEST_P(BeamTest, BeamsTakeTurnsWherePlacesAreFew) {
+  std::vector<std::string> notices;
+  EngineOptions options;
+  options.prefix_cache = false;
+  const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/170, options);
+  Rng rng(9);
+  std::map<RequestId, Request> searches;
+  for (const Priority priority : {Priority::kLow, Priority::kLow, Priority::kNormal, Priority::kHigh}) {
+    Request request = RandomBeams(rng);
+    request.priority = priority;
+    request.beams = 4;
+    request.tokens_max = 8;
+    while (request.tokens.size() < 60) request.tokens.push_back(static_cast<uint32_t>(3 + rng.Next() % 280));
+    searches[engine->Submit(request).value()] = request;
+    for (int step = 0; step < 7; ++step) ASSERT_TRUE(engine->Step().ok());
+  }
+  RunAll(*engine);
+  for (const auto& [id, request] : searches) ExpectPlain(id, request);
+  EXPECT_GT(engine->counters().preemptions, 0u);
+}
+
+TEST_P(BeamTest, AnswersFollowTheirGrammar) {
+  const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/1000);
+  Constraints constraints(*tokenizer_, budget_);
+  Rng rng(4);
+  for (const char* regex : {"[a-e]{1,3}", "(the|then|a) [0-9]+", "yes|no"}) {
+    Request request = RandomBeams(rng);
+    request.constraint = constraints.Get(ConstraintKind::kRegex, regex).value();
+    request.beams = 4;
+    request.choices = 2;
+    request.tokens_max = 12;
+    const RequestId id = engine->Submit(request).value();
+    RunAll(*engine);
+    ExpectPlain(id, request);
+    EXPECT_EQ((answers_[{id, 0}].finish->reason), StopReason::kEndOfTurn) << regex;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, EngineTest,
                          ::testing::Values(Kind{"Plain"}, Kind{"Windowed", 20}, Kind{"Hybrid", 0, true}, Kind{"Experts", 0, false, 4},
                                            Kind{"Int8", 0, false, 0, KvType::kInt8}),
@@ -230,6 +454,37 @@ INSTANTIATE_TEST_SUITE_P(Kinds, EngineTest,
 
 class PlainEngine : public EngineTest {};
 INSTANTIATE_TEST_SUITE_P(Plain, PlainEngine, ::testing::Values(Kind{"Plain"}), [](const auto& test) { return test.param.name; });
+
+// Where the pool is too small for all that have a place, those that come last take half of it, and nobody loses what was computed.
+TEST_P(PlainEngine, MoreFitIntoAPoolThatIsShort) {
+  Request request;
+  for (uint32_t i = 0; i < 60; ++i) request.tokens.push_back(3 + i);
+  request.tokens_max = 60;
+  request.cache = false;
+  for (uint32_t token = 0; token < tokenizer_->size(); ++token) {
+    if (tokenizer_->EndsTurn(token)) request.sampler.logit_bias.push_back({token, -INFINITY});
+  }
+  for (const bool narrow : {false, true}) {
+    answers_.clear();
+    EngineOptions options;
+    options.narrow_kv = narrow;
+    // Of 128 tokens each: two and a half sequences.
+    const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/320, options);
+    std::vector<RequestId> ids;
+    for (uint32_t i = 0; i < 3; ++i) {
+      request.tokens[0] = 3 + i;
+      ids.push_back(engine->Submit(request).value());
+    }
+    RunAll(*engine);
+    for (uint32_t i = 0; i < 3; ++i) {
+      request.tokens[0] = 3 + i;
+      ExpectSolo(ids[i], request);
+      EXPECT_EQ((answers_[{ids[i], 0}].finish->usage.kv_type), narrow && i == 2 ? KvType::kInt8 : KvType::kF16);
+    }
+    EXPECT_EQ(engine->counters().narrowed, narrow ? 1u : 0u);
+    EXPECT_EQ(engine->counters().preemptions == 0, narrow);
+  }
+}
 
 TEST_P(PlainEngine, RefusesWhatMakesNoSense) {
   const auto engine = MakeEngine(2, 0);
@@ -252,8 +507,65 @@ TEST_P(PlainEngine, RefusesWhatMakesNoSense) {
   EXPECT_NE(refused([](Request& r) { r.confidence_min = NAN; }).find("confidence_min"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.sampler.top_p = 2; }).find("--top-p"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.stops = {""}; }).find("stop"), std::string::npos);
+  EXPECT_EQ(refused([](Request& r) { r.kv_type = KvType::kF32; }), "kv f32: the engine has f16, and q8");
   EXPECT_TRUE(engine->idle());
   EXPECT_TRUE(engine->Submit(good).ok());
+}
+
+TEST_P(PlainEngine, BeamsAreRefusedWhereTheyMakeNoSense) {
+  const auto engine = MakeEngine(4, 0);
+  Request good;
+  good.tokens = {5, 6, 7};
+  good.beams = 4;
+  const auto refused = [&](auto change) {
+    Request request = good;
+    change(request);
+    const auto id = engine->Submit(std::move(request));
+    return id.ok() ? std::string("accepted") : id.error().message();
+  };
+  EXPECT_EQ(refused([](Request& r) { r.beams = 5; }), "beams 5: expected at most 4, as many answers as are computed at once");
+  EXPECT_NE(refused([](Request& r) { r.choices = 5; }).find("choices 5: 4 beams"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.length_penalty = NAN; }).find("length_penalty"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.sampler.temperature = 1; }).find("leave out temperature"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.sampler.logit_bias = {{5, 1.0f}}; }).find("logit_bias"), std::string::npos);
+  EXPECT_EQ(refused([](Request&) {}), "accepted");
+}
+
+// What a search has by its end from outside is what it gives: as many answers as were asked for, each once.
+TEST_P(PlainEngine, SearchesEndFromOutside) {
+  const auto engine = MakeEngine(4, 0);
+  Request request;
+  for (uint32_t i = 0; i < 20; ++i) request.tokens.push_back(3 + i);
+  request.beams = 4;
+  request.choices = 3;
+  request.tokens_max = 100;
+  const RequestId early = engine->Submit(request).value();
+  ASSERT_TRUE(engine->Step().ok());
+  ASSERT_TRUE(engine->Cancel(early));
+  const RequestId late = engine->Submit(request).value();
+  for (int step = 0; step < 12; ++step) ASSERT_TRUE(engine->Step().ok());
+  ASSERT_TRUE(engine->Cancel(late));
+  Request long_one = request;
+  long_one.tokens.resize(kContext - 5, 7);
+  const RequestId full = engine->Submit(long_one).value();
+  RunAll(*engine);
+  for (size_t choice = 0; choice < 3; ++choice) {
+    for (const RequestId id : {early, late, full}) {
+      const Answer& answer = answers_[{id, choice}];
+      ASSERT_TRUE(answer.finish.has_value());
+      EXPECT_EQ(answer.finish->reason, id == full ? StopReason::kContextFull : StopReason::kCancelled);
+      EXPECT_EQ(answer.tokens > 0, id != early);
+    }
+  }
+  EXPECT_GE(*(answers_[{late, 0}].finish->beam_score), *(answers_[{late, 1}].finish->beam_score));
+  // A grammar of one text leaves one answer.
+  Constraints constraints(*tokenizer_, budget_);
+  request.constraint = constraints.Get(ConstraintKind::kRegex, "q").value();
+  const RequestId few = engine->Submit(request).value();
+  RunAll(*engine);
+  EXPECT_EQ((answers_[{few, 0}].text), "q");
+  ASSERT_TRUE((answers_[{few, 2}].finish->error.has_value()));
+  EXPECT_EQ((answers_[{few, 2}].finish->error->message().substr(0, 15)), "there are only ");
 }
 
 // A request goes on with the adapter that it began with, whatever becomes of the name, and its memory is free when it ends.

@@ -4,11 +4,24 @@
 #include <cmath>
 #include <utility>
 
+#include "base/check.h"
+
 namespace bantam {
 namespace {
 
 // A position within a grammar and its scratch: what a deep one holds.
 constexpr uint64_t kConstraintBytes = 64 << 10;
+
+double LogSumExp(std::span<const float> logits) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
+  return static_cast<double>(largest) + std::log(sum);
+}
+
+Error NoNumbers() {
+  return Error(Code::kCorrupt, "the model's logits are no numbers; its file is damaged, or it needs another KV type (--kv f32)");
+}
 
 }  // namespace
 
@@ -18,10 +31,7 @@ std::string_view StopReasonName(StopReason reason) {
 }
 
 TokenInfo DescribeToken(std::span<const float> logits, uint32_t token, size_t count) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
-  const double normalizer = static_cast<double>(largest) + std::log(sum);
+  const double normalizer = LogSumExp(logits);
   const auto logprob = [&](uint32_t id) { return static_cast<float>(static_cast<double>(logits[id]) - normalizer); };
   TokenInfo info = {{token, logprob(token)}, {}};
   if (count == 0) return info;
@@ -35,22 +45,35 @@ TokenInfo DescribeToken(std::span<const float> logits, uint32_t token, size_t co
 }
 
 Generation::Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch)
-    : request_(request),
-      tokenizer_(tokenizer),
-      sampler_(
-          [&] {
-            SamplerOptions options = request.sampler;
-            options.seed += choice;
-            return options;
-          }(),
-          scratch),
-      stream_(tokenizer),
-      stops_(std::move(stops)) {
-  sampler_.Observe(request.tokens);
+    : request_(request), tokenizer_(tokenizer), stream_(tokenizer), stops_(std::move(stops)) {
+  if (request.beams == 0) {
+    SamplerOptions options = request.sampler;
+    options.seed += choice;
+    sampler_ = std::make_unique<Sampler>(options, scratch);
+    sampler_->Observe(request.tokens);
+  }
   if (!request.constraint) return;
   constraint_.emplace(request.constraint);
   mask_.resize(request.constraint->vocabulary().words());
 }
+
+Generation::Generation(const Generation& other)
+    : request_(other.request_),
+      tokenizer_(other.tokenizer_),
+      stream_(other.stream_),
+      stops_(other.stops_),
+      not_ending_(other.not_ending_),
+      constraint_(other.constraint_),
+      mask_(other.mask_),
+      echoed_(other.echoed_),
+      tokens_(other.tokens_),
+      observed_(other.observed_),
+      logprobs_(other.logprobs_),
+      finish_(other.finish_) {
+  CHECK(other.sampler_ == nullptr);
+}
+
+std::unique_ptr<Generation> Generation::Fork() const { return std::unique_ptr<Generation>(new Generation(*this)); }
 
 Result<std::unique_ptr<Generation>> Generation::Make(const Request& request, size_t choice, const Tokenizer& tokenizer,
                                                      CandidateList* scratch) {
@@ -81,14 +104,6 @@ uint64_t Generation::Bytes(const Request& request, size_t vocabulary) {
 void Generation::Emit(const std::string& text, Event* event) {
   if (!std::exchange(echoed_, true)) event->text += request_.echo;
   event->text += text;
-}
-
-void Generation::Observe(std::span<const float> logits, uint32_t token, bool enters, Event* event) {
-  if (!request_.token_details && request_.confidence_min == 0) return;
-  TokenInfo info = DescribeToken(logits, token, request_.token_details ? request_.top_logprobs : 0);
-  logprobs_ += static_cast<double>(info.chosen.logprob);
-  ++observed_;
-  if (request_.token_details && enters) event->tokens.push_back(std::move(info));
 }
 
 Result<std::span<const uint32_t>> Generation::Allowed() {
@@ -128,18 +143,48 @@ size_t Generation::Allows(std::span<const uint32_t> tokens) const {
 
 Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, Event* event) {
   BANTAM_ASSIGN(const std::span<const uint32_t> allowed, Allowed());
-  const uint32_t token = sampler_.Sample(logits, allowed);
-  if (!std::isfinite(logits[token])) {
-    return Error(Code::kCorrupt, "the model's logits are no numbers; its file is damaged, or it needs another KV type (--kv f32)");
+  const uint32_t token = sampler_->Sample(logits, allowed);
+  if (!std::isfinite(logits[token])) return NoNumbers();
+  TokenInfo info = {{token, 0}, {}};
+  if (observes()) info = DescribeToken(logits, token, request_.token_details ? request_.top_logprobs : 0);
+  BANTAM_TRY(Take(std::move(info), event));
+  if (tokenizer_.EndsTurn(token)) return std::optional<uint32_t>();
+  sampler_->Accept(token);
+  return std::optional<uint32_t>(token);
+}
+
+Result<std::vector<TokenLogprob>> Generation::Likeliest(std::span<const float> logits, size_t count) {
+  BANTAM_ASSIGN(const std::span<const uint32_t> allowed, Allowed());
+  std::vector<uint32_t> ids;
+  for (uint32_t id = 0; id < logits.size(); ++id) {
+    if (allowed.empty() || (allowed[id / 32] >> id % 32 & 1) != 0) ids.push_back(id);
   }
+  count = std::min(count, ids.size());
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(),
+                    [&](uint32_t a, uint32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+  ids.resize(count);
+  const double normalizer = LogSumExp(logits);
+  std::vector<TokenLogprob> likeliest;
+  for (const uint32_t id : ids) likeliest.push_back({id, static_cast<float>(static_cast<double>(logits[id]) - normalizer)});
+  const bool numbers =
+      std::all_of(likeliest.begin(), likeliest.end(), [](const TokenLogprob& token) { return std::isfinite(token.logprob); });
+  if (likeliest.empty() || !numbers) return NoNumbers();
+  return likeliest;
+}
+
+Status Generation::Take(TokenInfo info, Event* event) {
+  const uint32_t token = info.chosen.token;
   if (constraint_) BANTAM_TRY(constraint_->Accept(token));
   const bool ends = tokenizer_.EndsTurn(token);
-  Observe(logits, token, !ends, event);
+  if (observes()) {
+    logprobs_ += static_cast<double>(info.chosen.logprob);
+    ++observed_;
+    if (request_.token_details && !ends) event->tokens.push_back(std::move(info));
+  }
   if (ends) {
     End(StopReason::kEndOfTurn, event);
-    return std::optional<uint32_t>();
+    return Ok();
   }
-  sampler_.Accept(token);
   ++tokens_;
   ++event->token_count;
   Emit(stops_.Push(stream_.Push(token)), event);
@@ -148,7 +193,7 @@ Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, 
   } else if (tokens_ == request_.tokens_max) {
     End(StopReason::kLength, event);
   }
-  return std::optional<uint32_t>(token);
+  return Ok();
 }
 
 void Generation::End(StopReason reason, Event* event) {

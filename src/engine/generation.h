@@ -30,6 +30,12 @@ class Generation {
   // Takes the next token from logits [vocabulary] and adds what is new to `event`. Nothing is returned for a token that ends the answer's
   // turn, which does not enter the context. ended() then tells. Corrupt where the logits are no numbers.
   Result<std::optional<uint32_t>> Next(std::span<const float> logits, Event* event);
+  // The same in two halves, for beam search: the likeliest tokens that may come, likeliest first, at most `count`, with their
+  // probabilities in the model's distribution; and one of them taken.
+  Result<std::vector<TokenLogprob>> Likeliest(std::span<const float> logits, size_t count);
+  Status Take(TokenInfo token, Event* event);
+  // Another answer that begins as this one. Only of beam search.
+  std::unique_ptr<Generation> Fork() const;
   // Ends it for a reason from outside. What was held back goes to `event`.
   void End(StopReason reason, Event* event);
   // Tokens of the text that has to come next, where an answer is constrained: at most `tokens_max`.
@@ -43,14 +49,15 @@ class Generation {
 
  private:
   Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch);
+  Generation(const Generation& other);
   // Tokens that may come, as the sampler wants them; empty: all. Unsupported as TokenConstraint::Mask.
   Result<std::span<const uint32_t>> Allowed();
-  void Observe(std::span<const float> logits, uint32_t token, bool enters, Event* event);
+  bool observes() const { return request_.token_details || request_.confidence_min > 0; }
   void Emit(const std::string& text, Event* event);
 
   const Request& request_;
   const Tokenizer& tokenizer_;
-  Sampler sampler_;
+  std::unique_ptr<Sampler> sampler_;  // none where beam search chooses
   TokenStream stream_;
   StopStrings stops_;
   std::vector<uint32_t> not_ending_;  // a bit for each token but those that end a turn, while tokens_min is not reached

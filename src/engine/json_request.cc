@@ -48,6 +48,11 @@ Status ReadPriority(std::string_view member, const Json& value, Request* request
   return Ok();
 }
 
+Status ReadKv(std::string_view member, const Json& value, Request* request) {
+  request->kv_type = value.is_string() ? KvTypeFromName(value.get<std::string>()) : std::nullopt;
+  return request->kv_type ? Ok() : Status(WrongMember(member, value, "\"f32\", \"f16\" or \"q8\""));
+}
+
 // "logprobs": true or false of chats; a number of the likeliest tokens of completions.
 Status ReadLogprobs(std::string_view member, const Json& value, Request* request) {
   if (value.is_boolean()) {
@@ -150,6 +155,15 @@ const std::vector<Member>& Members() {
          BANTAM_ASSIGN(request->adapter, ReadText(member, value));
          return Ok();
        }},
+      {"beams", WholeInto(&Request::beams, 0, kBeamsMax)},
+      {"length_penalty",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(const double penalty,
+                       ReadNumber(member, value, {-static_cast<double>(kLengthPenaltyMax), static_cast<double>(kLengthPenaltyMax)}));
+         request->length_penalty = static_cast<float>(penalty);
+         return Ok();
+       }},
+      {"kv", ReadKv},
       {"stop", ReadStops},
       {"logit_bias", ReadLogitBias},
       {"logprobs", ReadLogprobs},
@@ -353,13 +367,15 @@ Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokeniz
       choice["low_confidence"] = finish.low_confidence;
       if (finish.computed_confidence) choice["computed_confidence"] = *finish.computed_confidence;
     }
+    if (finish.beam_score) choice["score"] = *finish.beam_score;
     if (finish.error) choice["error"] = WriteError(*finish.error);
     list.push_back(std::move(choice));
     completion += finish.usage.generated_tokens;
     usage = {{"prompt_tokens", finish.usage.prompt_tokens},
              {"completion_tokens", completion},
              {"total_tokens", finish.usage.prompt_tokens + completion},
-             {"cached_tokens", finish.usage.cached_tokens}};
+             {"cached_tokens", finish.usage.cached_tokens},
+             {"kv", KvTypeName(finish.usage.kv_type)}};
   }
   return {{"choices", std::move(list)}, {"usage", std::move(usage)}};
 }

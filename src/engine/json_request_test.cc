@@ -212,7 +212,7 @@ TEST_F(JsonRequestTest, AnswersAsJson) {
   EXPECT_EQ(second["confidence"], 0.25);
   EXPECT_EQ(second["low_confidence"], true);
   EXPECT_FALSE(second.contains("computed_confidence"));
-  EXPECT_EQ(answer["usage"].dump(), R"({"prompt_tokens":7,"completion_tokens":4,"total_tokens":11,"cached_tokens":4})");
+  EXPECT_EQ(answer["usage"].dump(), R"({"prompt_tokens":7,"completion_tokens":4,"total_tokens":11,"cached_tokens":4,"kv":"f16"})");
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "engine/step_policy.h"
 #include "engine/stop_reason.h"
 #include "model/sampler.h"
+#include "program/kv_layout.h"
 #include "text/structured/token_constraint.h"
 
 namespace bantam {
@@ -20,6 +21,8 @@ using RequestId = uint64_t;
 
 inline constexpr size_t kChoicesMax = 16;
 inline constexpr size_t kTopLogprobsMax = 20;
+inline constexpr size_t kBeamsMax = 16;
+inline constexpr float kLengthPenaltyMax = 10;
 
 struct Request {
   std::vector<uint32_t> tokens = {};  // the prompt, with the vocabulary's prefix
@@ -28,12 +31,16 @@ struct Request {
   SamplerOptions sampler = {};
   std::vector<std::string> stops = {};  // texts that end the answer, and are no part of it
   size_t choices = 1;                   // answers to the same prompt; choice i draws with seed + i
+  // Beam search: so many beginnings go on at once, and the `choices` best answers come all at their end, the best first. 0: none.
+  size_t beams = 0;
+  float length_penalty = 1;  // of beam search, see BeamScore
   Priority priority = Priority::kNormal;
   int64_t deadline_ns = 0;                      // from arrival to the last token, 0: none
   int64_t first_token_max_ns = 0;               // refused if the first token is expected later, 0: the engine's limit
   std::string client = {};                      // who asks, for fairness among clients
   std::string tenant = {};                      // prefixes are shared within one only
   std::string adapter = {};                     // one of the engine's, by name; empty: none
+  std::optional<KvType> kv_type = {};           // the plan's, or 8 bits; none: the plan's, or 8 bits where EngineOptions::narrow_kv says so
   bool cache = true;                            // takes prefixes that are kept, and leaves its own
   bool speculate = true;                        // drafts, where they pay
   bool token_details = false;                   // events name every token with its logarithm of the probability
@@ -42,6 +49,9 @@ struct Request {
   std::string echo = {};                        // stands in front of each answer's text; stops do not look at it
   float confidence_min = 0;                     // an answer below is marked; 0: confidence is not computed unless token_details
 };
+
+// That run for it at once.
+inline size_t SequencesOf(const Request& request) { return request.beams > 0 ? request.beams : request.choices; }
 
 struct TokenLogprob {
   uint32_t token = 0;
@@ -55,6 +65,7 @@ struct TokenInfo {
 struct Usage {
   size_t prompt_tokens = 0;
   size_t cached_tokens = 0;  // of them, taken from a prefix that was kept
+  KvType kv_type = KvType::kF16;
   size_t generated_tokens = 0;
   size_t drafted_tokens = 0;
   size_t accepted_tokens = 0;  // of the drafted ones
@@ -72,6 +83,7 @@ struct Finish {
   std::optional<float> confidence = {};
   std::optional<float> computed_confidence = {};
   bool low_confidence = false;
+  std::optional<float> beam_score = {};
   std::optional<Error> error = {};  // with kError
 };
 

@@ -85,7 +85,12 @@ class Giving {
     ++admitted_;
     return true;
   }
-  bool GivesWay(size_t resident, size_t index) const { return PriorityOf(resident) > PriorityOf(index) && !Granted(resident); }
+  bool GivesWay(size_t resident, size_t index) const {
+    const bool lower = PriorityOf(resident) > PriorityOf(index);
+    // Or those it waits for could wait for its place.
+    const bool rests = PriorityOf(resident) == PriorityOf(index) && snapshot_.sequences[resident].pending == 0;
+    return (lower || rests) && !Granted(resident);
+  }
   Priority PriorityOf(size_t index) const { return Aged(options_, snapshot_.sequences[index], snapshot_.now_ns); }
   // Free blocks, and those of residents that give way.
   size_t BlocksFor(size_t index) const {
@@ -133,8 +138,8 @@ std::vector<size_t> Rank(const PolicyOptions& options, const PolicySnapshot& sna
   const auto key = [&](size_t i) {
     const SequenceView& sequence = snapshot.sequences[i];
     // What was begun is finished first: its KV is there. Then who had least, then what is most urgent.
-    return std::tuple(Aged(options, sequence, snapshot.now_ns), !sequence.decoding, !sequence.resident, sequence.service,
-                      sequence.deadline_ns, sequence.arrival);
+    return std::tuple(Aged(options, sequence, snapshot.now_ns), sequence.pending == 0, !sequence.decoding, !sequence.resident,
+                      sequence.service, sequence.deadline_ns, sequence.arrival);
   };
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
   return order;

@@ -35,7 +35,7 @@ struct SequenceView {
   bool resident = false;  // holds KV
   bool decoding = false;  // its prompt is computed: `pending` are its last token, and drafts behind it
   bool waits = false;     // for what another one computes: it has its place, and nothing to do yet
-  size_t pending = 0;     // tokens to compute
+  size_t pending = 0;     // tokens to compute; a resident without any waits for others of its request, and gives way to equals
   size_t blocks = 0;      // of KV that all its tokens need; of those that are not resident
   size_t held = 0;        // blocks that come back if it goes; of residents
 };

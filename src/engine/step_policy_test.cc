@@ -147,6 +147,26 @@ int64_t Percentile(std::vector<int64_t> values, double share) {
   return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
 }
 
+// One of a search that has its logits waits for its siblings: it gives place and KV to equals and to what is higher, and to nothing lower.
+TEST(StepPolicy, WhoRestsGivesWayToEquals) {
+  PolicyOptions options;
+  options.residents_max = 2;
+  const auto plan = [&](Priority resting, Priority coming, size_t pending) {
+    PolicySnapshot snapshot;
+    snapshot.blocks_available = 0;
+    snapshot.sequences = {{.priority = resting, .arrival = 1, .resident = true, .decoding = false, .pending = pending, .held = 5},
+                          {.priority = Priority::kNormal, .arrival = 2, .resident = true, .decoding = true, .pending = 1, .held = 5},
+                          {.priority = coming, .arrival = 3, .pending = 40, .blocks = 4}};
+    const StepPlan made = PlanStep(options, snapshot);
+    EXPECT_EQ(CheckPlan(options, snapshot, made), "");
+    return made.displaced;
+  };
+  EXPECT_EQ(plan(Priority::kNormal, Priority::kNormal, 0), std::vector<size_t>{0});
+  EXPECT_EQ(plan(Priority::kNormal, Priority::kNormal, 9), std::vector<size_t>{});
+  EXPECT_EQ(plan(Priority::kNormal, Priority::kLow, 0), std::vector<size_t>{});
+  EXPECT_EQ(plan(Priority::kHigh, Priority::kNormal, 0), std::vector<size_t>{});
+}
+
 TEST(StepPolicy, ThousandsOfStepsWithRandomLoadEndForAll) {
   for (uint64_t seed = 1; seed <= 8; ++seed) {
     Rng rng(seed);

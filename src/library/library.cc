@@ -104,6 +104,7 @@ Result<EngineOptions> ReadEngineOptions(const bantam_engine_options& options, ba
   read.watch = [files = engine->files.get()] { return ReadMemoryPressure(*files, /*root=*/""); };
   if (options.requests_max != 0) read.admission.requests_max = options.requests_max;
   read.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
+  read.narrow_kv = options.narrow_kv != 0;
   if (options.notice != nullptr) {
     read.notice = [notice = options.notice, user = options.user](std::string_view change) { notice(user, std::string(change).c_str()); };
   }
@@ -311,6 +312,7 @@ size_t bantam_engine_status(bantam_engine* engine, char* json, size_t capacity) 
                        {"drafted_tokens", counters.model_drafted_tokens},
                        {"accepted_tokens", counters.model_accepted_tokens}}},
                      {"preemptions", counters.preemptions},
+                     {"narrowed", counters.narrowed},
                      {"refusals", counters.refusals}},
                     /*indent=*/-1);
     return Ok();

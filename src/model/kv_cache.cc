@@ -12,57 +12,114 @@
 
 namespace bantam {
 
+void KvCache::Pool::AddBlocks(KvPart part, size_t count) {
+  base[part] = reinterpret_cast<uint8_t*>(arena[part].Take(count * block_bytes[part]).data());
+  holders[part].resize(count);
+  touched[part].resize(count);
+  free[part].reserve(count);
+  for (size_t block = count; block > 0; --block) free[part].push_back(static_cast<uint32_t>(block - 1));
+}
+
+uint64_t KvCache::Pool::Release(KvPart part, uint32_t block) {
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  touched[part][block] = false;
+  const uintptr_t address = reinterpret_cast<uintptr_t>(base[part] + block * block_bytes[part]);
+  const uintptr_t begin = (address + page - 1) / page * page;
+  const uintptr_t end = (address + block_bytes[part]) / page * page;
+  if (begin >= end || ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED) != 0) return 0;
+  return end - begin;
+}
+
 Result<KvCache> KvCache::Make(const KvLayout& layout, const PerKvPart<size_t>& blocks, const StateSizes& states, MemoryBudget& budget) {
   KvCache cache;
+  cache.room_ = std::make_shared<Room>();
+  Room& room = *cache.room_;
+  cache.pool_ = room.pools.emplace_back(std::make_unique<Pool>()).get();
   for (const KvPart part : kAllKvParts) {
-    const size_t n = blocks[part];
-    const uint64_t bytes = n * layout.block_bytes(part);
-    if (bytes == 0) continue;
-    cache.block_bytes_[part] = layout.block_bytes(part);
-    cache.holders_[part].resize(n);
-    BANTAM_ASSIGN(cache.arena_[part], Arena::Make(budget, bytes, "kv"));
-    cache.base_[part] = reinterpret_cast<uint8_t*>(cache.arena_[part].Take(bytes).data());
-    cache.free_[part].reserve(n);
-    for (size_t block = n; block > 0; --block) cache.free_[part].push_back(static_cast<uint32_t>(block - 1));
+    room.bytes[part] = blocks[part] * layout.block_bytes(part);
+    if (room.bytes[part] == 0) continue;
+    cache.pool_->block_bytes[part] = layout.block_bytes(part);
+    BANTAM_ASSIGN(cache.pool_->arena[part], Arena::Make(budget, room.bytes[part], "kv"));
+    cache.pool_->AddBlocks(part, blocks[part]);
   }
   if (states.floats == 0) return cache;
   const uint64_t bytes = StateBytes(states.floats);
-  BANTAM_ASSIGN(cache.state_arena_, Arena::Make(budget, states.sequences * bytes, "recurrent states"));
-  cache.states_ = cache.state_arena_.TakeArray<float>(states.sequences * bytes / sizeof(float));
-  cache.state_floats_ = bytes / 2 / sizeof(float);
-  cache.free_states_.reserve(states.sequences);
-  for (size_t pair = states.sequences; pair > 0; --pair) cache.free_states_.push_back(static_cast<uint32_t>(pair - 1));
+  BANTAM_ASSIGN(room.state_arena, Arena::Make(budget, states.sequences * bytes, "recurrent states"));
+  room.states = room.state_arena.TakeArray<float>(states.sequences * bytes / sizeof(float));
+  room.state_floats = bytes / 2 / sizeof(float);
+  room.free_states.reserve(states.sequences);
+  for (size_t pair = states.sequences; pair > 0; --pair) room.free_states.push_back(static_cast<uint32_t>(pair - 1));
+  return cache;
+}
+
+Result<KvCache> KvCache::MakeBeside(const KvLayout& layout) {
+  KvCache cache = *this;
+  auto pool = std::make_unique<Pool>();
+  for (const KvPart part : kAllKvParts) {
+    const size_t count = layout.block_bytes(part) == 0 ? 0 : room_->bytes[part] / layout.block_bytes(part);
+    if (count == 0) continue;
+    pool->block_bytes[part] = layout.block_bytes(part);
+    BANTAM_ASSIGN(pool->arena[part], Arena::MakeUncounted(count * layout.block_bytes(part), "kv"));
+    pool->AddBlocks(part, count);
+  }
+  cache.pool_ = room_->pools.emplace_back(std::move(pool)).get();
   return cache;
 }
 
 Result<uint32_t> KvCache::TakeStates() {
-  if (free_states_.empty()) return Error(Code::kExhausted, "all states of recurrent layers are in use; end another sequence first");
-  const uint32_t pair = free_states_.back();
-  free_states_.pop_back();
+  if (room_->free_states.empty()) {
+    return Error(Code::kExhausted, "all states of recurrent layers are in use; end another sequence first");
+  }
+  const uint32_t pair = room_->free_states.back();
+  room_->free_states.pop_back();
   return pair;
 }
 
+size_t KvCache::free_blocks(KvPart part) const {
+  if (pool_->base[part] == nullptr) return 0;
+  return std::min<uint64_t>(pool_->free[part].size(), (room_->bytes[part] - room_->taken[part]) / pool_->block_bytes[part]);
+}
+
+void KvCache::MakeRoom(KvPart part, uint64_t bytes) {
+  for (const auto& pool : room_->pools) {
+    for (const uint32_t block : pool->free[part]) {
+      if (room_->touched[part] + bytes <= room_->bytes[part]) return;
+      if (!pool->touched[part][block]) continue;
+      pool->Release(part, block);
+      room_->touched[part] -= pool->block_bytes[part];
+    }
+  }
+}
+
 Result<uint32_t> KvCache::Take(KvPart part) {
-  if (free_[part].empty()) return Error(Code::kExhausted, "all KV blocks are in use; raise --context or --memory");
-  const uint32_t block = free_[part].back();
-  free_[part].pop_back();
-  holders_[part][block] = 1;
+  if (free_blocks(part) == 0) return Error(Code::kExhausted, "all KV blocks are in use; raise --context or --memory");
+  const uint32_t block = pool_->free[part].back();
+  pool_->free[part].pop_back();
+  pool_->holders[part][block] = 1;
+  room_->taken[part] += pool_->block_bytes[part];
+  if (pool_->touched[part][block]) return block;
+  MakeRoom(part, pool_->block_bytes[part]);
+  pool_->touched[part][block] = true;
+  room_->touched[part] += pool_->block_bytes[part];
   return block;
 }
 
 void KvCache::Give(KvPart part, uint32_t block) {
-  CHECK(holders_[part][block] > 0);
-  if (--holders_[part][block] == 0) free_[part].push_back(block);
+  CHECK(pool_->holders[part][block] > 0);
+  if (--pool_->holders[part][block] > 0) return;
+  pool_->free[part].push_back(block);
+  room_->taken[part] -= pool_->block_bytes[part];
 }
 
 uint64_t KvCache::ReleaseFree() {
-  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   uint64_t released = 0;
-  for (const KvPart part : kAllKvParts) {
-    for (const uint32_t block : free_[part]) {
-      const uintptr_t begin = (reinterpret_cast<uintptr_t>(Block(part, block)) + page - 1) / page * page;
-      const uintptr_t end = reinterpret_cast<uintptr_t>(Block(part, block) + block_bytes_[part]) / page * page;
-      if (begin < end && ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED) == 0) released += end - begin;
+  for (const auto& pool : room_->pools) {
+    for (const KvPart part : kAllKvParts) {
+      for (const uint32_t block : pool->free[part]) {
+        if (!pool->touched[part][block]) continue;
+        released += pool->Release(part, block);
+        room_->touched[part] -= pool->block_bytes[part];
+      }
     }
   }
   return released;

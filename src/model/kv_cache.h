@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -19,44 +20,69 @@ struct StateSizes {
   size_t sequences = 0;
 };
 
+// A pool of blocks, all of one layout, with the states; or one of two pools that share their memory. A handle: copies mean the same pool.
 class KvCache {
  public:
+  KvCache() = default;
   // Exhausted when the budget cannot hold the blocks and states.
   static Result<KvCache> Make(const KvLayout& layout, const PerKvPart<size_t>& blocks, const StateSizes& states, MemoryBudget& budget);
+  // A second pool, of another layout, whose blocks take from the memory of this one's, and which has the same states. It asks the system
+  // for addresses, and the budget for nothing: what lies in free blocks of either goes back to the system when the other needs it.
+  // Exhausted when there are no addresses.
+  Result<KvCache> MakeBeside(const KvLayout& layout);
 
-  const PerKvPart<uint8_t*>& base() const { return base_; }
+  const PerKvPart<uint8_t*>& base() const { return pool_->base; }
 
-  bool recurrent() const { return state_floats_ > 0; }
+  bool recurrent() const { return room_->state_floats > 0; }
   // A pair of states, and the place of one of the two.
   Result<uint32_t> TakeStates();
-  void GiveStates(uint32_t pair) { free_states_.push_back(pair); }
-  float* State(uint32_t pair, size_t which) const { return states_ + (2 * pair + which) * state_floats_; }
-  size_t state_floats() const { return state_floats_; }
-  size_t free_states() const { return free_states_.size(); }
+  void GiveStates(uint32_t pair) { room_->free_states.push_back(pair); }
+  float* State(uint32_t pair, size_t which) const { return room_->states + (2 * pair + which) * room_->state_floats; }
+  size_t state_floats() const { return room_->state_floats; }
+  size_t free_states() const { return room_->free_states.size(); }
 
   // A block has holders: who takes it, and who shares it from then on. It is free when all have given it back. None of these allocates
   // anything: the lists were sized at the start. Exhausted when none is free.
   Result<uint32_t> Take(KvPart part);
-  void Share(KvPart part, uint32_t block) { ++holders_[part][block]; }
+  void Share(KvPart part, uint32_t block) { ++pool_->holders[part][block]; }
   void Give(KvPart part, uint32_t block);
-  uint32_t holders(KvPart part, uint32_t block) const { return holders_[part][block]; }
-  size_t free_blocks(KvPart part) const { return free_[part].size(); }
-  size_t blocks(KvPart part) const { return holders_[part].size(); }
-  size_t block_bytes(KvPart part) const { return block_bytes_[part]; }
-  // Gives the memory of free blocks back to the system until they are taken again; the plan keeps its room. Returns how much.
+  uint32_t holders(KvPart part, uint32_t block) const { return pool_->holders[part][block]; }
+  // That may be taken now, with what the other pool holds.
+  size_t free_blocks(KvPart part) const;
+  size_t blocks(KvPart part) const { return pool_->holders[part].size(); }
+  size_t block_bytes(KvPart part) const { return pool_->block_bytes[part]; }
+  // Gives the memory of free blocks of both pools back to the system until they are taken again; the plan keeps its room. Returns how much.
   uint64_t ReleaseFree();
-  uint8_t* Block(KvPart part, uint32_t block) const { return base_[part] + block * block_bytes_[part]; }
+  uint8_t* Block(KvPart part, uint32_t block) const { return pool_->base[part] + block * pool_->block_bytes[part]; }
 
  private:
-  PerKvPart<Arena> arena_;
-  PerKvPart<uint8_t*> base_;
-  PerKvPart<size_t> block_bytes_;
-  PerKvPart<std::vector<uint32_t>> free_;
-  PerKvPart<std::vector<uint32_t>> holders_;  // of each block
-  Arena state_arena_;
-  float* states_ = nullptr;
-  size_t state_floats_ = 0;  // of one, in whole cache lines
-  std::vector<uint32_t> free_states_;
+  struct Pool {
+    PerKvPart<Arena> arena = {};
+    PerKvPart<uint8_t*> base = {};
+    PerKvPart<size_t> block_bytes = {};
+    PerKvPart<std::vector<uint32_t>> free = {};
+    PerKvPart<std::vector<uint32_t>> holders = {};  // of each block
+    PerKvPart<std::vector<bool>> touched = {};      // blocks that have memory
+
+    void AddBlocks(KvPart part, size_t count);
+    uint64_t Release(KvPart part, uint32_t block);
+  };
+  // What pools share.
+  struct Room {
+    std::vector<std::unique_ptr<Pool>> pools = {};
+    PerKvPart<uint64_t> bytes = {};
+    PerKvPart<uint64_t> taken = {};    // of them, by blocks that somebody holds
+    PerKvPart<uint64_t> touched = {};  // by blocks that have memory, free ones among them
+    Arena state_arena = {};
+    float* states = nullptr;
+    size_t state_floats = 0;  // of one, in whole cache lines
+    std::vector<uint32_t> free_states = {};
+  };
+  // Takes memory of free blocks until a new one of so many bytes has room.
+  void MakeRoom(KvPart part, uint64_t bytes);
+
+  std::shared_ptr<Room> room_;
+  Pool* pool_ = nullptr;  // of the room
 };
 
 // What a sequence was at some length, to begin others from: blocks that somebody holds meanwhile.

@@ -1,9 +1,13 @@
 #include "model/kv_cache.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <set>
+#include <vector>
 
 #include "base/rng.h"
 
@@ -17,6 +21,21 @@ PerKvPart<size_t> Blocks(size_t full, size_t windowed) {
   return blocks;
 }
 
+// Of the pages that lie wholly in blocks, those that have memory: bytes.
+uint64_t ResidentBytes(const KvCache& cache, KvPart part) {
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  uint64_t bytes = 0;
+  for (uint32_t block = 0; block < cache.blocks(part); ++block) {
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(cache.Block(part, block)) + page - 1) / page * page;
+    const uintptr_t end = reinterpret_cast<uintptr_t>(cache.Block(part, block) + cache.block_bytes(part)) / page * page;
+    if (begin >= end) continue;
+    std::vector<unsigned char> pages((end - begin) / page);
+    EXPECT_EQ(::mincore(reinterpret_cast<void*>(begin), end - begin, pages.data()), 0);
+    for (const unsigned char resident : pages) bytes += (resident & 1) * page;
+  }
+  return bytes;
+}
+
 TEST(KvCache, HandsOutEveryBlockOnce) {
   const KvLayout layout(KvType::kF16, {{2, 32}});
   MemoryBudget budget(uint64_t{1} << 20);
@@ -28,6 +47,60 @@ TEST(KvCache, HandsOutEveryBlockOnce) {
   EXPECT_EQ(cache.Take(KvPart::kFull).error().code(), Code::kExhausted);
   cache.Give(KvPart::kFull, 1);
   EXPECT_EQ(*cache.Take(KvPart::kFull), 1u);
+}
+
+// Blocks of both layouts are taken and given back at random: together they never have more memory than the one pool had, and what is in a
+// block that somebody holds stays.
+TEST(KvCache, TwoPoolsShareTheirMemory) {
+  const std::vector<KvHeads> layers = {{4, 64}, {4, 64, 40}};
+  MemoryBudget budget(uint64_t{1} << 24);
+  KvCache wide = KvCache::Make(KvLayout(KvType::kF32, layers), Blocks(30, 11), {16, 2}, budget).value();
+  const uint64_t used = budget.used_bytes();
+  KvCache narrow = wide.MakeBeside(KvLayout(KvType::kInt8, layers)).value();
+  EXPECT_EQ(budget.used_bytes(), used);
+  EXPECT_EQ(narrow.free_states(), 2u);
+  ASSERT_TRUE(narrow.TakeStates().ok());
+  EXPECT_EQ(wide.free_states(), 1u) << "states are those of both";
+  struct Held {
+    KvCache* cache;
+    KvPart part;
+    uint32_t block;
+    uint8_t mark;
+  };
+  std::vector<Held> held;
+  Rng rng(1);
+  PerKvPart<uint64_t> taken;
+  size_t refused = 0;
+  for (int round = 0; round < 5000; ++round) {
+    KvCache& cache = rng.Next() % 2 == 0 ? wide : narrow;
+    const KvPart part = kAllKvParts[rng.Next() % 2];
+    const uint64_t room = wide.blocks(part) * wide.block_bytes(part);
+    // Waves, so that each pool is at times the larger one.
+    if (rng.Next() % 100 < (round / 500 % 2 == 0 ? 60u : 40u)) {
+      const bool fits = taken[part] + cache.block_bytes(part) <= room;
+      EXPECT_EQ(cache.free_blocks(part) > 0, fits);
+      const Result<uint32_t> block = cache.Take(part);
+      ASSERT_EQ(block.ok(), fits);
+      refused += fits ? 0 : 1;
+      if (!fits) continue;
+      taken[part] += cache.block_bytes(part);
+      held.push_back({&cache, part, *block, static_cast<uint8_t>(rng.Next())});
+      std::memset(cache.Block(part, *block), held.back().mark, cache.block_bytes(part));
+    } else if (!held.empty()) {
+      std::swap(held[rng.Next() % held.size()], held.back());
+      const Held one = held.back();
+      held.pop_back();
+      const uint8_t* bytes = one.cache->Block(one.part, one.block);
+      EXPECT_TRUE(std::all_of(bytes, bytes + one.cache->block_bytes(one.part), [&](uint8_t byte) { return byte == one.mark; }));
+      one.cache->Give(one.part, one.block);
+      taken[one.part] -= one.cache->block_bytes(one.part);
+    }
+    if (round % 50 != 0) continue;
+    for (const KvPart each : kAllKvParts) {
+      EXPECT_LE(ResidentBytes(wide, each) + ResidentBytes(narrow, each), wide.blocks(each) * wide.block_bytes(each));
+    }
+  }
+  EXPECT_GT(refused, 50u);
 }
 
 class RingTest : public ::testing::Test {

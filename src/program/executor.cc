@@ -378,9 +378,10 @@ void Executor::Execute(const KvAppendOp& op, int thread) {
     const size_t t = i / heads;
     const size_t head = i % heads;
     const StepRow& row = step_->rows[t];
-    uint8_t* block = step_->kv_base[part] + row.tables[part][row.position / kKvBlockTokens] * kv_.block_bytes(part);
-    kv_.Store(block, op.layer, head, row.position % kKvBlockTokens, FloatRow(op.keys, t) + head * head_dim,
-              FloatRow(op.values, t) + head * head_dim);
+    const KvLayout& kv = KvOf(row);
+    uint8_t* block = KvBaseOf(row, part) + row.tables[part][row.position / kKvBlockTokens] * kv.block_bytes(part);
+    kv.Store(block, op.layer, head, row.position % kKvBlockTokens, FloatRow(op.keys, t) + head * head_dim,
+             FloatRow(op.values, t) + head * head_dim);
   }
 }
 

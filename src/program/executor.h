@@ -36,6 +36,7 @@ struct StepRow {
   uint32_t end = 0;
   uint32_t type = 0;
   const LowRankUpdates* adapter = nullptr;  // of the program; Executor::RoomForRank was called for its rank
+  bool narrow = false;                      // its KV is of 8 bits, in blocks of Step::narrow_kv_base
 };
 
 // Asked now and then, on the calling thread, while a step runs: true ends the step early.
@@ -57,6 +58,7 @@ struct Step {
   PerKvPart<uint8_t*> kv_base;            // block b starts at kv_base[part] + b * KvLayout::block_bytes(part)
   const Cancelled* cancelled = nullptr;
   StepProfile* profile = nullptr;
+  PerKvPart<uint8_t*> narrow_kv_base = {};
 };
 
 struct ExecutorSetup {
@@ -100,7 +102,8 @@ class Executor {
         pieces_(options_.threads),
         op_(static_cast<size_t>(options_.threads)),
         segments_done_(SplitHeadsEnd(options_.threads)),
-        kv_(options_.kv_type, setup.program.kv_layers) {}
+        kv_(options_.kv_type, setup.program.kv_layers),
+        narrow_kv_(KvType::kInt8, setup.program.kv_layers) {}
 
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
   // Of an input of products: the shared buffer's, or where the thread has quantised it for itself, its own.
@@ -194,6 +197,9 @@ class Executor {
   Seen SeenBy(const AttendOp& op, size_t first_row, size_t rows, int thread) const;
   // Whether rows of one sequence can go together: the last of them sees what the first sees, and what follows.
   bool LookAlike(const AttendOp& op, size_t first_row, size_t last_row) const;
+  const KvLayout& KvOf(const StepRow& row) const { return row.narrow ? narrow_kv_ : kv_; }
+  uint8_t* KvBaseOf(const StepRow& row, KvPart part) const { return (row.narrow ? step_->narrow_kv_base : step_->kv_base)[part]; }
+  kernels::AttentionFunction AttentionFor(const StepRow& row) const { return kernels_.attention[static_cast<size_t>(KvOf(row).type())]; }
   // One kv head of these rows.
   kernels::Attention AttentionOf(const AttendOp& op, const Seen& seen, size_t head) const;
   // Every thread takes its share of all rows' and heads' segments; who finishes a head's last one merges them.
@@ -253,7 +259,8 @@ class Executor {
   std::vector<Place> op_;                           // that each thread is at
   std::vector<std::atomic<size_t>> segments_done_;  // of each row's kv heads, while a context is split
   float* segment_states_ = nullptr;
-  const KvLayout kv_;
+  const KvLayout kv_;  // and the shapes of both
+  const KvLayout narrow_kv_;
   Arena arena_;
   std::vector<std::byte*> buffers_;
   std::vector<size_t> row_bytes_;

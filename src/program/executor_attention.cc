@@ -52,15 +52,17 @@ Executor::Seen Executor::SeenBy(const AttendOp& op, size_t first_row, size_t row
 }
 
 kernels::Attention Executor::AttentionOf(const AttendOp& op, const Seen& seen, size_t head) const {
-  const KvPart part = kv_.part(op.layer);
-  const size_t head_dim = kv_.head_dim(op.layer);
-  const size_t group = op.heads / kv_.heads(op.layer);
+  const StepRow& row = step_->rows[seen.first_row];
+  const KvLayout& kv = KvOf(row);
+  const KvPart part = kv.part(op.layer);
+  const size_t head_dim = kv.head_dim(op.layer);
+  const size_t group = op.heads / kv.heads(op.layer);
   return {.query = FloatRow(op.in, seen.first_row) + head * group * head_dim,
-          .kv_base = step_->kv_base[part],
+          .kv_base = KvBaseOf(row, part),
           .blocks = seen.blocks,
           .numbers = seen.numbers,
-          .block_bytes = kv_.block_bytes(part),
-          .head_offset = kv_.HeadOffset(op.layer, head),
+          .block_bytes = kv.block_bytes(part),
+          .head_offset = kv.HeadOffset(op.layer, head),
           .head_dim = head_dim,
           .group = group,
           .tokens = seen.rows,
@@ -68,7 +70,7 @@ kernels::Attention Executor::AttentionOf(const AttendOp& op, const Seen& seen, s
           .window = seen.window,
           .n_context = seen.tokens,
           .context_end = seen.context_end,
-          .scale = op.scale * op.temperature.At(step_->rows[seen.first_row].position),
+          .scale = op.scale * op.temperature.At(row.position),
           .softcap = op.softcap,
           .slopes = op.slopes.empty() ? nullptr : op.slopes.data() + head * group,
           .sinks = op.sinks == kNone ? nullptr : weights_.Vector(op.sinks) + head * group};
@@ -96,7 +98,7 @@ void Executor::Execute(const AttendOp& op, int thread) {
       // Later positions see more tokens: dealing pieces out in turn balances them.
       if (piece++ % threads != static_cast<size_t>(thread)) continue;
       const kernels::Attention attention = AttentionOf(op, seen, head);
-      AttendAll(kernels_.attention[static_cast<size_t>(kv_.type())], attention, scratch_[static_cast<size_t>(thread)],
+      AttendAll(AttentionFor(rows[t]), attention, scratch_[static_cast<size_t>(thread)],
                 FloatRow(op.out, t) + head * attention.group * attention.head_dim);
       const AttentionSegments segments = SegmentsOf(attention);
       for (size_t segment = segments.begin; segment < segments.end; ++segment) place.kv_blocks += BlocksRead(attention, segment);
@@ -129,7 +131,7 @@ void Executor::AttendInSegments(const AttendOp& op, int thread) {
     first += count;
     if (begin == end) continue;
     for (size_t segment = begin; segment < end; ++segment) {
-      kernels_.attention[static_cast<size_t>(kv_.type())](attention, segments.begin + segment, states(segment));
+      AttentionFor(step_->rows[i / kv_heads])(attention, segments.begin + segment, states(segment));
       op_[static_cast<size_t>(thread)].kv_blocks += BlocksRead(attention, segments.begin + segment);
     }
     if (segments_done_[i].fetch_add(end - begin, std::memory_order_acq_rel) + end - begin < count) continue;

@@ -11,17 +11,31 @@ Result<Arena> Arena::Make(MemoryBudget& budget, uint64_t bytes, std::string_view
   Arena arena;
   const uint64_t size = AlignUp(bytes);
   BANTAM_ASSIGN(arena.reservation_, budget.Reserve(size, what));
-  if (size == 0) return arena;
-  void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  BANTAM_TRY(arena.Map(size, /*flags=*/0, what));
+  // Fewer page-table walks while weights stream through; only advice.
+  if (size > 0) (void)::madvise(arena.base_, size, MADV_HUGEPAGE);
+  return arena;
+}
+
+Result<Arena> Arena::MakeUncounted(uint64_t bytes, std::string_view what) {
+  Arena arena;
+  const uint64_t size = AlignUp(bytes);
+  BANTAM_TRY(arena.Map(size, MAP_NORESERVE, what));
+  // A large page would have memory where nobody asked for any.
+  if (size > 0) (void)::madvise(arena.base_, size, MADV_NOHUGEPAGE);
+  return arena;
+}
+
+Status Arena::Map(uint64_t size, int flags, std::string_view what) {
+  if (size == 0) return Ok();
+  void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
   if (address == MAP_FAILED) {
     return Error(Code::kExhausted,
                  fmt::format("{}: the system refused {}; close other programs or choose a smaller model", what, FormatBytes(size)));
   }
-  // Fewer page-table walks while weights stream through; only advice.
-  (void)::madvise(address, size, MADV_HUGEPAGE);
-  arena.base_ = static_cast<std::byte*>(address);
-  arena.size_ = size;
-  return arena;
+  base_ = static_cast<std::byte*>(address);
+  size_ = size;
+  return Ok();
 }
 
 Arena::~Arena() {

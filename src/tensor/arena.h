@@ -37,6 +37,9 @@ class Arena {
   // Reserves `bytes` of the budget and maps them, zeroed. Exhausted when either fails.
   static Result<Arena> Make(MemoryBudget& budget, uint64_t bytes, std::string_view what);
 
+  // Addresses alone: whoever uses them sees to it that what has memory was reserved elsewhere.
+  static Result<Arena> MakeUncounted(uint64_t bytes, std::string_view what);
+
   // The next `bytes` bytes. The arena was planned: running out is our own defect.
   std::span<std::byte> Take(uint64_t bytes);
   template <typename T>
@@ -48,6 +51,8 @@ class Arena {
   std::span<const std::byte> bytes() const { return {base_, static_cast<size_t>(used_)}; }
 
  private:
+  Status Map(uint64_t size, int flags, std::string_view what);
+
   MemoryBudget::Reservation reservation_;
   std::byte* base_ = nullptr;
   uint64_t size_ = 0;
