@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -20,10 +21,12 @@
 #include "base/system_limits.h"
 #include "base/threads.h"
 #include "engine/engine.h"
+#include "engine/session.h"
 #include "engine/speed.h"
 #include "model/load.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
+#include "program/exit_points.h"
 
 namespace bantam {
 namespace {
@@ -44,6 +47,7 @@ struct Stream {
   int64_t submitted_ns = 0;
   std::vector<int64_t> token_ns;
   bool finished = false;
+  std::vector<uint32_t> tokens = {};  // where they were asked for
 };
 
 class Bench {
@@ -53,7 +57,7 @@ class Bench {
       : model_(model), tokenizer_(tokenizer), plan_(plan), pool_(pool), draft_(draft), draft_plan_(draft_plan) {}
 
   enum class Drafts : uint8_t { kNone, kOfText, kOfModelToo };
-  void Start(Drafts drafts = Drafts::kNone) {
+  void Start(Drafts drafts = Drafts::kNone, size_t exit_layer = 0) {
     drafts_ = drafts;
     streams_.clear();
     engine_.reset();
@@ -61,9 +65,11 @@ class Bench {
     EngineOptions options;
     options.admission.requests_max = 4096;
     options.admission.bytes_max = UINT64_MAX;
+    options.exit_layer = exit_layer;
     const auto sink = [this](Event event) {
       Stream& stream = streams_[event.request];
       for (size_t i = 0; i < event.token_count; ++i) stream.token_ns.push_back(clock_.NowNs());
+      for (const TokenInfo& info : event.tokens) stream.tokens.push_back(info.chosen.token);
       stream.finished |= event.finish.has_value();
     };
     engine_ = Engine::Make({model_, tokenizer_, plan_, clock_, options, drafts == Drafts::kOfModelToo ? draft_ : nullptr, draft_plan_},
@@ -84,10 +90,18 @@ class Bench {
     streams_[id].submitted_ns = now;
     return id;
   }
+  RequestId Ask(Request request) {
+    const RequestId id = engine_->Submit(std::move(request)).value();
+    streams_[id].submitted_ns = clock_.NowNs();
+    return id;
+  }
   bool Step() { return engine_->Step().value(); }
   const Stream& stream(RequestId id) { return streams_[id]; }
   const Clock& clock() const { return clock_; }
   const MemoryPlan& plan() const { return plan_; }
+  const Model& model() const { return model_; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  ThreadPool& pool() { return pool_; }
   const EngineCounters& counters() const { return engine_->counters(); }
 
  private:
@@ -155,6 +169,100 @@ Json DraftModels(Bench& bench, size_t streams, const Options& options) {
           {"draft_steps", static_cast<double>(counters.draft_steps)},
           {"right", static_cast<double>(counters.model_accepted_tokens) / guesses}};
 }
+
+// Early exit, on text that the model writes: how fast, how many tokens left, and how likely all layers find the answers, beside their own.
+class Exits {
+ public:
+  Exits(Bench& bench, const Options& options) : bench_(bench), options_(options) {}
+
+  Json Measure(size_t layer, float confidence) {
+    if (prompts_.empty()) MakePrompts();
+    const double without = Run(/*layer=*/0, /*confidence=*/0, /*details=*/false);
+    const double with = Run(layer, confidence, /*details=*/false);
+    const EngineCounters counters = bench_.counters();
+    Run(layer, confidence, /*details=*/true);
+    return {{"tokens_per_s", with},
+            {"ratio", with / without},
+            {"left", static_cast<double>(counters.exited_tokens) / static_cast<double>(counters.generated_tokens)},
+            {"log_p", LogP()},
+            {"log_p_of_all_layers", whole_log_p_}};
+  }
+
+ private:
+  static constexpr size_t kPrompt = 24;
+
+  void MakePrompts() {
+    bench_.Start();
+    for (uint64_t seed = 0; seed < 8; ++seed) {
+      Request request = {.tokens = bench_.tokenizer().WithPrefix({}), .tokens_max = kPrompt, .tokens_min = kPrompt};
+      if (request.tokens.empty()) request.tokens = {static_cast<uint32_t>(seed + 100)};
+      request.sampler.temperature = 0.8f;
+      request.sampler.seed = seed;
+      request.token_details = true;
+      prompts_.push_back(request.tokens);
+      ids_.push_back(bench_.Ask(request));
+    }
+    while (bench_.Step()) {
+    }
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      const std::vector<uint32_t>& tokens = bench_.stream(ids_[i]).tokens;
+      prompts_[i].insert(prompts_[i].end(), tokens.begin(), tokens.end());
+    }
+    Run(/*layer=*/0, /*confidence=*/0, /*details=*/true);
+    whole_log_p_ = LogP();
+  }
+
+  // One stream at a time: what a person waits for. Tokens per second.
+  double Run(size_t layer, float confidence, bool details) {
+    bench_.Start(Bench::Drafts::kNone, layer);
+    ids_.clear();
+    int64_t ns = 0;
+    for (const auto& prompt : prompts_) {
+      Request request = {.tokens = prompt, .tokens_max = options_.decode, .tokens_min = options_.decode, .speculate = false};
+      request.exit_confidence = confidence;
+      request.token_details = details;
+      ids_.push_back(bench_.Ask(std::move(request)));
+      while (bench_.Step()) {
+      }
+      const std::vector<int64_t>& at = bench_.stream(ids_.back()).token_ns;
+      ns += at.back() - at.front();
+    }
+    return static_cast<double>(prompts_.size() * (options_.decode - 1)) / Seconds(ns);
+  }
+
+  // Of the answers' tokens, on average, by all layers.
+  double LogP() {
+    MemoryBudget budget(UINT64_MAX);
+    PlanOptions plan = {.context = bench_.plan().options.context, .step_outputs = bench_.plan().options.step_tokens};
+    plan.threads = options_.threads;
+    const auto session = Session::Make(bench_.model(), PlanMemory(bench_.model().program, plan, {}), {budget, bench_.pool()}).value();
+    double sum = 0;
+    size_t count = 0;
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      std::vector<uint32_t> text = prompts_[i];
+      const std::vector<uint32_t>& answer = bench_.stream(ids_[i]).tokens;
+      text.insert(text.end(), answer.begin(), answer.end());
+      session->Truncate(0);
+      size_t position = 0;
+      const Status read = session->AppendForLogits(text, [&](std::span<const float> logits) {
+        for (size_t at = 0; at < logits.size(); at += session->vocabulary(), ++position) {
+          if (position + 1 < prompts_[i].size() || position + 1 == text.size()) continue;
+          sum += static_cast<double>(DescribeToken(logits.subspan(at, session->vocabulary()), text[position + 1], 0).chosen.logprob);
+          ++count;
+        }
+        return Ok();
+      });
+      CHECK(read.ok());
+    }
+    return sum / static_cast<double>(count);
+  }
+
+  Bench& bench_;
+  const Options& options_;
+  std::vector<std::vector<uint32_t>> prompts_;
+  std::vector<RequestId> ids_;
+  double whole_log_p_ = 0;
+};
 
 // Streams that come one after another, of mixed lengths.
 Json Staggered(Bench& bench, size_t streams, const Options& options) {
@@ -276,6 +384,15 @@ Status Main(const Options& options) {
     if (draft != nullptr)
       cases.emplace_back(fmt::format("drafts {}", streams), [&, streams] { return DraftModels(bench, streams, options); });
   }
+  Exits exits(bench, options);
+  const size_t layers = FindExitPoints(model->program).layers.size() + 1;
+  for (const size_t layer : {layers / 2, layers * 3 / 4, layers - 1}) {
+    for (const float confidence : {0.5f, 0.8f, 0.95f}) {
+      if (layer == 0 || options.only.find("exits") == std::string::npos) continue;  // curves, only where they are wanted
+      cases.emplace_back(fmt::format("exits {} of {} at {}", layer, layers, confidence),
+                         [&exits, layer, confidence] { return exits.Measure(layer, confidence); });
+    }
+  }
   cases.emplace_back("staggered 8", [&] { return Staggered(bench, 8, options); });
   cases.emplace_back("long prompt", [&] { return LongPrompt(bench, options); });
   cases.emplace_back("flood", [&] { return Flood(bench, options); });
@@ -307,7 +424,7 @@ int main(int argc, char** argv) {
   CLI::App app("measures the engine");
   app.add_option("MODEL", options.model, "a model, also one of random weights (make_model)")->required();
   app.add_option("--draft-model", options.draft, "a smaller model of the same vocabulary, for the cases drafts N");
-  app.add_option("--only", options.only, "cases whose name contains this: streams N, drafts N, staggered 8, long prompt, flood");
+  app.add_option("--only", options.only, "cases whose name contains this: streams N, drafts N, exits, staggered 8, long prompt, flood");
   app.add_option("-t,--threads", options.threads, "threads")->capture_default_str();
   app.add_option("--streams", options.streams, "numbers of streams")->delimiter(',')->capture_default_str();
   app.add_option("-p,--prompt", options.prompt, "tokens of each stream's prompt")->capture_default_str();

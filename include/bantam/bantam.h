@@ -78,6 +78,8 @@ typedef struct bantam_engine_options {
   /* Not 0: requests that come while memory is short, and do not say "kv" themselves, keep keys and values in 8 bits, in half the memory. What
    * they answer may differ from what they would have answered otherwise; the "kv" of a result's usage says which it was. */
   int narrow_kv;
+  /* So many layers are asked first by requests that say "exit_confidence" (docs/library.md); 0: there is no early exit. */
+  uint32_t exit_layer;
 } bantam_engine_options;
 
 /* Opens a model and starts the engine's thread. `error` may be NULL, here and everywhere. On failure *engine is NULL. */

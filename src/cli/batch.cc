@@ -32,6 +32,7 @@ struct Options {
   std::vector<std::string> adapters;  // --lora
   std::string draft;                  // --draft-model
   std::string calibration;            // a file; empty: none
+  size_t exit_layer = 0;
   double target_ms = 0;
   double target_watts = 0;
   double target_percent = 0;
@@ -51,6 +52,7 @@ Result<EngineOptions> ReadEngineOptions(FileSystem& files, const Options& option
     BANTAM_TRY(meter->Check().With("--target-power"));
     engine.watts = [meter](int64_t now_ns) { return meter->Read(now_ns); };
   }
+  engine.exit_layer = options.exit_layer;
   if (options.calibration.empty()) return engine;
   BANTAM_ASSIGN(Calibration calibration, Calibration::Open(files, options.calibration));
   engine.calibration = std::make_shared<const Calibration>(std::move(calibration));
@@ -155,7 +157,7 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
 
 bool OnlyOfAnswers(const Options& options) {
   return !options.adapters.empty() || !options.draft.empty() || !options.calibration.empty() || options.target_ms != 0 ||
-         options.target_watts != 0 || options.target_percent != 0;
+         options.target_watts != 0 || options.target_percent != 0 || options.exit_layer != 0;
 }
 
 Status Batch(FileSystem& files, const Options& options) {
@@ -172,7 +174,8 @@ Status Batch(FileSystem& files, const Options& options) {
     BANTAM_TRY(CheckGoesOn(opened.model.config).With(opened.path));
   } else if (OnlyOfAnswers(options)) {
     return Error(Code::kInvalidArgument,
-                 "--lora, --draft-model, --calibration and --target-latency, -power and -memory are for answers; leave them away, or ask "
+                 "--lora, --draft-model, --calibration, --exit-layer and --target-latency, -power and -memory are for answers; leave them "
+                 "away, or ask "
                  "for answers (--task answers)");
   }
   // Before the weights are read: another process that writes there is known at once.
@@ -220,6 +223,9 @@ void AddBatchVerb(CLI::App& app, Action* action) {
   verb->add_option(
       "--draft-model", options->draft,
       "a smaller model of the same vocabulary that guesses what comes next: the same answers in fewer steps; used where it pays");
+  verb->add_option("--exit-layer", options->exit_layer,
+                   "so many layers are asked first by requests that say \"exit_confidence\", the others where those are not sure; 0: none")
+      ->capture_default_str();
   verb->add_flag("--force", options->force, "begin anew, whatever OUT holds");
   verb->add_option(
       "--task", options->task,

@@ -86,10 +86,11 @@ void Batch::Take(Event event) {
 Status Batch::WriteReady() {
   for (; !pending_.empty() && pending_.front().unfinished == 0; pending_.pop_front()) {
     const Pending& pending = pending_.front();
-    const auto failed = std::find_if(pending.choices.begin(), pending.choices.end(),
-                                     [](const ChoiceResult& choice) { return choice.finish->error.has_value(); });
-    if (pending.line.error || failed != pending.choices.end()) {
-      BANTAM_TRY(files_.Write(pending.line, pending.line.error ? *pending.line.error : *failed->finish->error));
+    // What there is of several answers is worth something without the others, which say what became of them.
+    const bool failed = std::all_of(pending.choices.begin(), pending.choices.end(),
+                                    [](const ChoiceResult& choice) { return choice.finish->error.has_value(); });
+    if (pending.line.error || failed) {
+      BANTAM_TRY(files_.Write(pending.line, pending.line.error ? *pending.line.error : *pending.choices[0].finish->error));
       continue;
     }
     const std::string answer = DumpJson(WriteAnswer(pending.choices, run_.context.tokenizer), /*indent=*/-1);

@@ -22,7 +22,8 @@ struct BeamSelection {
 };
 
 // As transformers has it (generation/utils.py): an end counts only if it is among the `width` likeliest, and takes no running one's place.
-// Of equal sums the one of the earlier beam goes first, then the lower token. Two for each beam are enough: at most half of them end.
+// Of equal sums the one of the earlier beam goes first, then the lower token. Of each beam `width` candidates that go on are enough, so
+// with e tokens that end a turn the (1 + e) * width likeliest are.
 BeamSelection SelectBeams(std::vector<BeamCandidate> candidates, size_t width);
 
 // sum / tokens^length_penalty: 0 prefers short answers, 1 is the mean, above prefers long ones. Nothing yet scores 0.

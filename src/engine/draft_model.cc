@@ -122,8 +122,7 @@ Result<std::unique_ptr<DraftModel>> DraftModel::Make(const Setup& setup, const R
   const PlanOptions& options = setup.plan.options;
   CHECK(!program.whole_texts && program.state_floats == 0 && options.step_outputs >= 1);
   std::unique_ptr<DraftModel> model(new DraftModel(setup, resources));
-  BANTAM_ASSIGN(model->kv_,
-                KvCache::Make(KvLayout(options.kv_type, program.kv_layers), PoolBlocks(program, options), {}, resources.budget));
+  BANTAM_ASSIGN(model->kv_, KvCache::Make(PlannedKv(program, options), PoolBlocks(program, options), {}, resources.budget));
   BANTAM_ASSIGN(model->executor_, Executor::Make({program, setup.model.weights, *setup.model.kernels, options}, resources));
   return model;
 }

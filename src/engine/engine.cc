@@ -60,6 +60,7 @@ Engine::Engine(const Setup& setup, const Resources& resources, Sink sink)
     policy_.residents_max = std::clamp<size_t>(settings_.sequences, 1, plan_.options.sequences);
   }
   options_.model_digest = DigestOf(options_.model_digest, plan_.options, setup.model.kernels->name);
+  for (uint32_t token = 0; token < tokenizer_.size(); ++token) end_tokens_ += tokenizer_.EndsTurn(token) ? 1 : 0;
   rows_.reserve(plan_.options.step_tokens);
   output_rows_.reserve(plan_.options.step_outputs);
 }
@@ -72,13 +73,17 @@ Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources
   CHECK(!program.whole_texts && options.sequences >= 1 && options.step_outputs >= options.sequences);
   std::unique_ptr<Engine> engine(new Engine(setup, resources, std::move(sink)));
   const StateSizes states = {program.state_floats, options.sequences + options.checkpoints};
-  BANTAM_ASSIGN(engine->kv_,
-                KvCache::Make(KvLayout(options.kv_type, program.kv_layers), PoolBlocks(program, options), states, resources.budget));
-  if (options.kv_type != KvType::kInt8) {
-    BANTAM_ASSIGN(engine->narrow_kv_, engine->kv_.MakeBeside(KvLayout(KvType::kInt8, program.kv_layers)));
+  BANTAM_ASSIGN(engine->kv_, KvCache::Make(PlannedKv(program, options), PoolBlocks(program, options), states, resources.budget));
+  if (options.narrow_kv && options.kv_type != KvType::kInt8) {
+    BANTAM_ASSIGN(engine->narrow_kv_, engine->kv_.MakeBeside(NarrowKv(program, options)));
   }
   BANTAM_ASSIGN(engine->executor_, Executor::Make({program, setup.model.weights, *setup.model.kernels, options}, resources));
   engine->prefixes_ = std::make_unique<PrefixCache>(engine->kv_, engine->window_);
+  if (setup.options.exit_layer > 0) {
+    BANTAM_ASSIGN(engine->exits_, FindExit(program, setup.options.exit_layer));
+    const uint64_t row_bytes = program.buffers[engine->exits_->stream].width * sizeof(float);
+    BANTAM_ASSIGN(engine->exit_bytes_, resources.budget.Reserve(2 * options.step_tokens * row_bytes, "early exit"));
+  }
   if (setup.draft != nullptr) {
     const DraftModel::Setup draft = {*setup.draft, setup.draft_plan, setup.tokenizer, setup.clock, program.vocabulary, setup.options.fail};
     BANTAM_ASSIGN(engine->draft_model_, DraftModel::Make(draft, resources).With("draft model"));
@@ -123,9 +128,10 @@ Status Engine::Check(const Request& request) const {
                  fmt::format("logit_bias for {} tokens: expected at most {}", request.sampler.logit_bias.size(), kLogitBiasesMax));
   }
   BANTAM_TRY(CheckBeams(request));
-  if (request.kv_type && *request.kv_type != plan_.options.kv_type && *request.kv_type != KvType::kInt8) {
-    return Error(Code::kInvalidArgument,
-                 fmt::format("kv {}: the engine has {}, and q8", KvTypeName(*request.kv_type), KvTypeName(plan_.options.kv_type)));
+  BANTAM_TRY(CheckExit(request));
+  if (request.kv_type && *request.kv_type != plan_.options.kv_type && !(narrow_kv_ && *request.kv_type == KvType::kInt8)) {
+    return Error(Code::kInvalidArgument, fmt::format("kv {}: the engine has {}{}", KvTypeName(*request.kv_type),
+                                                     KvTypeName(plan_.options.kv_type), narrow_kv_ ? " and q8" : " only"));
   }
   BANTAM_TRY(CheckSamplerOptions(request.sampler));
   const auto stops = StopStrings::Make(request.stops);
@@ -137,11 +143,13 @@ uint64_t Engine::BytesOf(const Request& request) const {
   const uint64_t details = request.token_details ? sizeof(TokenInfo) + request.top_logprobs * sizeof(TokenLogprob) : 0;
   const uint64_t tables = kKvParts * KvBlockCount(plan_.options.context) * sizeof(uint32_t);
   const uint64_t guesses = draft_model_ == nullptr ? 0 : draft_model_->SequenceBytes();
-  const uint64_t per_choice = guesses + sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
+  const uint64_t skipped =
+      exits_ && request.exit_confidence > 0 ? kSkippedMax * model_.program.buffers[exits_->stream].width * sizeof(float) : 0;
+  const uint64_t per_choice = guesses + skipped + sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
                               (request.tokens.size() + answer) * sizeof(uint32_t) + answer * (kTextBytesPerToken + details);
-  const uint64_t echo = (1 + request.choices + 2 * request.beams) * request.echo.size();
-  // Beams, and answers that ended before them.
-  const size_t texts = request.beams > 0 ? 2 * request.beams : request.choices;
+  const uint64_t echo = (1 + request.choices + 3 * request.beams) * request.echo.size();
+  // Beams, those that come from them, and answers that ended before.
+  const size_t texts = request.beams > 0 ? 3 * request.beams : request.choices;
   return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + echo + texts * per_choice;
 }
 
@@ -179,7 +187,8 @@ Result<RequestId> Engine::Submit(Request request, int64_t arrival_ns) {
   BANTAM_TRY(Check(request));
   if (!request.adapter.empty()) BANTAM_TRY(FindAdapter(request.adapter));
   const uint64_t bytes = BytesOf(request);
-  const size_t cached = options_.prefix_cache && request.cache ? prefixes_->Find(RootOf(request), request.tokens) : 0;
+  const size_t cached =
+      options_.prefix_cache && request.cache && !TakesNarrow(request) ? prefixes_->Find(RootOf(request), request.tokens) : 0;
   const Status admitted = Admit(options_.admission, options_.policy, load(), request, bytes, cached);
   if (!admitted.ok()) ++counters_.refusals;
   BANTAM_TRY(Status(admitted));
@@ -347,11 +356,11 @@ PolicySnapshot Engine::Snapshot(int64_t now_ns, std::vector<Choice*>* choices) {
            .deadline_ns = live->request.deadline_ns == 0 ? INT64_MAX : live->arrival_ns + live->request.deadline_ns,
            .service = clients_.at(live->request.client).service,
            .resident = choice->resident,
+           .begun = choice->beam && !choice->resident && choice->pending() > 0 && live->residents() > 0,
            .decoding = choice->decoding(),
            .waits = ahead != nullptr,
            .pending = choice->pending(),
-           .blocks =
-               choice->resident ? 0 : std::min(PlannedBlocks(*live, KvBlockCount(choice->known.size()) + 1), kv_.blocks(KvPart::kFull)),
+           .blocks = choice->resident ? 0 : BlocksToBegin(*choice),
            .held = PlannedBlocks(*live, choice->kv.blocks(KvPart::kFull).size())});
     }
   }
@@ -417,6 +426,13 @@ void Engine::Apply(const AdaptiveSettings& settings) {
   policy_.residents_max = std::clamp<size_t>(settings.sequences, 1, plan_.options.sequences);
 }
 
+PolicyOptions Engine::PolicyNow() const {
+  PolicyOptions policy = policy_;
+  // Beams that take turns compute their texts again and again: a search that runs keeps its width.
+  for (const auto& [id, live] : requests_) policy.residents_max = std::max(policy.residents_max, live->request.beams);
+  return policy;
+}
+
 void Engine::NoteTokens(Choice& choice, uint64_t tokens) {
   constexpr size_t kNotedMax = 4096;
   if (!options_.adaptive || tokens == 0) return;
@@ -437,9 +453,7 @@ void Engine::Adapt(const MemoryPressure& memory, std::optional<double> watts) {
   if (memory.limit_bytes != UINT64_MAX && memory.limit_bytes > 0) {
     view.memory_share = 1 - std::min(1.0, static_cast<double>(memory.left_bytes) / static_cast<double>(memory.limit_bytes));
   }
-  for (const auto& [id, live] : requests_) {
-    for (const auto& choice : live->choices) view.running += choice->resident ? 1 : 0;
-  }
+  for (const auto& [id, live] : requests_) view.running += live->residents();
   if (const std::optional<std::string> change = options_.adaptive->Update(view)) {
     Apply(options_.adaptive->settings());
     if (options_.notice) options_.notice(*change);
@@ -459,10 +473,21 @@ void Engine::AddRows(Choice& choice, size_t tokens) {
   for (size_t i = length; i < length + tokens; ++i) {
     const uint32_t token = i < choice.known.size() ? choice.known[i] : choice.draft[i - choice.known.size()];
     if (decoding || i + 1 == choice.known.size()) output_rows_.push_back(static_cast<uint32_t>(rows_.size()));
-    rows_.push_back({token, static_cast<uint32_t>(i), choice.kv.tables(), choice.kv.state(kv_), choice.kv.next_state(kv_)});
-    rows_.back().narrow = choice.live->narrow;
-    if (choice.live->adapter != nullptr) rows_.back().adapter = &choice.live->adapter->updates;
+    rows_.push_back(RowOf(choice, i, token));
   }
+}
+
+StepRow Engine::RowOf(const Choice& choice, size_t position, uint32_t token) const {
+  StepRow row = {token, static_cast<uint32_t>(position), choice.kv.tables(), choice.kv.state(kv_), choice.kv.next_state(kv_)};
+  row.narrow = choice.live->narrow;
+  if (choice.live->adapter != nullptr) row.adapter = &choice.live->adapter->updates;
+  return row;
+}
+
+bantam::Step Engine::StepOf(std::span<const StepRow> rows, std::span<const uint32_t> outputs) const {
+  bantam::Step step = {rows, outputs, kv_.base()};
+  if (narrow_kv_) step.narrow_kv_base = narrow_kv_->base();
+  return step;
 }
 
 Result<bool> Engine::Step() {
@@ -472,9 +497,10 @@ Result<bool> Engine::Step() {
   ProposeDrafts();
   std::vector<Choice*> choices;
   const PolicySnapshot snapshot = Snapshot(begin_ns, &choices);
-  const StepPlan plan = PlanStep(policy_, snapshot);
+  const PolicyOptions policy = PolicyNow();
+  const StepPlan plan = PlanStep(policy, snapshot);
   if (options_.check) {
-    const std::string_view wrong = CheckPlan(policy_, snapshot, plan);
+    const std::string_view wrong = CheckPlan(policy, snapshot, plan);
     if (!wrong.empty()) return Error(Code::kInternal, fmt::format("the plan of a step: {}", wrong));
   }
   const std::vector<Grant> grants = Reserve(plan, snapshot, choices);
@@ -486,11 +512,13 @@ Result<bool> Engine::Step() {
   output_rows_.clear();
   for (const Grant& grant : grants) AddRows(*choices[grant.sequence], grant.tokens);
   CHECK(output_rows_.size() <= plan_.options.step_outputs);
-  bantam::Step step = {rows_, output_rows_, kv_.base()};
-  if (narrow_kv_) step.narrow_kv_base = narrow_kv_->base();
-  const bool ran = executor_->Run(step);
-  CHECK(ran);
-  Commit(grants, choices, begin_ns);
+  if (std::any_of(grants.begin(), grants.end(), [&](const Grant& grant) { return MayExit(*choices[grant.sequence], grant.tokens); })) {
+    StepWithExits(grants, choices, begin_ns);
+  } else {
+    const bool ran = executor_->Run(StepOf(rows_, output_rows_));
+    CHECK(ran);
+    Commit(grants, choices, begin_ns);
+  }
   const int64_t end_ns = clock_.NowNs();
   cost_.Observe(rows_.size(), end_ns - begin_ns - drafting_ns_);
   ++counters_.steps;
@@ -504,50 +532,50 @@ void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>
   size_t output = 0;
   for (const Grant& grant : grants) {
     Choice& choice = *choices[grant.sequence];
-    Live& live = *choice.live;
-    if (live.first_step_ns < 0) live.first_step_ns = begin_ns;
-    clients_.at(live.request.client).service += static_cast<double>(grant.tokens);
-    const bool decoding = choice.decoding();
-    choice.kv.Commit(choice.kv.length() + grant.tokens);
-    if (decoding && choice.beam) {
-      Weigh(choice, Logits(output));
-      output += grant.tokens;
-      continue;
-    }
-    if (decoding) {
-      const uint64_t before = counters_.generated_tokens;
-      Advance(choice, output);
-      NoteTokens(choice, counters_.generated_tokens - before);
-      output += grant.tokens;
-      continue;
-    }
-    counters_.prompt_tokens += grant.tokens;
-    const bool whole = choice.kv.length() == choice.known.size();
-    const bool shared = live.followed && window_ == 0 && !kv_.recurrent();
-    if (whole || shared || (kv_.recurrent() && choice.kv.length() % kKvBlockTokens == 0)) Keep(choice);
-    if (!whole) continue;
-    if (choice.beam) {
-      Weigh(choice, Logits(output));
-    } else {
-      if (choice.generation->tokens() == 0 && live.choices.size() < live.request.choices) Fork(live, output);
-      Advance(choice, output);
-    }
-    ++output;
+    const size_t outputs = OutputsOf(choice, grant.tokens);
+    CommitGrant(grant, choice, output, begin_ns);
+    output += outputs;
   }
   for (const auto& [id, live] : requests_) {
     if (live->request.beams > 0) AdvanceBeams(*live);
   }
 }
 
+size_t Engine::OutputsOf(const Choice& choice, size_t tokens) const {
+  if (choice.decoding()) return tokens;
+  return tokens == choice.pending() ? 1 : 0;
+}
+
+void Engine::CommitGrant(const Grant& grant, Choice& choice, size_t output, int64_t begin_ns) {
+  Live& live = *choice.live;
+  if (live.first_step_ns < 0) live.first_step_ns = begin_ns;
+  clients_.at(live.request.client).service += static_cast<double>(grant.tokens);
+  const bool decoding = choice.decoding();
+  choice.kv.Commit(choice.kv.length() + grant.tokens);
+  const bool whole = decoding || choice.kv.length() == choice.known.size();
+  if (!decoding) {
+    counters_.prompt_tokens += grant.tokens;
+    const bool shared = live.followed && window_ == 0 && !kv_.recurrent();
+    if (whole || shared || (kv_.recurrent() && choice.kv.length() % kKvBlockTokens == 0)) Keep(choice);
+  }
+  if (!whole) return;
+  if (choice.beam) return Weigh(choice, Logits(output));
+  if (!decoding && choice.generation->tokens() == 0 && live.choices.size() < live.request.choices) Fork(live, output);
+  const uint64_t before = counters_.generated_tokens;
+  Advance(choice, output);
+  if (decoding) NoteTokens(choice, counters_.generated_tokens - before);
+}
+
 // The other answers to the prompt that the first one has computed begin with its KV, where there is a place for them.
 void Engine::Fork(Live& live, size_t output) {
   const Choice& first = *live.choices[0];
+  size_t places = FreePlaces();
   for (size_t index = 1; index < live.request.choices; ++index) {
     Result<std::unique_ptr<Choice>> made = MakeChoice(live, index);
     CHECK(made.ok());  // the first one's options were good
     Choice& choice = **made;
     choice.waiting_since_ns = first.waiting_since_ns;
-    ShareKv(first, &choice);
+    ShareKv(first, &choice, &places);
     live.choices.push_back(std::move(*made));
     Advance(choice, output);
   }
@@ -597,6 +625,7 @@ void Engine::Advance(Choice& choice, size_t output) {
 void Engine::AddUsage(const Live& live, Usage* usage) const {
   usage->prompt_tokens = live.request.tokens.size();
   usage->cached_tokens = live.cached_tokens;
+  usage->exited_tokens = live.exited_tokens;
   usage->kv_type = live.narrow ? KvType::kInt8 : plan_.options.kv_type;
   usage->drafted_tokens = live.drafted_tokens;
   usage->accepted_tokens = live.accepted_tokens;

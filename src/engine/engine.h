@@ -57,9 +57,11 @@ struct EngineOptions {
   PolicyOptions policy;  // residents_max, step_tokens and step_outputs are those of the plan
   AdmissionLimits admission;
   bool prefix_cache = true;
-  // Requests that come while memory is short, and say nothing of KV themselves, keep it in 8 bits: twice as many tokens in the same memory,
-  // and other answers than with the plan's. Usage::kv_type says which of both an answer had.
+  // Requests that come while memory is short, and say nothing of KV themselves, keep it in 8 bits (PlanOptions::narrow_kv): nearly twice as
+  // many tokens in the same memory, and other answers than with the plan's. Usage::kv_type says which of both an answer had.
   bool narrow_kv = false;
+  // Early exit: so many layers are asked first by requests that want it (Request::exit_confidence); 0: there is none.
+  size_t exit_layer = 0;
   Digest model_digest{};  // names the weights, for prefixes
   bool check = false;     // looks at each plan, and after each step whether blocks and holders agree: Internal
   // Where EngineThread keeps prefixes from one run to the next, with model_digest; empty: nowhere.
@@ -94,7 +96,8 @@ struct EngineCounters {
   uint64_t model_accepted_tokens = 0;
   uint64_t preemptions = 0;  // sequences that lost their KV and computed it anew
   uint64_t refusals = 0;
-  uint64_t narrowed = 0;  // requests that got KV of 8 bits because memory was short
+  uint64_t exited_tokens = 0;  // of the generated ones, that left early
+  uint64_t narrowed = 0;       // requests that got KV of 8 bits because memory was short
 };
 
 // Belongs to one thread. A step is a transaction: a plan (a pure function of a snapshot), blocks for all of it, the model, then commit or,
@@ -184,6 +187,7 @@ class Engine {
   const KvCache& CacheOf(const Live& live) const;
   // So many blocks of a request's as blocks of the plan's: what the policy counts in.
   size_t PlannedBlocks(const Live& live, size_t blocks) const;
+  size_t BlocksToBegin(const Choice& choice) const;
   Result<std::unique_ptr<Choice>> MakeChoice(Live& live, size_t index);
   Result<std::shared_ptr<const Adapter>> FindAdapter(const std::string& name) const;
   void ExpireDeadlines(int64_t now_ns);
@@ -202,7 +206,7 @@ class Engine {
   Status CheckBeams(const Request& request) const;
   // What may follow a beam, from the logits of its newest token.
   void Weigh(Choice& choice, std::span<const float> logits);
-  std::unique_ptr<Choice> CopyBeam(const Choice& from);
+  std::unique_ptr<Choice> CopyBeam(const Choice& from, size_t* places);
   // An answer that ended: `sum` of the logarithms of `tokens` probabilities.
   void AddHypothesis(Live& live, double sum, size_t tokens, Event event, const Generation& generation);
   Status TakeTokens(Live& live, const std::vector<BeamCandidate>& running);
@@ -211,7 +215,26 @@ class Engine {
   void EndBeams(Live& live, StopReason reason);
   // `cut`: why, where it was not the end of the search.
   void FinishBeams(Live& live, std::optional<StopReason> cut);
+  // ---- Early exit (engine_exits.cc) ----
+  // Rows that the layers behind the exit read, and what those before made of them: [rows][width].
+  struct ExitRows {
+    std::vector<StepRow> rows = {};
+    std::vector<float> streams = {};
+    std::vector<uint32_t> outputs = {};
+  };
+  // So many tokens of a sequence are skipped at most before the layers behind the exit read them.
+  static constexpr size_t kSkippedMax = 8;
+  static Result<ExitPoints> FindExit(const Program& program, size_t layer);
+  Status CheckExit(const Request& request) const;
+  bool AsksEarly(const Choice& choice) const;
+  bool MayExit(const Choice& choice, size_t tokens) const;
+  size_t SkippedTokens(const Choice& choice) const;
+  void AddSkipped(Choice& choice, ExitRows* rest) const;
+  void RunRest(const ExitRows& rest);
+  std::vector<float> RunFirst(std::span<const uint32_t> candidates);
+  void StepWithExits(const std::vector<Grant>& grants, const std::vector<Choice*>& choices, int64_t begin_ns);
   Live* Ahead(const Choice& choice, int64_t now_ns) const;
+  PolicyOptions PolicyNow() const;
   PolicySnapshot Snapshot(int64_t now_ns, std::vector<Choice*>* choices);
   // Takes blocks for the grants, from caches and then from victims; returns those that have them.
   std::vector<Grant> Reserve(const StepPlan& plan, const PolicySnapshot& snapshot, const std::vector<Choice*>& choices);
@@ -225,14 +248,22 @@ class Engine {
   void Keep(const Choice& choice);
   // Gives its KV back, to the prefixes if they want it.
   void Release(Choice& choice);
+  // The same, and nothing is kept for others.
+  void Drop(Choice& choice);
   size_t CutAtCheckpoint(const Choice& choice, size_t tokens) const;
   void AddRows(Choice& choice, size_t tokens);
+  StepRow RowOf(const Choice& choice, size_t position, uint32_t token) const;
+  bantam::Step StepOf(std::span<const StepRow> rows, std::span<const uint32_t> outputs) const;
+  // Logits that are wanted of so many tokens more.
+  size_t OutputsOf(const Choice& choice, size_t tokens) const;
+  void CommitGrant(const Grant& grant, Choice& choice, size_t output, int64_t begin_ns);
   void Commit(const std::vector<Grant>& grants, const std::vector<Choice*>& choices, int64_t begin_ns);
   // Takes tokens from the logits of its newest token, and of its drafts behind it, from `output` on.
   void Advance(Choice& choice, size_t output);
   void Fork(Live& live, size_t output);
-  // A place and KV for one that begins as `from` is, if there are any.
-  void ShareKv(const Choice& from, Choice* to);
+  // KV for one that begins as `from` is, if there is one of `places` for it.
+  void ShareKv(const Choice& from, Choice* to, size_t* places);
+  size_t FreePlaces() const;
   // With usage and what is said of confidence.
   Finish Finished(const Live& live, Finish finish);
   void FinishChoice(Choice& choice, Event event, std::optional<Error> error);
@@ -262,7 +293,10 @@ class Engine {
   std::unique_ptr<PrefixCache> prefixes_;
   std::unique_ptr<Executor> executor_;
   CandidateList candidates_;
+  size_t end_tokens_ = 0;  // of the vocabulary, that end a turn
   StepCost cost_;
+  std::optional<ExitPoints> exits_;  // where exit_layer is set
+  MemoryBudget::Reservation exit_bytes_;
   std::unique_ptr<DraftModel> draft_model_;  // or none
   DraftPlanner draft_planner_;
   int64_t drafting_ns_ = 0;                            // that the draft model took in this step

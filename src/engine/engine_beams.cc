@@ -41,7 +41,7 @@ Status Engine::CheckBeams(const Request& request) const {
 void Engine::Weigh(Choice& choice, std::span<const float> logits) {
   const Request& request = choice.live->request;
   Choice::Beam& beam = *choice.beam;
-  Result<std::vector<TokenLogprob>> next = choice.generation->Likeliest(logits, 2 * request.beams);
+  Result<std::vector<TokenLogprob>> next = choice.generation->Likeliest(logits, std::max<size_t>(2, 1 + end_tokens_) * request.beams);
   beam.ready = true;
   if (!next.ok()) {
     choice.live->failed = std::move(next).error();
@@ -51,7 +51,7 @@ void Engine::Weigh(Choice& choice, std::span<const float> logits) {
   if (request.token_details) beam.top = DescribeToken(logits, beam.next[0].token, request.top_logprobs).top;
 }
 
-std::unique_ptr<Engine::Choice> Engine::CopyBeam(const Choice& from) {
+std::unique_ptr<Engine::Choice> Engine::CopyBeam(const Choice& from, size_t* places) {
   auto copy = std::make_unique<Choice>(Choice{.live = from.live,
                                               .index = from.index,
                                               .known = from.known,
@@ -62,8 +62,9 @@ std::unique_ptr<Engine::Choice> Engine::CopyBeam(const Choice& from) {
                                               .model_drafts = {},
                                               .guesses = nullptr,
                                               .beam = from.beam,
-                                              .waiting_since_ns = from.waiting_since_ns});
-  if (from.resident) ShareKv(from, copy.get());
+                                              .waiting_since_ns = from.waiting_since_ns,
+                                              .token_ns = from.token_ns});
+  if (from.resident) ShareKv(from, copy.get(), places);
   return copy;
 }
 
@@ -83,11 +84,12 @@ Status Engine::TakeTokens(Live& live, const std::vector<BeamCandidate>& running)
   std::vector<size_t> last(before.size(), SIZE_MAX);  // that goes on from each, and so in its place
   for (size_t i = 0; i < running.size(); ++i) last[running[i].beam] = i;
   for (size_t beam = 0; beam < before.size(); ++beam) {
-    if (last[beam] == SIZE_MAX) Release(*before[beam]);
+    if (last[beam] == SIZE_MAX) Drop(*before[beam]);
   }
+  size_t places = FreePlaces();
   std::vector<std::unique_ptr<Choice>> after(running.size());
   for (size_t i = 0; i < running.size(); ++i) {
-    if (last[running[i].beam] != i) after[i] = CopyBeam(*before[running[i].beam]);
+    if (last[running[i].beam] != i) after[i] = CopyBeam(*before[running[i].beam], &places);
   }
   for (size_t i = 0; i < running.size(); ++i) {
     if (last[running[i].beam] == i) after[i] = std::move(before[running[i].beam]);
@@ -136,7 +138,7 @@ void Engine::AdvanceBeams(Live& live) {
   std::erase_if(live.choices, [&](const std::unique_ptr<Choice>& choice) {
     if (!choice->ended()) return false;
     AddHypothesis(live, choice->beam->sum, choice->generation->tokens(), std::move(choice->beam->held), *choice->generation);
-    Release(*choice);
+    Drop(*choice);
     return true;
   });
   if (live.choices.empty()) return FinishBeams(live, std::nullopt);
@@ -161,7 +163,7 @@ void Engine::EndBeams(Live& live, StopReason reason) {
 
 void Engine::FinishBeams(Live& live, std::optional<StopReason> cut) {
   live.finished = true;
-  for (const auto& choice : live.choices) Release(*choice);
+  for (const auto& choice : live.choices) Drop(*choice);
   live.choices.clear();
   for (size_t index = 0; index < live.request.choices; ++index) {
     Event event = {};

@@ -36,6 +36,8 @@ struct Engine::Choice {
   DraftLength text_drafts;  // how often they were right, and those of the draft model
   DraftLength model_drafts;
   std::unique_ptr<DraftModel::Sequence> guesses;  // what the draft model has read; null: nothing
+  // Early exit: what the first layers made of the newest tokens with KV, which the others have not read. [tokens][width]
+  std::vector<float> skipped = {};
   // One of beam search: a beginning of the answer. All of a request go on together: one whose logits came waits for the others, and has
   // nothing to compute then.
   struct Beam {
@@ -68,12 +70,16 @@ struct Engine::Live {
   size_t cached_tokens = 0;
   size_t drafted_tokens = 0;
   size_t accepted_tokens = 0;
+  size_t exited_tokens = 0;
   std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed; of beam search those that run
   // ---- Beam search ----
   std::vector<Event> hypotheses;  // answers that ended, the best first, at most Request::beams
   std::optional<Error> failed;
   bool finished = false;  // all was said
 
+  size_t residents() const {
+    return static_cast<size_t>(std::count_if(choices.begin(), choices.end(), [](const auto& choice) { return choice->resident; }));
+  }
   bool ended() const {
     if (request.beams > 0) return finished;
     return choices[0]->ended() && std::all_of(choices.begin(), choices.end(), [](const auto& choice) { return choice->ended(); });

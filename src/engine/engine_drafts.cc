@@ -27,20 +27,20 @@ void Engine::ProposeDrafts() {
   size_t waits = 0;
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
-      if (choice->ended()) continue;
+      if (choice->ended() || choice->pending() == 0) continue;
       ++(!choice->resident ? waits : choice->decoding() ? rows : read);
     }
   }
   // Those who have a place; others begin only in that of a resident.
   const size_t begin = std::min(waits, policy_.residents_max - std::min(policy_.residents_max, rows + read));
-  const size_t room = plan_.options.step_outputs - (rows + read + begin);
+  const size_t room = plan_.options.step_outputs - std::min(plan_.options.step_outputs, rows + read + begin);
   size_t outputs = room;
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
       choice->draft.clear();
       choice->draft_source = DraftSource::kText;
       choice->refused = 0;
-      if (choice->ended() || !choice->resident || !choice->decoding() || choice->beam) continue;
+      if (choice->ended() || !choice->resident || !choice->decoding() || choice->beam || AsksEarly(*choice)) continue;
       const size_t left = std::min(outputs, DraftRoom(*choice));
       // What has to come next is read in one step, whatever it costs: it is nearly always right.
       choice->draft = choice->generation->Forced(left);
@@ -63,7 +63,7 @@ std::vector<Engine::Choice*> Engine::WithoutDraft(int64_t now_ns) const {
   Priority top = Priority::kBatch;
   for (const auto& [id, live] : requests_) {
     for (const auto& choice : live->choices) {
-      if (choice->ended() || !choice->resident || !choice->decoding() || choice->beam) continue;
+      if (choice->ended() || !choice->resident || !choice->decoding() || choice->beam || AsksEarly(*choice)) continue;
       // What is more important does not wait for guesses at what is less.
       const Priority priority = Aged(policy_, {.priority = live->request.priority, .waiting_since_ns = choice->waiting_since_ns}, now_ns);
       if (priority > top) continue;

@@ -26,23 +26,30 @@ size_t Engine::PlannedBlocks(const Live& live, size_t blocks) const {
   return planned == 0 ? 0 : (blocks * narrow_kv_->block_bytes(KvPart::kFull) + planned - 1) / planned;
 }
 
+size_t Engine::BlocksToBegin(const Choice& choice) const {
+  // One for the answer. A beam gets along with what one of its own that rests has, and not a block more.
+  const size_t blocks = KvBlockCount(choice.known.size()) + (choice.beam ? 0 : 1);
+  return std::min(PlannedBlocks(*choice.live, blocks), kv_.blocks(KvPart::kFull));
+}
+
 // First prefixes go (they count as free here), then new requests get along with less, then they are refused.
 bool Engine::TakesNarrow(const Request& request) const {
   if (request.kv_type) return *request.kv_type != plan_.options.kv_type;
   if (!options_.narrow_kv || !narrow_kv_) return false;
   if (pressure_ != Pressure::kCalm) return true;
-  const auto blocks = [&](size_t tokens, size_t tokens_max) {
-    const size_t answer = std::min(tokens_max, static_cast<size_t>(answer_tokens_));
-    return KvBlockCount(std::min(tokens + answer, plan_.options.context));
+  // What all tokens of a request come to: its prompt once, and its answers.
+  size_t places = policy_.residents_max;
+  const auto blocks = [&](const Request& one) {
+    const size_t sequences = std::min(SequencesOf(one), places);
+    places -= sequences;
+    const size_t room = plan_.options.context - one.tokens.size();
+    const size_t answer = std::min({one.tokens_max, static_cast<size_t>(answer_tokens_), room});
+    return KvBlockCount(one.tokens.size()) + sequences * KvBlockCount(answer);
   };
   // As many as have a place at once, in order of arrival.
-  size_t needed = request.choices * blocks(request.tokens.size(), request.tokens_max);
-  size_t places = request.choices;
+  size_t needed = blocks(request);
   for (const auto& [id, live] : requests_) {
-    for (const auto& choice : live->choices) {
-      if (choice->ended() || places++ >= policy_.residents_max) continue;
-      needed += PlannedBlocks(*live, blocks(choice->known.size(), live->request.tokens_max - choice->generation->tokens()));
-    }
+    if (places > 0) needed += PlannedBlocks(*live, blocks(live->request));
   }
   if (needed <= kv_.blocks(KvPart::kFull)) return false;
   // What is computed already is of the plan's type, and takes nothing.
@@ -80,17 +87,21 @@ void Engine::Begin(Choice& choice) {
   counters_.cached_tokens += *cached;
 }
 
-void Engine::ShareKv(const Choice& from, Choice* to) {
+size_t Engine::FreePlaces() const {
   size_t residents = 0;
-  for (const auto& [id, other] : requests_) {
-    for (const auto& choice : other->choices) residents += choice != nullptr && choice->resident ? 1 : 0;
-  }
+  for (const auto& [id, live] : requests_) residents += live->residents();
+  const size_t places = PolicyNow().residents_max;
+  return places - std::min(places, residents);
+}
+
+void Engine::ShareKv(const Choice& from, Choice* to, size_t* places) {
   const bool state = !kv_.recurrent() || kv_.free_states() > 0 || prefixes_->FreeStates();
-  if (residents >= policy_.residents_max || !state) return;
+  if (*places == 0 || !state) return;
   KvCache& cache = CacheOf(*from.live);
   const Status adopted = to->kv.Adopt(cache, from.kv.Checkpoint(cache, from.kv.length()));
   CHECK(adopted.ok());
   to->resident = true;
+  --*places;
 }
 
 bool Engine::Keeps(const Choice& choice) const {
@@ -99,13 +110,19 @@ bool Engine::Keeps(const Choice& choice) const {
 
 void Engine::Keep(const Choice& choice) {
   if (!Keeps(choice) || choice.kv.length() == 0) return;
-  prefixes_->Keep(choice.live->root, std::span(choice.known).first(std::min(choice.kv.length(), choice.known.size())), choice.kv);
+  const size_t length = std::min(choice.kv.length() - SkippedTokens(choice), choice.known.size());
+  prefixes_->Keep(choice.live->root, std::span(choice.known).first(length), choice.kv);
 }
 
 void Engine::Release(Choice& choice) {
   if (choice.resident) Keep(choice);
+  Drop(choice);
+}
+
+void Engine::Drop(Choice& choice) {
   choice.kv.Truncate(CacheOf(*choice.live), 0);
   choice.guesses.reset();
+  choice.skipped.clear();
   choice.resident = false;
 }
 
@@ -180,6 +197,11 @@ Status Engine::CheckHolders(const KvCache& cache, KvPart part, std::vector<uint3
 }
 
 Status Engine::CheckHolders() const {
+  size_t residents = 0;
+  for (const auto& [id, live] : requests_) residents += live->residents();
+  if (residents > plan_.options.sequences) {
+    return Error(Code::kInternal, fmt::format("{} sequences hold KV, and {} were planned", residents, plan_.options.sequences));
+  }
   for (const KvPart part : kAllKvParts) {
     uint64_t taken = 0;
     BANTAM_TRY(CheckHolders(kv_, part, prefixes_->Held(part), &taken));

@@ -17,6 +17,7 @@
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
 #include "model/vocabulary.h"
+#include "program/exit_points.h"
 #include "testing/engine_answers.h"
 #include "testing/paths.h"
 #include "testing/tiny_model.h"
@@ -58,6 +59,7 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     options.sequences = sequences;
     options.kv_tokens = kv_tokens;
     options.checkpoints = 2;
+    options.narrow_kv = true;
     return options;
   }
   std::unique_ptr<Engine> MakeEngine(size_t sequences, size_t kv_tokens, EngineOptions options = {}) {
@@ -326,15 +328,14 @@ std::vector<Beam> SearchPlainly(Session& session, const Tokenizer& tokenizer, co
 
 class BeamTest : public EngineTest {
  protected:
-  std::unique_ptr<Session> MakeSession() {
-    PlanOptions options = {kContext, GetParam().kv_type, /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
+  std::unique_ptr<Session> MakeSession(KvType kv_type) {
+    PlanOptions options = {kContext, kv_type, /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
     return Session::Make(*model_, PlanMemory(model_->program, options, {}), {budget_, pool_}).value();
   }
   static Request RandomBeams(Rng& rng) {
     Request request = RandomRequest(rng);
     request.sampler = {};
     request.stops.clear();
-    request.kv_type.reset();
     request.tokens_max = 1 + rng.Next() % 12;
     request.beams = 1 + rng.Next() % 4;
     request.choices = 1 + rng.Next() % request.beams;
@@ -344,7 +345,7 @@ class BeamTest : public EngineTest {
     return request;
   }
   void ExpectPlain(RequestId id, const Request& request) {
-    const auto session = MakeSession();
+    const auto session = MakeSession(request.kv_type.value_or(GetParam().kv_type));
     const std::vector<Beam> best = SearchPlainly(*session, *tokenizer_, request);
     for (size_t choice = 0; choice < request.choices; ++choice) {
       const Answer& answer = answers_[{id, choice}];
@@ -408,6 +409,33 @@ TEST_P(BeamTest, FindsWhatTheDefinitionSays) {
   }
 }
 
+// Copies of a search take places that are free, and no more; who decodes beside it goes on in each step.
+TEST_P(BeamTest, BeamsTakeNoMorePlacesThanThereAre) {
+  const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/1000);
+  Rng rng(2);
+  Request decoding;
+  for (uint32_t i = 0; i < 20; ++i) decoding.tokens.push_back(3 + i);
+  decoding.tokens_max = 60;
+  for (uint32_t token = 0; token < tokenizer_->size(); ++token) {
+    if (tokenizer_->EndsTurn(token)) decoding.sampler.logit_bias.push_back({token, -INFINITY});
+  }
+  const RequestId first = engine->Submit(decoding).value();
+  decoding.tokens[0] = 9;
+  const RequestId second = engine->Submit(decoding).value();
+  for (int step = 0; step < 6; ++step) ASSERT_TRUE(engine->Step().ok());
+  Request search = RandomBeams(rng);
+  search.beams = 4;
+  search.tokens_max = 4;
+  const RequestId id = engine->Submit(search).value();
+  while (!(answers_[{id, 0}].finish)) {
+    const size_t before = answers_[{first, 0}].tokens + answers_[{second, 0}].tokens;
+    ASSERT_TRUE(engine->Step().ok());  // CheckHolders counts residents
+    EXPECT_GE((answers_[{first, 0}].tokens + answers_[{second, 0}].tokens), std::min<size_t>(before + 2, 120));
+  }
+  RunAll(*engine);
+  ExpectPlain(id, search);
+}
+
 // Searches with more beams than places are left run one beam after another.
 TEST_P(BeamTest, BeamsTakeTurnsWherePlacesAreFew) {
   std::vector<std::string> notices;
@@ -447,6 +475,137 @@ TEST_P(BeamTest, AnswersFollowTheirGrammar) {
   }
 }
 
+// Three layers, of which two are asked first; and a model of these two alone.
+class ExitTest : public EngineTest {
+ protected:
+  ExitTest() {
+    model_ = Load({0, 1, 0});
+    early_ = Load({0, 1});
+  }
+  std::unique_ptr<Model> Load(const std::vector<int32_t>& layers) {
+    tiny_.layer_weights = layers;
+    testing::BuildTinyModel(tiny_).Write(folder_.Path("exit.gguf"));
+    ModelFile file = OpenGguf(*files_, folder_.Path("exit.gguf")).value();
+    ModelOutline outline = OutlineModel(file, *RunnableKernels().front()).value();
+    if (GetParam().window > 0) outline.program.kv_layers[0].window = GetParam().window;
+    return LoadModel(std::move(outline), file, {budget_, pool_}, nullptr).value();
+  }
+  // The tokens and how many left early, by two sessions that read every token: what the engine skipped and read later changes nothing.
+  std::pair<std::string, size_t> SoloWithExit(const Request& request, size_t choice) {
+    PlanOptions options = {kContext, request.kv_type.value_or(GetParam().kv_type), /*step_tokens=*/16, /*step_outputs=*/1, pool_.size()};
+    const auto all = Session::Make(*model_, PlanMemory(model_->program, options, {}), {budget_, pool_}).value();
+    const auto early = Session::Make(*early_, PlanMemory(early_->program, options, {}), {budget_, pool_}).value();
+    SamplerOptions sampler_options = request.sampler;
+    sampler_options.seed += choice;
+    Sampler sampler(sampler_options, model_->program.vocabulary);
+    sampler.Observe(request.tokens);
+    std::vector<uint32_t> next = request.tokens;
+    TokenStream stream(*tokenizer_);
+    std::string text;
+    size_t left = 0;
+    for (size_t i = 0; i < request.tokens_max && all->tokens().size() + next.size() <= kContext; ++i) {
+      EXPECT_TRUE(all->Append(next).ok());
+      EXPECT_TRUE(early->Append(next).ok());
+      double sum = 0;
+      double largest = 0;
+      for (const float logit : early->logits()) {
+        sum += std::exp(static_cast<double>(logit));
+        largest = std::max(largest, std::exp(static_cast<double>(logit)));
+      }
+      // The prompt is read by all layers.
+      const bool leaves = i > 0 && largest / sum >= static_cast<double>(request.exit_confidence);
+      left += leaves ? 1 : 0;
+      const uint32_t token = sampler.Sample(leaves ? early->logits() : all->logits());
+      if (tokenizer_->EndsTurn(token)) break;
+      sampler.Accept(token);
+      text += stream.Push(token);
+      next = {token};
+    }
+    return {text + stream.Finish(), left};
+  }
+  std::unique_ptr<Model> early_;
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, ExitTest, ::testing::Values(Kind{"Plain"}, Kind{"Windowed", 20}, Kind{"Int8", 0, false, 0, KvType::kInt8}),
+                         [](const auto& test) { return test.param.name; });
+
+// Requests with and without exits, searches among them, in little memory: each answer is what its own layers say, whoever else is there.
+TEST_P(ExitTest, TokensThatAreSureLeaveEarly) {
+  size_t left = 0;
+  size_t tokens = 0;
+  for (const size_t kv_tokens : {1000, 200}) {
+    answers_.clear();
+    EngineOptions options;
+    options.exit_layer = 2;
+    const auto engine = MakeEngine(/*sequences=*/4, kv_tokens, options);
+    Rng rng(kv_tokens);
+    std::map<RequestId, Request> requests;
+    for (int i = 0; i < 40; ++i) {
+      Request request = RandomRequest(rng);
+      request.stops.clear();
+      constexpr float kConfidences[] = {1e-6f, 0.01f, 0.015f, 0.02f, 0.03f, 1};
+      if (i % 4 != 3) request.exit_confidence = kConfidences[rng.Next() % 6];
+      if (i % 8 == 7) {
+        request.sampler = {};
+        request.choices = 1;
+        request.beams = 2;
+      }
+      requests[engine->Submit(request).value()] = request;
+      for (uint64_t step = 0, end = rng.Next() % 8; step < end; ++step) {
+        const auto stepped = engine->Step();
+        ASSERT_TRUE(stepped.ok()) << stepped.error().message();
+      }
+    }
+    RunAll(*engine);
+    size_t exited = 0;
+    for (const auto& [id, request] : requests) {
+      if (request.beams > 0) continue;
+      if (request.exit_confidence == 0) {
+        ExpectSolo(id, request);
+        continue;
+      }
+      for (size_t choice = 0; choice < request.choices; ++choice) {
+        const auto [text, early] = SoloWithExit(request, choice);
+        EXPECT_EQ((answers_[{id, choice}].text), text) << "request " << id << " at " << request.exit_confidence;
+        exited += early;
+        tokens += answers_[{id, choice}].tokens;
+      }
+    }
+    EXPECT_EQ(engine->counters().exited_tokens, exited);
+    left += exited;
+    EXPECT_GT(kv_tokens == 200 ? engine->counters().preemptions : 1, 0u);
+  }
+  EXPECT_GT(left, tokens / 5);
+  EXPECT_LT(left, tokens * 4 / 5);
+}
+
+TEST_P(ExitTest, AreRefusedWhereThereAreNone) {
+  EngineOptions options;
+  options.exit_layer = 3;
+  const MemoryPlan plan = PlanMemory(model_->program, Options(2, 0), {});
+  const auto make = [&] { return Engine::Make({*model_, *tokenizer_, plan, clock_, options}, {budget_, pool_}, [](const Event&) {}); };
+  EXPECT_EQ(make().error().message(), "exit_layer 3: expected 1 to 2, for the model has 3 layers");
+  options.exit_layer = 0;
+  const auto engine = make().value();
+  Request request;
+  request.tokens = {5, 6};
+  request.exit_confidence = 0.5f;
+  EXPECT_EQ(engine->Submit(request).error().message(), "exit_confidence: the engine was opened without exit_layer; leave it out");
+  request.exit_confidence = NAN;
+  EXPECT_EQ(engine->Submit(request).error().code(), Code::kInvalidArgument);
+}
+
+TEST(ExitPoints, RecurrentModelsHaveNone) {
+  testing::TemporaryFolder folder;
+  for (const bool hybrid : {false, true}) {
+    testing::TinyModel tiny = {.layers = 4, .hybrid = hybrid};
+    testing::BuildTinyModel(tiny).Write(folder.Path("m.gguf"));
+    const auto files = MakeFileSystem();
+    ModelFile file = OpenGguf(*files, folder.Path("m.gguf")).value();
+    const Program program = OutlineModel(file, *RunnableKernels().front()).value().program;
+    EXPECT_EQ(FindExitPoints(program).layers.size(), hybrid ? 0u : 3u);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, EngineTest,
                          ::testing::Values(Kind{"Plain"}, Kind{"Windowed", 20}, Kind{"Hybrid", 0, true}, Kind{"Experts", 0, false, 4},
                                            Kind{"Int8", 0, false, 0, KvType::kInt8}),
@@ -457,6 +616,11 @@ INSTANTIATE_TEST_SUITE_P(Plain, PlainEngine, ::testing::Values(Kind{"Plain"}), [
 
 // Where the pool is too small for all that have a place, those that come last take half of it, and nobody loses what was computed.
 TEST_P(PlainEngine, MoreFitIntoAPoolThatIsShort) {
+  // Blocks are whole pages: of 8 of them, or of 5.
+  tiny_.width = 1024;
+  testing::BuildTinyModel(tiny_).Write(folder_.Path("wide.gguf"));
+  ModelFile file = OpenGguf(*files_, folder_.Path("wide.gguf")).value();
+  model_ = LoadModel(OutlineModel(file, *RunnableKernels().front()).value(), file, {budget_, pool_}, nullptr).value();
   Request request;
   for (uint32_t i = 0; i < 60; ++i) request.tokens.push_back(3 + i);
   request.tokens_max = 60;
@@ -468,8 +632,8 @@ TEST_P(PlainEngine, MoreFitIntoAPoolThatIsShort) {
     answers_.clear();
     EngineOptions options;
     options.narrow_kv = narrow;
-    // Of 128 tokens each: two and a half sequences.
-    const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/320, options);
+    // 21 blocks, of which each takes 8.
+    const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/272, options);
     std::vector<RequestId> ids;
     for (uint32_t i = 0; i < 3; ++i) {
       request.tokens[0] = 3 + i;
@@ -479,7 +643,7 @@ TEST_P(PlainEngine, MoreFitIntoAPoolThatIsShort) {
     for (uint32_t i = 0; i < 3; ++i) {
       request.tokens[0] = 3 + i;
       ExpectSolo(ids[i], request);
-      EXPECT_EQ((answers_[{ids[i], 0}].finish->usage.kv_type), narrow && i == 2 ? KvType::kInt8 : KvType::kF16);
+      EXPECT_EQ((*answers_[{ids[i], 0}].finish->usage.kv_type), narrow && i == 2 ? KvType::kInt8 : KvType::kF16);
     }
     EXPECT_EQ(engine->counters().narrowed, narrow ? 1u : 0u);
     EXPECT_EQ(engine->counters().preemptions == 0, narrow);
@@ -507,9 +671,30 @@ TEST_P(PlainEngine, RefusesWhatMakesNoSense) {
   EXPECT_NE(refused([](Request& r) { r.confidence_min = NAN; }).find("confidence_min"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.sampler.top_p = 2; }).find("--top-p"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.stops = {""}; }).find("stop"), std::string::npos);
-  EXPECT_EQ(refused([](Request& r) { r.kv_type = KvType::kF32; }), "kv f32: the engine has f16, and q8");
+  EXPECT_EQ(refused([](Request& r) { r.kv_type = KvType::kF32; }), "kv f32: the engine has f16 and q8");
   EXPECT_TRUE(engine->idle());
   EXPECT_TRUE(engine->Submit(good).ok());
+}
+
+// Some models have more logits than tokens: what follows a grammar is a token.
+TEST_P(PlainEngine, LikeliestTokensAreTokens) {
+  constexpr size_t kMore = 200;
+  CandidateList list(tokenizer_->size() + kMore);
+  Constraints constraints(*tokenizer_, budget_);
+  Request request;
+  request.tokens = {5, 6};
+  request.beams = 4;
+  request.constraint = constraints.Get(ConstraintKind::kRegex, "[ab]").value();
+  const auto generation = Generation::Make(request, /*choice=*/0, *tokenizer_, &list).value();
+  std::vector<float> logits(tokenizer_->size() + kMore, 1.0f);
+  std::fill(logits.end() - kMore, logits.end(), 9.0f);
+  const auto likeliest = generation->Likeliest(logits, 100);
+  ASSERT_TRUE(likeliest.ok()) << likeliest.error().message();
+  EXPECT_LE(likeliest->size(), 4u) << "letters, and the bytes of them";
+  for (const auto& [token, logprob] : *likeliest) {
+    EXPECT_LT(token, tokenizer_->size());
+    EXPECT_NEAR(logprob, 1 - std::log(static_cast<double>(tokenizer_->size()) * std::exp(1.0) + kMore * std::exp(9.0)), 1e-4);
+  }
 }
 
 TEST_P(PlainEngine, BeamsAreRefusedWhereTheyMakeNoSense) {

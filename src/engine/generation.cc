@@ -45,7 +45,7 @@ TokenInfo DescribeToken(std::span<const float> logits, uint32_t token, size_t co
 }
 
 Generation::Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch)
-    : request_(request), tokenizer_(tokenizer), stream_(tokenizer), stops_(std::move(stops)) {
+    : request_(request), tokenizer_(tokenizer), scratch_(scratch), stream_(tokenizer), stops_(std::move(stops)) {
   if (request.beams == 0) {
     SamplerOptions options = request.sampler;
     options.seed += choice;
@@ -60,6 +60,7 @@ Generation::Generation(const Request& request, size_t choice, const Tokenizer& t
 Generation::Generation(const Generation& other)
     : request_(other.request_),
       tokenizer_(other.tokenizer_),
+      scratch_(other.scratch_),
       stream_(other.stream_),
       stops_(other.stops_),
       not_ending_(other.not_ending_),
@@ -155,20 +156,16 @@ Result<std::optional<uint32_t>> Generation::Next(std::span<const float> logits, 
 
 Result<std::vector<TokenLogprob>> Generation::Likeliest(std::span<const float> logits, size_t count) {
   BANTAM_ASSIGN(const std::span<const uint32_t> allowed, Allowed());
-  std::vector<uint32_t> ids;
-  for (uint32_t id = 0; id < logits.size(); ++id) {
-    if (allowed.empty() || (allowed[id / 32] >> id % 32 & 1) != 0) ids.push_back(id);
-  }
-  count = std::min(count, ids.size());
-  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(),
-                    [&](uint32_t a, uint32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
-  ids.resize(count);
+  scratch_->FillLikeliest(logits, allowed, count);
+  scratch_->Sort();
   const double normalizer = LogSumExp(logits);
   std::vector<TokenLogprob> likeliest;
-  for (const uint32_t id : ids) likeliest.push_back({id, static_cast<float>(static_cast<double>(logits[id]) - normalizer)});
-  const bool numbers =
-      std::all_of(likeliest.begin(), likeliest.end(), [](const TokenLogprob& token) { return std::isfinite(token.logprob); });
-  if (likeliest.empty() || !numbers) return NoNumbers();
+  for (const Candidate& candidate : scratch_->items()) {
+    const uint32_t token = candidate.token;
+    likeliest.push_back({token, static_cast<float>(static_cast<double>(logits[token]) - normalizer)});
+    if (!std::isfinite(likeliest.back().logprob)) return NoNumbers();
+    if (likeliest.size() == count) break;
+  }
   return likeliest;
 }
 

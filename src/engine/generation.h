@@ -57,6 +57,7 @@ class Generation {
 
   const Request& request_;
   const Tokenizer& tokenizer_;
+  CandidateList* const scratch_;
   std::unique_ptr<Sampler> sampler_;  // none where beam search chooses
   TokenStream stream_;
   StopStrings stops_;

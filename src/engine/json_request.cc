@@ -140,6 +140,12 @@ const std::vector<Member>& Members() {
          request->confidence_min = static_cast<float>(least);
          return Ok();
        }},
+      {"exit_confidence",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         BANTAM_ASSIGN(const double least, ReadNumber(member, value, {0, 1}));
+         request->exit_confidence = static_cast<float>(least);
+         return Ok();
+       }},
       {"cache",
        [](std::string_view member, const Json& value, Request* request) -> Status {
          BANTAM_ASSIGN(request->cache, ReadFlag(member, value));
@@ -374,8 +380,9 @@ Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokeniz
     usage = {{"prompt_tokens", finish.usage.prompt_tokens},
              {"completion_tokens", completion},
              {"total_tokens", finish.usage.prompt_tokens + completion},
-             {"cached_tokens", finish.usage.cached_tokens},
-             {"kv", KvTypeName(finish.usage.kv_type)}};
+             {"cached_tokens", finish.usage.cached_tokens}};
+    if (finish.usage.exited_tokens > 0) usage["exited_tokens"] = finish.usage.exited_tokens;
+    if (finish.usage.kv_type) usage["kv"] = KvTypeName(*finish.usage.kv_type);
   }
   return {{"choices", std::move(list)}, {"usage", std::move(usage)}};
 }

@@ -52,7 +52,11 @@ TEST_F(JsonRequestTest, EveryMemberGoesToItsPlace) {
     "temperature": 0.5, "top_p": 0.25, "min_p": 0.125, "typical_p": 0.75, "top_k": 9, "seed": -1, "frequency_penalty": 1.5,
     "presence_penalty": -1.5, "repetition_penalty": 1.25, "logit_bias": {"7": -100, "8": 2.5}, "stop": ["x", "yz"],
     "priority": "high", "deadline_ms": 1500, "confidence_threshold": 0.5, "cache": false, "user": "u",
-    "adapter": "polite", "tools": null})");
+    "adapter": "polite", "tools": null, "kv": "q8", "beams": 4, "length_penalty": -0.5, "exit_confidence": 0.75})");
+  EXPECT_EQ(request.kv_type, KvType::kInt8);
+  EXPECT_EQ(request.beams, 4u);
+  EXPECT_EQ(request.length_penalty, -0.5f);
+  EXPECT_EQ(request.exit_confidence, 0.75f);
   EXPECT_EQ(Text(request.tokens), "ab");
   EXPECT_EQ(request.tokens_max, 5u);
   EXPECT_EQ(request.tokens_min, 2u);
@@ -212,7 +216,7 @@ TEST_F(JsonRequestTest, AnswersAsJson) {
   EXPECT_EQ(second["confidence"], 0.25);
   EXPECT_EQ(second["low_confidence"], true);
   EXPECT_FALSE(second.contains("computed_confidence"));
-  EXPECT_EQ(answer["usage"].dump(), R"({"prompt_tokens":7,"completion_tokens":4,"total_tokens":11,"cached_tokens":4,"kv":"f16"})");
+  EXPECT_EQ(answer["usage"].dump(), R"({"prompt_tokens":7,"completion_tokens":4,"total_tokens":11,"cached_tokens":4})");
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ using RequestId = uint64_t;
 inline constexpr size_t kChoicesMax = 16;
 inline constexpr size_t kTopLogprobsMax = 20;
 inline constexpr size_t kBeamsMax = 16;
-inline constexpr float kLengthPenaltyMax = 10;
+inline constexpr float kLengthPenaltyMax = 4;
 
 struct Request {
   std::vector<uint32_t> tokens = {};  // the prompt, with the vocabulary's prefix
@@ -34,6 +34,9 @@ struct Request {
   // Beam search: so many beginnings go on at once, and the `choices` best answers come all at their end, the best first. 0: none.
   size_t beams = 0;
   float length_penalty = 1;  // of beam search, see BeamScore
+  // Early exit (EngineOptions::exit_layer): where the likeliest token has this probability or more behind that layer, the answer goes on
+  // with what those layers say. 0: all layers are asked.
+  float exit_confidence = 0;
   Priority priority = Priority::kNormal;
   int64_t deadline_ns = 0;                      // from arrival to the last token, 0: none
   int64_t first_token_max_ns = 0;               // refused if the first token is expected later, 0: the engine's limit
@@ -64,8 +67,9 @@ struct TokenInfo {
 
 struct Usage {
   size_t prompt_tokens = 0;
-  size_t cached_tokens = 0;  // of them, taken from a prefix that was kept
-  KvType kv_type = KvType::kF16;
+  size_t cached_tokens = 0;            // of them, taken from a prefix that was kept
+  std::optional<KvType> kv_type = {};  // none: it never had any
+  size_t exited_tokens = 0;            // of the generated ones, that left early; of all choices
   size_t generated_tokens = 0;
   size_t drafted_tokens = 0;
   size_t accepted_tokens = 0;  // of the drafted ones

@@ -18,6 +18,9 @@ size_t Outputs(const SequenceView& sequence, size_t tokens) {
   return tokens == sequence.pending ? 1 : 0;
 }
 
+// It has nothing to do until others of its request have done what is theirs.
+bool Rests(const SequenceView& sequence) { return sequence.resident && sequence.pending == 0; }
+
 // What a plan has given out so far.
 class Giving {
  public:
@@ -72,14 +75,14 @@ class Giving {
       return false;
     }
     if (staying >= options_.residents_max) {
-      // The least important residents go, if they are of a lower priority: one, or more where there were more places before.
-      const size_t first = plan_.displaced.size();
-      const size_t end = first + staying - options_.residents_max + 1;
-      if (end > residents_.size()) return false;
-      for (size_t i = first; i < end; ++i) {
-        if (!GivesWay(residents_[i], index)) return false;
+      // The least important of those that give way go: one, or more where there were more places before.
+      std::vector<size_t> going;
+      for (const size_t resident : residents_) {
+        if (going.size() <= staying - options_.residents_max && !Displaced(resident) && GivesWay(resident, index))
+          going.push_back(resident);
       }
-      for (size_t i = first; i < end; ++i) plan_.displaced.push_back(residents_[i]);
+      if (going.size() <= staying - options_.residents_max) return false;
+      plan_.displaced.insert(plan_.displaced.end(), going.begin(), going.end());
     }
     promised_ += sequence.blocks;
     ++admitted_;
@@ -87,8 +90,8 @@ class Giving {
   }
   bool GivesWay(size_t resident, size_t index) const {
     const bool lower = PriorityOf(resident) > PriorityOf(index);
-    // Or those it waits for could wait for its place.
-    const bool rests = PriorityOf(resident) == PriorityOf(index) && snapshot_.sequences[resident].pending == 0;
+    // It waits for those of its request, which must not wait for its place.
+    const bool rests = Rests(snapshot_.sequences[resident]) && snapshot_.sequences[resident].arrival == snapshot_.sequences[index].arrival;
     return (lower || rests) && !Granted(resident);
   }
   Priority PriorityOf(size_t index) const { return Aged(options_, snapshot_.sequences[index], snapshot_.now_ns); }
@@ -138,8 +141,9 @@ std::vector<size_t> Rank(const PolicyOptions& options, const PolicySnapshot& sna
   const auto key = [&](size_t i) {
     const SequenceView& sequence = snapshot.sequences[i];
     // What was begun is finished first: its KV is there. Then who had least, then what is most urgent.
-    return std::tuple(Aged(options, sequence, snapshot.now_ns), sequence.pending == 0, !sequence.decoding, !sequence.resident,
-                      sequence.service, sequence.deadline_ns, sequence.arrival);
+    const bool rests = Rests(sequence);
+    return std::tuple(Aged(options, sequence, snapshot.now_ns), !sequence.decoding, !sequence.resident && !sequence.begun, sequence.service,
+                      sequence.deadline_ns, sequence.arrival, rests);
   };
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
   return order;

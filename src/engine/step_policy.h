@@ -29,13 +29,14 @@ struct PolicyOptions {
 struct SequenceView {
   Priority priority = Priority::kNormal;
   int64_t waiting_since_ns = 0;  // since arrival, or since it lost its KV
-  uint64_t arrival = 0;          // a number that grows
+  uint64_t arrival = 0;          // a number that grows, and that all sequences of a request share
   int64_t deadline_ns = INT64_MAX;
   double service = 0;     // what its client had so far, in tokens
   bool resident = false;  // holds KV
+  bool begun = false;     // holds none, but others of its request rest until it is computed
   bool decoding = false;  // its prompt is computed: `pending` are its last token, and drafts behind it
   bool waits = false;     // for what another one computes: it has its place, and nothing to do yet
-  size_t pending = 0;     // tokens to compute; a resident without any waits for others of its request, and gives way to equals
+  size_t pending = 0;     // tokens to compute; a resident without any waits for others of its request, and gives way to them
   size_t blocks = 0;      // of KV that all its tokens need; of those that are not resident
   size_t held = 0;        // blocks that come back if it goes; of residents
 };

@@ -147,24 +147,27 @@ int64_t Percentile(std::vector<int64_t> values, double share) {
   return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
 }
 
-// One of a search that has its logits waits for its siblings: it gives place and KV to equals and to what is higher, and to nothing lower.
-TEST(StepPolicy, WhoRestsGivesWayToEquals) {
+// One of a search that has its logits waits for its siblings: it gives place and KV to them and to what is higher, and to nothing else.
+TEST(StepPolicy, WhoRestsGivesWayToItsOwn) {
   PolicyOptions options;
   options.residents_max = 2;
-  const auto plan = [&](Priority resting, Priority coming, size_t pending) {
+  const auto plan = [&](uint64_t search, Priority coming, size_t pending) {
     PolicySnapshot snapshot;
     snapshot.blocks_available = 0;
-    snapshot.sequences = {{.priority = resting, .arrival = 1, .resident = true, .decoding = false, .pending = pending, .held = 5},
-                          {.priority = Priority::kNormal, .arrival = 2, .resident = true, .decoding = true, .pending = 1, .held = 5},
-                          {.priority = coming, .arrival = 3, .pending = 40, .blocks = 4}};
+    snapshot.sequences = {{.arrival = 1, .resident = true, .pending = pending, .held = 5},
+                          {.arrival = 2, .service = 9, .resident = true, .decoding = true, .pending = 1, .held = 5},
+                          {.priority = coming, .arrival = search, .begun = search == 1, .pending = 40, .blocks = 5},
+                          // With less service than the others, and more to keep.
+                          {.arrival = 4, .service = -1, .pending = 400, .blocks = 30}};
     const StepPlan made = PlanStep(options, snapshot);
     EXPECT_EQ(CheckPlan(options, snapshot, made), "");
     return made.displaced;
   };
-  EXPECT_EQ(plan(Priority::kNormal, Priority::kNormal, 0), std::vector<size_t>{0});
-  EXPECT_EQ(plan(Priority::kNormal, Priority::kNormal, 9), std::vector<size_t>{});
-  EXPECT_EQ(plan(Priority::kNormal, Priority::kLow, 0), std::vector<size_t>{});
-  EXPECT_EQ(plan(Priority::kHigh, Priority::kNormal, 0), std::vector<size_t>{});
+  EXPECT_EQ(plan(1, Priority::kNormal, 0), std::vector<size_t>{0});
+  EXPECT_EQ(plan(1, Priority::kNormal, 9), std::vector<size_t>{});
+  EXPECT_EQ(plan(3, Priority::kNormal, 0), std::vector<size_t>{});
+  EXPECT_EQ(plan(3, Priority::kLow, 0), std::vector<size_t>{});
+  EXPECT_EQ(plan(3, Priority::kHigh, 0), std::vector<size_t>{0});
 }
 
 TEST(StepPolicy, ThousandsOfStepsWithRandomLoadEndForAll) {

@@ -93,6 +93,7 @@ Result<PlanOptions> ReadPlanOptions(const bantam_engine_options& options, const 
     plan.kv_type = *type;
   }
   PlanSequences(options.sequences == 0 ? kSequencesDefault : options.sequences, &plan);
+  plan.narrow_kv = options.narrow_kv != 0;
   plan.prefetch = DefaultPrefetch();
   plan.uneven_cores = limits.uneven_cores;
   return plan;
@@ -105,6 +106,7 @@ Result<EngineOptions> ReadEngineOptions(const bantam_engine_options& options, ba
   if (options.requests_max != 0) read.admission.requests_max = options.requests_max;
   read.admission.first_token_max_ns = int64_t{options.first_token_ms_max} * 1'000'000;
   read.narrow_kv = options.narrow_kv != 0;
+  read.exit_layer = options.exit_layer;
   if (options.notice != nullptr) {
     read.notice = [notice = options.notice, user = options.user](std::string_view change) { notice(user, std::string(change).c_str()); };
   }
@@ -313,6 +315,7 @@ size_t bantam_engine_status(bantam_engine* engine, char* json, size_t capacity) 
                        {"accepted_tokens", counters.model_accepted_tokens}}},
                      {"preemptions", counters.preemptions},
                      {"narrowed", counters.narrowed},
+                     {"exited_tokens", counters.exited_tokens},
                      {"refusals", counters.refusals}},
                     /*indent=*/-1);
     return Ok();

@@ -56,6 +56,7 @@ Result<KvCache> KvCache::MakeBeside(const KvLayout& layout) {
   KvCache cache = *this;
   auto pool = std::make_unique<Pool>();
   for (const KvPart part : kAllKvParts) {
+    pool_->arena[part].UseSmallPages();
     const size_t count = layout.block_bytes(part) == 0 ? 0 : room_->bytes[part] / layout.block_bytes(part);
     if (count == 0) continue;
     pool->block_bytes[part] = layout.block_bytes(part);

@@ -27,8 +27,8 @@ class KvCache {
   // Exhausted when the budget cannot hold the blocks and states.
   static Result<KvCache> Make(const KvLayout& layout, const PerKvPart<size_t>& blocks, const StateSizes& states, MemoryBudget& budget);
   // A second pool, of another layout, whose blocks take from the memory of this one's, and which has the same states. It asks the system
-  // for addresses, and the budget for nothing: what lies in free blocks of either goes back to the system when the other needs it.
-  // Exhausted when there are no addresses.
+  // for addresses, and the budget for nothing: what lies in free blocks of either goes back to the system when the other needs it. Blocks
+  // of both are whole pages (KvLayout::block_multiple), or some of their memory stays. Exhausted when there are no addresses.
   Result<KvCache> MakeBeside(const KvLayout& layout);
 
   const PerKvPart<uint8_t*>& base() const { return pool_->base; }

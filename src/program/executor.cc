@@ -192,36 +192,42 @@ Result<std::unique_ptr<Executor>> Executor::Make(const ExecutorSetup& setup, con
   return executor;
 }
 
+void Executor::RunRange(const OpRange& range, bool meets, int thread) {
+  const std::vector<bool>& barrier_before = single_ ? barrier_before_single_ : barrier_before_;
+  StepProfile* profile = thread == 0 ? step_->profile : nullptr;
+  for (size_t i = range.begin; i < range.end; ++i) {
+    int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
+    // What was run in front of a range is not what barriers were placed for.
+    if (barrier_before[i] || (meets && i == range.begin)) {
+      // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A
+      // slow reader may already see a later decision, which is why the operation's number is told and not a flag.
+      if (thread == 0 && step_->cancelled != nullptr && stop_before_ == kNever && (*step_->cancelled)()) stop_before_ = i;
+      pool_.Barrier();
+      if (stop_before_ <= i) return;
+      if (profile != nullptr) {
+        const int64_t ready = profile->clock.NowNs();
+        profile->waiting_ns += ready - begin;
+        begin = ready;
+      }
+    }
+    op_[static_cast<size_t>(thread)].op = i;
+    std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
+    if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;
+  }
+}
+
 bool Executor::Run(const Step& step) {
-  constexpr size_t kNever = std::numeric_limits<size_t>::max();
+  CHECK(step.ranges.empty() || step.cancelled == nullptr);
   step_ = &step;
   single_ = step.rows.size() == 1 && step.output_rows.size() <= 1 && pool_.size() > 1;
-  const std::vector<bool>& barrier_before = single_ ? barrier_before_single_ : barrier_before_;
   stop_before_ = kNever;
   ++runs_;
   FindAdapters();
   for (Place& place : op_) place.kv_blocks = place.turn = 0;
   if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
   pool_.RunWorthwhile([&](int thread) {
-    StepProfile* profile = thread == 0 ? step_->profile : nullptr;
-    for (size_t i = 0; i < program_.ops.size(); ++i) {
-      int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
-      if (barrier_before[i]) {
-        // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A
-        // slow reader may already see a later decision, which is why the operation's number is told and not a flag.
-        if (thread == 0 && step_->cancelled != nullptr && stop_before_ == kNever && (*step_->cancelled)()) stop_before_ = i;
-        pool_.Barrier();
-        if (stop_before_ <= i) return;
-        if (profile != nullptr) {
-          const int64_t ready = profile->clock.NowNs();
-          profile->waiting_ns += ready - begin;
-          begin = ready;
-        }
-      }
-      op_[static_cast<size_t>(thread)].op = i;
-      std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
-      if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;
-    }
+    if (step_->ranges.empty()) return RunRange({0, program_.ops.size()}, /*meets=*/false, thread);
+    for (size_t i = 0; i < step_->ranges.size(); ++i) RunRange(step_->ranges[i], /*meets=*/i > 0, thread);
   });
   for (const Place& place : op_) {
     if (step.profile != nullptr) step.profile->kv_blocks += place.kv_blocks;

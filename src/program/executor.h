@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
+#include "program/exit_points.h"
 #include "program/kv_layout.h"
 #include "program/low_rank.h"
 #include "program/memory_plan.h"
@@ -59,6 +60,8 @@ struct Step {
   const Cancelled* cancelled = nullptr;
   StepProfile* profile = nullptr;
   PerKvPart<uint8_t*> narrow_kv_base = {};
+  // Only these operations, in this order, and not cancelled; empty: all. What they read is there from steps before (Executor::Row).
+  std::span<const OpRange> ranges = {};
 };
 
 struct ExecutorSetup {
@@ -88,6 +91,9 @@ class Executor {
   // then.
   Status RoomForRank(size_t rank, MemoryBudget& budget);
 
+  // A row of a buffer of floats: what the last step left there, or what a step of some operations is to find. [width]
+  std::span<float> Row(BufferId id, size_t row) { return {FloatRow(id, row), program_.buffers[id].width}; }
+
   // [output_rows.size(), vocabulary] of the last step.
   const float* logits() const { return Floats(program_.logits); }
 
@@ -102,9 +108,11 @@ class Executor {
         pieces_(options_.threads),
         op_(static_cast<size_t>(options_.threads)),
         segments_done_(SplitHeadsEnd(options_.threads)),
-        kv_(options_.kv_type, setup.program.kv_layers),
-        narrow_kv_(KvType::kInt8, setup.program.kv_layers) {}
+        kv_(PlannedKv(setup.program, options_)),
+        narrow_kv_(NarrowKv(setup.program, options_)) {}
 
+  // The thread's share of the step's operations, until they end or `stop_before_` says so.
+  void RunRange(const OpRange& range, bool meets, int thread);
   float* Floats(BufferId id) const { return reinterpret_cast<float*>(buffers_[id]); }
   // Of an input of products: the shared buffer's, or where the thread has quantised it for itself, its own.
   uint8_t* InputRow(BufferId id, size_t row, int thread) const {
@@ -283,6 +291,7 @@ class Executor {
   size_t adapter_width_ = 0;             // of the widest input
   std::vector<float*> adapter_columns_;  // per thread: [kColumnsMax][adapter_width_]
   // The operation before which all threads leave a cancelled step.
+  static constexpr size_t kNever = SIZE_MAX;
   std::atomic<size_t> stop_before_ = 0;
 };
 

@@ -66,7 +66,7 @@ std::optional<KvType> KvTypeFromName(std::string_view name) {
   return std::nullopt;
 }
 
-KvLayout::KvLayout(KvType type, const std::vector<KvHeads>& layers) : type_(type) {
+KvLayout::KvLayout(KvType type, const std::vector<KvHeads>& layers, size_t block_multiple) : type_(type) {
   for (const KvHeads& heads : layers) {
     size_t head_bytes = 2 * kKvBlockTokens * heads.head_dim * ElementBytes(type);
     if (type == KvType::kInt8) head_bytes += 2 * kKvBlockTokens * sizeof(float);
@@ -75,6 +75,7 @@ KvLayout::KvLayout(KvType type, const std::vector<KvHeads>& layers) : type_(type
     layers_.push_back({heads.heads, heads.head_dim, heads.window, heads.sparse, block_bytes, head_bytes});
     block_bytes += heads.heads * head_bytes;
   }
+  for (const KvPart part : kAllKvParts) block_bytes_[part] = (block_bytes_[part] + block_multiple - 1) / block_multiple * block_multiple;
 }
 
 uint64_t KvLayout::ReadBytes(size_t context) const {

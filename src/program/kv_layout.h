@@ -52,7 +52,8 @@ using KvTables = PerKvPart<const uint32_t*>;
 // scales of K [16] and V [16] as f32. Heads start on 64-byte boundaries.
 class KvLayout {
  public:
-  KvLayout(KvType type, const std::vector<KvHeads>& layers);
+  // Blocks are of a multiple of `block_multiple` bytes.
+  KvLayout(KvType type, const std::vector<KvHeads>& layers, size_t block_multiple = 1);
 
   KvType type() const { return type_; }
   size_t block_bytes(KvPart part) const { return block_bytes_[part]; }

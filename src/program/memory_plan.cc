@@ -1,6 +1,7 @@
 #include "program/memory_plan.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <iterator>
@@ -57,7 +58,16 @@ size_t RowsMax(const Program& program, const BufferSpec& buffer, const PlanOptio
 
 namespace {
 constexpr std::string_view kWeightForms[] = {"panels", "rows"};
+size_t BlockMultiple(const PlanOptions& options) { return options.narrow_kv ? static_cast<size_t>(::sysconf(_SC_PAGESIZE)) : 1; }
+
 }  // namespace
+
+KvLayout PlannedKv(const Program& program, const PlanOptions& options) {
+  return KvLayout(options.kv_type, program.kv_layers, BlockMultiple(options));
+}
+KvLayout NarrowKv(const Program& program, const PlanOptions& options) {
+  return KvLayout(KvType::kInt8, program.kv_layers, BlockMultiple(options));
+}
 
 std::string_view WeightFormName(WeightForm form) { return kWeightForms[static_cast<size_t>(form)]; }
 
@@ -167,7 +177,7 @@ MemoryPlan PlanMemory(const Program& program, const PlanOptions& options, const 
   MemoryPlan plan;
   plan.options = options;
   plan.weights_bytes = WeightsBytes(program);
-  const KvLayout layout(options.kv_type, program.kv_layers);
+  const KvLayout layout = PlannedKv(program, options);
   const PerKvPart<size_t> blocks = PoolBlocks(program, options);
   for (const KvPart part : kAllKvParts) plan.kv_bytes += blocks[part] * layout.block_bytes(part);
   plan.state_bytes = (options.sequences + options.checkpoints) * StateBytes(program.state_floats);
@@ -281,7 +291,7 @@ Result<MemoryPlan> FitMemory(Program* program, const FitRequest& request) {
 }
 
 void GrowPool(const Program& program, uint64_t limit_bytes, MemoryPlan* plan) {
-  const KvLayout layout(plan->options.kv_type, program.kv_layers);
+  const KvLayout layout = PlannedKv(program, plan->options);
   const uint64_t block_bytes = layout.block_bytes(KvPart::kFull);
   const size_t most = plan->options.sequences * plan->options.context;
   if (block_bytes == 0 || plan->total_bytes() >= limit_bytes || most <= plan->options.context) return;

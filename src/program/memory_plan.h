@@ -36,6 +36,9 @@ struct PlanOptions {
   size_t sequences = 1;
   size_t kv_tokens = 0;
   size_t checkpoints = 0;
+  // Sequences of an engine may have KV of 8 bits instead of kv_type, in the same memory: blocks of both begin with a page of the system, so
+  // that what one gives back the other can have.
+  bool narrow_kv = false;
   // None of these changes results or the plan: only speed.
   bool uneven_cores = false;                 // SystemLimits::uneven_cores
   size_t token_tile = kTokenTile;            // a multiple of 16, at most kTokenTile
@@ -49,6 +52,10 @@ enum class WeightForm : uint8_t {
 };
 std::string_view WeightFormName(WeightForm form);  // "panels", "rows"
 std::optional<WeightForm> WeightFormFromName(std::string_view name);
+
+// Keys and values as planned, and those of 8 bits beside them (PlanOptions::narrow_kv).
+KvLayout PlannedKv(const Program& program, const PlanOptions& options);
+KvLayout NarrowKv(const Program& program, const PlanOptions& options);
 
 struct MemoryPlan {
   PlanOptions options;

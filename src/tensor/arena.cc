@@ -21,9 +21,12 @@ Result<Arena> Arena::MakeUncounted(uint64_t bytes, std::string_view what) {
   Arena arena;
   const uint64_t size = AlignUp(bytes);
   BANTAM_TRY(arena.Map(size, MAP_NORESERVE, what));
-  // A large page would have memory where nobody asked for any.
-  if (size > 0) (void)::madvise(arena.base_, size, MADV_NOHUGEPAGE);
+  arena.UseSmallPages();
   return arena;
+}
+
+void Arena::UseSmallPages() {
+  if (size_ > 0) (void)::madvise(base_, size_, MADV_NOHUGEPAGE);
 }
 
 Status Arena::Map(uint64_t size, int flags, std::string_view what) {

@@ -40,6 +40,9 @@ class Arena {
   // Addresses alone: whoever uses them sees to it that what has memory was reserved elsewhere.
   static Result<Arena> MakeUncounted(uint64_t bytes, std::string_view what);
 
+  // Single pages from here on: a large one has memory around the bytes that were asked for, and does not give back a part of it.
+  void UseSmallPages();
+
   // The next `bytes` bytes. The arena was planned: running out is our own defect.
   std::span<std::byte> Take(uint64_t bytes);
   template <typename T>
