@@ -1,7 +1,7 @@
-// Random load on an engine for a while: prompts that share beginnings, priorities, several answers, schemas, adapters that come and go,
-// deadlines, cancellations. Every answer must be that of a run of its own, none that was taken may fail, and memory must stay what was
-// planned and not grow. Exit code 1 where it did not. With --group the process first moves into a memory control group (version 1) of its
-// own, whose limit is that much above the plan.
+// Random load on an engine for a while: prompts that share beginnings, priorities, several answers, schemas, adapters that come and go, KV
+// of both types, searches, early exits, deadlines, cancellations. Every answer must be that of a run of its own, none that was taken may
+// fail, and memory must stay what was planned and not grow. Exit code 1 where it did not. With --group the process first moves into a
+// memory control group (version 1) of its own, whose limit is that much above the plan.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -30,6 +30,7 @@
 #include "model/load.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
+#include "program/exit_points.h"
 
 namespace bantam {
 namespace {
@@ -92,6 +93,11 @@ constexpr std::pair<ConstraintKind, std::string_view> kConstraints[] = {
     {ConstraintKind::kRegex, "(yes|no|[0-9]{1,4})(, [a-z]+){0,3}"},
 };
 
+// Two thirds of the layers are asked first, where a model has an exit.
+size_t ExitLayer(const Program& program) {
+  return (FindExitPoints(program).layers.size() + 1) * 2 / 3 * (FindExitPoints(program).layers.empty() ? 0 : 1);
+}
+
 Request RandomRequest(Rng& rng, size_t vocabulary, size_t context) {
   Request request;
   Rng beginning(rng.Next() % 4);
@@ -125,12 +131,37 @@ Result<std::string> AnswerConstrained(Session& session, Sampler& sampler, const 
   return text + stream.Finish();
 }
 
+// By an engine that has nothing else to do.
+Status AnswerAlone(Question* question, const Model& model, const Tokenizer& tokenizer, PlanOptions options, ThreadPool& pool,
+                   const std::vector<NamedAdapter>& adapters) {
+  MemoryBudget budget(UINT64_MAX);
+  const MonotonicClock clock;
+  PlanSequences(kSequencesDefault, &options);
+  options.kv_tokens = kSequencesDefault * options.context;
+  options.narrow_kv = true;
+  EngineOptions engine_options;
+  engine_options.exit_layer = ExitLayer(model.program);
+  question->answers.resize(question->request.choices);
+  const auto sink = [&](Event event) { question->answers[event.choice] += event.text; };
+  BANTAM_ASSIGN(const auto engine,
+                Engine::Make({model, tokenizer, PlanMemory(model.program, options, {}), clock, engine_options}, {budget, pool}, sink));
+  for (const auto& [name, adapter] : adapters) BANTAM_TRY(engine->AddAdapter(name, adapter));
+  BANTAM_TRY(engine->Submit(question->request));
+  while (!engine->idle()) BANTAM_TRY(engine->Step());
+  return Ok();
+}
+
 Status Answer(Question* question, const Model& model, const Tokenizer& tokenizer, const PlanOptions& options, ThreadPool& pool,
               const std::vector<NamedAdapter>& adapters) {
   MemoryBudget budget(UINT64_MAX);
   const MonotonicClock clock;
+  if (question->request.beams > 0 || question->request.exit_confidence > 0) {
+    return AnswerAlone(question, model, tokenizer, options, pool, adapters);
+  }
+  PlanOptions planned = options;
+  planned.kv_type = question->request.kv_type.value_or(options.kv_type);
   for (size_t choice = 0; choice < question->request.choices; ++choice) {
-    BANTAM_ASSIGN(const auto session, Session::Make(model, PlanMemory(model.program, options, {}), {budget, pool}));
+    BANTAM_ASSIGN(const auto session, Session::Make(model, PlanMemory(model.program, planned, {}), {budget, pool}));
     for (const auto& [name, adapter] : adapters) {
       if (name == question->request.adapter) BANTAM_TRY(session->Use(adapter, budget));
     }
@@ -334,11 +365,20 @@ Result<bool> RunSoak(const Setup& setup) {
       const auto& [kind, source] = kConstraints[i / 2 % std::size(kConstraints)];
       BANTAM_ASSIGN(request.constraint, constraints.Get(kind, source));
     }
+    if (i % 5 == 2) request.kv_type = KvType::kInt8;
+    if (i % 8 == 3 || i % 8 == 4) {
+      request.beams = 2 + rng.Next() % 3;
+      request.choices = 1 + rng.Next() % 2;
+      request.sampler = {};
+    } else if (i % 4 == 2 && ExitLayer(setup.model.program) > 0) {
+      request.exit_confidence = 0.3f;
+    }
     BANTAM_TRY(Answer(&questions[i], setup.model, setup.tokenizer, setup.solo, setup.pool, setup.adapters));
   }
   const MonotonicClock clock;
   EngineOptions engine_options;
   engine_options.check = true;
+  engine_options.exit_layer = ExitLayer(setup.model.program);
   BANTAM_ASSIGN(const auto engine,
                 EngineThread::Start({setup.model, setup.tokenizer, setup.plan, clock, engine_options}, {setup.budget, setup.pool}));
   for (const auto& [name, adapter] : setup.adapters) BANTAM_TRY(engine->AddAdapter(name, adapter));
@@ -355,6 +395,7 @@ Result<bool> RunSoak(const Setup& setup) {
                  {"cached_tokens", counters.cached_tokens},
                  {"accepted_tokens", counters.accepted_tokens},
                  {"preemptions", counters.preemptions},
+                 {"exited_tokens", counters.exited_tokens},
                  {"planned_bytes", setup.plan.total_bytes()},
                  {"anonymous_bytes", anonymous},
                  {"file_bytes", Resident("RssFile")},
@@ -378,10 +419,12 @@ Result<bool> Main(Options options) {
   fit.wanted.prefetch = DefaultPrefetch();
   const PlanOptions solo = fit.wanted;
   PlanSequences(kSequencesDefault, &fit.wanted);
+  fit.wanted.narrow_kv = true;
   BANTAM_ASSIGN(fit.limit_bytes, ParseBytes(options.memory, "--memory"));
   fit.held = {.vocabulary = tokenizer.bytes(), .header = file.held_bytes(), .requests = RequestsBytes(outline.program.vocabulary)};
   for (const AdapterOutline& adapter : outlines) fit.held.adapters += adapter.bytes;
   fit.held.adapters += AdapterScratchBytes(outline.program, fit.wanted, kRank);
+  fit.held.requests += ExitBytes(outline.program, fit.wanted);
   BANTAM_ASSIGN(const MemoryPlan plan, FitMemory(&outline.program, fit));
   std::fputs(Describe(plan).c_str(), stderr);
   BANTAM_ASSIGN(const uint64_t above, ParseBytes(options.above, "--above"));

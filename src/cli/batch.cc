@@ -77,7 +77,8 @@ std::string Describe(const BatchSummary& summary, const EngineCounters& counters
 }
 
 Result<PrepareRequest> WhatToPrepare(FileSystem& files, const Options& options, const Tokenizer& tokenizer) {
-  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.texts.common.run, {.sequences = options.sequences}};
+  PrepareRequest request = {
+      &tokenizer, /*text_bytes=*/0, options.texts.common.run, {.sequences = options.sequences, .exits = options.exit_layer > 0}};
   for (const std::string& text : options.adapters) {
     BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(text, /*named=*/true));
     request.adapters.push_back(std::move(adapter));

@@ -206,6 +206,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   fit.held.header = file.held_bytes();
   if (request.shape.sequences != 0) {
     fit.held.requests = RequestsBytes(prepared.outline.program.vocabulary);
+    if (request.shape.exits) fit.held.requests += ExitBytes(prepared.outline.program, fit.wanted);
     fit.held.spare = ConstraintsBytes(prepared.outline.program.vocabulary);
   }
   BANTAM_ASSIGN(fit.held.adapters, OutlineAdapters(files, request.adapters, fit.wanted, &prepared));

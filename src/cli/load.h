@@ -58,6 +58,7 @@ struct StepShape {
   bool all_outputs = false;
   size_t texts = 0;      // whole texts of a step, on a model that makes vectors of them; 0: one that goes on with a text
   size_t sequences = 0;  // of an engine; 0: a single session
+  bool exits = false;    // of an engine with early exit
 };
 
 // A model file with everything that is known before weights are read.

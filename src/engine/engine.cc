@@ -81,8 +81,7 @@ Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources
   engine->prefixes_ = std::make_unique<PrefixCache>(engine->kv_, engine->window_);
   if (setup.options.exit_layer > 0) {
     BANTAM_ASSIGN(engine->exits_, FindExit(program, setup.options.exit_layer));
-    const uint64_t row_bytes = program.buffers[engine->exits_->stream].width * sizeof(float);
-    BANTAM_ASSIGN(engine->exit_bytes_, resources.budget.Reserve(2 * options.step_tokens * row_bytes, "early exit"));
+    BANTAM_ASSIGN(engine->exit_bytes_, resources.budget.Reserve(ExitBytes(program, options), "early exit"));
   }
   if (setup.draft != nullptr) {
     const DraftModel::Setup draft = {*setup.draft, setup.draft_plan, setup.tokenizer, setup.clock, program.vocabulary, setup.options.fail};

@@ -50,6 +50,9 @@ inline constexpr size_t kCheckpointsMax = 4;
 inline constexpr uint64_t kRequestsBytes = uint64_t{8} << 20;
 inline uint64_t RequestsBytes(size_t vocabulary) { return kRequestsBytes + vocabulary * (sizeof(Candidate) + sizeof(float)); }
 
+// What early exit keeps of a step's rows.
+uint64_t ExitBytes(const Program& program, const PlanOptions& options);
+
 // What so many sequences at once ask of a plan: places, logits of each and of drafts, and checkpoints.
 void PlanSequences(size_t sequences, PlanOptions* options);
 

@@ -24,6 +24,11 @@ double Surest(std::span<const float> logits) {
 
 }  // namespace
 
+uint64_t ExitBytes(const Program& program, const PlanOptions& options) {
+  const ExitPoints points = FindExitPoints(program);
+  return points.layers.empty() ? 0 : 2 * options.step_tokens * program.buffers[points.stream].width * sizeof(float);
+}
+
 Result<ExitPoints> Engine::FindExit(const Program& program, size_t layer) {
   ExitPoints points = FindExitPoints(program);
   if (points.layers.empty()) {

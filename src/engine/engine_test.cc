@@ -633,7 +633,7 @@ TEST_P(PlainEngine, MoreFitIntoAPoolThatIsShort) {
     EngineOptions options;
     options.narrow_kv = narrow;
     // 21 blocks, of which each takes 8.
-    const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/272, options);
+    const auto engine = MakeEngine(/*sequences=*/4, /*kv_tokens=*/288, options);
     std::vector<RequestId> ids;
     for (uint32_t i = 0; i < 3; ++i) {
       request.tokens[0] = 3 + i;

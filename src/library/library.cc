@@ -151,6 +151,7 @@ Status Open(const bantam_engine_options& options, bantam_engine* engine) {
               .requests = RequestsBytes(outline.program.vocabulary),
               .spare = ConstraintsBytes(outline.program.vocabulary),
               .adapters = options.adapter_bytes};
+  if (options.exit_layer > 0) fit.held.requests += ExitBytes(outline.program, fit.wanted);
   fit.fixed_context = options.context != 0;
   fit.fixed_kv = options.kv != nullptr;
   std::optional<DraftOutline> draft;
