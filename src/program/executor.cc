@@ -219,6 +219,7 @@ bool Executor::Run(const Step& step) {
         }
       }
       op_[static_cast<size_t>(thread)].op = i;
+      if (step_->observer != nullptr && step_->observer->Wants(i)) Observe(i, thread);
       std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
       if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;
     }

@@ -1,0 +1,279 @@
+// bantam quantize: a model with smaller weights, and what that cost (docs/compression.md).
+#include "compress/quantize.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/json.h"
+#include "base/watched_files.h"
+#include "cli/comparison.h"
+#include "cli/model_folder.h"
+#include "cli/out_file.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "model/open.h"
+#include "model/pack.h"
+
+namespace bantam {
+namespace {
+
+constexpr size_t kRecipeBytesMax = size_t{1} << 20;
+
+struct Arguments {
+  std::string source;
+  std::string out;
+  std::string type;
+  std::string recipe;
+  std::string calibrate;
+  std::string imatrix;
+  std::string save_imatrix;
+  std::string text;
+  std::string report;
+  size_t calibrate_tokens = 16384;
+  size_t windows = 16;
+  bool pure = false;
+  bool feedback = true;
+  bool compare = true;
+  bool force = false;
+  bool json = false;
+  RunOptions run;
+};
+
+// What is in memory besides the file that is read: the model that is calibrated on and compared with, if either is wanted.
+struct Reader {
+  std::optional<WindowModel> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  CalibrationWindows windows;
+  std::optional<Calibration> calibration;
+  std::optional<Importance> importance;
+  Progress progress = MakeProgressLine();
+};
+
+std::string FileName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+Status CheckArguments(const Arguments& arguments) {
+  if (arguments.type.empty()) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("--type: expected one of {}; Q4_K_M is what most small devices want", fmt::join(Recipe::Names(), ", ")));
+  }
+  if (!arguments.save_imatrix.empty() && arguments.calibrate.empty()) {
+    return Error(Code::kInvalidArgument, "--save-imatrix: there is nothing to save without --calibrate TEXT");
+  }
+  return Ok();
+}
+
+Result<Recipe> MakeRecipe(FileSystem& files, const Arguments& arguments) {
+  BANTAM_ASSIGN(Recipe recipe, Recipe::Make(arguments.type).With("--type"));
+  if (arguments.pure) recipe.MakePure();
+  if (arguments.recipe.empty()) return recipe;
+  BANTAM_ASSIGN(const std::string text, files.ReadText(arguments.recipe, kRecipeBytesMax));
+  BANTAM_TRY(recipe.Override(text).With(arguments.recipe));
+  return recipe;
+}
+
+// Loads the model where a text is to be read, and measures it.
+Status MeasureModel(FileSystem& files, const std::string& path, const Arguments& arguments, Reader* reader) {
+  if (!arguments.imatrix.empty()) {
+    BANTAM_ASSIGN(reader->importance, ReadImportance(files, arguments.imatrix));
+  }
+  const bool compares = arguments.compare && !(arguments.calibrate.empty() && arguments.text.empty());
+  if (arguments.calibrate.empty() && !compares) return Ok();
+  BANTAM_ASSIGN(reader->model, LoadWindowModel(files, path, arguments.run, &reader->tokenizer));
+  if (arguments.calibrate.empty()) return Ok();
+  BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *reader->tokenizer, arguments.calibrate));
+  const WindowSizes sizes = {reader->model->runner->window(), arguments.calibrate_tokens, text.bos.value_or(UINT32_MAX)};
+  BANTAM_ASSIGN(reader->windows, CutWindows(text.tokens, sizes).With(arguments.calibrate));
+  const Loaded& loaded = reader->model->loaded;
+  reader->calibration.emplace(*loaded.model, *reader->model->runner, reader->windows, *loaded.pool, reader->progress);
+  if (!reader->importance) {
+    BANTAM_ASSIGN(reader->importance, reader->calibration->MeasureImportance());
+    reader->importance->text = FileName(arguments.calibrate);
+  }
+  if (!arguments.save_imatrix.empty()) BANTAM_TRY(WriteImportance(files, arguments.save_imatrix, *reader->importance));
+  return Ok();
+}
+
+// Everything that the bytes of the result depend on, but the recipe.
+Result<std::string> NameInputs(FileSystem& files, const ModelFile& file, const Arguments& arguments, const Progress& progress) {
+  std::string identity = fmt::format("bantam {}\nfeedback {}\n", BANTAM_VERSION, arguments.feedback);
+  BANTAM_ASSIGN(const auto sources, DigestSources(files, file, progress));
+  for (const SourceFile& source : sources) identity += fmt::format("{} {}\n", source.name, HexOf(source.digest));
+  for (const std::string& path : {arguments.calibrate, arguments.imatrix}) {
+    if (path.empty()) continue;
+    BANTAM_ASSIGN(const auto mapping, files.Map(path));
+    identity += fmt::format("{} {}\n", arguments.calibrate_tokens, HexOf(Sha256Of(mapping->bytes())));
+  }
+  return identity;
+}
+
+std::string TypesText(const QuantizeReport& report) {
+  std::map<std::string_view, size_t> counts;
+  for (const TensorReport& tensor : report.tensors) {
+    if (tensor.to != tensor.from || Info(tensor.to).decode != nullptr) ++counts[Info(tensor.to).name];
+  }
+  std::vector<std::string> parts;
+  for (const auto& [name, count] : counts) parts.push_back(fmt::format("{} {}", count, name));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+// Tensors whose rows do not divide by the blocks of what was wanted, by their width.
+std::string FallbackText(const ModelFile& file, const QuantizeReport& report) {
+  std::map<std::tuple<uint64_t, DType, DType>, std::vector<std::string>> by_width;
+  for (size_t i = 0; i < report.tensors.size(); ++i) {
+    const TensorReport& tensor = report.tensors[i];
+    if (tensor.to != tensor.wanted) {
+      by_width[{file.directory.tensors()[i].columns(), tensor.wanted, tensor.to}].push_back(tensor.name);
+    }
+  }
+  std::string text;
+  for (const auto& [key, names] : by_width) {
+    const auto& [columns, wanted, to] = key;
+    text += fmt::format("  rows of {} do not divide by blocks of {}: {} instead of {} for {}{}\n", columns, Info(wanted).block_elements,
+                        Info(to).name, Info(wanted).name, Printable(names.front()),
+                        names.size() == 1 ? "" : fmt::format(" and {} more", names.size() - 1));
+  }
+  return text;
+}
+
+Json TensorJson(const TensorReport& tensor) {
+  Json json = {{"name", tensor.name}, {"from", Info(tensor.from).name}, {"to", Info(tensor.to).name}};
+  if (tensor.to != tensor.wanted) json["wanted"] = Info(tensor.wanted).name;
+  json["bytes"] = tensor.bytes;
+  if (tensor.error) json["error"] = *tensor.error;
+  if (tensor.error) json["importance"] = tensor.weighted;
+  if (tensor.error) json["feedback"] = tensor.feedback;
+  return json;
+}
+
+struct Outcome {
+  QuantizeReport report;
+  std::string fallbacks;
+  Json json;
+  std::string comparison;
+};
+
+Status CompareResult(FileSystem& files, const Arguments& arguments, Reader* reader, Outcome* outcome) {
+  if (!arguments.compare || !reader->model) return Ok();
+  const std::string& path = arguments.text.empty() ? arguments.calibrate : arguments.text;
+  BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *reader->tokenizer, path));
+  BANTAM_ASSIGN(WindowModel made, LoadWindowModel(files, arguments.out, arguments.run, /*tokenizer=*/nullptr));
+  BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader->model, made, text, arguments.windows).With(path));
+  outcome->json["comparison"] = PairJson(*reader->model, made, pair);
+  outcome->json["comparison"]["text"] = FileName(path);
+  outcome->comparison = PairText(*reader->model, made, pair);
+  if (arguments.text.empty()) outcome->comparison += "  measured on the text that it was calibrated on; --text FILE names another\n";
+  return Ok();
+}
+
+Status WriteReport(FileSystem& files, const std::string& path, const Json& json) {
+  const std::string text = DumpJson(json, /*indent=*/2) + "\n";
+  BANTAM_ASSIGN(const auto writer, files.Create(path));
+  BANTAM_TRY(writer->Append(AsBytes(text)));
+  return writer->Commit();
+}
+
+Json ReportJson(const Arguments& arguments, const Reader& reader, const QuantizeReport& report) {
+  Json tensors = Json::array();
+  for (const TensorReport& tensor : report.tensors) tensors.push_back(TensorJson(tensor));
+  Json json = {{"version", 1},
+               {"path", arguments.out},
+               {"type", Recipe::Make(arguments.type)->type().name},
+               {"weights_bytes", report.bytes},
+               {"source_weights_bytes", report.source_bytes},
+               {"bits_per_weight", report.bits_per_weight()},
+               {"resumed_bytes", report.resumed_bytes},
+               {"tensors", tensors}};
+  if (reader.importance) json["importance"] = {{"text", reader.importance->text}, {"windows", reader.importance->windows}};
+  if (reader.calibration) json["calibration_tokens"] = reader.windows.tokens();
+  return json;
+}
+
+Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
+  BANTAM_TRY(CheckArguments(arguments));
+  BANTAM_ASSIGN(const Recipe recipe, MakeRecipe(files, arguments));
+  BANTAM_ASSIGN(const std::string path, FindModel(files, arguments.source));
+  WatchedFiles watched(files);
+  BANTAM_ASSIGN(ModelFile file, OpenModel(watched, path));
+  BANTAM_TRY(CheckOut(files, path, file.further_paths, arguments.out, arguments.force));
+  Reader reader;
+  // What cannot be done is known before anything is measured.
+  BANTAM_TRY(PlanQuantize(file, QuantizeOptions{recipe}));
+  BANTAM_TRY(MeasureModel(files, path, arguments, &reader));
+  BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
+  BANTAM_ASSIGN(std::string identity, NameInputs(watched, file, arguments, reader.progress));
+  QuantizeOptions options = {recipe};
+  options.importance = reader.importance ? &*reader.importance : nullptr;
+  options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
+  options.kernels = kernels;
+  options.identity = std::move(identity);
+  std::unique_ptr<ThreadPool> own_pool;
+  if (!reader.model) {
+    BANTAM_ASSIGN(own_pool, MakePool(files, arguments.run.threads));
+  }
+  ThreadPool& pool = reader.model ? *reader.model->loaded.pool : *own_pool;
+  const auto disk = MakeDisk();
+  Outcome outcome;
+  BANTAM_ASSIGN(outcome.report, QuantizeModel(watched, *disk, file, arguments.out, options, pool, reader.progress));
+  BANTAM_TRY(watched.CheckUnchanged());
+  EndProgressLine();
+  const QuantizeReport& report = outcome.report;
+  outcome.json = ReportJson(arguments, reader, report);
+  BANTAM_TRY(CompareResult(files, arguments, &reader, &outcome));
+  if (!arguments.report.empty()) BANTAM_TRY(WriteReport(files, arguments.report, outcome.json));
+  if (arguments.json) return DumpJson(outcome.json, /*indent=*/2) + "\n";
+  std::string text = fmt::format("{}: weights of {} instead of {}, {:.2f} bits each ({})\n", Printable(arguments.out),
+                                 FormatBytes(report.bytes), FormatBytes(report.source_bytes), report.bits_per_weight(), TypesText(report));
+  if (report.resumed_bytes > 0) text += fmt::format("  {} were there from an earlier call\n", FormatBytes(report.resumed_bytes));
+  text += FallbackText(file, report) + outcome.comparison;
+  if (arguments.compare && outcome.comparison.empty()) {
+    text += "  what it cost was not measured; give --text FILE, or run bantam compare\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+void AddQuantizeVerb(CLI::App& app, Action* action) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand("quantize", "a model with smaller weights, as a GGUF file, and what that cost");
+  verb->add_option("MODEL", arguments->source, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
+  verb->add_option("OUT", arguments->out, "the GGUF file")->required();
+  verb->add_option("--type", arguments->type, fmt::format("weight format or mix: {}", fmt::join(Recipe::Names(), ", ")));
+  verb->add_option("--recipe", arguments->recipe, "a file of lines NAME TYPE for tensors that are to differ; * and ? stand for others");
+  verb->add_flag("--pure", arguments->pure, "the same format for all matrices, the output matrix too");
+  verb->add_option("--calibrate", arguments->calibrate,
+                   "a text like those that the model will read: weights count by what they are multiplied with, and errors are fed back");
+  verb->add_option("--calibrate-tokens", arguments->calibrate_tokens, "tokens of it to read, spread over the text; 0: all")
+      ->check(WholeNumber())
+      ->capture_default_str();
+  verb->add_option("--imatrix", arguments->imatrix, "importance of columns from a file, as llama.cpp's imatrix tool writes them");
+  verb->add_option("--save-imatrix", arguments->save_imatrix, "keep what --calibrate measured in such a file");
+  verb->add_flag("!--no-feedback", arguments->feedback, "leave away error feedback: faster, and worse");
+  verb->add_option("--text", arguments->text, "a text to measure the loss on (default: that of --calibrate)");
+  verb->add_option("--windows", arguments->windows, "windows of it to measure; 0: all")->check(WholeNumber())->capture_default_str();
+  verb->add_flag("!--no-compare", arguments->compare, "do not measure the loss");
+  verb->add_option("--report", arguments->report, "a file for everything that is known of the result, as JSON");
+  verb->add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: the usable physical cores)")->check(WholeNumber());
+  verb->add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
+  verb->add_flag("--json", arguments->json, "print the report as JSON");
+  verb->footer(
+      "Examples: bantam quantize model.gguf model-q4.gguf --type Q4_K_M --calibrate text.txt\n"
+      "          bantam quantize model/ model-q8.gguf --type Q8_0");
+  verb->callback([=] {
+    *action = [=](FileSystem& files) {
+      DeferInterrupts();
+      const Result<std::string> text = Quantize(files, *arguments);
+      EndProgressLine();
+      if (!text.ok()) return Fail(text.error());
+      const int code = PrintResult(*text);
+      return code == 0 && Interrupted() ? ExitStatus(Code::kCancelled) : code;
+    };
+  });
+}
+
+}  // namespace bantam
