@@ -21,8 +21,6 @@ struct Arguments {
   RunOptions run;
 };
 
-constexpr size_t kWindowMin = 4;
-
 Result<std::string> RunCompare(FileSystem& files, const Arguments& arguments) {
   if (arguments.run.context != 0 && arguments.run.context < kWindowMin) {
     return Error(Code::kInvalidArgument, fmt::format("--context {}: expected at least {}", arguments.run.context, kWindowMin));
@@ -49,7 +47,7 @@ void AddCompareVerb(CLI::App& app, Action* action) {
   verb->add_option("--text", arguments->text, "the text that both read")->required();
   verb->add_option("--windows", arguments->windows, "windows of the text to read; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", arguments->json, "print JSON");
-  verb->add_option("--context", arguments->run.context, fmt::format("tokens of a window (default, and 0: {})", kWindowTokens))
+  verb->add_option("--context", arguments->run.context, fmt::format("tokens of a window (default, and 0: {}, or what BASE was trained on if that is less)", kWindowTokens))
       ->check(WholeNumber());
   verb->add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: usable physical cores)")->check(WholeNumber());
   AddLoadOptions(*verb, &arguments->run);

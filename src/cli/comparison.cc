@@ -22,6 +22,13 @@ Json ModelJson(const WindowModel& model, double tokens_per_s) {
           {"memory_bytes", model.loaded.plan.total_bytes()}};
 }
 
+// What the model was trained on: of windows that are longer, figures say nothing.
+Result<size_t> KnownContext(const ModelFile& file) {
+  BANTAM_ASSIGN(const auto architecture, file.metadata.Text("general.architecture"));
+  BANTAM_ASSIGN(const auto length, file.metadata.U32(fmt::format("{}.context_length", architecture.value_or(""))));
+  return std::max<size_t>(length.value_or(kWindowTokens), kWindowMin);
+}
+
 }  // namespace
 
 Result<WindowText> ReadWindowText(FileSystem& files, const Tokenizer& tokenizer, const std::string& path) {
@@ -48,7 +55,10 @@ Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, 
     BANTAM_ASSIGN(Tokenizer read, ReadVocabulary(file));
     *tokenizer = std::make_unique<Tokenizer>(std::move(read));
   }
-  if (options.context == 0) options.context = kWindowTokens;
+  if (options.context == 0) {
+    BANTAM_ASSIGN(const size_t known, KnownContext(file));
+    options.context = std::min(kWindowTokens, known);
+  }
   if (options.kv.empty()) options.kv = "f16";  // a figure must not depend on how much memory is free
   const StepShape shape = {std::min<size_t>(StepShape().step_tokens, options.context), /*all_outputs=*/true};
   BANTAM_ASSIGN(Prepared prepared,

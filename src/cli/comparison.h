@@ -32,8 +32,10 @@ struct WindowText {
 };
 Result<WindowText> ReadWindowText(FileSystem& files, const Tokenizer& tokenizer, const std::string& path);
 
-// Loads a model whose windows have options.context tokens (0: kWindowTokens), and the tokenizer where it is asked for.
+// Loads a model whose windows have options.context tokens (0: kWindowTokens, or what it was trained on if that is less), and the tokenizer
+// where it is asked for.
 inline constexpr size_t kWindowTokens = 512;
+inline constexpr size_t kWindowMin = 4;
 Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, RunOptions options, std::unique_ptr<Tokenizer>* tokenizer);
 
 struct MeasuredPair {

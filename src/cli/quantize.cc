@@ -16,6 +16,7 @@
 #include "cli/out_file.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "formats/package.h"
 #include "model/open.h"
 #include "model/pack.h"
 
@@ -55,6 +56,18 @@ struct Reader {
 };
 
 std::string FileName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+// A package has the vocabulary twice: as it is used, and, unless it was left away, as GGUF has it.
+Result<ModelFile> OpenSource(FileSystem& files, const std::string& path) {
+  if (!IsPackage(files, path)) return OpenModel(files, path);
+  BANTAM_ASSIGN(ModelFile file, OpenPackage(files, path, {.source_vocabulary = true}));
+  if (file.tokenizer.empty() || file.metadata.Find("tokenizer.ggml.tokens") != nullptr ||
+      file.metadata.Find("tokenizer.huggingface.json") != nullptr || file.metadata.Find("tokenizer.sentencepiece.model") != nullptr) {
+    return file;
+  }
+  return Error(Code::kNotFound,
+               fmt::format("{}: made without the source's vocabulary, which a GGUF file needs; quantize its source", path));
+}
 
 Status CheckArguments(const Arguments& arguments) {
   if (arguments.type.empty()) {
@@ -198,7 +211,7 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_ASSIGN(const Recipe recipe, MakeRecipe(files, arguments));
   BANTAM_ASSIGN(const std::string path, FindModel(files, arguments.source));
   WatchedFiles watched(files);
-  BANTAM_ASSIGN(ModelFile file, OpenModel(watched, path));
+  BANTAM_ASSIGN(ModelFile file, OpenSource(watched, path));
   BANTAM_TRY(CheckOut(files, path, file.further_paths, arguments.out, arguments.force));
   Reader reader;
   // What cannot be done is known before anything is measured.

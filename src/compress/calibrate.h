@@ -34,8 +34,8 @@ Result<CalibrationWindows> CutWindows(std::span<const uint32_t> tokens, const Wi
 class Calibration {
  public:
   // All outlive it.
-  Calibration(const Model& model, WindowRunner& runner, const CalibrationWindows& windows, ThreadPool& pool, const Progress& progress)
-      : model_(model), runner_(runner), windows_(windows), pool_(pool), progress_(progress) {}
+  Calibration(const Model& model, WindowRunner& runner, const CalibrationWindows& windows, ThreadPool& pool, Progress progress)
+      : model_(model), runner_(runner), windows_(windows), pool_(pool), progress_(std::move(progress)) {}
 
   // Of every product of the model, that with the output matrix too.
   Result<Importance> MeasureImportance();
@@ -55,7 +55,7 @@ class Calibration {
   WindowRunner& runner_;
   const CalibrationWindows& windows_;
   ThreadPool& pool_;
-  const Progress& progress_;
+  const Progress progress_;
 };
 
 }  // namespace bantam

@@ -23,7 +23,7 @@ TEST(Recipe, KnowsItsNamesInAnyCase) {
     ASSERT_TRUE(Recipe::Make(lower).ok()) << lower;
     EXPECT_EQ(Recipe::Make(lower)->type().name, name);
   }
-  const auto unknown = Recipe::Make("q4km");
+  const auto unknown = Recipe::Make("q4_km");
   ASSERT_FALSE(unknown.ok());
   EXPECT_EQ(unknown.error().code(), Code::kInvalidArgument);
   EXPECT_NE(unknown.error().message().find("did you mean Q4_K_M?"), std::string::npos) << unknown.error().message();
