@@ -47,7 +47,8 @@ void AddCompareVerb(CLI::App& app, Action* action) {
   verb->add_option("--text", arguments->text, "the text that both read")->required();
   verb->add_option("--windows", arguments->windows, "windows of the text to read; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", arguments->json, "print JSON");
-  verb->add_option("--context", arguments->run.context, fmt::format("tokens of a window (default, and 0: {}, or what BASE was trained on if that is less)", kWindowTokens))
+  verb->add_option("--context", arguments->run.context,
+                   fmt::format("tokens of a window (default, and 0: {}, or what BASE was trained on)", kWindowTokens))
       ->check(WholeNumber());
   verb->add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: usable physical cores)")->check(WholeNumber());
   AddLoadOptions(*verb, &arguments->run);

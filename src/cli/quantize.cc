@@ -242,6 +242,7 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   std::string text = fmt::format("{}: weights of {} instead of {}, {:.2f} bits each ({})\n", Printable(arguments.out),
                                  FormatBytes(report.bytes), FormatBytes(report.source_bytes), report.bits_per_weight(), TypesText(report));
   if (report.resumed_bytes > 0) text += fmt::format("  {} were there from an earlier call\n", FormatBytes(report.resumed_bytes));
+  if (!report.own_vocabulary.empty()) text += fmt::format("  only Bantam reads its vocabulary: {}\n", report.own_vocabulary);
   text += FallbackText(file, report) + outcome.comparison;
   if (arguments.compare && outcome.comparison.empty()) {
     text += "  what it cost was not measured; give --text FILE, or run bantam compare\n";

@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/memory_budget.h"
 #include "compress/error_feedback.h"
+#include "compress/ggml_vocabulary.h"
 #include "formats/gguf_writer.h"
 #include "security/sha256.h"
 
@@ -80,6 +81,7 @@ class Quantizer {
     BANTAM_ASSIGN(auto part, PartWriter::Make(files, disk, out_, PlanName()));
     part_ = part.get();
     BANTAM_TRY(CheckRoom(disk, out_, report_.bytes - std::min(report_.bytes, part_->kept())));
+    BANTAM_TRY(MakeVocabulary());
     BANTAM_ASSIGN(writer_, GgufWriter::Make(std::move(part), out_, MakeMetadata(), MakeDirectory()));
     for (size_t i = 0; i < report_.tensors.size(); ++i) {
       const TensorInfo& tensor = file_.directory.tensors()[i];
@@ -104,12 +106,30 @@ class Quantizer {
     return HexOf(Sha256Of(AsBytes(text)));
   }
 
+  // As other programs read it, where the file has it otherwise.
+  Status MakeVocabulary() {
+    if (!HasFolderVocabulary(file_.metadata)) return Ok();
+    Result<GgmlVocabulary> made = MakeGgmlVocabulary(file_);
+    if (made.ok()) {
+      vocabulary_ = std::move(*made);
+    } else if (made.error().code() == Code::kUnsupported) {
+      report_.own_vocabulary = made.error().message();
+    } else {
+      return std::move(made).error();
+    }
+    return Ok();
+  }
+
   std::vector<MetadataEntry> MakeMetadata() const {
     std::vector<MetadataEntry> metadata;
     for (const MetadataEntry& entry : file_.metadata.entries()) {
       if (entry.key.starts_with("split.") || entry.key == kFileTypeKey || entry.key == kVersionKey) continue;
+      const bool again = std::any_of(vocabulary_.entries.begin(), vocabulary_.entries.end(),
+                                     [&](const MetadataEntry& made) { return made.key == entry.key; });
+      if (again || (!vocabulary_.entries.empty() && IsFolderVocabularyKey(entry.key))) continue;
       metadata.push_back(entry);
     }
+    metadata.insert(metadata.end(), vocabulary_.entries.begin(), vocabulary_.entries.end());
     metadata.push_back({kVersionKey, kQuantizationVersion, ValueType::kU32});
     metadata.push_back({kFileTypeKey, uint64_t{options_.recipe.type().file_type}, ValueType::kU32});
     return metadata;
@@ -307,6 +327,7 @@ class Quantizer {
   ThreadPool& pool_;
   const Progress& progress_;
   QuantizeReport report_;
+  GgmlVocabulary vocabulary_;
   PartWriter* part_ = nullptr;  // the writer's
   std::unique_ptr<GgufWriter> writer_;
   uint64_t done_ = 0;  // bytes of the source's tensors
@@ -331,8 +352,14 @@ Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions
     TensorReport told;
     told.name = std::string(tensor.name);
     told.from = tensor.dtype;
-    told.wanted = IsCompressible(tensor) ? options.recipe.Of(tensor, facts) : tensor.dtype;
-    told.to = IsCompressible(tensor) ? FittingType(told.wanted, tensor.columns()) : tensor.dtype;
+    if (IsCompressible(tensor)) {
+      told.wanted = options.recipe.Of(tensor, facts);
+      told.to = FittingType(told.wanted, tensor.columns());
+    } else {
+      // Vectors that folders have in two bytes are four in GGUF files, and other programs count on that.
+      const bool halves = tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
+      told.wanted = told.to = halves ? DType::kF32 : tensor.dtype;
+    }
     told.elements = tensor.elements();
     told.bytes = tensor.elements() / tensor.columns() * RowBytes(told.to, tensor.columns());
     BANTAM_TRY(CheckTensor(tensor, told.to).With(file.path));

@@ -52,6 +52,7 @@ struct QuantizeReport {
   uint64_t bytes = 0;
   uint64_t elements = 0;
   uint64_t resumed_bytes = 0;  // that an earlier call had made
+  std::string own_vocabulary;  // why only Bantam reads the vocabulary, of some folders
 
   double bits_per_weight() const { return elements == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(elements); }
 };
