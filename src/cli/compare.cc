@@ -47,9 +47,8 @@ void AddCompareVerb(CLI::App& app, Action* action) {
   verb->add_option("--text", arguments->text, "the text that both read")->required();
   verb->add_option("--windows", arguments->windows, "windows of the text to read; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", arguments->json, "print JSON");
-  verb->add_option("--context", arguments->run.context,
-                   fmt::format("tokens of a window (default, and 0: {}, or what BASE was trained on)", kWindowTokens))
-      ->check(WholeNumber());
+  const std::string windows = fmt::format("tokens of a window (default, and 0: {}, or what BASE was trained on)", kWindowTokens);
+  verb->add_option("--context", arguments->run.context, windows)->check(WholeNumber());
   verb->add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: usable physical cores)")->check(WholeNumber());
   AddLoadOptions(*verb, &arguments->run);
   verb->footer("Example: bantam compare model-f16.gguf model-q4_k_m.gguf --text wiki.test.raw --windows 32");

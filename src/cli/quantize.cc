@@ -16,6 +16,7 @@
 #include "cli/out_file.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "compress/auto_recipe.h"
 #include "formats/package.h"
 #include "model/open.h"
 #include "model/pack.h"
@@ -24,6 +25,9 @@ namespace bantam {
 namespace {
 
 constexpr size_t kRecipeBytesMax = size_t{1} << 20;
+constexpr std::string_view kAuto = "auto";
+// What a file of formats that were chosen one by one calls itself.
+constexpr std::string_view kAutoType = "Q4_K_M";
 
 struct Arguments {
   std::string source;
@@ -35,6 +39,7 @@ struct Arguments {
   std::string save_imatrix;
   std::string text;
   std::string report;
+  std::string memory;
   size_t calibrate_tokens = 16384;
   size_t windows = 16;
   bool pure = false;
@@ -50,7 +55,7 @@ struct Reader {
   std::optional<WindowModel> model;
   std::unique_ptr<Tokenizer> tokenizer;
   CalibrationWindows windows;
-  std::optional<Calibration> calibration;
+  std::optional<Calibrator> calibration;
   std::optional<Importance> importance;
   Progress progress = MakeProgressLine();
 };
@@ -70,7 +75,16 @@ Result<ModelFile> OpenSource(FileSystem& files, const std::string& path) {
 }
 
 Status CheckArguments(const Arguments& arguments) {
-  if (arguments.type.empty()) {
+  if (arguments.recipe == kAuto && arguments.memory.empty()) {
+    return Error(Code::kInvalidArgument, "--recipe auto: expected --memory SIZE too, which the model is to fit");
+  }
+  if (arguments.recipe != kAuto && !arguments.memory.empty()) {
+    return Error(Code::kInvalidArgument, "--memory: only --recipe auto chooses formats by it");
+  }
+  if (arguments.recipe == kAuto && !arguments.type.empty()) {
+    return Error(Code::kInvalidArgument, "--recipe auto chooses the format of each tensor; leave --type away");
+  }
+  if (arguments.type.empty() && arguments.recipe != kAuto) {
     return Error(Code::kInvalidArgument,
                  fmt::format("--type: expected one of {}; Q4_K_M is what most small devices want", fmt::join(Recipe::Names(), ", ")));
   }
@@ -81,6 +95,7 @@ Status CheckArguments(const Arguments& arguments) {
 }
 
 Result<Recipe> MakeRecipe(FileSystem& files, const Arguments& arguments) {
+  if (arguments.recipe == kAuto) return Recipe::Make(kAutoType);
   BANTAM_ASSIGN(Recipe recipe, Recipe::Make(arguments.type).With("--type"));
   if (arguments.pure) recipe.MakePure();
   if (arguments.recipe.empty()) return recipe;
@@ -108,6 +123,22 @@ Status MeasureModel(FileSystem& files, const std::string& path, const Arguments&
     reader->importance->text = FileName(arguments.calibrate);
   }
   if (!arguments.save_imatrix.empty()) BANTAM_TRY(WriteImportance(files, arguments.save_imatrix, *reader->importance));
+  return Ok();
+}
+
+// Formats by which the model fits --memory, with a context that is of use.
+Status ChooseByMemory(ModelFile& file, const Arguments& arguments, const KernelSet& kernels, const Reader& reader, ThreadPool& pool,
+                      Recipe* recipe) {
+  BANTAM_ASSIGN(const uint64_t limit, ParseBytes(arguments.memory, "--memory"));
+  BANTAM_ASSIGN(const ModelOutline outline, OutlineModel(file, kernels));
+  PlanOptions plan;
+  plan.context = std::min(outline.program.context_max, kContextUseful);
+  plan.threads = pool.size();
+  const MemoryPlan now = PlanMemory(outline.program, plan, {.vocabulary = 0, .header = file.held_bytes()});
+  BANTAM_ASSIGN(const auto lists, PredictLosses(file, reader.importance ? &*reader.importance : nullptr, pool, reader.progress));
+  BANTAM_ASSIGN(const AutoChoice choice,
+                ChooseTypes(lists, now.total_bytes() - now.weights_bytes + KeptBytes(file), limit).With(arguments.source));
+  for (const TensorChoice& tensor : choice.tensors) recipe->Set(tensor.name, tensor.type);
   return Ok();
 }
 
@@ -195,7 +226,7 @@ Json ReportJson(const Arguments& arguments, const Reader& reader, const Quantize
   for (const TensorReport& tensor : report.tensors) tensors.push_back(TensorJson(tensor));
   Json json = {{"version", 1},
                {"path", arguments.out},
-               {"type", Recipe::Make(arguments.type)->type().name},
+               {"type", arguments.recipe == kAuto ? kAuto : Recipe::Make(arguments.type)->type().name},
                {"weights_bytes", report.bytes},
                {"source_weights_bytes", report.source_bytes},
                {"bits_per_weight", report.bits_per_weight()},
@@ -208,7 +239,7 @@ Json ReportJson(const Arguments& arguments, const Reader& reader, const Quantize
 
 Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_TRY(CheckArguments(arguments));
-  BANTAM_ASSIGN(const Recipe recipe, MakeRecipe(files, arguments));
+  BANTAM_ASSIGN(Recipe recipe, MakeRecipe(files, arguments));
   BANTAM_ASSIGN(const std::string path, FindModel(files, arguments.source));
   WatchedFiles watched(files);
   BANTAM_ASSIGN(ModelFile file, OpenSource(watched, path));
@@ -219,16 +250,17 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_TRY(MeasureModel(files, path, arguments, &reader));
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(std::string identity, NameInputs(watched, file, arguments, reader.progress));
-  QuantizeOptions options = {recipe};
-  options.importance = reader.importance ? &*reader.importance : nullptr;
-  options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
-  options.kernels = kernels;
-  options.identity = std::move(identity);
   std::unique_ptr<ThreadPool> own_pool;
   if (!reader.model) {
     BANTAM_ASSIGN(own_pool, MakePool(files, arguments.run.threads));
   }
   ThreadPool& pool = reader.model ? *reader.model->loaded.pool : *own_pool;
+  if (arguments.recipe == kAuto) BANTAM_TRY(ChooseByMemory(file, arguments, *kernels, reader, pool, &recipe));
+  QuantizeOptions options = {recipe};
+  options.importance = reader.importance ? &*reader.importance : nullptr;
+  options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
+  options.kernels = kernels;
+  options.identity = std::move(identity);
   const auto disk = MakeDisk();
   Outcome outcome;
   BANTAM_ASSIGN(outcome.report, QuantizeModel(watched, *disk, file, arguments.out, options, pool, reader.progress));
@@ -258,7 +290,10 @@ void AddQuantizeVerb(CLI::App& app, Action* action) {
   verb->add_option("MODEL", arguments->source, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
   verb->add_option("OUT", arguments->out, "the GGUF file")->required();
   verb->add_option("--type", arguments->type, fmt::format("weight format or mix: {}", fmt::join(Recipe::Names(), ", ")));
-  verb->add_option("--recipe", arguments->recipe, "a file of lines NAME TYPE for tensors that are to differ; * and ? stand for others");
+  verb->add_option("--recipe", arguments->recipe,
+                   "a file of lines NAME TYPE for tensors that are to differ (* and ? stand for others), or auto: what fits --memory");
+  verb->add_option("--memory", arguments->memory,
+                   "for --recipe auto: what the model may take when it runs, such as 600M, with 1,024 tokens");
   verb->add_flag("--pure", arguments->pure, "the same format for all matrices, the output matrix too");
   verb->add_option("--calibrate", arguments->calibrate,
                    "a text like those that the model will read: weights count by what they are multiplied with, and errors are fed back");

@@ -152,8 +152,8 @@ class GramObserver : public ProductObserver {
     AddGram(stage_.Rows(product.rows), kernels_, thread, team, grams_[by_op_[product.op] - 1].get());
   }
 
-  Calibration::Grams Take() const {
-    Calibration::Grams grams;
+  Calibrator::Grams Take() const {
+    Calibrator::Grams grams;
     for (size_t i = 0; i < products_.size(); ++i) {
       for (const std::string& name : products_[i].names) grams[name] = grams_[i];
     }
@@ -214,7 +214,7 @@ Result<CalibrationWindows> CutWindows(std::span<const uint32_t> tokens, const Wi
   return cut;
 }
 
-Status Calibration::Pass(ProductObserver& observer, bool outputs, std::string_view step) {
+Status Calibrator::Pass(ProductObserver& observer, bool outputs, std::string_view step) {
   bool stopped = false;
   size_t done = 0;
   const size_t total = windows_.tokens();
@@ -235,7 +235,7 @@ Status Calibration::Pass(ProductObserver& observer, bool outputs, std::string_vi
   return Ok();
 }
 
-Result<Importance> Calibration::MeasureImportance() {
+Result<Importance> Calibrator::MeasureImportance() {
   ImportanceObserver observer(model_.program, runner_.step_tokens());
   BANTAM_TRY(Pass(observer, /*outputs=*/true, "measuring activations"));
   BANTAM_ASSIGN(Importance importance, observer.Take());
@@ -244,7 +244,7 @@ Result<Importance> Calibration::MeasureImportance() {
   return importance;
 }
 
-Result<Calibration::Grams> Calibration::MeasureGrams(const std::vector<std::string>& names) {
+Result<Calibrator::Grams> Calibrator::MeasureGrams(const std::vector<std::string>& names) {
   std::vector<Watched> products = Named(model_.program, names);
   const bool outputs = ReadsOutputs(model_.program, products);
   GramObserver observer(model_, std::move(products), runner_.step_tokens());
@@ -252,7 +252,7 @@ Result<Calibration::Grams> Calibration::MeasureGrams(const std::vector<std::stri
   return observer.Take();
 }
 
-uint64_t Calibration::GramBytes(const std::vector<std::string>& names) const {
+uint64_t Calibrator::GramBytes(const std::vector<std::string>& names) const {
   uint64_t bytes = 0;
   for (const Watched& watched : Named(model_.program, names)) bytes += UpperPanels::Bytes(watched.columns);
   return bytes;

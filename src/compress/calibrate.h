@@ -31,10 +31,10 @@ inline constexpr size_t kCalibrationTokensMin = 256;
 Result<CalibrationWindows> CutWindows(std::span<const uint32_t> tokens, const WindowSizes& sizes);
 
 // What a pass over the windows is to gather. Errors: Cancelled, those of the runner, Corrupt (activations that are no numbers).
-class Calibration {
+class Calibrator {
  public:
   // All outlive it.
-  Calibration(const Model& model, WindowRunner& runner, const CalibrationWindows& windows, ThreadPool& pool, Progress progress)
+  Calibrator(const Model& model, WindowRunner& runner, const CalibrationWindows& windows, ThreadPool& pool, Progress progress)
       : model_(model), runner_(runner), windows_(windows), pool_(pool), progress_(std::move(progress)) {}
 
   // Of every product of the model, that with the output matrix too.

@@ -158,7 +158,7 @@ TEST_F(TwoModels, ImportanceIsTheMeanSquareOfColumns) {
   Windowed a(base_, 2);
   const CalibrationWindows windows = Windows(3);
   ASSERT_EQ(windows.windows.size(), 3u);
-  const Importance importance = Calibration(*a.model, *a.runner, windows, *a.pool, nullptr).MeasureImportance().value();
+  const Importance importance = Calibrator(*a.model, *a.runner, windows, *a.pool, nullptr).MeasureImportance().value();
   const auto files = MakeFileSystem();
   ModelFile file = OpenGguf(*files, base_).value();
   const auto floats = [&](std::string_view name) {
@@ -190,13 +190,13 @@ TEST_F(TwoModels, ImportanceIsTheMeanSquareOfColumns) {
   EXPECT_EQ(importance.tensors.at("blk.0.attn_v.weight").sums, queries.sums);
   EXPECT_TRUE(importance.tensors.contains("output.weight"));
   // The diagonal of X^T X has the same sums, whatever the number of threads and the kernels.
-  const Calibration::Grams grams =
-      Calibration(*a.model, *a.runner, windows, *a.pool, nullptr).MeasureGrams({"blk.0.attn_q.weight", "blk.1.ffn_down.weight"}).value();
+  const Calibrator::Grams grams =
+      Calibrator(*a.model, *a.runner, windows, *a.pool, nullptr).MeasureGrams({"blk.0.attn_q.weight", "blk.1.ffn_down.weight"}).value();
   ASSERT_EQ(grams.size(), 2u);
   Windowed one(base_, 1);
-  const Calibration::Grams alone = Calibration(*one.model, *one.runner, windows, *one.pool, nullptr)
-                                       .MeasureGrams({"blk.0.attn_q.weight", "blk.1.ffn_down.weight"})
-                                       .value();
+  const Calibrator::Grams alone = Calibrator(*one.model, *one.runner, windows, *one.pool, nullptr)
+                                      .MeasureGrams({"blk.0.attn_q.weight", "blk.1.ffn_down.weight"})
+                                      .value();
   for (const auto& [name, gram] : grams) {
     const std::vector<float>& sums = importance.tensors.at(name).sums;
     for (size_t i = 0; i < gram->n(); ++i) {
@@ -215,8 +215,8 @@ TEST_F(TwoModels, RoundedInputsAreSeen) {
   Windowed exact(base_, 2);
   Windowed rounded(base_, 2, "auto");
   const CalibrationWindows windows = Windows(2);
-  const Importance a = Calibration(*exact.model, *exact.runner, windows, *exact.pool, nullptr).MeasureImportance().value();
-  const Importance b = Calibration(*rounded.model, *rounded.runner, windows, *rounded.pool, nullptr).MeasureImportance().value();
+  const Importance a = Calibrator(*exact.model, *exact.runner, windows, *exact.pool, nullptr).MeasureImportance().value();
+  const Importance b = Calibrator(*rounded.model, *rounded.runner, windows, *rounded.pool, nullptr).MeasureImportance().value();
   ASSERT_EQ(a.tensors.size(), b.tensors.size());
   for (const auto& [name, entry] : a.tensors) {
     double difference = 0, square = 0;
@@ -236,7 +236,7 @@ TEST_F(TwoModels, ExpertsAreCountedByThemselves) {
   testing::BuildTinyModel(tiny).Write(base_);
   Windowed a(base_, 2);
   const CalibrationWindows windows = Windows(2);
-  Calibration calibration(*a.model, *a.runner, windows, *a.pool, nullptr);
+  Calibrator calibration(*a.model, *a.runner, windows, *a.pool, nullptr);
   const Importance importance = calibration.MeasureImportance().value();
   size_t of_experts = 0;
   for (const auto& [name, entry] : importance.tensors) {

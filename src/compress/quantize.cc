@@ -337,7 +337,7 @@ class Quantizer {
   std::vector<uint8_t> blocks_;
   std::vector<ErrorSums> row_sums_;
   // Of this one and those to come.
-  Calibration::Grams grams_;
+  Calibrator::Grams grams_;
   std::map<const UpperPanels*, std::shared_ptr<GramFactor>> by_gram_;
   std::map<std::string, std::shared_ptr<GramFactor>> factors_;
 };

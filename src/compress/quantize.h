@@ -23,7 +23,7 @@ struct QuantizeOptions {
   const Recipe& recipe;
   const Importance* importance = nullptr;  // null: every column counts the same
   // Of the model that is quantised, where errors are to be fed back; then `importance` is there too. With the kernels of the model.
-  Calibration* feedback = nullptr;
+  Calibrator* feedback = nullptr;
   const KernelSet* kernels = nullptr;
   uint64_t gram_bytes_max = uint64_t{1} << 30;  // Gram matrices that are in memory at once; a larger one is there alone
   uint64_t sync_bytes = kPartSyncBytes;         // an interruption costs at most so much of the result, and the tensor at work

@@ -219,13 +219,13 @@ TEST_F(QuantizeTest, FeedbackBringsProductsNearer) {
   std::vector<uint32_t> tokens(16 * kWindow);
   for (uint32_t& token : tokens) token = static_cast<uint32_t>(rng.Next() % tiny_.vocabulary);
   const CalibrationWindows windows = CutWindows(tokens, {kWindow}).value();
-  Calibration calibration(*model, *runner, windows, *pool, nullptr);
+  Calibrator calibration(*model, *runner, windows, *pool, nullptr);
   const Importance importance = calibration.MeasureImportance().value();
   const Recipe recipe = *Recipe::Make("Q4_0");
   QuantizeOptions options = {recipe};
   options.kernels = model->kernels;
   const std::string name = "blk.1.ffn_down.weight";
-  const Calibration::Grams grams = calibration.MeasureGrams({name}).value();
+  const Calibrator::Grams grams = calibration.MeasureGrams({name}).value();
   const UpperPanels& gram = *grams.at(name);
   const auto distance = [&](const std::string& out) {
     ModelFile made = OpenGguf(*files_, out).value();

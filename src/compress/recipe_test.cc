@@ -23,10 +23,10 @@ TEST(Recipe, KnowsItsNamesInAnyCase) {
     ASSERT_TRUE(Recipe::Make(lower).ok()) << lower;
     EXPECT_EQ(Recipe::Make(lower)->type().name, name);
   }
-  const auto unknown = Recipe::Make("q4_km");
+  const auto unknown = Recipe::Make("q8_o");
   ASSERT_FALSE(unknown.ok());
   EXPECT_EQ(unknown.error().code(), Code::kInvalidArgument);
-  EXPECT_NE(unknown.error().message().find("did you mean Q4_K_M?"), std::string::npos) << unknown.error().message();
+  EXPECT_NE(unknown.error().message().find("did you mean Q8_0?"), std::string::npos) << unknown.error().message();
 }
 
 // What files of these names have in llama.cpp, tensor by tensor.
