@@ -143,16 +143,22 @@ Status ChooseByMemory(ModelFile& file, const Arguments& arguments, const KernelS
 }
 
 // Everything that the bytes of the result depend on, but the recipe.
-Result<std::string> NameInputs(FileSystem& files, const ModelFile& file, const Arguments& arguments, const Progress& progress) {
-  std::string identity = fmt::format("bantam {}\nfeedback {}\n", BANTAM_VERSION, arguments.feedback);
-  BANTAM_ASSIGN(const auto sources, DigestSources(files, file, progress));
-  for (const SourceFile& source : sources) identity += fmt::format("{} {}\n", source.name, HexOf(source.digest));
-  for (const std::string& path : {arguments.calibrate, arguments.imatrix}) {
+Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const Arguments& arguments, const Progress& progress) {
+  Json sources = Json::array();
+  BANTAM_ASSIGN(const auto digests, DigestSources(files, file, progress));
+  for (const SourceFile& source : digests) sources.push_back({{"name", source.name}, {"sha256", HexOf(source.digest)}});
+  Json inputs = {{"bantam", BANTAM_VERSION}, {"sources", sources}};
+  const std::pair<const char*, const std::string&> others[] = {{"calibration", arguments.calibrate}, {"imatrix", arguments.imatrix}};
+  for (const auto& [what, path] : others) {
     if (path.empty()) continue;
     BANTAM_ASSIGN(const auto mapping, files.Map(path));
-    identity += fmt::format("{} {}\n", arguments.calibrate_tokens, HexOf(Sha256Of(mapping->bytes())));
+    inputs[what] = {{"name", FileName(path)}, {"sha256", HexOf(Sha256Of(mapping->bytes()))}};
   }
-  return identity;
+  if (!arguments.calibrate.empty()) {
+    inputs["calibration"]["tokens_max"] = arguments.calibrate_tokens;
+    inputs["calibration"]["feedback"] = arguments.feedback;
+  }
+  return inputs;
 }
 
 std::string TypesText(const QuantizeReport& report) {
@@ -201,15 +207,15 @@ struct Outcome {
   std::string comparison;
 };
 
-Status CompareResult(FileSystem& files, const Arguments& arguments, Reader* reader, Outcome* outcome) {
+Status CompareResult(FileSystem& files, const Arguments& arguments, const std::string& made, Reader* reader, Outcome* outcome) {
   if (!arguments.compare || !reader->model) return Ok();
   const std::string& path = arguments.text.empty() ? arguments.calibrate : arguments.text;
   BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *reader->tokenizer, path));
-  BANTAM_ASSIGN(WindowModel made, LoadWindowModel(files, arguments.out, arguments.run, /*tokenizer=*/nullptr));
-  BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader->model, made, text, arguments.windows).With(path));
-  outcome->json["comparison"] = PairJson(*reader->model, made, pair);
+  BANTAM_ASSIGN(WindowModel candidate, LoadWindowModel(files, made, arguments.run, /*tokenizer=*/nullptr));
+  BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader->model, candidate, text, arguments.windows).With(path));
+  outcome->json["comparison"] = PairJson(*reader->model, candidate, pair);
   outcome->json["comparison"]["text"] = FileName(path);
-  outcome->comparison = PairText(*reader->model, made, pair);
+  outcome->comparison = PairText(*reader->model, candidate, pair);
   if (arguments.text.empty()) outcome->comparison += "  measured on the text that it was calibrated on; --text FILE names another\n";
   return Ok();
 }
@@ -237,6 +243,21 @@ Json ReportJson(const Arguments& arguments, const Reader& reader, const Quantize
   return json;
 }
 
+// A package of the file that was made, with the report and the digests of what it was made of.
+Status PackResult(FileSystem& files, const ModelFile& source, const std::string& made, const Arguments& arguments, const Json& report,
+                  ThreadPool& pool) {
+  WatchedFiles watched(files);
+  BANTAM_ASSIGN(ModelFile file, OpenModel(watched, made));
+  PackOptions options;
+  options.tool_version = BANTAM_VERSION;
+  options.watched = &watched;
+  options.report = DumpJson(report, /*indent=*/-1);
+  BANTAM_ASSIGN(options.sources, DigestSources(files, source, MakeProgressLine()));
+  BANTAM_ASSIGN(options.licence, FindLicence(files, source));
+  BANTAM_TRY(PackModel(files, file, arguments.out, options, pool, MakeProgressLine()));
+  return Ok();
+}
+
 Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_TRY(CheckArguments(arguments));
   BANTAM_ASSIGN(Recipe recipe, MakeRecipe(files, arguments));
@@ -244,12 +265,15 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   WatchedFiles watched(files);
   BANTAM_ASSIGN(ModelFile file, OpenSource(watched, path));
   BANTAM_TRY(CheckOut(files, path, file.further_paths, arguments.out, arguments.force));
+  const bool package = arguments.out.ends_with(".bantam");
+  const std::string made = package ? arguments.out + ".gguf" : arguments.out;
+  if (package) BANTAM_TRY(CheckOut(files, path, file.further_paths, made, /*force=*/false));
   Reader reader;
   // What cannot be done is known before anything is measured.
   BANTAM_TRY(PlanQuantize(file, QuantizeOptions{recipe}));
   BANTAM_TRY(MeasureModel(files, path, arguments, &reader));
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
-  BANTAM_ASSIGN(std::string identity, NameInputs(watched, file, arguments, reader.progress));
+  BANTAM_ASSIGN(const Json inputs, DescribeInputs(watched, file, arguments, reader.progress));
   std::unique_ptr<ThreadPool> own_pool;
   if (!reader.model) {
     BANTAM_ASSIGN(own_pool, MakePool(files, arguments.run.threads));
@@ -260,15 +284,20 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   options.importance = reader.importance ? &*reader.importance : nullptr;
   options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
   options.kernels = kernels;
-  options.identity = std::move(identity);
+  options.identity = DumpJson(inputs, /*indent=*/-1);
   const auto disk = MakeDisk();
   Outcome outcome;
-  BANTAM_ASSIGN(outcome.report, QuantizeModel(watched, *disk, file, arguments.out, options, pool, reader.progress));
+  BANTAM_ASSIGN(outcome.report, QuantizeModel(watched, *disk, file, made, options, pool, reader.progress));
   BANTAM_TRY(watched.CheckUnchanged());
   EndProgressLine();
   const QuantizeReport& report = outcome.report;
   outcome.json = ReportJson(arguments, reader, report);
-  BANTAM_TRY(CompareResult(files, arguments, &reader, &outcome));
+  outcome.json["inputs"] = inputs;
+  BANTAM_TRY(CompareResult(files, arguments, made, &reader, &outcome));
+  if (package) {
+    BANTAM_TRY(PackResult(files, file, made, arguments, outcome.json, pool));
+    BANTAM_TRY(files.Remove(made));
+  }
   if (!arguments.report.empty()) BANTAM_TRY(WriteReport(files, arguments.report, outcome.json));
   if (arguments.json) return DumpJson(outcome.json, /*indent=*/2) + "\n";
   std::string text = fmt::format("{}: weights of {} instead of {}, {:.2f} bits each ({})\n", Printable(arguments.out),
@@ -286,9 +315,9 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
 
 void AddQuantizeVerb(CLI::App& app, Action* action) {
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("quantize", "a model with smaller weights, as a GGUF file, and what that cost");
+  CLI::App* verb = app.add_subcommand("quantize", "a model with smaller weights, as a GGUF file or a package, and what that cost");
   verb->add_option("MODEL", arguments->source, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
-  verb->add_option("OUT", arguments->out, "the GGUF file")->required();
+  verb->add_option("OUT", arguments->out, "the GGUF file, or a package where its name ends in .bantam")->required();
   verb->add_option("--type", arguments->type, fmt::format("weight format or mix: {}", fmt::join(Recipe::Names(), ", ")));
   verb->add_option("--recipe", arguments->recipe,
                    "a file of lines NAME TYPE for tensors that are to differ (* and ? stand for others), or auto: what fits --memory");

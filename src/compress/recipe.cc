@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kLinesMax = 100'000;
 
 // What the tensor does, as far as mixes tell tensors apart.
-enum class Part : uint8_t { kOther, kValue, kQueryKeyValue, kAttentionOutput, kDown };
+enum class Part : uint8_t { kOther, kValue, kAttentionOutput, kDown };
 
 enum class When : uint8_t {
   kAlways,
@@ -31,8 +31,8 @@ enum class When : uint8_t {
   kManyQueries,            // at least four heads share keys and values
 };
 
-// The mixes that files of these names have had since llama.cpp introduced them; the first rule that fits decides, and where none does, the
-// tensor has the mix's own type.
+// The mixes that files of these names have had since llama.cpp introduced them (which makes exceptions for Falcon and for eight experts);
+// the first rule that fits decides, and where none does, the tensor has the mix's own type.
 struct Rule {
   std::string_view mix;
   Part part;
@@ -49,19 +49,15 @@ constexpr Rule kRules[] = {
     {"Q3_K_M", Part::kDown, When::kFirstSixteenth, DType::kQ5_K},
     {"Q3_K_M", Part::kDown, When::kAlways, DType::kQ4_K},
     {"Q3_K_M", Part::kAttentionOutput, When::kAlways, DType::kQ4_K},
-    {"Q3_K_M", Part::kQueryKeyValue, When::kAlways, DType::kQ4_K},
     {"Q3_K_L", Part::kValue, When::kAlways, DType::kQ5_K},
     {"Q3_K_L", Part::kDown, When::kAlways, DType::kQ5_K},
     {"Q3_K_L", Part::kAttentionOutput, When::kAlways, DType::kQ5_K},
-    {"Q3_K_L", Part::kQueryKeyValue, When::kAlways, DType::kQ4_K},
     {"Q4_K_S", Part::kValue, When::kFirstFour, DType::kQ5_K},
     {"Q4_K_S", Part::kDown, When::kFirstEighth, DType::kQ5_K},
     {"Q4_K_M", Part::kValue, When::kMoreBits, DType::kQ6_K},
     {"Q4_K_M", Part::kDown, When::kMoreBits, DType::kQ6_K},
-    {"Q4_K_M", Part::kQueryKeyValue, When::kAlways, DType::kQ5_K},
     {"Q5_K_M", Part::kValue, When::kMoreBits, DType::kQ6_K},
     {"Q5_K_M", Part::kDown, When::kMoreBits, DType::kQ6_K},
-    {"Q5_K_M", Part::kQueryKeyValue, When::kAlways, DType::kQ6_K},
     {"Q4_0", Part::kDown, When::kFirstEighthMeasured, DType::kQ4_1},
     {"Q5_0", Part::kDown, When::kFirstEighthMeasured, DType::kQ5_1},
     {"IQ4_NL", Part::kValue, When::kManyQueries, DType::kQ5_K},
@@ -101,8 +97,10 @@ std::optional<size_t> LayerOf(std::string_view name) {
 }
 
 Part PartOf(std::string_view name) {
-  if (name.ends_with(".attn_v.weight")) return Part::kValue;
-  if (name.ends_with(".attn_qkv.weight")) return Part::kQueryKeyValue;
+  // What holds values among others counts as values.
+  for (const std::string_view end : {".attn_v.weight", ".attn_qkv.weight", ".attn_kv_b.weight"}) {
+    if (name.ends_with(end)) return Part::kValue;
+  }
   if (name.ends_with(".attn_output.weight")) return Part::kAttentionOutput;
   if (name.find(".ffn_down") != std::string_view::npos) return Part::kDown;
   return Part::kOther;

@@ -37,7 +37,8 @@ TEST(Recipe, MixesAreTheUsualOnes) {
   EXPECT_EQ(Of("Q4_K_M", "blk.4.ffn_down.weight"), DType::kQ6_K);
   EXPECT_EQ(Of("Q4_K_M", "blk.5.ffn_down.weight"), DType::kQ4_K);
   EXPECT_EQ(Of("Q4_K_M", "blk.15.ffn_down.weight"), DType::kQ6_K);
-  EXPECT_EQ(Of("Q4_K_M", "blk.9.attn_qkv.weight"), DType::kQ5_K);
+  EXPECT_EQ(Of("Q4_K_M", "blk.9.attn_qkv.weight"), DType::kQ4_K);
+  EXPECT_EQ(Of("Q4_K_M", "blk.10.attn_qkv.weight"), DType::kQ6_K);
   EXPECT_EQ(Of("Q4_K_S", "blk.3.attn_v.weight"), DType::kQ5_K);
   EXPECT_EQ(Of("Q4_K_S", "blk.4.attn_v.weight"), DType::kQ4_K);
   EXPECT_EQ(Of("Q4_K_S", "blk.1.ffn_down.weight"), DType::kQ5_K);
