@@ -63,8 +63,8 @@ int Main(int argc, char** argv) {
        {bantam::AddRunVerb,    bantam::AddBatchVerb,      bantam::AddInspectVerb, bantam::AddTokenizeVerb, bantam::AddTemplateVerb,
         bantam::AddLogitsVerb, bantam::AddPerplexityVerb, bantam::AddEmbedVerb,   bantam::AddRerankVerb,   bantam::AddClassifyVerb,
         bantam::AddBenchVerb,  bantam::AddTuneVerb,       bantam::AddDoctorVerb,  bantam::AddPackVerb,     bantam::AddVerifyVerb,
-        bantam::AddUnpackVerb, bantam::AddPullVerb,       bantam::AddListVerb,    bantam::AddRmVerb,       bantam::AddCompletionVerb,
-        bantam::AddManVerb}) {
+        bantam::AddUnpackVerb, bantam::AddQuantizeVerb,   bantam::AddCompareVerb, bantam::AddPullVerb,     bantam::AddListVerb,
+        bantam::AddRmVerb,     bantam::AddCompletionVerb, bantam::AddManVerb}) {
     add(app, &action);
   }
   try {

@@ -3,19 +3,15 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
 #include <vector>
 
-#include "base/file_identity.h"
 #include "base/json.h"
 #include "base/memory_budget.h"
-#include "base/system_limits.h"
 #include "cli/load.h"
 #include "cli/model_folder.h"
+#include "cli/out_file.h"
 #include "cli/package_text.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -46,31 +42,6 @@ struct UnpackArguments {
   std::string out;
   bool force = false;
 };
-
-// A file that is there stays, unless the user says otherwise, and one that the model is made of stays whatever he says. Devices take
-// anything.
-Status CheckOut(FileSystem& files, const std::string& model, const std::vector<std::string>& further, const std::string& out, bool force) {
-  std::error_code error;
-  const auto there = IdentityOf(out);
-  if (!there || !std::filesystem::is_regular_file(out, error)) return Ok();
-  std::vector<std::string> sources = further;
-  sources.push_back(model);
-  if (const auto entries = files.List(model); entries.ok()) {
-    for (const FileSystem::Entry& entry : *entries) sources.push_back(fmt::format("{}/{}", model, entry.name));
-  }
-  for (const std::string& source : sources) {
-    const auto identity = IdentityOf(source);
-    if (!identity || identity->device != there->device || identity->inode != there->inode) continue;
-    return Error(Code::kInvalidArgument, fmt::format("{}: a file of the model itself; name another for what is made of it", out));
-  }
-  if (force) return Ok();
-  return Error(Code::kInvalidArgument, fmt::format("{}: there already; --force replaces it", out));
-}
-
-Result<std::unique_ptr<ThreadPool>> MakePool(FileSystem& files, int threads) {
-  const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
-  return ThreadPool::Make(std::clamp(threads == 0 ? limits.cores : threads, 1, ThreadPool::kThreadsMax));
-}
 
 Result<PackOptions> OptionsOf(WatchedFiles& files, const ModelFile& file, const PackArguments& arguments) {
   PackOptions options;

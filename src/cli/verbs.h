@@ -28,6 +28,8 @@ void AddDoctorVerb(CLI::App& app, Action* action);
 void AddPackVerb(CLI::App& app, Action* action);
 void AddVerifyVerb(CLI::App& app, Action* action);
 void AddUnpackVerb(CLI::App& app, Action* action);
+void AddQuantizeVerb(CLI::App& app, Action* action);
+void AddCompareVerb(CLI::App& app, Action* action);
 void AddPullVerb(CLI::App& app, Action* action);
 void AddListVerb(CLI::App& app, Action* action);
 void AddRmVerb(CLI::App& app, Action* action);

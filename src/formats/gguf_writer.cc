@@ -82,8 +82,8 @@ Result<uint64_t> SizeOf(const GgufTensor& tensor) {
 
 }  // namespace
 
-Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const std::string& path, std::vector<MetadataEntry> metadata,
-                                                     const std::vector<GgufTensor>& tensors) {
+Result<std::string> GgufWriter::MakeHeader(const std::string& path, std::vector<MetadataEntry> metadata,
+                                           const std::vector<GgufTensor>& tensors, GgufWriter* writer) {
   if (metadata.size() > kGgufMetadataMax || tensors.size() > kGgufTensorsMax) {
     return Error(Code::kInvalidArgument, fmt::format("{}: {} metadata pairs and {} tensors: expected at most {} and {}", path,
                                                      metadata.size(), tensors.size(), kGgufMetadataMax, kGgufTensorsMax));
@@ -130,12 +130,27 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const st
   }
   header.resize(RoundUp(header.size(), alignment));
 
-  BANTAM_ASSIGN(auto file, files.Create(path));
-  BANTAM_TRY(file->Append(AsBytes(header)));
-  std::unique_ptr<GgufWriter> writer(new GgufWriter(std::move(file)));
   writer->tensors_ = tensors;
   writer->sizes_ = std::move(sizes);
   writer->alignment_ = alignment;
+  return header;
+}
+
+Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(FileSystem& files, const std::string& path, std::vector<MetadataEntry> metadata,
+                                                     const std::vector<GgufTensor>& tensors) {
+  std::unique_ptr<GgufWriter> writer(new GgufWriter());
+  BANTAM_ASSIGN(const std::string header, MakeHeader(path, std::move(metadata), tensors, writer.get()));
+  BANTAM_ASSIGN(writer->writer_, files.Create(path));
+  BANTAM_TRY(writer->writer_->Append(AsBytes(header)));
+  return writer;
+}
+
+Result<std::unique_ptr<GgufWriter>> GgufWriter::Make(std::unique_ptr<FileWriter> file, const std::string& path,
+                                                     std::vector<MetadataEntry> metadata, const std::vector<GgufTensor>& tensors) {
+  std::unique_ptr<GgufWriter> writer(new GgufWriter());
+  BANTAM_ASSIGN(const std::string header, MakeHeader(path, std::move(metadata), tensors, writer.get()));
+  writer->writer_ = std::move(file);
+  BANTAM_TRY(writer->writer_->Append(AsBytes(header)));
   return writer;
 }
 

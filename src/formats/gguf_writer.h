@@ -28,6 +28,9 @@ class GgufWriter {
   // of FileSystem::Create; InvalidArgument for what OpenGguf would refuse (names twice or empty, sizes, counts).
   static Result<std::unique_ptr<GgufWriter>> Make(FileSystem& files, const std::string& path, std::vector<MetadataEntry> metadata,
                                                   const std::vector<GgufTensor>& tensors);
+  // The same into a writer that is there already. `path` is what errors name.
+  static Result<std::unique_ptr<GgufWriter>> Make(std::unique_ptr<FileWriter> writer, const std::string& path,
+                                                  std::vector<MetadataEntry> metadata, const std::vector<GgufTensor>& tensors);
 
   // The next bytes of the tensors in their order, cut anywhere. Padding comes of itself.
   Status Append(std::span<const std::byte> bytes);
@@ -36,7 +39,10 @@ class GgufWriter {
   Status Commit();
 
  private:
-  explicit GgufWriter(std::unique_ptr<FileWriter> writer) : writer_(std::move(writer)) {}
+  // What stands in front of the tensors' bytes, and the writer without a file yet.
+  static Result<std::string> MakeHeader(const std::string& path, std::vector<MetadataEntry> metadata,
+                                        const std::vector<GgufTensor>& tensors, GgufWriter* writer);
+  GgufWriter() = default;
   Status AppendAll(std::span<const std::byte> bytes);
   Status Pad();
 

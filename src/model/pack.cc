@@ -228,12 +228,17 @@ Result<std::string> Provenance(const ModelFile& file, const PackOptions& options
   }
   BANTAM_ASSIGN(const auto name, file.metadata.Text("general.name"));
   BANTAM_ASSIGN(const auto architecture, file.metadata.Text("general.architecture"));
+  Json reports = Json::array();
+  if (!options.report.empty()) {
+    BANTAM_ASSIGN(Json report, ParseJson(options.report));
+    reports.push_back(std::move(report));
+  }
   const Json provenance = {{"version", 1},
                            {"model", {{"name", std::string(name.value_or(""))}, {"architecture", std::string(architecture.value_or(""))}}},
                            {"source", {{"format", file.format}, {"files", sources}}},
                            {"tool", {{"name", "bantam"}, {"version", options.tool_version}}},
                            {"options", {{"source_vocabulary", options.source_vocabulary}}},
-                           {"reports", Json::array()}};
+                           {"reports", reports}};
   return DumpJson(provenance, kJsonIndent);
 }
 

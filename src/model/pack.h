@@ -39,6 +39,7 @@ struct PackOptions {
   std::vector<SourceFile> sources = {};
   std::string licence = {};       // empty: no such section
   bool source_vocabulary = true;  // kept for unpack
+  std::string report = {};        // what was done to the model, as JSON; empty: nothing
   // What model and digests were read through: no package is made of files that changed meanwhile.
   const WatchedFiles* watched = nullptr;
 };

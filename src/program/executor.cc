@@ -211,13 +211,14 @@ void Executor::RunRange(const OpRange& range, bool meets, int thread) {
       }
     }
     op_[static_cast<size_t>(thread)].op = i;
+    if (step_->observer != nullptr && step_->observer->Wants(i)) Observe(i, thread);
     std::visit([&](const auto& op) { Execute(op, thread); }, program_.ops[i]);
     if (profile != nullptr) profile->op_ns[i] += profile->clock.NowNs() - begin;
   }
 }
 
 bool Executor::Run(const Step& step) {
-  CHECK(step.ranges.empty() || step.cancelled == nullptr);
+  CHECK(step.ranges.size() <= 1 || step.cancelled == nullptr);
   step_ = &step;
   single_ = step.rows.size() == 1 && step.output_rows.size() <= 1 && pool_.size() > 1;
   stop_before_ = kNever;

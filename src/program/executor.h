@@ -53,6 +53,27 @@ struct StepProfile {
   uint64_t kv_blocks = 0;
 };
 
+// Sees what products read: for statistics of activations (calibration). Called on all threads of a step; costs a comparison per operation
+// where there is none.
+class ProductObserver {
+ public:
+  struct Product {
+    size_t op;    // of Program::ops: a MatMulOp, a GatedMatMulOp or an ExpertMatMulOp
+    size_t rows;  // of its input, in this step
+    // Of experts: which one each slot has, and slots per row of the input.
+    std::span<const int32_t> experts = {};
+    size_t slots_per_row = 1;
+  };
+
+  virtual ~ProductObserver() = default;
+  // The same answer on every thread of a step.
+  virtual bool Wants(size_t op) const = 0;
+  // A row of the input, as the product takes it (rounded where its kernels round). Each is shown once, by one of the threads.
+  virtual void See(const Product& product, size_t row, std::span<const float> x) = 0;
+  // All rows were shown, and every thread of the team calls this; all meet again behind it.
+  virtual void Finish(const Product& product, int thread, int team) = 0;
+};
+
 struct Step {
   std::span<const StepRow> rows;          // at most PlanOptions::step_tokens
   std::span<const uint32_t> output_rows;  // rows whose logits are wanted, at most PlanOptions::step_outputs
@@ -60,8 +81,9 @@ struct Step {
   const Cancelled* cancelled = nullptr;
   StepProfile* profile = nullptr;
   PerKvPart<uint8_t*> narrow_kv_base = {};
-  // Only these operations, in this order, and not cancelled; empty: all. What they read is there from steps before (Executor::Row).
+  // Only these operations, in this order; several are not cancelled. Empty: all. What they read is there from steps before (Executor::Row).
   std::span<const OpRange> ranges = {};
+  ProductObserver* observer = nullptr;  // Executor::RoomForRank was called, for any rank
 };
 
 struct ExecutorSetup {
@@ -181,6 +203,8 @@ class Executor {
   size_t SameUpdate(const MatMulPart& part, BufferId in, size_t row, size_t end) const;
   // What products read of a row, as floats; of rounded rows in the thread's place `column`.
   const float* InputFloats(BufferId in, size_t row, int thread, size_t column) const;
+  // Shows the observer what a product is about to read.
+  void Observe(size_t op, int thread) const;
   float* LowRankRow(size_t turn, size_t slot, size_t row) const;
   // scale * A x of all rows, by all threads, which have met when it returns; false: no part has an update in this step.
   bool MakeLowRanks(std::span<const MatMulPart* const> parts, BufferId in, int thread);

@@ -23,6 +23,7 @@ size_t InputWidthMax(const Program& program) {
   for (const Op& op : program.ops) {
     if (const auto* product = std::get_if<MatMulOp>(&op)) width = std::max(width, program.buffers[product->in].width);
     if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) width = std::max(width, program.buffers[gated->in].width);
+    if (const auto* experts = std::get_if<ExpertMatMulOp>(&op)) width = std::max(width, program.buffers[experts->in].width);
   }
   return (width + kPanelRows - 1) / kPanelRows * kPanelRows;
 }

@@ -39,13 +39,41 @@ void PutHalf(float value, uint8_t* at) {
 }
 float Rounded(float value) { return F16ToF32(F32ToF16(value)); }
 
-// The value of the largest magnitude, with its sign.
+// The value of the largest magnitude, with its sign. Of finite numbers the bits without the sign are in the order of their magnitudes, and
+// compilers make vector instructions of a maximum of integers.
 float Extreme(const float* x, size_t n) {
-  float extreme = 0;
-  for (size_t i = 0; i < n; ++i) {
-    if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
+  constexpr uint32_t kMagnitude = 0x7fffffff;
+  int32_t largest = 0;
+  for (size_t i = 0; i < n; ++i) largest = std::max(largest, static_cast<int32_t>(std::bit_cast<uint32_t>(x[i]) & kMagnitude));
+  for (size_t i = 0; i < n && largest != 0; ++i) {
+    if (static_cast<int32_t>(std::bit_cast<uint32_t>(x[i]) & kMagnitude) == largest) return x[i];
   }
-  return extreme;
+  return 0;
+}
+
+// The least and the largest of 32 values, eight side by side.
+struct Range {
+  float low;
+  float top;
+};
+Range RangeOf(const float* x) {
+  float low[8], top[8];
+  std::copy_n(x, 8, low);
+  std::copy_n(x, 8, top);
+  for (size_t i = 8; i < 32; i += 8) {
+    for (size_t j = 0; j < 8; ++j) {
+      low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
+      top[j] = x[i + j] > top[j] ? x[i + j] : top[j];
+    }
+  }
+  return {*std::min_element(low, low + 8), *std::max_element(top, top + 8)};
+}
+
+// std::round within the range of int, without a call for each number.
+int RoundAway(float value) {
+  const int whole = static_cast<int>(value);
+  const float rest = value - static_cast<float>(whole);
+  return whole + (rest >= 0.5f ? 1 : 0) - (rest <= -0.5f ? 1 : 0);
 }
 
 // Codes 0..2 * zero - 1 around `zero` in one block of 32; the scale that is to be stored.
@@ -70,11 +98,10 @@ float SymmetricCodes(const float* x, const float* w, int zero, uint8_t* code) {
 ScaleAndMin AsymmetricCodes(const float* x, const float* w, int high, uint8_t* code) {
   ScaleAndMin s;
   if (w == nullptr) {
-    const auto [low, top] = std::minmax_element(x, x + 32);
-    s = {(*top - *low) / static_cast<float>(high), -*low};
-    for (size_t i = 0; i < 32; ++i) {
-      code[i] = static_cast<uint8_t>(std::min(static_cast<int>((x[i] - *low) * InverseScale(s.d) + 0.5f), high));
-    }
+    const auto [low, top] = RangeOf(x);
+    s = {(top - low) / static_cast<float>(high), -low};
+    const float inverse = InverseScale(s.d);
+    for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(std::min(static_cast<int>((x[i] - low) * inverse + 0.5f), high));
     return s;
   }
   const Weights<32> weights(w);
@@ -82,8 +109,8 @@ ScaleAndMin AsymmetricCodes(const float* x, const float* w, int high, uint8_t* c
   s = {Rounded(s.d), Rounded(s.m)};
   if (!std::isfinite(s.d) || !std::isfinite(s.m)) {
     // A line through a few weighted values may leave the range of f16; one from the least to the largest value does not.
-    const auto [low, top] = std::minmax_element(x, x + 32);
-    s = {Rounded((*top - *low) / static_cast<float>(high)), Rounded(-*low)};
+    const auto [low, top] = RangeOf(x);
+    s = {Rounded((top - low) / static_cast<float>(high)), Rounded(-low)};
   }
   for (size_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(UniformLevels{0, high}.Nearest((x[i] + s.m) * InverseScale(s.d)));
   return s;
@@ -317,7 +344,8 @@ void PackQ8_0(const float* x, const float*, uint8_t* block) {
   const float d = std::fabs(Extreme(x, 32)) / 127.0f;
   BlockCodes codes;
   codes.d = F32ToF16(d);
-  for (size_t i = 0; i < 32; ++i) codes.code[i] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[i] * InverseScale(d))));
+  const float inverse = InverseScale(d);
+  for (size_t i = 0; i < 32; ++i) codes.code[i] = static_cast<uint8_t>(RoundAway(x[i] * inverse));
   EncodeQ8_0(codes, /*group=*/0, block);
 }
 

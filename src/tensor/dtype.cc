@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -81,6 +83,10 @@ void PackFloatPanel(const uint8_t* const rows[kPanelRows], size_t columns, uint8
 Status CheckValues(DType dtype, std::span<const float> values) {
   // What F32 and BF16 hold, and an E8M0 scale; the other formats keep an f16.
   const bool wide = dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kMXFP4;
+  // Bits without the sign are in the order of magnitudes: one maximum tells whether all is well.
+  int32_t largest = 0;
+  for (const float value : values) largest = std::max(largest, static_cast<int32_t>(std::bit_cast<uint32_t>(value) & 0x7fffffffu));
+  if (largest <= std::bit_cast<int32_t>(wide ? std::numeric_limits<float>::max() : kF16Max)) return Ok();
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i]) || (!wide && std::fabs(values[i]) > kF16Max)) {
       return Error(Code::kCorrupt,

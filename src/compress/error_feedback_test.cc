@@ -1,0 +1,280 @@
+#include "compress/error_feedback.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "base/rng.h"
+#include "tensor/half.h"
+
+namespace bantam {
+namespace {
+
+// The generator of the reference layer: sums of four 16-bit halves, which need no library.
+class Clt4 {
+ public:
+  explicit Clt4(uint64_t seed) : state_(seed) {}
+  float Next() {
+    const uint32_t a = Word();
+    const uint32_t b = Word();
+    const auto sum = static_cast<int64_t>((a & 0xffff) + (a >> 16) + (b & 0xffff) + (b >> 16)) - 131070;
+    return static_cast<float>(sum) / 65536.0f;
+  }
+
+ private:
+  uint32_t Word() {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<uint32_t>(state_ >> 32);
+  }
+  uint64_t state_;
+};
+
+// One layer that another implementation was measured on: random weights, and activations whose neighbours are alike and eight columns of
+// which are large.
+struct Layer {
+  static constexpr size_t kRows = 256, kColumns = 512, kTokens = 1024;
+  std::vector<float> weights, activations;
+
+  Layer() : weights(kRows * kColumns), activations(kTokens * kColumns) {
+    Clt4 of_weights(1);
+    for (float& value : weights) value = of_weights.Next() / 16;
+    Clt4 of_activations(2);
+    std::vector<float> independent(activations.size());
+    for (float& value : independent) value = of_activations.Next();
+    for (size_t t = 0; t < kTokens; ++t) {
+      for (size_t j = 0; j < kColumns; ++j) {
+        double sum = 0;
+        double factor = j % 64 == 7 ? 8 : 1;
+        for (size_t k = 0; k < 6; ++k, factor *= 0.75) sum += factor * static_cast<double>(independent[t * kColumns + (j + k) % kColumns]);
+        activations[t * kColumns + j] = static_cast<float>(sum);
+      }
+    }
+  }
+
+  // |X (W - Q)^T|^2 / |X W^T|^2, by way of X^T X.
+  double Error(const std::vector<float>& packed) {
+    if (gram_.empty()) {
+      gram_.resize(kColumns * kColumns);
+      for (size_t t = 0; t < kTokens; ++t) {
+        const float* x = activations.data() + t * kColumns;
+        for (size_t i = 0; i < kColumns; ++i) {
+          for (size_t j = 0; j < kColumns; ++j) gram_[i * kColumns + j] += static_cast<double>(x[i]) * static_cast<double>(x[j]);
+        }
+      }
+    }
+    std::vector<float> zeros(packed.size());
+    return Distance(packed) / Distance(zeros);
+  }
+
+  std::vector<float> Means() const {
+    std::vector<double> sums(kColumns);
+    for (size_t i = 0; i < activations.size(); ++i) sums[i % kColumns] += std::pow(static_cast<double>(activations[i]), 2) / kTokens;
+    return {sums.begin(), sums.end()};
+  }
+
+  UpperPanels Gram(const KernelSet& kernels) const {
+    UpperPanels gram(kColumns);
+    std::vector<float> turned(activations.size());
+    for (size_t i = 0; i < activations.size(); ++i) turned[i % kColumns * kTokens + i / kColumns] = activations[i];
+    for (int thread = 0; thread < 3; ++thread) AddGram({activations.data(), turned.data(), kTokens}, kernels, thread, /*team=*/3, &gram);
+    return gram;
+  }
+
+ private:
+  double Distance(const std::vector<float>& packed) const {
+    double distance = 0;
+    std::vector<double> d(kColumns);
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t j = 0; j < kColumns; ++j)
+        d[j] = static_cast<double>(weights[r * kColumns + j]) - static_cast<double>(packed[r * kColumns + j]);
+      for (size_t i = 0; i < kColumns; ++i) {
+        double sum = 0;
+        for (size_t j = 0; j < kColumns; ++j) sum += gram_[i * kColumns + j] * d[j];
+        distance += d[i] * sum;
+      }
+    }
+    return distance;
+  }
+  std::vector<double> gram_;
+};
+
+std::vector<uint8_t> Pack(const Layer& layer, DType type, const std::vector<float>& importance) {
+  const size_t row_bytes = RowBytes(type, Layer::kColumns);
+  std::vector<uint8_t> blocks(Layer::kRows * row_bytes);
+  for (size_t r = 0; r < Layer::kRows; ++r) {
+    const std::span<const float> row = std::span(layer.weights).subspan(r * Layer::kColumns, Layer::kColumns);
+    EXPECT_TRUE(PackRow(type, row, importance, blocks.data() + r * row_bytes).ok());
+  }
+  return blocks;
+}
+
+std::vector<float> Unpacked(DType type, const std::vector<uint8_t>& blocks) {
+  std::vector<float> values(Layer::kRows * Layer::kColumns);
+  Unpack(type, blocks.data(), values.size(), values.data());
+  return values;
+}
+
+// What plain rules, ggml's searches with importance, and those with the published error feedback behind them leave of the same layer.
+TEST(ErrorFeedback, ReachesTheReferenceLayer) {
+  struct Row {
+    DType type;
+    double plain, weighted, feedback;  // 0: not known
+  };
+  constexpr Row kRows[] = {{DType::kQ8_0, 2.6e-5, 2.6e-5, 7e-6},      {DType::kQ4_K, 0.00458, 0.00248, 0.00119},
+                           {DType::kQ4_0, 0.00664, 0.00398, 0.00152}, {DType::kIQ4_NL, 0.00538, 0.00321, 0.00131},
+                           {DType::kQ3_K, 0.0210, 0.0125, 0.0054},    {DType::kIQ4_XS, 0.00547, 0.00333, 0},
+                           {DType::kQ2_K, 0.0805, 0.0343, 0},         {DType::kMXFP4, 0.0122, 0, 0}};
+  constexpr double kTolerance = 1.02;
+  Layer layer;
+  const KernelSet& kernels = *ChooseKernels("auto").value();
+  const auto pool = ThreadPool::Make(2).value();
+  const GramFactor factor = FactorGram(layer.Gram(kernels), kernels, *pool).value();
+  for (const Row& row : kRows) {
+    const std::string name(Info(row.type).name);
+    EXPECT_LE(layer.Error(Unpacked(row.type, Pack(layer, row.type, {}))), kTolerance * row.plain) << name;
+    std::vector<uint8_t> blocks = Pack(layer, row.type, layer.Means());
+    const double weighted = layer.Error(Unpacked(row.type, blocks));
+    if (row.weighted > 0) {
+      EXPECT_LE(weighted, kTolerance * row.weighted) << name;
+    }
+    ChooseCodes({row.type, layer.weights.data(), Layer::kRows, blocks.data()}, factor, kernels);
+    const double fed = layer.Error(Unpacked(row.type, blocks));
+    EXPECT_LT(fed, 0.65 * weighted) << name;
+    if (row.feedback > 0) {
+      EXPECT_LE(fed, kTolerance * row.feedback) << name;
+    }
+  }
+}
+
+// The published form of the algorithm: the inverse of the Gram matrix, from which each column that is done is eliminated, in doubles.
+std::vector<float> PublishedFeedback(const Layer& layer, DType type, const std::vector<uint8_t>& blocks, const UpperPanels& gram) {
+  constexpr size_t n = Layer::kColumns;
+  double mean = 0;
+  for (size_t i = 0; i < n; ++i) mean += static_cast<double>(gram.At(i, i)) / n;
+  std::vector<double> inverse(n * n);
+  std::vector<double> h(n * n);
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < n; ++j)
+      h[i * n + j] = static_cast<double>(gram.At(std::min(i, j), std::max(i, j))) + (i == j ? kDamping * mean : 0);
+    inverse[i * n + i] = 1;
+  }
+  for (size_t p = 0; p < n; ++p) {  // Gauss and Jordan's elimination; positive definite, so no pivots are looked for
+    const double scale = 1 / h[p * n + p];
+    for (size_t j = 0; j < n; ++j) h[p * n + j] *= scale;
+    for (size_t j = 0; j < n; ++j) inverse[p * n + j] *= scale;
+    for (size_t i = 0; i < n; ++i) {
+      const double factor = h[i * n + p];
+      if (i == p || factor == 0) continue;
+      for (size_t j = 0; j < n; ++j) h[i * n + j] -= factor * h[p * n + j];
+      for (size_t j = 0; j < n; ++j) inverse[i * n + j] -= factor * inverse[p * n + j];
+    }
+  }
+  std::vector<size_t> order(n);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return gram.At(a, a) > gram.At(b, b); });
+  std::vector<double> w(layer.weights.begin(), layer.weights.end());
+  std::vector<float> out(w.size());
+  const std::vector<float> grid = Unpacked(type, blocks);
+  for (size_t done = 0; done < n; ++done) {
+    const size_t c = order[done];
+    const double pivot = inverse[c * n + c];
+    for (size_t r = 0; r < Layer::kRows; ++r) {
+      // Q4_0: the scale of a block, levels -8 to 7.
+      uint16_t bits;
+      std::memcpy(&bits, blocks.data() + r * RowBytes(type, n) + c / 32 * 18, 2);
+      const double step = static_cast<double>(F16ToF32(bits));
+      const double q = step * std::clamp(std::nearbyint(w[r * n + c] / step), -8.0, 7.0);
+      out[r * n + c] = static_cast<float>(q);
+      const double error = (w[r * n + c] - q) / pivot;
+      for (size_t i = done; i < n; ++i) w[r * n + order[i]] -= error * inverse[c * n + order[i]];
+    }
+    for (size_t i = done + 1; i < n; ++i) {
+      const double factor = inverse[order[i] * n + c] / pivot;
+      for (size_t j = done + 1; j < n; ++j) inverse[order[i] * n + order[j]] -= factor * inverse[c * n + order[j]];
+    }
+  }
+  return out;
+}
+
+TEST(ErrorFeedback, IsThePublishedAlgorithm) {
+  Layer layer;
+  const KernelSet& kernels = *ChooseKernels("ref").value();
+  const auto pool = ThreadPool::Make(1).value();
+  std::vector<uint8_t> blocks = Pack(layer, DType::kQ4_0, layer.Means());
+  const UpperPanels gram = layer.Gram(kernels);
+  const std::vector<float> published = PublishedFeedback(layer, DType::kQ4_0, blocks, gram);
+  const GramFactor factor = FactorGram(gram, kernels, *pool).value();
+  ChooseCodes({DType::kQ4_0, layer.weights.data(), Layer::kRows, blocks.data()}, factor, kernels);
+  const std::vector<float> ours = Unpacked(DType::kQ4_0, blocks);
+  size_t same = 0;
+  for (size_t i = 0; i < ours.size(); ++i) same += std::fabs(ours[i] - published[i]) < 1e-6f ? 1 : 0;
+  // Where a value lies in the middle of two, single precision may choose the other, and what follows differs.
+  EXPECT_GT(static_cast<double>(same), 0.98 * static_cast<double>(ours.size()));
+  EXPECT_NEAR(layer.Error(ours) / layer.Error(published), 1, 0.005);
+}
+
+TEST(ErrorFeedback, NeitherThreadsNorRowsTogetherChangeIt) {
+  Layer layer;
+  const KernelSet& kernels = *ChooseKernels("auto").value();
+  const std::vector<uint8_t> packed = Pack(layer, DType::kQ3_K, layer.Means());
+  std::vector<std::vector<uint8_t>> results;
+  for (const int threads : {1, 3}) {
+    const auto pool = ThreadPool::Make(threads).value();
+    const GramFactor factor = FactorGram(layer.Gram(kernels), kernels, *pool).value();
+    std::vector<uint8_t> blocks = packed;
+    const size_t row_bytes = RowBytes(DType::kQ3_K, Layer::kColumns);
+    for (size_t r = 0; r < Layer::kRows; r += static_cast<size_t>(5 * threads)) {
+      const size_t count = std::min(static_cast<size_t>(5 * threads), Layer::kRows - r);
+      ChooseCodes({DType::kQ3_K, layer.weights.data() + r * Layer::kColumns, count, blocks.data() + r * row_bytes}, factor, kernels);
+    }
+    results.push_back(blocks);
+  }
+  EXPECT_EQ(results[0], results[1]);
+}
+
+// R R^T is the damped matrix again, in the factor's order, for sizes that are no whole panels too.
+TEST(FactorGram, GivesTheMatrixBack) {
+  const KernelSet& kernels = *ChooseKernels("auto").value();
+  const auto pool = ThreadPool::Make(2).value();
+  for (const size_t n : {1u, 7u, 16u, 33u, 127u}) {
+    Rng rng(n);
+    const size_t rows = n + 20;
+    std::vector<float> x(rows * n), xt(rows * n);
+    for (size_t i = 0; i < x.size(); ++i) {
+      x[i] = i % n == n / 2 && n > 2 ? 0 : static_cast<float>(rng.Uniform() - 0.3);  // of one column nothing is seen
+      xt[i % n * rows + i / n] = x[i];
+    }
+    UpperPanels gram(n);
+    AddGram({x.data(), xt.data(), rows}, kernels, /*thread=*/0, /*team=*/1, &gram);
+    double mean = 0;
+    for (size_t i = 0; i < n; ++i) mean += static_cast<double>(gram.At(i, i)) / static_cast<double>(n);
+    const GramFactor factor = FactorGram(gram, kernels, *pool).value();
+    for (size_t i = 0; i < n; ++i) {
+      for (size_t j = i; j < n; ++j) {
+        double sum = 0;
+        for (size_t k = j; k < n; ++k) sum += static_cast<double>(factor.r.At(i, k)) * static_cast<double>(factor.r.At(j, k));
+        const size_t a = std::min(factor.order[i], factor.order[j]);
+        const size_t b = std::max(factor.order[i], factor.order[j]);
+        double expected = 0;
+        for (size_t r = 0; r < rows; ++r) expected += static_cast<double>(x[r * n + a]) * static_cast<double>(x[r * n + b]);
+        if (i == j) expected = expected == 0 ? 1 : expected + kDamping * mean;
+        EXPECT_NEAR(sum, expected, 1e-4 * std::max(mean, 1.0)) << n << ": " << i << ", " << j;
+      }
+    }
+  }
+}
+
+TEST(FactorGram, RefusesNumbersThatAreNone) {
+  const auto pool = ThreadPool::Make(1).value();
+  UpperPanels gram(4);
+  gram.At(1, 1) = NAN;
+  EXPECT_EQ(FactorGram(std::move(gram), *ChooseKernels("auto").value(), *pool).error().code(), Code::kCorrupt);
+}
+
+}  // namespace
+}  // namespace bantam

@@ -1,0 +1,385 @@
+#include "compress/quantize.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/memory_budget.h"
+#include "compress/error_feedback.h"
+#include "compress/ggml_vocabulary.h"
+#include "formats/gguf_writer.h"
+#include "security/sha256.h"
+
+namespace bantam {
+namespace {
+
+constexpr uint64_t kPieceFloats = uint64_t{2} << 20;
+constexpr std::string_view kFileTypeKey = "general.file_type";
+constexpr std::string_view kVersionKey = "general.quantization_version";
+constexpr uint64_t kQuantizationVersion = 2;
+// What is kept free for everything else on the disk.
+constexpr uint64_t kDiskReserveBytes = uint64_t{64} << 20;
+
+Error Interrupted(const std::string& out) {
+  return Error(Code::kCancelled, fmt::format("{}: interrupted; the same command goes on with {}.part", out, out));
+}
+
+Status CheckRoom(Disk& disk, const std::string& out, uint64_t bytes) {
+  const size_t slash = out.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : out.substr(0, std::max<size_t>(slash, 1));
+  BANTAM_ASSIGN(const uint64_t free, disk.FreeBytes(folder));
+  uint64_t wanted = 0;
+  if (CheckedAdd(bytes, kDiskReserveBytes, &wanted) && wanted <= free) return Ok();
+  return Error(Code::kUnavailable,
+               fmt::format("{}: {} more are needed and {} of the disk are free, {} of which stay free; remove something "
+                           "or name a file on another disk",
+                           out, FormatBytes(bytes), FormatBytes(free), FormatBytes(kDiskReserveBytes)));
+}
+
+// What programs that know nothing of Bantam would get wrong.
+Status CheckTensor(const TensorInfo& tensor, DType to) {
+  if (tensor.name.ends_with(".order") || tensor.name.ends_with(".factor")) {
+    return Error(Code::kUnsupported, fmt::format("tensor {}: columns of a quantised folder that are in another order, or have factors, "
+                                                 "which GGUF cannot say; quantise the model that the folder was made of",
+                                                 tensor.name));
+  }
+  if (Info(to).gguf_id >= kOwnFormats) {
+    return Error(Code::kUnsupported, fmt::format("tensor {}: {} stays, and no other program reads that; name a recipe that changes it",
+                                                 tensor.name, Info(to).name));
+  }
+  return Ok();
+}
+
+// Rows of one matrix, with what they become.
+struct Piece {
+  const uint8_t* rows;
+  size_t count;
+  size_t first;  // row of the matrix
+  size_t matrix;
+};
+
+// The sums behind TensorReport::error.
+struct ErrorSums {
+  double error = 0;
+  double square = 0;
+};
+
+class Quantizer {
+ public:
+  Quantizer(ModelFile& file, const std::string& out, const QuantizeOptions& options, ThreadPool& pool, const Progress& progress)
+      : file_(file), out_(out), options_(options), pool_(pool), progress_(progress) {}
+
+  Result<QuantizeReport> Run(FileSystem& files, Disk& disk) {
+    BANTAM_ASSIGN(report_, PlanQuantize(file_, options_));
+    BANTAM_ASSIGN(auto part, PartWriter::Make(files, disk, out_, PlanName()));
+    part_ = part.get();
+    BANTAM_TRY(CheckRoom(disk, out_, report_.bytes - std::min(report_.bytes, part_->kept())));
+    BANTAM_TRY(MakeVocabulary());
+    BANTAM_ASSIGN(writer_, GgufWriter::Make(std::move(part), out_, MakeMetadata(), MakeDirectory()));
+    for (size_t i = 0; i < report_.tensors.size(); ++i) {
+      const TensorInfo& tensor = file_.directory.tensors()[i];
+      TensorReport& told = report_.tensors[i];
+      if (part_->position() + told.bytes <= part_->kept()) {
+        BANTAM_TRY(TakeKept(told));
+      } else {
+        BANTAM_TRY((told.to == told.from ? Copy(tensor) : Pack(i)).With(fmt::format("{}: tensor {}", file_.path, tensor.name)));
+      }
+      done_ += tensor.size_bytes;
+      BANTAM_TRY(part_->Mark(options_.sync_bytes));
+    }
+    BANTAM_TRY(writer_->Commit());
+    return std::move(report_);
+  }
+
+ private:
+  std::string PlanName() const {
+    std::string text = fmt::format("{}\n{}\n", options_.identity, options_.recipe.Describe());
+    for (const TensorReport& tensor : report_.tensors)
+      text += fmt::format("{} {} {}\n", tensor.name, Info(tensor.to).name, tensor.feedback);
+    return HexOf(Sha256Of(AsBytes(text)));
+  }
+
+  // As other programs read it, where the file has it otherwise.
+  Status MakeVocabulary() {
+    if (!HasFolderVocabulary(file_.metadata)) return Ok();
+    Result<GgmlVocabulary> made = MakeGgmlVocabulary(file_);
+    if (made.ok()) {
+      vocabulary_ = std::move(*made);
+    } else if (made.error().code() == Code::kUnsupported) {
+      report_.own_vocabulary = made.error().message();
+    } else {
+      return std::move(made).error();
+    }
+    return Ok();
+  }
+
+  std::vector<MetadataEntry> MakeMetadata() const {
+    std::vector<MetadataEntry> metadata;
+    for (const MetadataEntry& entry : file_.metadata.entries()) {
+      if (entry.key.starts_with("split.") || entry.key == kFileTypeKey || entry.key == kVersionKey) continue;
+      const bool again = std::any_of(vocabulary_.entries.begin(), vocabulary_.entries.end(),
+                                     [&](const MetadataEntry& made) { return made.key == entry.key; });
+      if (again || (!vocabulary_.entries.empty() && IsFolderVocabularyKey(entry.key))) continue;
+      metadata.push_back(entry);
+    }
+    metadata.insert(metadata.end(), vocabulary_.entries.begin(), vocabulary_.entries.end());
+    metadata.push_back({kVersionKey, kQuantizationVersion, ValueType::kU32});
+    metadata.push_back({kFileTypeKey, uint64_t{options_.recipe.type().file_type}, ValueType::kU32});
+    return metadata;
+  }
+
+  std::vector<GgufTensor> MakeDirectory() const {
+    std::vector<GgufTensor> tensors;
+    for (size_t i = 0; i < report_.tensors.size(); ++i) {
+      const TensorInfo& tensor = file_.directory.tensors()[i];
+      tensors.push_back({std::string(tensor.name), report_.tensors[i].to, {tensor.dimensions, tensor.dimensions + tensor.n_dimensions}});
+    }
+    return tensors;
+  }
+
+  Status TakeKept(TensorReport& told) {
+    told.error.reset();
+    std::vector<std::byte> bytes(std::min<uint64_t>(told.bytes, uint64_t{1} << 20));
+    for (uint64_t done = 0; done < told.bytes;) {
+      const size_t n = static_cast<size_t>(std::min<uint64_t>(bytes.size(), told.bytes - done));
+      BANTAM_ASSIGN(const size_t got, part_->Kept(part_->position(), std::span(bytes).first(n)));
+      if (got == 0) return Error(Code::kUnavailable, fmt::format("{}.part became shorter; try again", out_));
+      BANTAM_TRY(writer_->Append(std::span(bytes).first(got)));
+      done += got;
+    }
+    report_.resumed_bytes += told.bytes;
+    return Tell(0);
+  }
+
+  // Bytes of the tensor that are done.
+  Status Tell(uint64_t bytes) {
+    return !progress_ || progress_("quantizing", done_ + bytes, report_.source_bytes) ? Ok() : Interrupted(out_);
+  }
+
+  Status Copy(const TensorInfo& tensor) {
+    constexpr uint64_t kCopyBytes = uint64_t{4} << 20;
+    BANTAM_TRY(CheckFinite(tensor));
+    for (uint64_t at = 0; at < tensor.size_bytes; at += kCopyBytes) {
+      const uint64_t n = std::min(kCopyBytes, tensor.size_bytes - at);
+      BANTAM_ASSIGN(const auto bytes, file_.source->View(tensor.offset_bytes + at, n));
+      BANTAM_TRY(writer_->Append(bytes));
+      file_.source->Release(tensor.offset_bytes + at, n);
+      BANTAM_TRY(Tell(at + n));
+    }
+    return Ok();
+  }
+
+  // What stays as it is may be damaged too.
+  Status CheckFinite(const TensorInfo& tensor) {
+    const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
+    std::vector<float> values(tensor.columns());
+    for (uint64_t row = 0; row < tensor.elements() / tensor.columns(); ++row) {
+      BANTAM_ASSIGN(const auto bytes, file_.source->View(tensor.offset_bytes + row * row_bytes, row_bytes));
+      Unpack(tensor.dtype, reinterpret_cast<const uint8_t*>(bytes.data()), values.size(), values.data());
+      for (size_t i = 0; i < values.size(); ++i) {
+        if (std::isfinite(values[i])) continue;
+        return Error(Code::kCorrupt, fmt::format("row {}: element {} is {}, expected a finite number; the file is damaged, fetch it again",
+                                                 row, i, values[i]));
+      }
+    }
+    return Ok();
+  }
+
+  Status Pack(size_t index) {
+    const TensorInfo& tensor = file_.directory.tensors()[index];
+    TensorReport& told = report_.tensors[index];
+    BANTAM_TRY(FindImportance(tensor, &told));
+    BANTAM_ASSIGN(const GramFactor* factor, FactorOf(index));
+    const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
+    // Eight rows a thread at least: as many as feedback takes at once.
+    const uint64_t groups = 8 * static_cast<uint64_t>(pool_.size());
+    const uint64_t at_once = std::max<uint64_t>(1, kPieceFloats / (tensor.columns() * groups)) * groups;
+    ErrorSums sums;
+    for (uint64_t matrix = 0; matrix < tensor.matrices(); ++matrix) {
+      for (uint64_t row = 0; row < tensor.rows(); row += at_once) {
+        const uint64_t count = std::min(at_once, tensor.rows() - row);
+        const uint64_t offset = tensor.offset_bytes + (matrix * tensor.rows() + row) * row_bytes;
+        BANTAM_ASSIGN(const auto bytes, file_.source->View(offset, count * row_bytes));
+        const Piece piece = {reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<size_t>(count), static_cast<size_t>(row),
+                             static_cast<size_t>(matrix)};
+        BANTAM_TRY(PackPiece(tensor, told, piece, factor, &sums));
+        file_.source->Release(offset, count * row_bytes);
+        BANTAM_TRY(Tell(offset + count * row_bytes - tensor.offset_bytes));
+      }
+    }
+    told.error = sums.square > 0 ? sums.error / sums.square : 0;
+    factors_.erase(told.name);
+    return Ok();
+  }
+
+  // Mean squares of each matrix's columns, into means_; empty where nothing is known.
+  Status FindImportance(const TensorInfo& tensor, TensorReport* told) {
+    means_.clear();
+    const ColumnImportance* found = options_.importance == nullptr ? nullptr : options_.importance->Find(tensor.name);
+    if (found == nullptr) return Ok();
+    ColumnImportance entry = *found;
+    // The older files know no matrices, and write all of them as one row.
+    if (entry.matrices() == 1 && entry.columns == tensor.columns() * tensor.matrices()) {
+      entry.columns = tensor.columns();
+      entry.counts.assign(tensor.matrices(), entry.counts[0]);
+    }
+    if (entry.columns != tensor.columns() || (entry.matrices() != 1 && entry.matrices() != tensor.matrices())) {
+      return Error(Code::kCorrupt, fmt::format("importance of {} x {} columns for {} x {}; it was measured on another model",
+                                               entry.matrices(), entry.columns, tensor.matrices(), tensor.columns()));
+    }
+    for (size_t m = 0; m < entry.matrices(); ++m) means_.push_back(entry.Means(m));
+    told->weighted = true;
+    return Ok();
+  }
+
+  // The factor for error feedback; null where the tensor has none.
+  Result<const GramFactor*> FactorOf(size_t index) {
+    const TensorReport& told = report_.tensors[index];
+    if (!told.feedback) return nullptr;
+    if (!grams_.contains(told.name)) BANTAM_TRY(MeasureGrams(index));
+    const std::shared_ptr<UpperPanels> gram = grams_.at(told.name);
+    grams_.erase(told.name);
+    std::shared_ptr<GramFactor>& shared = by_gram_[gram.get()];
+    if (shared == nullptr) {
+      BANTAM_TRY(Tell(0));
+      BANTAM_ASSIGN(GramFactor factor, FactorGram(std::move(*gram), *options_.kernels, pool_));
+      shared = std::make_shared<GramFactor>(std::move(factor));
+    }
+    factors_[told.name] = shared;
+    const bool wanted_later = std::any_of(grams_.begin(), grams_.end(), [&](const auto& entry) { return entry.second == gram; });
+    if (!wanted_later) by_gram_.erase(gram.get());
+    return factors_[told.name].get();
+  }
+
+  // Of this tensor and as many of those behind it as memory has room for.
+  Status MeasureGrams(size_t index) {
+    std::vector<std::string> names;
+    for (size_t i = index; i < report_.tensors.size(); ++i) {
+      if (!report_.tensors[i].feedback) continue;
+      names.push_back(report_.tensors[i].name);
+      if (names.size() > 1 && options_.feedback->GramBytes(names) > options_.gram_bytes_max) {
+        names.pop_back();
+        break;
+      }
+    }
+    by_gram_.clear();
+    BANTAM_ASSIGN(grams_, options_.feedback->MeasureGrams(names));
+    return Ok();
+  }
+
+  Status PackPiece(const TensorInfo& tensor, const TensorReport& told, const Piece& piece, const GramFactor* factor, ErrorSums* sums) {
+    const size_t columns = tensor.columns();
+    const size_t from_bytes = RowBytes(tensor.dtype, columns);
+    const size_t to_bytes = RowBytes(told.to, columns);
+    values_.resize(piece.count * columns);
+    blocks_.resize(piece.count * to_bytes);
+    row_sums_.assign(piece.count, {});
+    std::mutex failed_lock;
+    std::optional<std::pair<size_t, Error>> failed;  // the first row that cannot be packed
+    const std::span<const float> means = means_.empty() ? std::span<const float>() : std::span(means_[piece.matrix % means_.size()]);
+    pool_.Run([&](int thread) {
+      const auto [begin, end] = Share(piece.count, thread, pool_.size());
+      std::vector<float> back(columns);
+      for (size_t r = begin; r < end; ++r) {
+        const std::span<float> row = std::span(values_).subspan(r * columns, columns);
+        Unpack(tensor.dtype, piece.rows + r * from_bytes, columns, row.data());
+        if (Status packed = PackRow(told.to, row, means, blocks_.data() + r * to_bytes); !packed.ok()) {
+          const std::lock_guard<std::mutex> lock(failed_lock);
+          if (!failed || r < failed->first) failed.emplace(r, packed.error());
+          return;
+        }
+      }
+      if (factor != nullptr && begin < end) {
+        ChooseCodes({told.to, values_.data() + begin * columns, end - begin, blocks_.data() + begin * to_bytes}, *factor,
+                    *options_.kernels);
+      }
+      for (size_t r = begin; r < end; ++r) {
+        Unpack(told.to, blocks_.data() + r * to_bytes, columns, back.data());
+        row_sums_[r] = RowError(std::span(values_).subspan(r * columns, columns), back, means);
+      }
+    });
+    if (failed) return Error(failed->second).With(fmt::format("row {}", piece.first + failed->first));
+    for (const ErrorSums& row : row_sums_) *sums = {sums->error + row.error, sums->square + row.square};
+    return writer_->Append(std::as_bytes(std::span(blocks_)));
+  }
+
+  static ErrorSums RowError(std::span<const float> row, std::span<const float> back, std::span<const float> means) {
+    ErrorSums sums;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const double weight = means.empty() ? 1.0 : static_cast<double>(means[i]);
+      const double difference = static_cast<double>(row[i]) - static_cast<double>(back[i]);
+      sums.error += weight * difference * difference;
+      sums.square += weight * static_cast<double>(row[i]) * static_cast<double>(row[i]);
+    }
+    return sums;
+  }
+
+  ModelFile& file_;
+  const std::string& out_;
+  const QuantizeOptions& options_;
+  ThreadPool& pool_;
+  const Progress& progress_;
+  QuantizeReport report_;
+  GgmlVocabulary vocabulary_;
+  PartWriter* part_ = nullptr;  // the writer's
+  std::unique_ptr<GgufWriter> writer_;
+  uint64_t done_ = 0;  // bytes of the source's tensors
+  // Of the tensor at work.
+  std::vector<std::vector<float>> means_;
+  std::vector<float> values_;
+  std::vector<uint8_t> blocks_;
+  std::vector<ErrorSums> row_sums_;
+  // Of this one and those to come.
+  Calibrator::Grams grams_;
+  std::map<const UpperPanels*, std::shared_ptr<GramFactor>> by_gram_;
+  std::map<std::string, std::shared_ptr<GramFactor>> factors_;
+};
+
+}  // namespace
+
+Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions& options) {
+  BANTAM_ASSIGN(const MixFacts facts, MixFacts::Of(file, options.importance != nullptr));
+  QuantizeReport report;
+  std::vector<std::string> with_gram;
+  for (const TensorInfo& tensor : file.directory.tensors()) {
+    TensorReport told;
+    told.name = std::string(tensor.name);
+    told.from = tensor.dtype;
+    if (IsCompressible(tensor)) {
+      told.wanted = options.recipe.Of(tensor, facts);
+      told.to = FittingType(told.wanted, tensor.columns());
+    } else {
+      // Vectors that folders have in two bytes are four in GGUF files, and other programs count on that.
+      const bool halves = tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
+      told.wanted = told.to = halves ? DType::kF32 : tensor.dtype;
+    }
+    told.elements = tensor.elements();
+    told.bytes = tensor.elements() / tensor.columns() * RowBytes(told.to, tensor.columns());
+    BANTAM_TRY(CheckTensor(tensor, told.to).With(file.path));
+    // The table of tokens is looked up too, and there columns are not summed.
+    told.feedback = options.feedback != nullptr && told.to != told.from && TakesFeedback(told.to) && tensor.matrices() == 1 &&
+                    told.name != "token_embd.weight" && options.feedback->GramBytes({told.name}) > 0;
+    report.source_bytes += tensor.size_bytes;
+    report.bytes += told.bytes;
+    report.elements += told.elements;
+    report.tensors.push_back(std::move(told));
+  }
+  if (report.tensors.empty()) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: a vocabulary and no weights; name the file of a model", file.path));
+  }
+  return report;
+}
+
+Result<QuantizeReport> QuantizeModel(FileSystem& files, Disk& disk, ModelFile& file, const std::string& out, const QuantizeOptions& options,
+                                     ThreadPool& pool, const Progress& progress) {
+  return Quantizer(file, out, options, pool, progress).Run(files, disk);
+}
+
+}  // namespace bantam

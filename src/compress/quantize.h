@@ -1,0 +1,70 @@
+// From a model file to a GGUF file of smaller weights, tensor by tensor (docs/compression.md, ADR 0023).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/disk.h"
+#include "base/file.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/threads.h"
+#include "compress/calibrate.h"
+#include "compress/importance.h"
+#include "compress/part_writer.h"
+#include "compress/recipe.h"
+#include "formats/model_file.h"
+
+namespace bantam {
+
+struct QuantizeOptions {
+  const Recipe& recipe;
+  const Importance* importance = nullptr;  // null: every column counts the same
+  // Of the model that is quantised, where errors are to be fed back; then `importance` is there too. With the kernels of the model.
+  Calibrator* feedback = nullptr;
+  const KernelSet* kernels = nullptr;
+  uint64_t gram_bytes_max = uint64_t{1} << 30;  // Gram matrices that are in memory at once; a larger one is there alone
+  uint64_t sync_bytes = kPartSyncBytes;         // an interruption costs at most so much of the result, and the tensor at work
+  // What names source, calibration and program beside the recipe: an interrupted call is gone on with where it is the same.
+  std::string identity = {};
+};
+
+// What became of a tensor.
+struct TensorReport {
+  std::string name;
+  DType from = DType::kF32;
+  DType to = DType::kF32;
+  DType wanted = DType::kF32;  // another than `to` where rows do not divide by its blocks
+  uint64_t elements = 0;
+  uint64_t bytes = 0;
+  // Sum of squared differences over the sum of squares, columns weighed by importance where it is known. Of tensors that were
+  // kept, or were done by an earlier call: nothing.
+  std::optional<double> error;
+  bool weighted = false;  // importance was known
+  bool feedback = false;
+};
+
+struct QuantizeReport {
+  std::vector<TensorReport> tensors;
+  uint64_t source_bytes = 0;  // of tensors
+  uint64_t bytes = 0;
+  uint64_t elements = 0;
+  uint64_t resumed_bytes = 0;  // that an earlier call had made
+  std::string own_vocabulary;  // why only Bantam reads the vocabulary, of some folders
+
+  double bits_per_weight() const { return elements == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(elements); }
+};
+
+// What the tensors would become, and how many bytes they would take: nothing is read or written. Unsupported for a model whose tensors
+// mean nothing to other programs (quantised folders whose columns have an order or a factor of their own).
+Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions& options);
+
+// Nothing is at `out` before it is whole; until then OUT.part grows. Errors: those of PlanQuantize; Corrupt (weights that are no numbers,
+// importance of other columns), named by tensor; Unavailable (too little room on the disk, another process at work); Cancelled: the next
+// call goes on. The same input makes the same bytes, whatever the number of threads.
+Result<QuantizeReport> QuantizeModel(FileSystem& files, Disk& disk, ModelFile& file, const std::string& out, const QuantizeOptions& options,
+                                     ThreadPool& pool, const Progress& progress);
+
+}  // namespace bantam
