@@ -44,7 +44,7 @@ Generation::Generation(const Request& request, size_t choice, const Tokenizer& t
             return options;
           }(),
           scratch),
-      stream_(tokenizer),
+      stream_(tokenizer, request.written),
       stops_(std::move(stops)) {
   sampler_.Observe(request.tokens);
   if (!request.constraint) return;

@@ -218,11 +218,14 @@ class Server final : public HttpServer {
       asio::post(core->io, [core, connection] { core->RemoveClosed(connection); });
     };
   }
-  ~Server() override {
+  ~Server() override { Stop(); }
+  void Stop() override {
     core_->io.stop();
-    if (thread_) ::pthread_join(*thread_, nullptr);
+    if (thread_) ::pthread_join(*std::exchange(thread_, std::nullopt), nullptr);
     core_->shared.closed = [](uint64_t) {};
     for (const auto& [id, connection] : core_->connections) connection->Close();
+    error_code ignored;
+    core_->acceptor.close(ignored);
   }
 
   Status Listen(const HttpServerOptions& options);
@@ -300,9 +303,15 @@ void* Server::Main(void* core) {
 
 }  // namespace
 
+Status CheckTlsFiles(const TlsOptions& options) {
+  asio::ssl::context context(asio::ssl::context::tls_server);
+  return ReadTlsFiles(options, &context);
+}
+
 Result<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& options, HttpHandler& handler, const Clock& clock) {
   auto server = std::make_unique<Server>(options.limits, handler, clock);
   BANTAM_TRY(server->Listen(options));
+  handler.Attach(*server);
   BANTAM_TRY(server->StartThread());
   return std::unique_ptr<HttpServer>(std::move(server));
 }

@@ -54,9 +54,13 @@ class HttpExchange {
   virtual void Listen(Listener listener) = 0;
 };
 
+class HttpServer;
+
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
+  // Called before the first request, with the server that asks; once.
+  virtual void Attach(HttpServer&) {}
   // Called by the server's thread, which waits meanwhile: what takes long belongs elsewhere.
   virtual void Handle(std::shared_ptr<HttpExchange> exchange) = 0;
   // What a client is told of a request that never became one: not HTTP (400), too late (408), too large (413, 431), too many (503).
@@ -68,6 +72,9 @@ struct TlsOptions {
   std::string key_file = {};
   std::string client_certificate_file = {};  // certificates of those who vouch for clients; empty: clients need none
 };
+
+// Whether they can be used, as Start says it.
+Status CheckTlsFiles(const TlsOptions& options);
 
 struct HttpServerOptions {
   std::string address = "127.0.0.1";
@@ -89,8 +96,9 @@ class HttpServer {
   // Listens at once, in a thread of its own. The handler and the clock outlive it. Errors: InvalidArgument (no such address, certificates
   // that cannot be read), Unavailable (the port is in use), Denied.
   static Result<std::unique_ptr<HttpServer>> Start(const HttpServerOptions& options, HttpHandler& handler, const Clock& clock);
-  // Breaks off what is left.
   virtual ~HttpServer() = default;
+  // Breaks off what is left; nothing calls the handler any more, and what is posted is dropped.
+  virtual void Stop() = 0;
 
   virtual uint16_t port() const = 0;
   virtual HttpServerCounters counters() const = 0;
