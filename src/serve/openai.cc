@@ -298,13 +298,18 @@ void Answers(Gateway& gateway, const std::shared_ptr<Call>& call, ReadPlan read)
 void Chat(Gateway& gateway, const std::shared_ptr<Call>& call) { Answers<ChatWriter>(gateway, call, ReadChatRequest); }
 void Complete(Gateway& gateway, const std::shared_ptr<Call>& call) { Answers<TextWriter>(gateway, call, ReadCompletionRequest); }
 
-void Embed(Gateway& gateway, const std::shared_ptr<Call>& call) {
+// What TextRequest reads: vectors, a ranking or classes, by the member that asks for them.
+template <TextRequest::Task kTask>
+void Encode(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Result<Json> body = Gateway::ReadBody(*call);
   if (!body.ok()) return call->Fail(body.error());
+  constexpr const char* kAsking[] = {"input", "classify", "query"};
+  const char* asking = kAsking[static_cast<size_t>(kTask)];
+  if (JsonMember(*body, asking).is_null()) return call->Fail(WrongMember(asking, nullptr, "what this route is asked for"));
   auto model = gateway.ModelOf(*call, *body);
   if (!model.ok()) return call->Fail(model.error());
   if ((*model)->texts == nullptr) {
-    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts", (*model)->name)));
+    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", (*model)->name)));
   }
   call->record.model = (*model)->name;
   const auto done = [call, name = (*model)->name](const Result<TextService::Answer>& answer) {
@@ -343,7 +348,9 @@ std::span<const Route> OpenAiRoutes() {
   static const Route kRoutes[] = {
       {.method = "POST", .path = "/v1/chat/completions", .dialect = kOpenAiDialect, .handle = Chat},
       {.method = "POST", .path = "/v1/completions", .dialect = kOpenAiDialect, .handle = Complete},
-      {.method = "POST", .path = "/v1/embeddings", .dialect = kOpenAiDialect, .handle = Embed},
+      {.method = "POST", .path = "/v1/embeddings", .dialect = kOpenAiDialect, .handle = Encode<TextRequest::Task::kVectors>},
+      {.method = "POST", .path = "/v1/rerank", .dialect = kOpenAiDialect, .handle = Encode<TextRequest::Task::kRanking>},
+      {.method = "POST", .path = "/v1/classify", .dialect = kOpenAiDialect, .handle = Encode<TextRequest::Task::kClasses>},
       {.method = "GET", .path = "/v1/models", .work = RouteWork::kQuick, .dialect = kOpenAiDialect, .handle = ListModels},
       {.method = "GET", .path = "/v1/models/*", .work = RouteWork::kQuick, .dialect = kOpenAiDialect, .handle = ShowModel},
   };
