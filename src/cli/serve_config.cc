@@ -222,7 +222,7 @@ std::string_view ServeConfigExample() {
 # listen = "127.0.0.1:8080"   # beyond this machine only with keys
 # keys = "/etc/bantam/keys.json"   # made with bantam keys; without it anybody may ask
 # insecure = false            # true: listen beyond this machine without keys
-# hosts = []                  # names that the server is reached by, beside its addresses and localhost; looked at where no keys are asked for
+# hosts = []                  # names that it is reached by, beside addresses and localhost; looked at where no keys are demanded
 # origins = []                # pages of other servers that may ask, such as "https://app.example"
 # access_log = true           # a line of JSON for each request on standard error, without prompts and answers
 # memory = "auto"             # of the whole process, such as "2G"

@@ -36,7 +36,11 @@ TEST(Access, Origins) {
 }
 
 TEST(Access, ShownSecrets) {
-  const auto shown = [](std::string name, std::string value) { return ShownSecret({.fields = {{std::move(name), std::move(value)}}}); };
+  const auto shown = [](std::string name, std::string value) {
+    ServerRequest request;
+    request.fields = {{std::move(name), std::move(value)}};
+    return ShownSecret(request);
+  };
   EXPECT_EQ(shown("authorization", "Bearer abc"), "abc");
   EXPECT_EQ(shown("Authorization", "bearer  abc "), "abc");
   EXPECT_EQ(shown("X-Api-Key", "abc"), "abc");

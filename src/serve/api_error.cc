@@ -18,7 +18,8 @@ std::string MemberOf(std::string_view message) {
   size_t end = 0;
   while (end < std::min(message.size(), kLongest) && IsMemberChar(message[end])) ++end;
   const std::string_view rest = message.substr(end);
-  const bool named = end > 0 && (quoted ? rest.starts_with("\": ") : rest.starts_with(": "));
+  const bool named = end > 0 && LowerAscii(message[0]) >= 'a' && LowerAscii(message[0]) <= 'z' &&
+                     (quoted ? rest.starts_with("\": ") : rest.starts_with(": "));
   return named ? std::string(message.substr(0, end)) : "";
 }
 

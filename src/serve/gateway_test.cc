@@ -259,7 +259,8 @@ TEST_F(GatewayTest, DamagedRequests) {
   const std::string bodies[] = {
       "{" + std::string(kHello) +
           R"(,"max_tokens":2,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]})",
-      R"({"prompt":"a","options":{"num_predict":2},"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"b","input":{}}]}],"max_tokens":1})"};
+      R"({"prompt":"a","options":{"num_predict":2},"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"b",)"
+      R"("input":{}}]}],"max_tokens":1})"};
   Rng rng(1);
   for (int i = 0; i < 400; ++i) {
     std::string body = bodies[rng.Next() % std::size(bodies)];
@@ -283,8 +284,8 @@ TEST_F(GatewayTest, ToolsThatMustBeCalled) {
   const std::string tools =
       R"(,"tools":[{"type":"function","function":{"name":"light","parameters":{"type":"object","properties":{"on":{"$ref":"#/$defs/b"}},)"
       R"("required":["on"],"additionalProperties":false,"$defs":{"b":{"type":"boolean"}}}}},)"
-      R"({"type":"function","function":{"name":"blind","parameters":{"type":"object","properties":{"percent":{"type":"integer","minimum":0,)"
-      R"("maximum":9}},"required":["percent"],"additionalProperties":false}}}])";
+      R"({"type":"function","function":{"name":"blind","parameters":{"type":"object","properties":{"percent":{"type":"integer",)"
+      R"("minimum":0,"maximum":9}},"required":["percent"],"additionalProperties":false}}}])";
   for (const char* choice : {"\"required\"", R"({"type":"function","function":{"name":"blind"}})"}) {
     const std::string members = std::string(kHello) + tools + R"(,"temperature":1,"seed":3,"tool_choice":)" + choice;
     const Json whole = Chat(members).json()["choices"][0];
@@ -295,7 +296,9 @@ TEST_F(GatewayTest, ToolsThatMustBeCalled) {
     EXPECT_THAT(call["id"].get<std::string>(), StartsWith("call_"));
     const Json arguments = ParseJson(call["function"]["arguments"].get<std::string>()).value();
     EXPECT_TRUE(call["function"]["name"] == "light" ? arguments["on"].is_boolean() : arguments["percent"].is_number_integer());
-    if (choice[0] == '{') EXPECT_EQ(call["function"]["name"], "blind");
+    if (choice[0] == '{') {
+      EXPECT_EQ(call["function"]["name"], "blind");
+    }
     Json streamed;
     std::string finish;
     for (const std::string& event : Chat(members + R"(,"stream":true)").Lines("data: ")) {
@@ -420,7 +423,9 @@ TEST_F(GatewayTest, ClientsThatGo) {
         "{" + std::string(kHello) + R"(,"max_tokens":400,"min_tokens":400,"n":4,"stream":)" + (stream ? "true}" : "false}");
     ClientSocket client(server_->port());
     client.Send(testing::HttpRequestText("POST", "/v1/chat/completions", body));
-    if (stream) EXPECT_THAT(client.ReceiveUntil("data: "), HasSubstr("200 OK"));
+    if (stream) {
+      EXPECT_THAT(client.ReceiveUntil("data: "), HasSubstr("200 OK"));
+    }
     while (engine_->load().requests == 0 && engine_->counters().steps == 0) std::this_thread::yield();
     const uint64_t before = engine_->counters().generated_tokens;
     client.Reset();
