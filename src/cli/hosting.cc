@@ -81,7 +81,7 @@ Status HostedAnswers::ReadTemplates() {
 
 Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clock& clock) {
   const Tokenizer& tokenizer = opened_->model.tokenizer;
-  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, entry.run, {.sequences = entry.sequences}};
+  PrepareRequest request = {&tokenizer, entry.held_bytes, entry.run, {.sequences = entry.sequences}};
   for (const auto& [name, path] : entry.adapters) request.adapters.push_back({.name = name, .path = path});
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened_->file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened_->path));
@@ -151,6 +151,7 @@ Result<std::unique_ptr<HostedModel>> HostedTexts::Make(FileSystem& files, const 
   OpenedEncoder& model = *hosted->opened_;
   const TextBatchOptions options = TextsOptionsOf(entry);
   BANTAM_ASSIGN(TextsPlan plan, PlanTexts(options, model, /*scores=*/model.model.classes > 0));
+  plan.shape.bytes += entry.held_bytes;
   hosted->plan_.emplace(std::move(plan));
   BANTAM_ASSIGN(hosted->ready_, MakeEncoder(files, model, options.common, hosted->plan_->shape, hosted->plan_->use));
   hosted->plan_->context.width = hosted->ready_.encoder->width();

@@ -27,6 +27,7 @@ struct ModelEntry {
   size_t answer_tokens = 0;        // most of an answer, where a request does not say; 0: what the context leaves
   std::vector<std::pair<std::string, std::string>> adapters = {};  // names and paths
   std::string calibration = {};
+  uint64_t held_bytes = 0;  // that the server holds beside its models, planned with this one
 };
 
 // All of it; ends with its engine.

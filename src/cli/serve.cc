@@ -118,6 +118,10 @@ struct Running {
 Status Start(FileSystem& files, ServeConfig& config, const ListenPlace& place, std::vector<std::shared_ptr<const ApiKey>> keys,
              Running* running) {
   ServedModels served;
+  // Bodies, what two readers make of the largest, and connections.
+  constexpr uint64_t kPerConnection = 16 << 10;
+  config.models[0].held_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
+                                std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection;
   for (ModelEntry& entry : config.models) {
     entry.run.memory = config.memory;
     entry.run.process = &running->memory;

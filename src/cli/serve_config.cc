@@ -238,7 +238,7 @@ std::string_view ServeConfigExample() {
 # connections_per_address = 256   # but for this machine's own
 # header_bytes = 16384
 # body_bytes = 4194304
-# bodies_bytes = 33554432     # of all requests together
+# bodies_bytes = 16777216     # of all requests together
 # header_seconds = 10
 # body_seconds = 20           # and more at 16 KiB a second
 # idle_seconds = 75

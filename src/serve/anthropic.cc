@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "engine/json_members.h"
 #include "engine/json_request.h"
+#include "serve/dialects.h"
 #include "serve/gateway.h"
 #include "serve/routes.h"
 
@@ -174,49 +175,6 @@ Status ReadThinking(const Json& body, Json* into) {
   return Ok();
 }
 
-// OpenAI's members for it.
-Result<Json> ToOpenAi(const Json& body, bool counts) {
-  // The second: its name there; null: read here, or left.
-  constexpr std::pair<std::string_view, const char*> kMembers[] = {{"model", "model"},
-                                                                   {"max_tokens", "max_tokens"},
-                                                                   {"temperature", "temperature"},
-                                                                   {"top_p", "top_p"},
-                                                                   {"top_k", "top_k"},
-                                                                   {"stop_sequences", "stop"},
-                                                                   {"priority", "priority"},
-                                                                   {"deadline_ms", "deadline_ms"},
-                                                                   {"adapter", "adapter"},
-                                                                   {"confidence_threshold", "confidence_threshold"},
-                                                                   {"cache", "cache"},
-                                                                   {"seed", "seed"},
-                                                                   {"messages", nullptr},
-                                                                   {"system", nullptr},
-                                                                   {"tools", nullptr},
-                                                                   {"tool_choice", nullptr},
-                                                                   {"thinking", nullptr},
-                                                                   {"stream", nullptr},
-                                                                   {"metadata", nullptr},
-                                                                   {"service_tier", nullptr}};
-  Json into = Json::object();
-  for (const auto& [name, value] : body.items()) {
-    const auto* known = std::find_if(std::begin(kMembers), std::end(kMembers), [&](const auto& member) { return member.first == name; });
-    if (known == std::end(kMembers)) {
-      std::vector<std::string_view> names;
-      for (const auto& [one, theirs] : kMembers) names.push_back(one);
-      return UnknownMember(name, names);
-    }
-    if (known->second != nullptr && !value.is_null()) into[known->second] = value;
-  }
-  if (!counts && !into.contains("max_tokens")) {
-    return WrongMember("max_tokens", nullptr, "the most tokens of the answer");
-  }
-  BANTAM_ASSIGN(into["messages"], ReadMessages(body));
-  BANTAM_TRY(ReadTools(body, &into));
-  BANTAM_TRY(ReadThinking(body, &into));
-  if (const auto user = JsonText(JsonMember(body, "metadata"), "user_id")) into["user"] = *user;
-  return into;
-}
-
 // ---- Answers ----
 
 std::string Event(std::string_view type, Json json) {
@@ -337,7 +295,7 @@ class MessageWriter final : public AnswerWriter {
 
 // ---- Routes ----
 
-Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, bool counts) {
+Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, AnthropicUse use) {
   BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
   Gateway::AddHeaderMembers(call.request(), &body);
   AnswerRequest asked;
@@ -348,25 +306,67 @@ Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, bool
   if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
     BANTAM_ASSIGN(asked.stream, ReadFlag("stream", stream));
   }
-  BANTAM_ASSIGN(Json into, ToOpenAi(body, counts));
+  BANTAM_ASSIGN(Json into, AnthropicToOpenAi(body, use));
   BANTAM_ASSIGN(asked.plan, ReadChatRequest(std::move(into), {*asked.model, LocalTime()}));
   asked.writer = std::make_unique<MessageWriter>(asked.model, asked.plan.request.tokens.size());
   return asked;
 }
 
 void Messages(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  Result<AnswerRequest> asked = ReadRequest(gateway, *call, /*counts=*/false);
+  Result<AnswerRequest> asked = ReadRequest(gateway, *call, AnthropicUse::kAnswer);
   if (!asked.ok()) return call->Fail(asked.error());
   gateway.Ask(call, std::move(asked).value());
 }
 
 void CountTokens(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const Result<AnswerRequest> asked = ReadRequest(gateway, *call, /*counts=*/true);
+  const Result<AnswerRequest> asked = ReadRequest(gateway, *call, AnthropicUse::kCount);
   if (!asked.ok()) return call->Fail(asked.error());
   call->RespondJson({{"input_tokens", asked->plan.request.tokens.size()}});
 }
 
 }  // namespace
+
+Result<Json> AnthropicToOpenAi(const Json& body, AnthropicUse use) {
+  // The second: its name there; null: read here, or left.
+  constexpr std::pair<std::string_view, const char*> kMembers[] = {{"model", "model"},
+                                                                   {"max_tokens", "max_tokens"},
+                                                                   {"temperature", "temperature"},
+                                                                   {"top_p", "top_p"},
+                                                                   {"top_k", "top_k"},
+                                                                   {"stop_sequences", "stop"},
+                                                                   {"priority", "priority"},
+                                                                   {"deadline_ms", "deadline_ms"},
+                                                                   {"adapter", "adapter"},
+                                                                   {"confidence_threshold", "confidence_threshold"},
+                                                                   {"cache", "cache"},
+                                                                   {"seed", "seed"},
+                                                                   {"messages", nullptr},
+                                                                   {"system", nullptr},
+                                                                   {"tools", nullptr},
+                                                                   {"tool_choice", nullptr},
+                                                                   {"thinking", nullptr},
+                                                                   {"stream", nullptr},
+                                                                   {"metadata", nullptr},
+                                                                   {"service_tier", nullptr}};
+  Json into = Json::object();
+  for (const auto& [name, value] : body.items()) {
+    const auto* known = std::find_if(std::begin(kMembers), std::end(kMembers), [&](const auto& member) { return member.first == name; });
+    if (known == std::end(kMembers)) {
+      std::vector<std::string_view> names;
+      for (const auto& [one, theirs] : kMembers) names.push_back(one);
+      return UnknownMember(name, names);
+    }
+    if (known->second != nullptr && !value.is_null()) into[known->second] = value;
+  }
+  if (use == AnthropicUse::kAnswer && !into.contains("max_tokens")) {
+    return WrongMember("max_tokens", nullptr, "the most tokens of the answer");
+  }
+  BANTAM_ASSIGN(into["messages"], ReadMessages(body));
+  BANTAM_TRY(ReadTools(body, &into));
+  BANTAM_TRY(ReadThinking(body, &into));
+  if (const auto user = JsonText(JsonMember(body, "metadata"), "user_id")) into["user"] = *user;
+  return into;
+}
 
 const Dialect kAnthropicDialect = {"anthropic", ErrorBody, ErrorEvent};
 

@@ -8,6 +8,7 @@
 
 #include "base/ascii.h"
 #include "base/json.h"
+#include "base/system_limits.h"
 #include "serve/routes.h"
 
 namespace bantam {
@@ -347,6 +348,8 @@ std::string Gateway::MetricsPage() const {
   text.Add({}, static_cast<double>(budget_.limit_bytes()));
   text.Begin("bantam_memory_used_bytes", Kind::kGauge, "What is reserved of it.");
   text.Add({}, static_cast<double>(budget_.used_bytes()));
+  text.Begin("bantam_memory_resident_peak_bytes", Kind::kGauge, "The most that the process had in memory.");
+  text.Add({}, static_cast<double>(PeakResidentBytes()));
   text.Begin("bantam_model_planned_bytes", Kind::kGauge, "Memory that is planned for a model.");
   for (const auto& model : models_) text.Add({{"model", model->name}}, static_cast<double>(model->facts.planned_bytes));
   const auto per_engine = [&](std::string_view name, Kind kind, std::string_view help, auto value) {

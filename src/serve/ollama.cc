@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "engine/json_members.h"
 #include "engine/json_request.h"
+#include "serve/dialects.h"
 #include "serve/gateway.h"
 #include "serve/routes.h"
 
@@ -148,37 +149,6 @@ Result<Json> ReadMessages(const Json& list) {
   return messages;
 }
 
-Result<Json> ChatToOpenAi(const Json& body) {
-  BANTAM_TRY(CheckMembers(body, kChatMembers));
-  BANTAM_ASSIGN(Json into, ReadCommon(body));
-  BANTAM_ASSIGN(into["messages"], ReadMessages(JsonMember(body, "messages")));
-  if (const Json& tools = JsonMember(body, "tools"); !tools.is_null()) into["tools"] = tools;
-  return into;
-}
-
-Result<Json> GenerateToOpenAi(const Json& body, bool raw) {
-  BANTAM_TRY(CheckMembers(body, kGenerateMembers));
-  BANTAM_TRY(RefuseImages("images", JsonMember(body, "images")));
-  for (const char* name : {"suffix", "template", "context"}) {
-    const Json& value = JsonMember(body, name);
-    if (!value.is_null() && value != "" && !(value.is_array() && value.empty())) {
-      return WrongMember(name, "...", "none: it is not known here; send a chat, or a whole prompt with \"raw\": true");
-    }
-  }
-  BANTAM_ASSIGN(Json into, ReadCommon(body));
-  BANTAM_ASSIGN(const std::string prompt, ReadText("prompt", JsonMember(body, "prompt")));
-  const auto system = JsonText(body, "system");
-  if (raw) {
-    into["prompt"] = system.value_or("") + prompt;
-    return into;
-  }
-  Json messages = Json::array();
-  if (system && !system->empty()) messages.push_back({{"role", "system"}, {"content", *system}});
-  messages.push_back({{"role", "user"}, {"content", prompt}});
-  into["messages"] = std::move(messages);
-  return into;
-}
-
 // ---- Answers ----
 
 class NdjsonWriter final : public AnswerWriter {
@@ -276,7 +246,7 @@ Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, bool
     BANTAM_ASSIGN(asked.stream, ReadFlag("stream", stream));
   }
   const bool raw = !chat && (JsonFlag(body, "raw", false) || asked.model->chat_template == nullptr);
-  BANTAM_ASSIGN(Json into, chat ? ChatToOpenAi(body) : GenerateToOpenAi(body, raw));
+  BANTAM_ASSIGN(Json into, chat ? OllamaChatToOpenAi(body) : OllamaPromptToOpenAi(body, raw));
   const ChatContext context = {*asked.model, LocalTime()};
   BANTAM_ASSIGN(asked.plan, raw ? ReadCompletionRequest(std::move(into), context) : ReadChatRequest(std::move(into), context));
   asked.writer = std::make_unique<NdjsonWriter>(asked.model, chat);
@@ -360,6 +330,37 @@ void Show(Gateway& gateway, const std::shared_ptr<Call>& call) {
 void ShowVersion(Gateway& gateway, const std::shared_ptr<Call>& call) { call->RespondJson({{"version", gateway.options().version}}); }
 
 }  // namespace
+
+Result<Json> OllamaChatToOpenAi(const Json& body) {
+  BANTAM_TRY(CheckMembers(body, kChatMembers));
+  BANTAM_ASSIGN(Json into, ReadCommon(body));
+  BANTAM_ASSIGN(into["messages"], ReadMessages(JsonMember(body, "messages")));
+  if (const Json& tools = JsonMember(body, "tools"); !tools.is_null()) into["tools"] = tools;
+  return into;
+}
+
+Result<Json> OllamaPromptToOpenAi(const Json& body, bool raw) {
+  BANTAM_TRY(CheckMembers(body, kGenerateMembers));
+  BANTAM_TRY(RefuseImages("images", JsonMember(body, "images")));
+  for (const char* name : {"suffix", "template", "context"}) {
+    const Json& value = JsonMember(body, name);
+    if (!value.is_null() && value != "" && !(value.is_array() && value.empty())) {
+      return WrongMember(name, "...", "none: it is not known here; send a chat, or a whole prompt with \"raw\": true");
+    }
+  }
+  BANTAM_ASSIGN(Json into, ReadCommon(body));
+  BANTAM_ASSIGN(const std::string prompt, ReadText("prompt", JsonMember(body, "prompt")));
+  const auto system = JsonText(body, "system");
+  if (raw) {
+    into["prompt"] = system.value_or("") + prompt;
+    return into;
+  }
+  Json messages = Json::array();
+  if (system && !system->empty()) messages.push_back({{"role", "system"}, {"content", *system}});
+  messages.push_back({{"role", "user"}, {"content", prompt}});
+  into["messages"] = std::move(messages);
+  return into;
+}
 
 const Dialect kOllamaDialect = {"ollama", ErrorBody, ErrorEvent};
 
