@@ -30,6 +30,30 @@ Status PlanScores(const TextBatchOptions& options, OpenedEncoder& opened, TextOp
 
 }  // namespace
 
+Result<TextsPlan> PlanTexts(const TextBatchOptions& options, OpenedEncoder& opened, bool scores) {
+  TextsPlan plan = {.context = {.model = opened.model, .limit = opened.limit}};
+  plan.use.classify = scores;
+  BANTAM_ASSIGN(plan.use.pooling, ReadPoolingName(options.common));
+  const Config& config = opened.model.config;
+  const Pooling pooling = plan.use.pooling.value_or(scores ? config.classifier_pooling : config.pooling);
+  if (pooling == Pooling::kEveryToken) {
+    return Error(Code::kInvalidArgument,
+                 "an answer has one vector or one set of classes for a text: say how its tokens become one (--pooling)");
+  }
+  TextRequestContext& context = plan.context;
+  context.work = scores ? TextWork::kScores : TextWork::kVectors;
+  context.unit_length = config.unit_length;
+  context.pooling = pooling;
+  // Texts are read as they come: memory is planned for texts that most are shorter than.
+  if (options.common.run.context == 0 && context.limit.tokens_max > kContextDefault) {
+    context.limit.tokens_max = kContextDefault;
+    context.limit.can_grow = true;
+  }
+  if (scores) BANTAM_TRY(PlanScores(options, opened, &plan.use, &context));
+  plan.shape = {.longest = context.limit.tokens_max, .total = SIZE_MAX, .texts = SIZE_MAX, .bytes = kTextBatchBytes};
+  return plan;
+}
+
 void AddTextBatchOptions(CLI::App& verb, TextBatchOptions* options) {
   verb.add_flag("--truncate", options->common.truncate, "of vectors and scores: leave the end of a text away that is too long");
   verb.add_option("--pooling", options->common.pooling,
@@ -39,27 +63,9 @@ void AddTextBatchOptions(CLI::App& verb, TextBatchOptions* options) {
 }
 
 Status BatchOfTexts(FileSystem& files, const TextBatchOptions& options, OpenedEncoder& opened, bool scores, const BatchPlaces& places) {
-  TextOptions use;
-  use.classify = scores;
-  BANTAM_ASSIGN(use.pooling, ReadPoolingName(options.common));
-  const Config& config = opened.model.config;
-  const Pooling pooling = use.pooling.value_or(scores ? config.classifier_pooling : config.pooling);
-  if (pooling == Pooling::kEveryToken) {
-    return Error(Code::kInvalidArgument,
-                 "an answer has one vector or one set of classes for a text: say how its tokens become one (--pooling)");
-  }
-  TextRequestContext context = {.model = opened.model, .limit = opened.limit};
-  context.work = scores ? TextWork::kScores : TextWork::kVectors;
-  context.unit_length = config.unit_length;
-  context.pooling = pooling;
-  // Lines are read as they come: memory is planned for texts that most are shorter than.
-  if (options.common.run.context == 0 && context.limit.tokens_max > kContextDefault) {
-    context.limit.tokens_max = kContextDefault;
-    context.limit.can_grow = true;
-  }
-  if (scores) BANTAM_TRY(PlanScores(options, opened, &use, &context));
-  const TextsShape shape = {.longest = context.limit.tokens_max, .total = SIZE_MAX, .texts = SIZE_MAX, .bytes = kTextBatchBytes};
-  BANTAM_ASSIGN(const ReadyEncoder ready, MakeEncoder(files, opened, options.common, shape, use));
+  BANTAM_ASSIGN(TextsPlan plan, PlanTexts(options, opened, scores));
+  TextRequestContext& context = plan.context;
+  BANTAM_ASSIGN(const ReadyEncoder ready, MakeEncoder(files, opened, options.common, plan.shape, plan.use));
   context.width = ready.encoder->width();
   if (places.force) BANTAM_TRY(places.output.Truncate(0));  // not before everything else is sure
   const MonotonicClock clock;

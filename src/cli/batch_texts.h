@@ -6,6 +6,7 @@
 
 #include "base/disk.h"
 #include "cli/texts.h"
+#include "engine/text_request.h"
 
 namespace bantam {
 
@@ -15,6 +16,15 @@ struct TextBatchOptions {
 };
 // Those that mean nothing to batches of answers.
 void AddTextBatchOptions(CLI::App& verb, TextBatchOptions* options);
+
+// Requests that come one after the other: what memory is planned for, what the program makes of texts, and what may be asked. `opened`
+// outlives it; the context's width is the encoder's.
+struct TextsPlan {
+  TextOptions use = {};
+  TextsShape shape = {};
+  TextRequestContext context;
+};
+Result<TextsPlan> PlanTexts(const TextBatchOptions& options, OpenedEncoder& opened, bool scores);
 
 // Where requests come from, and answers go.
 struct BatchPlaces {

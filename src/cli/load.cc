@@ -153,6 +153,13 @@ std::optional<Tuning> TuningFor(FileSystem& files, const ModelFile& file, int co
   return std::nullopt;
 }
 
+// The budget of all models of the process, whose limit is what was free at the start; `limit_bytes` becomes what others leave of it.
+std::shared_ptr<MemoryBudget> ShareMemory(ProcessMemory& process, uint64_t* limit_bytes) {
+  if (process.budget == nullptr) process.budget = std::make_shared<MemoryBudget>(*limit_bytes);
+  *limit_bytes = process.budget->limit_bytes() - std::min(process.budget->limit_bytes(), process.planned_bytes);
+  return process.budget;
+}
+
 std::string CheckedFolder() { return fmt::format("{}/checked", CacheFolder()); }
 
 void TrustChecked(FileSystem& files, const RunOptions& run, ModelFile& file) {
@@ -202,6 +209,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     // More than is free would end with the system killing the process.
     fit.limit_bytes = std::min(asked, limits.memory_available_bytes);
   }
+  if (request.run.process != nullptr) prepared.shared_budget = ShareMemory(*request.run.process, &fit.limit_bytes);
   fit.held.vocabulary = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes() + request.text_bytes;
   fit.held.header = file.held_bytes();
   if (request.shape.sequences != 0) {
@@ -230,6 +238,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     Note("[--weights rows: no weights of this model would be smaller as in the file]\n");
   }
   prepared.rows_for_memory = !fit.weight_form && prepared.plan.weight_form == WeightForm::kRows;
+  if (request.run.process != nullptr) request.run.process->planned_bytes += prepared.plan.total_bytes();
   prepared.memory_limit_bytes = fit.limit_bytes;
   prepared.processors = limits.processors;
   prepared.file = std::move(file);
@@ -267,7 +276,7 @@ Status CheckGoesOn(const Config& config) {
 Result<Loaded> LoadWithoutSession(Prepared prepared) {
   Loaded loaded;
   loaded.plan = prepared.plan;
-  loaded.budget = std::make_unique<MemoryBudget>(prepared.memory_limit_bytes);
+  loaded.budget = prepared.shared_budget != nullptr ? prepared.shared_budget : std::make_shared<MemoryBudget>(prepared.memory_limit_bytes);
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
   if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(*source);

@@ -22,16 +22,23 @@ namespace bantam {
 inline constexpr size_t kInputBytesMax = size_t{16} << 20;
 inline constexpr size_t kIdsBytesMax = size_t{4} << 20;
 
+// What several models of one process share.
+struct ProcessMemory {
+  std::shared_ptr<MemoryBudget> budget = nullptr;  // made with the first
+  uint64_t planned_bytes = 0;                      // for those that are prepared
+};
+
 struct RunOptions {
-  std::string memory = "auto";     // --memory; auto: what is available
-  size_t context = 0;              // --context, 0: min(trained, kContextDefault)
-  int threads = 0;                 // -t, 0: those of the tuning, or all usable physical cores
-  std::string kernels = "auto";    // auto: that of the tuning, or the fastest
-  std::string kv;                  // --kv, empty: f16, of encoders f32, or q8 when memory is short
-  std::string weights = "auto";    // --weights; auto: that of the tuning, or panels when they fit
-  std::string rope_scaling;        // --rope-scaling KIND:FACTOR, empty: the model's own
-  std::string verify = "changed";  // when the weights of packages are checked before they are used: always, changed or never
-  bool tuned = true;               // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
+  std::string memory = "auto";       // --memory; auto: what is available
+  size_t context = 0;                // --context, 0: min(trained, kContextDefault)
+  int threads = 0;                   // -t, 0: those of the tuning, or all usable physical cores
+  std::string kernels = "auto";      // auto: that of the tuning, or the fastest
+  std::string kv;                    // --kv, empty: f16, of encoders f32, or q8 when memory is short
+  std::string weights = "auto";      // --weights; auto: that of the tuning, or panels when they fit
+  std::string rope_scaling;          // --rope-scaling KIND:FACTOR, empty: the model's own
+  std::string verify = "changed";    // when the weights of packages are checked before they are used: always, changed or never
+  ProcessMemory* process = nullptr;  // null: the model has the memory to itself
+  bool tuned = true;  // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
 };
 
 // For options that take a count: decimal digits.
@@ -70,8 +77,9 @@ struct Prepared {
   std::optional<DraftOutline> draft;
   MemoryPlan draft_plan;  // a part of the plan
   uint64_t memory_limit_bytes = 0;
-  int processors = 1;            // usable at once
-  bool rows_for_memory = false;  // the planner kept weights as rows, for panels would not fit
+  std::shared_ptr<MemoryBudget> shared_budget = nullptr;  // of the process; null: the model gets its own
+  int processors = 1;                                     // usable at once
+  bool rows_for_memory = false;                           // the planner kept weights as rows, for panels would not fit
 };
 
 struct PrepareRequest {
@@ -95,7 +103,7 @@ Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, con
 
 // A model in memory and one session on it.
 struct Loaded {
-  std::unique_ptr<MemoryBudget> budget;
+  std::shared_ptr<MemoryBudget> budget;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Model> model;
   std::vector<std::pair<std::string, std::shared_ptr<const Adapter>>> adapters;

@@ -21,6 +21,7 @@ namespace {
 std::atomic<bool> interrupted = false;
 std::atomic<bool> interrupts_deferred = false;
 std::atomic<bool> terminated = false;
+std::atomic<int> interrupt_count = 0;
 bool progress_shown = false;
 // A byte per Ctrl-C: who waits for input waits for this as well. A flag alone could be set just before the wait begins, by
 // any thread, and never be seen.
@@ -50,6 +51,7 @@ void OnInterrupt(int signal_number) {
   if (!interrupts_deferred.load(std::memory_order_relaxed)) ::_exit(130);
   if (signal_number != SIGINT) terminated.store(true, std::memory_order_relaxed);
   interrupted.store(true, std::memory_order_relaxed);
+  interrupt_count.fetch_add(1, std::memory_order_relaxed);
   (void)!::write(interrupt_pipe[1], "", 1);
 }
 
@@ -97,6 +99,12 @@ void ClearInterrupt() {
   while (::read(interrupt_pipe[0], bytes, sizeof(bytes)) > 0) {
   }
   interrupted.store(false, std::memory_order_relaxed);
+}
+
+int InterruptCount() { return interrupt_count.load(std::memory_order_relaxed); }
+void AwaitInterrupt() {
+  pollfd waiting = {interrupt_pipe[0], POLLIN, 0};
+  while (!Interrupted()) (void)::poll(&waiting, 1, /*timeout_ms=*/-1);
 }
 
 bool StdinIsTerminal() { return ::isatty(STDIN_FILENO) != 0; }

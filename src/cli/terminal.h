@@ -26,6 +26,10 @@ bool Interrupted();
 // Whether SIGTERM or SIGHUP came: not only the step but the program is to end.
 bool Terminated();
 void ClearInterrupt();
+// How many of all these came so far.
+int InterruptCount();
+// Waits until one came.
+void AwaitInterrupt();
 
 bool StdinIsTerminal();
 bool StdoutIsTerminal();

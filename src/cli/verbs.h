@@ -14,6 +14,8 @@ using Action = std::function<int(FileSystem&)>;
 
 void AddRunVerb(CLI::App& app, Action* action);
 void AddBatchVerb(CLI::App& app, Action* action);
+void AddServeVerb(CLI::App& app, Action* action);
+void AddKeysVerb(CLI::App& app, Action* action);
 void AddInspectVerb(CLI::App& app, Action* action);
 void AddTokenizeVerb(CLI::App& app, Action* action);
 void AddTemplateVerb(CLI::App& app, Action* action);

@@ -41,8 +41,10 @@ bool AnswerStream::ended() const {
 }
 
 void AnswerStream::Push(Event event) {
+  bool first = false;
   {
     const std::lock_guard lock(mutex_);
+    first = pending_.empty();
     if (event.finish) finished_[event.choice] = true;
     const auto [at, added] = pending_.try_emplace(event.choice);
     Event& pending = at->second;
@@ -56,6 +58,7 @@ void AnswerStream::Push(Event event) {
     }
   }
   came_.notify_all();
+  if (first && told_) told_();
 }
 
 Result<std::unique_ptr<EngineThread>> EngineThread::Start(const Engine::Setup& setup, const Resources& resources) {
@@ -95,7 +98,7 @@ void* EngineThread::Main(void* self) {
   return nullptr;
 }
 
-Result<EngineThread::Ticket> EngineThread::Submit(Request request) {
+Result<EngineThread::Ticket> EngineThread::Submit(Request request, std::function<void()> came) {
   BANTAM_TRY(engine_->Check(request));  // looks only at what never changes
   const uint64_t bytes = engine_->BytesOf(request);
   Ticket ticket;
@@ -115,7 +118,7 @@ Result<EngineThread::Ticket> EngineThread::Submit(Request request) {
     }
     load_.Add(request, bytes);
     ticket.id = next_id_++;
-    ticket.answer = std::shared_ptr<AnswerStream>(new AnswerStream(request.choices));
+    ticket.answer = std::shared_ptr<AnswerStream>(new AnswerStream(request.choices, std::move(came)));
     answers_[ticket.id] = ticket.answer;
     messages_.push_back({.id = ticket.id, .request = std::move(request), .arrival_ns = clock_.NowNs(), .held = std::move(held).value()});
   }
@@ -171,6 +174,16 @@ EngineCounters EngineThread::counters() const {
   EngineCounters counters = counters_;
   counters.refusals += refusals_;
   return counters;
+}
+
+int64_t EngineThread::PredictFirstToken(const Request& request) const {
+  const std::lock_guard lock(mutex_);
+  return bantam::PredictFirstToken(engine_->options().policy, load_, request, /*cached=*/0);
+}
+
+std::optional<Error> EngineThread::failed() const {
+  const std::lock_guard lock(mutex_);
+  return failed_;
 }
 
 EngineLoad EngineThread::load() const {

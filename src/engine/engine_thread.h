@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -32,12 +33,13 @@ class AnswerStream {
 
  private:
   friend class EngineThread;
-  explicit AnswerStream(size_t choices) : finished_(choices) {}
+  AnswerStream(size_t choices, std::function<void()> came) : told_(std::move(came)), finished_(choices) {}
   void Push(Event event);
   bool AllFinished() const;  // under the lock
 
   mutable std::mutex mutex_;
   std::condition_variable came_;
+  const std::function<void()> told_;  // or none
   size_t last_ = 0;                  // choice that was told of
   std::map<size_t, Event> pending_;  // by choice; as large as an answer, at most
   std::vector<bool> finished_;       // by choice
@@ -58,7 +60,13 @@ class EngineThread {
     std::shared_ptr<AnswerStream> answer;
   };
   // From any thread, without waiting for a step. Errors are those of Engine::Submit, and Internal when the engine failed.
-  Result<Ticket> Submit(Request request);
+  // `came`, if there is one, is told by the engine's thread that Next would not wait, each time that nothing was there before: for callers
+  // that have no thread for each answer. It must not wait, and may come before this returns.
+  Result<Ticket> Submit(Request request, std::function<void()> came = nullptr);
+  // When the first token of this one would come, from now on (admission.h).
+  int64_t PredictFirstToken(const Request& request) const;
+  // Why nothing works any more; nothing while it does.
+  std::optional<Error> failed() const;
   // The answer ends as cancelled, within a step. Of what has ended already nothing happens.
   void Cancel(RequestId id);
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -261,6 +263,37 @@ TEST_F(EngineThreadTest, WatchesMemory) {
   }
   EXPECT_TRUE(refused);
   EXPECT_GT(looks, 0);
+}
+
+// Whoever is told that something came, and takes it all without waiting, misses nothing.
+TEST_F(EngineThreadTest, TellsThatSomethingCame) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int told = 0;
+  const auto engine = Start();
+  const Answer waited = ReadAll(*engine->Submit(Prompt(3, 40))->answer);
+  const auto ticket = engine->Submit(Prompt(3, 40), [&] {
+    const std::lock_guard lock(mutex);
+    ++told;
+    changed.notify_all();
+  });
+  ASSERT_TRUE(ticket.ok());
+  Answer answer;
+  while (!ticket->answer->ended()) {
+    {
+      std::unique_lock lock(mutex);
+      ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(20), [&] { return told > 0; }));
+      told = 0;
+    }
+    while (std::optional<Event> event = ticket->answer->Next(/*timeout_ns=*/0)) {
+      answer.text += event->text;
+      if (event->finish) answer.finish = std::move(event->finish);
+    }
+  }
+  EXPECT_EQ(answer.text, waited.text);
+  EXPECT_TRUE(answer.finish.has_value());
+  EXPECT_FALSE(engine->failed().has_value());
+  EXPECT_GE(engine->PredictFirstToken(Prompt(4, 1)), 0);
 }
 
 TEST_F(EngineThreadTest, WaitingEndsAtItsTime) {

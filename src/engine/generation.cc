@@ -45,7 +45,7 @@ TokenInfo DescribeToken(std::span<const float> logits, uint32_t token, size_t co
 }
 
 Generation::Generation(const Request& request, size_t choice, const Tokenizer& tokenizer, StopStrings stops, CandidateList* scratch)
-    : request_(request), tokenizer_(tokenizer), scratch_(scratch), stream_(tokenizer), stops_(std::move(stops)) {
+    : request_(request), tokenizer_(tokenizer), scratch_(scratch), stream_(tokenizer, request.written), stops_(std::move(stops)) {
   if (request.beams == 0) {
     SamplerOptions options = request.sampler;
     options.seed += choice;

@@ -98,6 +98,7 @@ const std::vector<Member>& Members() {
       {"prompt", Ignore},  // read by ReadPrompt
       {"messages", Ignore},
       {"tools", Ignore},
+      {"chat_template_kwargs", Ignore},
       {"response_format", Ignore},  // read by ReadConstraint, as are the next two
       {"echo", Ignore},             // read by ReadEcho
       {"grammar", Ignore},
@@ -225,6 +226,12 @@ Result<std::vector<uint32_t>> ReadMessages(const Json& body, const Json& message
     return Error(Code::kUnsupported, "messages: the model has no chat template; give a \"prompt\"");
   }
   Json request = {{"messages", messages}};
+  if (const Json& others = JsonMember(body, "chat_template_kwargs"); !others.is_null()) {
+    if (!others.is_object()) return WrongMember("chat_template_kwargs", others, "an object of what the chat template looks at");
+    for (const auto& [name, value] : others.items()) {
+      if (name != "messages" && name != "tools") request[name] = value;
+    }
+  }
   if (const Json& tools = JsonMember(body, "tools"); !tools.is_null()) request["tools"] = tools;
   BANTAM_ASSIGN(const std::vector<PromptPiece> pieces, context.chat_template->RenderRequest(request, context.now));
   BANTAM_ASSIGN(std::vector<uint32_t> tokens, context.tokenizer.Encode(pieces));

@@ -27,9 +27,9 @@ struct JsonRequestContext {
 
 // "prompt" (text, a list of ids) or "messages" (with "tools"), and max_tokens or max_completion_tokens, min_tokens, temperature, top_p,
 // top_k, min_p, typical_p, seed, frequency_penalty, presence_penalty, repetition_penalty, logit_bias, stop, n, logprobs, top_logprobs,
-// priority, deadline_ms, confidence_threshold, cache, echo, user, adapter; response_format (text, json_object, json_schema), grammar (GBNF)
-// or regex. "model" and "stream" are not looked at. Null is as if a member were not there. Errors: InvalidArgument, naming the member, also
-// of one that is not known; those of templates and tokenizers.
+// priority, deadline_ms, confidence_threshold, cache, echo, user, adapter, chat_template_kwargs (what else the template looks at);
+// response_format (text, json_object, json_schema), grammar (GBNF) or regex. "model" and "stream" are not looked at. Null is as if a member
+// were not there. Errors: InvalidArgument, naming the member, also of one that is not known; those of templates and tokenizers.
 Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context);
 
 // What became of one choice.

@@ -100,6 +100,18 @@ TEST_F(JsonRequestTest, MessagesGoThroughTheTemplate) {
   EXPECT_EQ(without.error().code(), Code::kUnsupported);
 }
 
+// What else a template looks at is untrusted as messages are, and stands in for nothing that a request has a member for.
+TEST_F(JsonRequestTest, TemplatesAreToldMore) {
+  const ChatTemplate shows = ChatTemplate::Make("{{ effort }}{% for m in messages %}<{{ m.content }}>{% endfor %}", {}).value();
+  const auto told = Read(R"({"messages": [{"role": "user", "content": "hi"}],
+                             "chat_template_kwargs": {"effort": "low", "messages": [{"role": "user", "content": "no"}]}})",
+                         &shows);
+  ASSERT_TRUE(told.ok()) << told.error().message();
+  EXPECT_EQ(Text(told->tokens), "low<hi>");
+  EXPECT_NE(Refused(R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": 1})").find("chat_template_kwargs: 1"),
+            std::string::npos);
+}
+
 TEST_F(JsonRequestTest, EchoIsThePromptsText) {
   EXPECT_EQ(Good(R"({"prompt": "a b", "echo": true})").echo, "a b");
   EXPECT_EQ(Good(R"({"prompt": "a b", "echo": false})").echo, "");

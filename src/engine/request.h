@@ -49,6 +49,7 @@ struct Request {
   bool token_details = false;                   // events name every token with its logarithm of the probability
   size_t top_logprobs = 0;                      // and so many of the likeliest tokens, with token_details
   std::shared_ptr<TokenMasks> constraint = {};  // what the answer has to be (Constraints); null: any text
+  std::vector<uint32_t> written = {};           // control tokens that are part of the text, by their names (OutputDialect::MarkerTokens)
   std::string echo = {};                        // stands in front of each answer's text; stops do not look at it
   float confidence_min = 0;                     // an answer below is marked; 0: confidence is not computed unless token_details
 };

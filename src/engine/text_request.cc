@@ -216,11 +216,14 @@ Result<TextRequest> ReadTextRequest(const Json& body, const TextRequestContext& 
 void TextAnswer::AddVector(std::span<float> values) {
   const std::span<float> kept = values.first(request_.dimensions);
   if (request_.unit_length) ScaleToUnitLength(kept);
+  const bool objects = form_ == VectorList::kObjects;
+  if (objects) list_ += fmt::format("{{\"object\":\"embedding\",\"index\":{},\"embedding\":", vectors_++);
   if (request_.base64) {
     list_ += fmt::format("\"{}\"", EncodeBase64(LittleEndian(kept)));
   } else {
     fmt::format_to(std::back_inserter(list_), "[{}]", fmt::join(kept, ","));
   }
+  if (objects) list_ += '}';
 }
 
 void TextAnswer::AddClasses(std::span<float> values) {
@@ -250,7 +253,7 @@ std::string TextAnswer::Finish() {
   const std::string usage = fmt::format("\"usage\":{{\"prompt_tokens\":{0},\"total_tokens\":{0}}}", request_.tokens);
   switch (request_.task) {
     case TextRequest::Task::kVectors:
-      return fmt::format("\"embeddings\":[{}],{}", list_, usage);
+      return fmt::format("\"{}\":[{}],{}", form_ == VectorList::kObjects ? "data" : "embeddings", list_, usage);
     case TextRequest::Task::kClasses:
       return request_.listed ? fmt::format("\"labels\":[{}],{}", list_, usage) : fmt::format("\"labels\":{},{}", list_, usage);
     case TextRequest::Task::kRanking:

@@ -53,10 +53,14 @@ struct TextRequest {
 // one that is not known; Unsupported for what the program does not make; those of tokenizers, naming the text.
 Result<TextRequest> ReadTextRequest(const Json& body, const TextRequestContext& context);
 
+// How vectors are listed: as such, or each in an object with its index ("data", as OpenAI's embeddings have it).
+enum class VectorList : uint8_t { kPlain, kObjects };
+
 // Grows as what was asked for is computed.
 class TextAnswer {
  public:
-  TextAnswer(const TextRequest& request, const TextRequestContext& context) : request_(request), context_(context) {}
+  TextAnswer(const TextRequest& request, const TextRequestContext& context, VectorList form = VectorList::kPlain)
+      : request_(request), context_(context), form_(form) {}
 
   // What the program gives for the next text, which is changed. Errors: Corrupt (no numbers), Exhausted (more than kTextAnswerBytesMax).
   Status Add(std::span<float> values);
@@ -70,6 +74,8 @@ class TextAnswer {
 
   const TextRequest& request_;
   const TextRequestContext& context_;
+  const VectorList form_;
+  size_t vectors_ = 0;
   std::string list_;  // of what was added
   std::vector<float> ranks_;
 };

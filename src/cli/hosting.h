@@ -1,0 +1,46 @@
+// A model that is served: from its name to what the gateway asks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "cli/load.h"
+#include "serve/served_model.h"
+
+namespace bantam {
+
+// What the configuration says of one model.
+struct ModelEntry {
+  std::string name;
+  std::string path = {};  // or a name in the model folder
+  std::vector<std::string> aliases = {};
+  RunOptions run = {};
+  size_t sequences = 8;            // requests that are computed at once, if memory allows
+  size_t requests_max = 256;       // that wait or run
+  int64_t first_token_ms_max = 0;  // the longest predicted wait; 0: any
+  size_t answer_tokens = 0;        // most of an answer, where a request does not say; 0: what the context leaves
+  std::vector<std::pair<std::string, std::string>> adapters = {};  // names and paths
+  std::string calibration = {};
+  uint64_t held_bytes = 0;  // that the server holds beside its models, planned with this one
+};
+
+// All of it; ends with its engine.
+class HostedModel {
+ public:
+  virtual ~HostedModel() = default;
+  virtual std::shared_ptr<const ServedModel> served() const = 0;
+};
+
+// Loads it. The clock and the files outlive it. Errors name the model.
+Result<std::unique_ptr<HostedModel>> HostModel(FileSystem& files, const ModelEntry& entry, const Clock& clock);
+
+// As far as can be said without loading: its file and what it says of itself.
+Status CheckModelEntry(FileSystem& files, const ModelEntry& entry);
+
+}  // namespace bantam

@@ -1,0 +1,205 @@
+// bantam serve: models behind the APIs that programs know.
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "cli/hosting.h"
+#include "cli/model_folder.h"
+#include "cli/serve_config.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "serve/gateway.h"
+
+namespace bantam {
+namespace {
+
+struct Options {
+  std::vector<std::string> models;  // NAME=PATH, or PATH
+  std::string config;
+  std::string listen;
+  std::string keys;
+  std::string memory;
+  bool insecure = false;
+  bool check = false;
+  bool example = false;
+};
+
+// "NAME=PATH", or a path whose last part is the name.
+ModelEntry EntryOf(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals != std::string::npos && text.find('/') > equals) return {.name = text.substr(0, equals), .path = text.substr(equals + 1)};
+  std::string name = text.substr(text.find_last_of('/') + 1);
+  for (const std::string_view ending : {".gguf", ".bantam"}) {
+    if (name.ends_with(ending)) name.resize(name.size() - ending.size());
+  }
+  return {.name = name.empty() ? text : name, .path = text};
+}
+
+// The file, with what the command line says in its place.
+Result<ServeConfig> ReadConfig(FileSystem& files, const Options& options) {
+  ServeConfig config;
+  if (!options.config.empty()) {
+    BANTAM_ASSIGN(const std::string text, files.ReadText(options.config, kConfigBytesMax));
+    BANTAM_ASSIGN(config, ParseServeConfig(text).With(options.config));
+  }
+  if (!options.listen.empty()) config.listen = options.listen;
+  if (!options.keys.empty()) config.keys = options.keys;
+  if (!options.memory.empty()) config.memory = options.memory;
+  config.insecure = config.insecure || options.insecure;
+  if (!options.models.empty()) config.models.clear();
+  for (const std::string& text : options.models) {
+    ModelEntry entry = EntryOf(text);
+    const bool twice = std::any_of(config.models.begin(), config.models.end(), [&](const auto& one) { return one.name == entry.name; });
+    if (twice || entry.name.empty() || entry.path.empty()) {
+      return Error(Code::kInvalidArgument,
+                   fmt::format("--model {}: expected NAME=PATH with a name of its own, such as small=models/small.gguf", text));
+    }
+    config.models.push_back(std::move(entry));
+  }
+  if (config.models.empty()) {
+    BANTAM_ASSIGN(std::string path, FindDemoModel(files));
+    config.models.push_back({.name = kDemoName, .path = std::move(path), .aliases = {"default"}});
+  }
+  return config;
+}
+
+Result<std::vector<std::shared_ptr<const ApiKey>>> OpenKeys(FileSystem& files, const std::string& path) {
+  std::vector<std::shared_ptr<const ApiKey>> keys;
+  if (path.empty()) return keys;
+  BANTAM_ASSIGN(const std::string text, files.ReadText(path, kKeyFileBytesMax));
+  BANTAM_ASSIGN(std::vector<ApiKey> read, ReadKeys(text).With(path));
+  if (read.empty()) return Error(Code::kInvalidArgument, fmt::format("{}: there is no key in it; make one with bantam keys add", path));
+  for (ApiKey& key : read) keys.push_back(std::make_shared<const ApiKey>(std::move(key)));
+  return keys;
+}
+
+Status CheckPlace(const ServeConfig& config, const ListenPlace& place, bool keys) {
+  if (place.loopback || keys || config.insecure) return Ok();
+  return Error(Code::kDenied,
+               fmt::format("{}: others than this machine could ask there, and no keys are demanded; make some (bantam keys add) and name "
+                           "their file with --keys, or say --insecure",
+                           config.listen));
+}
+
+// Each connection is a descriptor.
+void RaiseDescriptors() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void NoteModel(const ServedModel& model) {
+  const std::string kind =
+      model.Answers() ? fmt::format("up to {} answers at once", model.facts.sequences) : "vectors and classes of texts";
+  Note(fmt::format("{}: {}, context {}, {}; {} planned\n", model.name, model.facts.architecture, model.context, kind,
+                   FormatBytes(model.facts.planned_bytes)));
+}
+
+// Everything that runs, in the order in which it ends: connections, requests that are read, engines.
+struct Running {
+  MonotonicClock clock;
+  ProcessMemory memory;
+  std::unique_ptr<HttpServer> server;
+  std::vector<std::unique_ptr<HostedModel>> models;
+  std::unique_ptr<Gateway> gateway;
+  ~Running() {
+    if (server != nullptr) server->Stop();
+  }
+};
+
+Status Start(FileSystem& files, ServeConfig& config, const ListenPlace& place, std::vector<std::shared_ptr<const ApiKey>> keys,
+             Running* running) {
+  ServedModels served;
+  // Bodies, what two readers make of the largest, and connections.
+  constexpr uint64_t kPerConnection = 16 << 10;
+  config.models[0].held_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
+                                std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection;
+  for (ModelEntry& entry : config.models) {
+    entry.run.memory = config.memory;
+    entry.run.process = &running->memory;
+    BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock));
+    NoteModel(*model->served());
+    served.push_back(model->served());
+    running->models.push_back(std::move(model));
+  }
+  GatewayOptions options = {.version = BANTAM_VERSION, .keys = std::move(keys), .hosts = config.hosts, .origins = config.origins};
+  if (config.access_log) options.access_log = [](const std::string& line) { Note(line + "\n"); };
+  BANTAM_ASSIGN(running->gateway, Gateway::Make(std::move(options), std::move(served), *running->memory.budget, running->clock));
+  const HttpServerOptions server = {.address = place.address, .port = place.port, .limits = config.limits, .tls = config.tls};
+  BANTAM_ASSIGN(running->server, HttpServer::Start(server, *running->gateway, running->clock));
+  return Ok();
+}
+
+// What runs may go on for a while; a second signal ends it.
+void Drain(const ServeConfig& config, Running& running) {
+  running.gateway->Drain();
+  Note("[no new requests are taken; what runs goes on]\n");
+  const int signals = InterruptCount();
+  constexpr int64_t kSliceNs = 100'000'000;
+  const int64_t end_ns = running.clock.NowNs() + config.drain_seconds * 1'000'000'000;
+  while (!running.server->AwaitIdle(kSliceNs) && running.clock.NowNs() < end_ns && InterruptCount() == signals) {
+  }
+  running.gateway->CancelAll();
+  (void)running.server->AwaitIdle(/*timeout_ns=*/2'000'000'000);
+}
+
+Status Serve(FileSystem& files, const Options& options) {
+  BANTAM_ASSIGN(ServeConfig config, ReadConfig(files, options));
+  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
+  BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
+  BANTAM_TRY(CheckPlace(config, place, !keys.empty()));
+  if (options.check) {
+    for (const ModelEntry& entry : config.models) BANTAM_TRY(CheckModelEntry(files, entry));
+    if (config.tls) BANTAM_TRY(CheckTlsFiles(*config.tls));
+    Note(fmt::format("the configuration is good: {} model{}, {} key{}, {}\n", config.models.size(), config.models.size() == 1 ? "" : "s",
+                     keys.size(), keys.size() == 1 ? "" : "s", config.listen));
+    return Ok();
+  }
+  DeferInterrupts();
+  RaiseDescriptors();
+  Running running;
+  BANTAM_TRY(Start(files, config, place, std::move(keys), &running));
+  const std::string shown = place.address.find(':') == std::string::npos ? place.address : fmt::format("[{}]", place.address);
+  Note(fmt::format("listening on {}://{}:{}\n", config.tls ? "https" : "http", shown, running.server->port()));
+  AwaitInterrupt();
+  Drain(config, running);
+  return Ok();
+}
+
+}  // namespace
+
+void AddServeVerb(CLI::App& app, Action* action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("serve", "answer over HTTP, in the APIs of OpenAI, Anthropic and Ollama");
+  verb->add_option("--model", options->models,
+                   "a model, as NAME=PATH or PATH (default: the demo model); may be given again. PATH may be a name in the model folder")
+      ->allow_extra_args(false);
+  verb->add_option("--config", options->config, "a TOML file (--example prints one)")->envname("BANTAM_SERVE_CONFIG");
+  verb->add_option("--listen", options->listen, "address and port (default: 127.0.0.1:8080); port 0: any that is free")
+      ->envname("BANTAM_SERVE_LISTEN");
+  verb->add_option("--keys", options->keys, "a file of keys (bantam keys): who shows none is refused")->envname("BANTAM_SERVE_KEYS");
+  verb->add_option("--memory", options->memory, "hard limit for the whole process, such as 512M; auto: what is available");
+  verb->add_flag("--insecure", options->insecure, "listen beyond this machine without keys");
+  verb->add_flag("--check", options->check, "say whether the configuration is good, and end");
+  verb->add_flag("--example", options->example, "print a configuration with all that it may say, and end");
+  verb->footer(
+      "Example: bantam serve --model small=models/small.gguf --listen 127.0.0.1:8080\n"
+      "curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'");
+  verb->callback([options, action] {
+    *action = [options](FileSystem& files) {
+      if (options->example) return PrintResult(ServeConfigExample());
+      const Status done = Serve(files, *options);
+      return done.ok() ? 0 : Fail(done.error());
+    };
+  });
+}
+
+}  // namespace bantam

@@ -1,0 +1,204 @@
+#include "serve/answer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/json_request.h"
+
+namespace bantam {
+namespace {
+
+double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
+
+bool Empty(const Output& output) { return output.content.empty() && output.reasoning.empty() && output.tool_calls.empty(); }
+
+void Append(Output more, Output* all) {
+  all->content += more.content;
+  all->reasoning += more.reasoning;
+  all->tool_calls.insert(all->tool_calls.end(), more.tool_calls.begin(), more.tool_calls.end());
+}
+
+}  // namespace
+
+std::optional<ToolCall> ReadForcedCall(const std::string& text) {
+  const Result<Json> json = ParseJson(text);
+  if (!json.ok()) return std::nullopt;
+  const auto name = JsonText(*json, "name");
+  if (!name) return std::nullopt;
+  return ToolCall{"", *name, DumpJson(JsonMember(*json, "arguments"), /*indent=*/-1)};
+}
+
+Answer::Answer(Parts parts) : parts_(std::move(parts)) {
+  choices_.resize(parts_.choices);
+  for (Choice& choice : choices_) {
+    if (!parts_.parse.parsed || parts_.parse.forced_call) continue;
+    choice.parser = std::make_unique<OutputParser>(parts_.model->dialect, OutputOptions{parts_.parse.prompt_end, parts_.parse.tools});
+  }
+}
+
+void Answer::Start(EngineThread::Ticket ticket) {
+  ticket_ = std::move(ticket);
+  started_ = true;
+  Call& call = *parts_.call;
+  call.on_gone = [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      self->parts_.model->engine->Cancel(self->ticket_.id);
+      self->parts_.call->EndGone();
+      self->End();
+    }
+  };
+  call.on_taken = [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->Pump();
+  };
+  if (call.gone) return std::exchange(call.on_gone, nullptr)();
+  Pump();
+}
+
+void Answer::Cancel() {
+  if (started_ && !ended_) parts_.model->engine->Cancel(ticket_.id);
+}
+
+void Answer::Pump() {
+  const auto self = shared_from_this();
+  while (started_ && !ended_) {
+    // What the client does not take waits in the answer's stream, where it is as large as the answer at most.
+    if (parts_.stream && parts_.call->exchange->unsent_bytes() > HttpExchange::kUnsentBytesMax) return;
+    std::optional<Event> event = ticket_.answer->Next(/*timeout_ns=*/0);
+    if (!event) {
+      if (ticket_.answer->ended()) Finish();
+      return;
+    }
+    Take(std::move(*event));
+  }
+}
+
+void Answer::Observe(const Event& event) {
+  const int64_t now_ns = parts_.clock.NowNs();
+  if (last_event_ns_ >= 0 && event.token_count > 0) {
+    parts_.metrics.ObserveTokenGap(parts_.model->name, PriorityName(parts_.priority), Seconds(now_ns - last_event_ns_), event.token_count);
+  }
+  if (event.token_count > 0) last_event_ns_ = now_ns;
+}
+
+void Answer::AddUsage(const bantam::Finish& finish) {
+  usage_.prompt_tokens = finish.usage.prompt_tokens;
+  usage_.cached_tokens = finish.usage.cached_tokens;
+  usage_.generated_tokens += finish.usage.generated_tokens;
+  usage_.queued_ns = finish.usage.queued_ns;
+  usage_.first_token_ns = finish.usage.first_token_ns;
+  usage_.total_ns = std::max(usage_.total_ns, finish.usage.total_ns);
+  CallRecord& record = parts_.call->record;
+  record.finish = StopReasonName(finish.reason);
+  record.prompt_tokens = usage_.prompt_tokens;
+  record.cached_tokens = usage_.cached_tokens;
+  record.generated_tokens = usage_.generated_tokens;
+  record.queued_ns = usage_.queued_ns;
+  record.first_token_ns = usage_.first_token_ns;
+}
+
+// What is more than may be is left out; the others get ids.
+void Answer::LimitCalls(Choice& choice, Output* output) const {
+  if (parts_.parse.one_call) output->tool_calls.resize(std::min<size_t>(output->tool_calls.size(), choice.calls == 0 ? 1 : 0));
+  choice.calls += output->tool_calls.size();
+  for (ToolCall& call : output->tool_calls) {
+    if (call.id.empty()) call.id = RandomId("call_");
+  }
+}
+
+Output Answer::Parse(Choice& choice, const Event& event) {
+  Output output;
+  if (parts_.parse.forced_call) {
+    choice.forced += event.text;
+    if (event.finish) {
+      auto call = ReadForcedCall(choice.forced);
+      if (call) {
+        output.tool_calls.push_back(std::move(*call));
+      } else {
+        output.content = choice.forced;
+      }
+    }
+  } else if (choice.parser == nullptr) {
+    output.content = event.text;
+  } else {
+    output = choice.parser->Push(event.text);
+    if (event.finish) Append(choice.parser->Finish(), &output);
+  }
+  LimitCalls(choice, &output);
+  return output;
+}
+
+void Answer::Take(Event event) {
+  Observe(event);
+  if (event.finish) {
+    AddUsage(*event.finish);
+    const StopReason reason = event.finish->reason;
+    if (reason == StopReason::kError) {
+      return Fail(event.finish->error ? ApiErrorOf(*event.finish->error) : ApiError{.message = "the engine failed"});
+    }
+    if (reason == StopReason::kCancelled) {
+      return Fail({.status = 503, .code = "cancelled", .message = "the server ended this answer: it stops", .retry_after_s = 1});
+    }
+    if (reason == StopReason::kDeadline && usage_.generated_tokens == 0 && !written_) {
+      return Fail({.status = 504, .code = "deadline_exceeded", .message = "the deadline passed before the first token"});
+    }
+  }
+  Choice& choice = choices_[event.choice];
+  AnswerDelta delta = {.choice = event.choice, .output = Parse(choice, event), .tokens = event.tokens, .token_count = event.token_count};
+  delta.finish = event.finish ? &*event.finish : nullptr;
+  delta.first = !std::exchange(choice.begun, true);
+  choice.called = choice.called || !delta.output.tool_calls.empty();
+  delta.called = choice.called;
+  if (parts_.stream) {
+    if (Empty(delta.output) && delta.tokens.empty() && delta.finish == nullptr && !delta.first) return;
+    Call& call = *parts_.call;
+    if (!std::exchange(written_, true)) call.Begin(parts_.writer->stream_type(), parts_.writer->Begin());
+    call.exchange->Write(parts_.writer->Add(delta));
+    return;
+  }
+  Append(std::move(delta.output), &choice.all.output);
+  choice.all.tokens.insert(choice.all.tokens.end(), event.tokens.begin(), event.tokens.end());
+  if (event.finish) choice.all.finish = std::move(*event.finish);
+}
+
+void Answer::Fail(const ApiError& error) {
+  parts_.model->engine->Cancel(ticket_.id);
+  Call& call = *parts_.call;
+  if (written_) {
+    call.record.finish = error.code;
+    call.exchange->Write(call.route->dialect.error_event(error));
+    call.End();
+  } else {
+    call.Fail(error);
+  }
+  End();
+}
+
+void Answer::Finish() {
+  if (parts_.stream) {
+    parts_.call->exchange->Write(parts_.writer->End(usage_));
+    parts_.call->End();
+  } else {
+    std::vector<AnswerChoice> all;
+    for (Choice& choice : choices_) all.push_back(std::move(choice.all));
+    parts_.call->RespondJson(parts_.writer->Whole(all, usage_));
+  }
+  End();
+}
+
+void Answer::End() {
+  if (std::exchange(ended_, true)) return;
+  parts_.metrics.ObserveAnswer(parts_.model->name, PriorityName(parts_.priority),
+                               {.queued_s = Seconds(usage_.queued_ns),
+                                .first_token_s = Seconds(usage_.first_token_ns),
+                                .total_s = Seconds(usage_.total_ns),
+                                .prompt_tokens = usage_.prompt_tokens,
+                                .cached_tokens = usage_.cached_tokens,
+                                .generated_tokens = usage_.generated_tokens});
+  parts_.call->on_gone = nullptr;
+  parts_.call->on_taken = nullptr;
+  parts_.ended(shared_from_this());
+}
+
+}  // namespace bantam

@@ -1,0 +1,379 @@
+#include "serve/gateway.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+
+#include "base/ascii.h"
+#include "base/json.h"
+#include "base/system_limits.h"
+#include "serve/routes.h"
+
+namespace bantam {
+namespace {
+
+// What clients and proxies may name their requests by.
+constexpr size_t kRequestIdBytesMax = 128;
+
+std::string NameOfRequest(const ServerRequest& request) {
+  std::string id = request.Field("x-request-id").value_or("");
+  const auto plain = [](char c) { return IsAlphanumericAscii(c) || c == '-' || c == '_' || c == '.' || c == ':'; };
+  if (!id.empty() && id.size() <= kRequestIdBytesMax && std::all_of(id.begin(), id.end(), plain)) return id;
+  return RandomId("req_");
+}
+
+bool Matches(std::string_view pattern, std::string_view path, std::string* rest) {
+  if (!pattern.ends_with('*')) return path == pattern;
+  pattern.remove_suffix(1);
+  if (!path.starts_with(pattern) || path.size() == pattern.size()) return false;
+  *rest = path.substr(pattern.size());
+  return true;
+}
+
+// ISO 8601, in UTC.
+std::string TimeText() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  std::tm parts = {};
+  ::gmtime_r(&now.tv_sec, &parts);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
+                     parts.tm_min, parts.tm_sec, now.tv_nsec / 1'000'000);
+}
+
+Error BodyError(const Error& error) { return Error(Code::kInvalidArgument, fmt::format("the body is not JSON: {}", error.message())); }
+
+}  // namespace
+
+const Dialect& DialectOfPath(std::string_view path) {
+  if (path.starts_with("/api/")) return kOllamaDialect;
+  return path.starts_with("/v1/messages") ? kAnthropicDialect : kOpenAiDialect;
+}
+
+RouteMatch FindRoute(std::string_view method, std::string_view path) {
+  RouteMatch match;
+  // What answers to GET answers to HEAD.
+  const std::string_view wanted = method == "HEAD" ? "GET" : method;
+  for (const auto routes : {OpenAiRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes()}) {
+    for (const Route& route : routes) {
+      std::string rest;
+      if (!Matches(route.path, path, &rest)) continue;
+      match.methods.push_back(route.method);
+      if (route.method != wanted) continue;
+      match.route = &route;
+      match.rest = std::move(rest);
+      return match;
+    }
+  }
+  return match;
+}
+
+Gateway::Gateway(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock)
+    : options_(std::move(options)), models_(std::move(models)), budget_(budget), clock_(clock) {}
+
+Gateway::~Gateway() = default;
+
+Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock) {
+  std::unique_ptr<Gateway> gateway(new Gateway(std::move(options), std::move(models), budget, clock));
+  Metrics* metrics = &gateway->metrics_;
+  BANTAM_ASSIGN(gateway->readers_, WorkQueue::Make(gateway->options_.readers, gateway->options_.waiting_max,
+                                                   [metrics](const char*) { metrics->CountRefusal("memory"); }));
+  return gateway;
+}
+
+void Gateway::CancelAll() {
+  server_->Post([this] {
+    const auto all = answers_;
+    for (const auto& answer : all) answer->Cancel();
+  });
+}
+
+ServerResponse Gateway::Refuse(int status, std::string_view why) {
+  constexpr std::pair<int, std::string_view> kReasons[] = {
+      {400, "not_http"}, {408, "slow_client"}, {413, "too_large"}, {431, "header_too_large"}, {503, "connections"}};
+  const auto known = std::find_if(std::begin(kReasons), std::end(kReasons), [&](const auto& reason) { return reason.first == status; });
+  metrics_.CountRefusal(known == std::end(kReasons) ? "not_http" : known->second);
+  ApiError error = {.status = status, .code = status == 413 ? "request_too_large" : "bad_request", .message = std::string(why)};
+  if (status == 503) error.retry_after_s = 1;
+  return ErrorResponse(kOpenAiDialect, error);
+}
+
+// ---- Access ----
+
+std::optional<ApiError> Gateway::CheckAccess(Call& call) {
+  const ServerRequest& request = call.request();
+  const std::string host = request.Field("Host").value_or("");
+  const bool asks_keys = !options_.keys.empty();
+  if (!asks_keys && !host.empty() && !HostAllowed(host, options_.hosts)) {
+    return ApiError{.status = 403,
+                    .code = "host_not_allowed",
+                    .message = fmt::format("the server is not known by the name {}; ask it by its address, or name it under \"hosts\" in "
+                                           "its configuration",
+                                           host.substr(0, kRequestIdBytesMax))};
+  }
+  const std::string origin = request.Field("Origin").value_or("");
+  if (!OriginAllowed(origin, host, options_.origins)) {
+    return ApiError{.status = 403,
+                    .code = "origin_not_allowed",
+                    .message = "pages of other servers may not ask here; name this one under \"origins\" in the server's configuration"};
+  }
+  if (!origin.empty() && !options_.origins.empty()) call.allowed_origin = origin;
+  if (call.route->role == Role::kAnybody || !asks_keys) return std::nullopt;
+  const std::string secret = ShownSecret(request);
+  const ApiKey* key = secret.empty() ? nullptr : FindKey(options_.keys, secret);
+  if (key == nullptr) {
+    return ApiError{.status = 401,
+                    .code = "invalid_api_key",
+                    .message = secret.empty() ? "an API key is needed: send it as \"Authorization: Bearer KEY\"" : "no such API key"};
+  }
+  const auto same = std::find_if(options_.keys.begin(), options_.keys.end(), [&](const auto& one) { return one.get() == key; });
+  call.key = *same;
+  call.client = key->name;
+  if (key->role < call.route->role) {
+    return ApiError{.status = 403,
+                    .code = "permission_denied",
+                    .message = fmt::format("this key may {}; this needs one that may {}", RoleName(key->role), RoleName(call.route->role))};
+  }
+  return std::nullopt;
+}
+
+bool Gateway::AnswersPreflight(const std::shared_ptr<Call>& call) {
+  const ServerRequest& request = call->request();
+  const auto origin = request.Field("Origin");
+  const bool asked = request.method == "OPTIONS" && origin && request.Field("Access-Control-Request-Method");
+  if (!asked || options_.origins.empty() || !OriginAllowed(*origin, "", options_.origins)) return false;
+  call->Respond({.status = 204,
+                 .fields = {{"Access-Control-Allow-Origin", *origin},
+                            {"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+                            {"Access-Control-Allow-Headers", request.Field("Access-Control-Request-Headers").value_or("content-type")},
+                            {"Access-Control-Max-Age", "600"},
+                            {"Vary", "Origin"}}});
+  return true;
+}
+
+// ---- One request ----
+
+void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
+  const auto call = std::make_shared<Call>();
+  call->exchange = std::move(exchange);
+  const ServerRequest& request = call->request();
+  call->id = NameOfRequest(request);
+  call->begin_ns = clock_.NowNs();
+  call->client = request.client;
+  call->on_end = [this](Call& ended) { Leave(ended); };
+  call->exchange->Listen({.gone =
+                              [call] {
+                                call->gone = true;
+                                if (call->on_gone) std::exchange(call->on_gone, nullptr)();
+                              },
+                          .taken =
+                              [call] {
+                                if (call->on_taken) call->on_taken();
+                              }});
+  const Route unknown = {.method = request.method, .path = "unknown", .dialect = DialectOfPath(request.path), .handle = nullptr};
+  RouteMatch match = FindRoute(request.method, request.path);
+  call->route = match.route == nullptr ? &unknown : match.route;
+  const auto rest = DecodePercent(match.rest);
+  call->rest = rest.value_or(match.rest);
+  if (!AnswersPreflight(call)) {
+    if (match.route != nullptr) {
+      Begin(call);
+    } else if (match.methods.empty()) {
+      call->Fail({.status = 404, .code = "not_found", .message = fmt::format("there is no {} here", request.path.substr(0, 200))});
+    } else {
+      ServerResponse response = ErrorResponse(
+          unknown.dialect,
+          {.status = 405, .code = "method_not_allowed", .message = fmt::format("expected {}", fmt::join(match.methods, " or "))});
+      response.fields.push_back({"Allow", fmt::format("{}", fmt::join(match.methods, ", "))});
+      call->Respond(std::move(response));
+    }
+  }
+  if (call->route == &unknown) call->route = nullptr;
+}
+
+void Gateway::Begin(const std::shared_ptr<Call>& call) {
+  if (auto error = CheckAccess(*call)) {
+    metrics_.CountRefusal(error->status == 401 ? "no_key" : "access");
+    return call->Fail(*error);
+  }
+  if (call->route->work == RouteWork::kQuick) return call->route->handle(*this, call);
+  if (draining_) {
+    metrics_.CountRefusal("draining");
+    return call->Fail({.status = 503, .code = "draining", .message = "the server stops; ask another, or again later", .retry_after_s = 5});
+  }
+  if (call->key != nullptr) {
+    if (auto error = uses_[call->key.get()].Enter(call->key->limits, call->begin_ns)) {
+      metrics_.CountRefusal("key_limit");
+      call->Fail(*error);
+      return;
+    }
+    call->on_end = [this, key = call->key](Call& ended) {
+      const uint64_t tokens = ended.record.prompt_tokens + ended.record.generated_tokens;
+      const auto leave = [this, key, tokens] { uses_[key.get()].Leave(key->limits, tokens, clock_.NowNs()); };
+      server_->Post(leave);
+      Leave(ended);
+    };
+  }
+  const bool taken = readers_->Add([this, call] {
+    if (call->gone) return call->EndGone();
+    call->route->handle(*this, call);
+  });
+  if (taken) return;
+  metrics_.CountRefusal("queue");
+  call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many requests come at once; wait", .retry_after_s = 1});
+}
+
+void Gateway::Leave(Call& call) {
+  metrics_.CountRequest(call.route == nullptr ? "unknown" : call.route->path, call.record.status);
+  if (options_.access_log) Log(call);
+}
+
+void Gateway::Log(const Call& call) const {
+  const ServerRequest& request = call.request();
+  const auto ms = [](int64_t ns) { return static_cast<double>(ns / 1000) / 1000; };
+  Json line = {{"time", TimeText()},
+               {"request_id", call.id},
+               {"client", request.client},
+               {"method", request.method.substr(0, 16)},
+               {"path", request.path.substr(0, 200)},
+               {"status", call.record.status},
+               {"ms", ms(clock_.NowNs() - call.begin_ns)}};
+  if (call.key != nullptr) line["key"] = call.key->name;
+  if (!call.record.model.empty()) line["model"] = call.record.model;
+  if (!call.record.finish.empty()) line["finish"] = call.record.finish;
+  if (call.record.prompt_tokens > 0) {
+    line["prompt_tokens"] = call.record.prompt_tokens;
+    line["cached_tokens"] = call.record.cached_tokens;
+    line["generated_tokens"] = call.record.generated_tokens;
+    line["queued_ms"] = ms(call.record.queued_ns);
+    line["first_token_ms"] = ms(call.record.first_token_ns);
+  }
+  options_.access_log(DumpJson(line, /*indent=*/-1));
+}
+
+// ---- For routes ----
+
+Result<Json> Gateway::ReadBody(const Call& call) {
+  Result<Json> json = ParseJsonOfUniqueNames(call.request().body);
+  if (!json.ok()) return BodyError(json.error());
+  if (!json->is_object()) return Error(Code::kInvalidArgument, fmt::format("{}: expected an object", ShortJson(*json)));
+  return json;
+}
+
+Result<std::shared_ptr<const ServedModel>> Gateway::ModelOf(const Call& call, const Json& body) const {
+  const Json& name = JsonMember(body, "model");
+  if (!name.is_null() && !name.is_string()) return Error(Code::kInvalidArgument, "model: expected the name of one");
+  BANTAM_ASSIGN(auto model, FindServedModel(models_, name.is_null() ? "" : name.get<std::string>()));
+  const bool limited = call.key != nullptr && !call.key->limits.models.empty();
+  if (limited) {
+    const auto& allowed = call.key->limits.models;
+    if (std::find(allowed.begin(), allowed.end(), model->name) == allowed.end()) {
+      return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", model->name, fmt::join(allowed, ", ")));
+    }
+  }
+  return model;
+}
+
+void Gateway::AddHeaderMembers(const ServerRequest& request, Json* body) {
+  constexpr std::pair<const char*, const char*> kFields[] = {{"X-Bantam-Priority", "priority"}, {"X-Bantam-Adapter", "adapter"}};
+  for (const auto& [field, member] : kFields) {
+    const auto value = request.Field(field);
+    if (value && !body->contains(member)) (*body)[member] = *value;
+  }
+  constexpr std::pair<const char*, const char*> kNumbers[] = {
+      {"X-Bantam-Deadline-Ms", "deadline_ms"}, {"X-Bantam-Confidence-Threshold", "confidence_threshold"}, {"X-Bantam-Cache", "cache"}};
+  for (const auto& [field, member] : kNumbers) {
+    const auto value = request.Field(field);
+    if (!value || body->contains(member)) continue;
+    // What is no number and no truth value is refused where the member is read.
+    const Result<Json> json = ParseJson(*value);
+    (*body)[member] = json.ok() ? *json : Json(*value);
+  }
+}
+
+void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
+  Request& request = asked.plan.request;
+  call->record.model = asked.model->name;
+  // Who asks, and within that who they say to ask for.
+  request.client = fmt::format("{}/{}", call->client, request.client).substr(0, 200);
+  request.tenant = call->key == nullptr ? "" : call->key->name;
+  if (call->key != nullptr) request.priority = std::max(request.priority, call->key->limits.priority);
+  const auto answer = std::make_shared<Answer>(Answer::Parts{.call = call,
+                                                             .model = asked.model,
+                                                             .writer = std::move(asked.writer),
+                                                             .stream = asked.stream,
+                                                             .parse = std::move(asked.plan.parse),
+                                                             .choices = request.choices,
+                                                             .priority = request.priority,
+                                                             .metrics = metrics_,
+                                                             .clock = clock_,
+                                                             .ended = [this](const auto& ended) { answers_.erase(ended); }});
+  EngineThread& engine = *asked.model->engine;
+  const int64_t predicted_ns = engine.PredictFirstToken(request);
+  const auto came = [server = server_, weak = std::weak_ptr<Answer>(answer)] {
+    server->Post([weak] {
+      if (const auto self = weak.lock()) self->Pump();
+    });
+  };
+  Result<EngineThread::Ticket> ticket = engine.Submit(std::move(request), came);
+  if (!ticket.ok()) {
+    ApiError error = ApiErrorOf(ticket.error());
+    if (error.status == 404) error = {.status = 400, .code = "adapter_not_found", .message = error.message, .param = "adapter"};
+    if (error.status == 429) {
+      error.retry_after_s = RetryAfterSeconds(predicted_ns);
+      metrics_.CountRefusal("admission");
+    }
+    return call->Fail(error);
+  }
+  server_->Post([this, answer, taken = std::move(ticket).value()] {
+    answers_.insert(answer);
+    answer->Start(taken);
+  });
+}
+
+std::optional<std::string> Gateway::NotReady() const {
+  if (draining_) return "draining";
+  for (const auto& model : models_) {
+    if (model->engine != nullptr && model->engine->failed()) return fmt::format("model {} failed", model->name);
+  }
+  return std::nullopt;
+}
+
+std::string Gateway::MetricsPage() const {
+  MetricsText text;
+  using Kind = MetricsText::Kind;
+  metrics_.Write(&text);
+  text.Begin("bantam_memory_limit_bytes", Kind::kGauge, "What the process may hold.");
+  text.Add({}, static_cast<double>(budget_.limit_bytes()));
+  text.Begin("bantam_memory_used_bytes", Kind::kGauge, "What is reserved of it.");
+  text.Add({}, static_cast<double>(budget_.used_bytes()));
+  text.Begin("bantam_memory_resident_peak_bytes", Kind::kGauge, "The most that the process had in memory.");
+  text.Add({}, static_cast<double>(PeakResidentBytes()));
+  text.Begin("bantam_model_planned_bytes", Kind::kGauge, "Memory that is planned for a model.");
+  for (const auto& model : models_) text.Add({{"model", model->name}}, static_cast<double>(model->facts.planned_bytes));
+  const auto per_engine = [&](std::string_view name, Kind kind, std::string_view help, auto value) {
+    text.Begin(name, kind, help);
+    for (const auto& model : models_) {
+      if (model->engine != nullptr) text.Add({{"model", model->name}}, static_cast<double>(value(*model->engine)));
+    }
+  };
+  per_engine("bantam_requests_now", Kind::kGauge, "Requests that wait or run.", [](const auto& engine) { return engine.load().requests; });
+  per_engine("bantam_steps_total", Kind::kCounter, "Steps of the model.", [](const auto& engine) { return engine.counters().steps; });
+  per_engine("bantam_preemptions_total", Kind::kCounter, "Sequences that lost their KV and computed it anew.",
+             [](const auto& engine) { return engine.counters().preemptions; });
+  per_engine("bantam_drafted_tokens_total", Kind::kCounter, "Tokens that were guessed.",
+             [](const auto& engine) { return engine.counters().drafted_tokens; });
+  per_engine("bantam_accepted_tokens_total", Kind::kCounter, "Guesses that were right.",
+             [](const auto& engine) { return engine.counters().accepted_tokens; });
+  const HttpServerCounters counters = server_->counters();
+  text.Begin("bantam_connections_now", Kind::kGauge, "Connections that are open.");
+  text.Add({}, static_cast<double>(counters.connections));
+  text.Begin("bantam_connections_total", Kind::kCounter, "Connections, by what became of them.");
+  text.Add({{"outcome", "accepted"}}, static_cast<double>(counters.accepted));
+  text.Add({{"outcome", "refused"}}, static_cast<double>(counters.refused));
+  text.Add({{"outcome", "timed_out"}}, static_cast<double>(counters.timed_out));
+  return text.text();
+}
+
+}  // namespace bantam

@@ -1,0 +1,110 @@
+// Gateway: what the HTTP server's requests are answered by. Routes are tables (routes.h); each dialect has a file.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/memory_budget.h"
+#include "net/http_server.h"
+#include "serve/access.h"
+#include "serve/answer.h"
+#include "serve/call.h"
+#include "serve/chat_request.h"
+#include "serve/keys.h"
+#include "serve/metrics.h"
+#include "serve/served_model.h"
+#include "serve/work_queue.h"
+
+namespace bantam {
+
+struct GatewayOptions {
+  std::string version = {};
+  std::vector<std::shared_ptr<const ApiKey>> keys = {};  // none: anybody may ask
+  std::vector<std::string> hosts = {};                   // names that the server is reached by, beside addresses and localhost
+  std::vector<std::string> origins = {};                 // pages of other servers that may ask
+  int readers = 2;                                       // threads that read requests
+  size_t waiting_max = 512;                              // requests that wait for one
+  // Told one line of JSON for each request, without prompts and answers; any thread may call it.
+  std::function<void(const std::string& line)> access_log = nullptr;
+};
+
+// A request to an engine, before it is asked.
+struct AnswerRequest {
+  ChatPlan plan;
+  std::shared_ptr<const ServedModel> model;
+  std::unique_ptr<AnswerWriter> writer;
+  bool stream = false;
+};
+
+class Gateway final : public HttpHandler {
+ public:
+  // The budget, clock and what the models point to outlive it.
+  static Result<std::unique_ptr<Gateway>> Make(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock);
+  ~Gateway() override;
+
+  // The server outlives it, stopped or not.
+  void Attach(HttpServer& server) override { server_ = &server; }
+  // From here on what is new is refused (503), and what runs goes on.
+  void Drain() { draining_ = true; }
+  // Ends what runs.
+  void CancelAll();
+  bool draining() const { return draining_; }
+
+  void Handle(std::shared_ptr<HttpExchange> exchange) override;
+  ServerResponse Refuse(int status, std::string_view why) override;
+
+  // ---- For routes ----
+  const ServedModels& models() const { return models_; }
+  const GatewayOptions& options() const { return options_; }
+  const Clock& clock() const { return clock_; }
+  // The body as an object, or the call fails.
+  static Result<Json> ReadBody(const Call& call);
+  // The model that the body names, which the key may use.
+  Result<std::shared_ptr<const ServedModel>> ModelOf(const Call& call, const Json& body) const;
+  // Members that stand in header fields (X-Bantam-Priority and so on) go into the body, unless it has them.
+  static void AddHeaderMembers(const ServerRequest& request, Json* body);
+  // Asks the engine; the writer writes what it answers.
+  void Ask(const std::shared_ptr<Call>& call, AnswerRequest request);
+  // Ready to answer; or why not.
+  std::optional<std::string> NotReady() const;
+  std::string MetricsPage() const;
+
+ private:
+  Gateway(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock);
+  // A failure that is found before a route is: nothing otherwise.
+  std::optional<ApiError> CheckAccess(Call& call);
+  bool AnswersPreflight(const std::shared_ptr<Call>& call);
+  void Begin(const std::shared_ptr<Call>& call);
+  void Log(const Call& call) const;
+  void Leave(Call& call);
+
+  const GatewayOptions options_;
+  const ServedModels models_;
+  MemoryBudget& budget_;
+  const Clock& clock_;
+  HttpServer* server_ = nullptr;
+  std::atomic<bool> draining_ = false;
+  Metrics metrics_;
+  // Of the server's thread.
+  std::map<const ApiKey*, KeyUse> uses_;
+  std::set<std::shared_ptr<Answer>> answers_;
+  std::unique_ptr<WorkQueue> readers_;  // the last: its threads use the others
+};
+
+// Where a call belongs: the route, its star; or the methods that the path has, none where there is no such path.
+struct RouteMatch {
+  const Route* route = nullptr;
+  std::string rest = {};
+  std::vector<std::string_view> methods = {};
+};
+RouteMatch FindRoute(std::string_view method, std::string_view path);
+
+}  // namespace bantam

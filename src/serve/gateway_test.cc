@@ -1,0 +1,557 @@
+#include "serve/gateway.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/rng.h"
+#include "engine/session.h"
+#include "formats/gguf.h"
+#include "model/load.h"
+#include "model/vocabulary.h"
+#include "testing/http_client.h"
+#include "testing/paths.h"
+
+namespace bantam {
+namespace {
+
+using testing::Ask;
+using testing::ClientSocket;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::HttpAnswer;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+constexpr char kTemplate[] =
+    "{% if tools %}tools: {{ tools | tojson }}\n{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}\n"
+    "{% endfor %}assistant:";
+constexpr char kHello[] = R"("messages":[{"role":"user","content":"Once upon a time"}])";
+
+// A gateway on a free port, in front of a small model that has learned to write.
+class GatewayTest : public ::testing::Test {
+ protected:
+  void Start(GatewayOptions options = {}, AdmissionLimits admission = {}, std::string name = "stories") {
+    options.version = "1.2.3";
+    options.access_log = [this](const std::string& line) {
+      const std::lock_guard lock(mutex_);
+      log_.push_back(line);
+    };
+    ModelFile file = OpenGguf(*files_, testing::DataPath("models/stories260K.gguf")).value();
+    tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
+    model_ = LoadModel(OutlineModel(file, *RunnableKernels().front()).value(), file, {budget_, *pool_}, nullptr).value();
+    PlanOptions plan_options = {/*context=*/512, KvType::kF16, /*step_tokens=*/64, /*step_outputs=*/8, pool_->size()};
+    PlanSequences(4, &plan_options);
+    const MemoryPlan plan = PlanMemory(model_->program, plan_options, {});
+    EngineOptions engine_options;
+    engine_options.admission = admission;
+    engine_options.check = true;
+    engine_ = EngineThread::Start({*model_, *tokenizer_, plan, clock_, engine_options}, {budget_, *pool_}).value();
+    constraints_ = std::make_unique<Constraints>(*tokenizer_, budget_);
+    template_.emplace(ChatTemplate::Make(kTemplate, {}).value());
+    auto served = std::make_shared<ServedModel>();
+    served->name = std::move(name);
+    served->aliases = {"default"};
+    served->tokenizer = tokenizer_.get();
+    served->context = 512;
+    served->engine = engine_.get();
+    served->constraints = constraints_.get();
+    served->chat_template = &*template_;
+    served->tool_template = &*template_;
+    served->template_shows_tools = true;
+    served->dialect = OutputDialect::Detect(kTemplate, *tokenizer_);
+    served->defaults.tokens_max = 64;
+    gateway_ = Gateway::Make(std::move(options), {served}, budget_, clock_).value();
+    server_ = HttpServer::Start({}, *gateway_, clock_).value();
+  }
+  ~GatewayTest() override {
+    if (server_ != nullptr) server_->Stop();
+    gateway_.reset();
+    engine_.reset();
+  }
+  HttpAnswer Post(std::string_view target, std::string_view body, std::string_view fields = "") {
+    return Ask(server_->port(), "POST", target, body, fields);
+  }
+  HttpAnswer Chat(const std::string& members, std::string_view fields = "") {
+    return Post("/v1/chat/completions", "{" + members + "}", fields);
+  }
+  HttpAnswer Get(std::string_view target, std::string_view fields = "") { return Ask(server_->port(), "GET", target, "", fields); }
+  // Until the engine has nothing: it is told of clients that go.
+  void AwaitNothing() {
+    while (engine_->load().requests > 0) std::this_thread::yield();
+  }
+
+  MonotonicClock clock_;
+  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
+  MemoryBudget budget_{uint64_t{1} << 30};
+  std::unique_ptr<ThreadPool> pool_ = ThreadPool::Make(1).value();
+  std::unique_ptr<HttpServer> server_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Model> model_;
+  std::optional<ChatTemplate> template_;
+  std::unique_ptr<Constraints> constraints_;
+  std::unique_ptr<EngineThread> engine_;
+  std::unique_ptr<Gateway> gateway_;
+  std::mutex mutex_;
+  std::vector<std::string> log_;
+};
+
+TEST_F(GatewayTest, ChatsWholeAndStreamed) {
+  Start();
+  const std::string members = std::string(kHello) + R"(,"max_tokens":20,"model":"stories")";
+  const HttpAnswer whole = Chat(members);
+  ASSERT_EQ(whole.status, 200) << whole.body;
+  const Json json = whole.json();
+  EXPECT_EQ(json["object"], "chat.completion");
+  EXPECT_EQ(json["model"], "stories");
+  EXPECT_EQ(json["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(json["choices"][0]["message"]["role"], "assistant");
+  EXPECT_EQ(json["usage"]["completion_tokens"], 20);
+  EXPECT_EQ(json["usage"]["total_tokens"], json["usage"]["prompt_tokens"].get<int>() + 20);
+  EXPECT_FALSE(whole.fields.at("x-request-id").empty());
+
+  const HttpAnswer streamed = Chat(members + R"(,"stream":true,"stream_options":{"include_usage":true})", "x-request-id: mine-1\r\n");
+  ASSERT_EQ(streamed.status, 200);
+  EXPECT_TRUE(streamed.whole);
+  EXPECT_EQ(streamed.fields.at("content-type"), "text/event-stream");
+  EXPECT_EQ(streamed.fields.at("x-request-id"), "mine-1");
+  const std::vector<std::string> events = streamed.Lines("data: ");
+  ASSERT_GT(events.size(), 3u);
+  EXPECT_EQ(events.back(), "[DONE]");
+  std::string text;
+  std::set<std::string> ids;
+  for (size_t i = 0; i + 2 < events.size(); ++i) {
+    const Json chunk = ParseJson(events[i]).value();
+    ids.insert(chunk["id"].get<std::string>());
+    EXPECT_EQ(chunk["object"], "chat.completion.chunk");
+    EXPECT_EQ(JsonMember(chunk["choices"][0]["delta"], "role").is_null(), i > 0);
+    text += JsonText(chunk["choices"][0]["delta"], "content").value_or("");
+    EXPECT_EQ(chunk["choices"][0]["finish_reason"].is_null(), i + 3 < events.size());
+  }
+  EXPECT_EQ(ids.size(), 1u);
+  EXPECT_EQ(text, json["choices"][0]["message"]["content"]);
+  const Json last = ParseJson(events[events.size() - 2]).value();
+  EXPECT_TRUE(last["choices"].empty());
+  EXPECT_EQ(last["usage"]["completion_tokens"], 20);
+}
+
+TEST_F(GatewayTest, SeveralChoicesSeedsAndStops) {
+  Start();
+  const HttpAnswer several = Chat(std::string(kHello) + R"(,"n":3,"temperature":1,"seed":7,"max_tokens":8)");
+  ASSERT_EQ(several.status, 200) << several.body;
+  ASSERT_EQ(several.json()["choices"].size(), 3u);
+  EXPECT_EQ(several.json()["usage"]["completion_tokens"], 24);
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"n":3,"temperature":1,"seed":7,"max_tokens":8)").json()["choices"], several.json()["choices"]);
+  const std::string text = Chat(std::string(kHello) + R"(,"max_tokens":40)").json()["choices"][0]["message"]["content"];
+  const std::string stop = text.substr(10, 5);
+  const Json stopped = Chat(std::string(kHello) + R"(,"max_tokens":40,"stop":)" + Json(stop).dump()).json()["choices"][0];
+  EXPECT_EQ(stopped["message"]["content"], text.substr(0, text.find(stop)));
+  EXPECT_EQ(stopped["finish_reason"], "stop");
+  EXPECT_EQ(stopped["stop_reason"], stop);
+}
+
+TEST_F(GatewayTest, Logprobs) {
+  Start();
+  const HttpAnswer chat = Chat(std::string(kHello) + R"(,"max_tokens":5,"logprobs":true,"top_logprobs":2)");
+  const Json content = chat.json()["choices"][0]["logprobs"]["content"];
+  ASSERT_EQ(content.size(), 5u);
+  std::string text;
+  for (const Json& token : content) {
+    ASSERT_EQ(token["top_logprobs"].size(), 2u);
+    // Greedy: the likeliest is the one that was taken.
+    EXPECT_EQ(token["top_logprobs"][0]["token"], token["token"]);
+    for (const Json& byte : token["bytes"]) text += static_cast<char>(byte.get<int>());
+  }
+  EXPECT_THAT(text, HasSubstr(chat.json()["choices"][0]["message"]["content"].get<std::string>()));
+  const Json completion = Post("/v1/completions", R"({"prompt":"Once upon","max_tokens":4,"logprobs":1})").json()["choices"][0];
+  EXPECT_EQ(completion["logprobs"]["tokens"].size(), 4u);
+  EXPECT_EQ(completion["logprobs"]["text_offset"][0], 0);
+}
+
+TEST_F(GatewayTest, Completions) {
+  Start();
+  const std::string prompts[] = {R"("Once upon a time")", R"(["Once upon a time"])"};
+  std::set<std::string> texts;
+  for (const std::string& prompt : prompts) {
+    const HttpAnswer answer = Post("/v1/completions", R"({"max_tokens":12,"prompt":)" + prompt + "}");
+    ASSERT_EQ(answer.status, 200) << answer.body;
+    EXPECT_EQ(answer.json()["object"], "text_completion");
+    texts.insert(answer.json()["choices"][0]["text"].get<std::string>());
+  }
+  EXPECT_THAT(texts, ElementsAre(StartsWith(", there was")));
+  const HttpAnswer streamed = Post("/v1/completions", R"({"max_tokens":12,"prompt":"Once upon a time","stream":true})");
+  std::string text;
+  for (const std::string& event : streamed.Lines("data: ")) {
+    if (event != "[DONE]") text += ParseJson(event).value()["choices"][0]["text"].get<std::string>();
+  }
+  EXPECT_EQ(text, *texts.begin());
+}
+
+// Errors name what is wrong; what a client says is never the server's fault.
+TEST_F(GatewayTest, WrongRequests) {
+  Start();
+  struct Case {
+    std::string target;
+    std::string body;
+    int status;
+    std::string param;
+    std::string says;
+  };
+  const std::string chat = "/v1/chat/completions";
+  const std::string hello = kHello;
+  const Case kCases[] = {
+      {chat, "", 400, "", "not JSON"},
+      {chat, "[1]", 400, "", "expected an object"},
+      {chat, "{\"a\":\"\xff\"}", 400, "", "not JSON"},
+      {chat, R"({"a":1,"a":2})", 400, "", ""},
+      {chat, "{}", 400, "messages", "a list"},
+      {chat, R"({"messages":[]})", 400, "messages", "a list"},
+      {chat, R"({"messages":[{"role":"king","content":"x"}]})", 400, "messages[0].role", "\"user\""},
+      {chat, R"({"messages":[{"role":"user"}]})", 400, "messages[0].content", "a text"},
+      {chat, R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]})", 400, "messages[0].content[0]",
+       "text only"},
+      {chat, "{" + hello + R"(,"tempratur":1})", 400, "tempratur", "temperature"},
+      {chat, "{" + hello + R"(,"temperature":"hot"})", 400, "temperature", "a number"},
+      {chat, "{" + hello + R"(,"max_tokens":0})", 400, "max_tokens", "from 1"},
+      {chat, "{" + hello + R"(,"n":17})", 400, "n", "16"},
+      {chat, "{" + hello + R"(,"stream":1})", 400, "stream", "true or false"},
+      {chat, "{" + hello + R"(,"stream_options":{}})", 400, "stream_options", "stream"},
+      {chat, "{" + hello + R"(,"model":"other"})", 404, "", "there are: stories"},
+      {chat, "{" + hello + R"(,"model":7})", 400, "model", "name"},
+      {chat, "{" + hello + R"(,"adapter":"none"})", 400, "adapter", "none"},
+      {chat, "{" + hello + R"(,"tools":{}})", 400, "tools", "a list"},
+      {chat, "{" + hello + R"(,"tools":[{"type":"function","function":{"name":"a b"}}]})", 400, "tools[0].function.name", "letters"},
+      {chat, "{" + hello + R"(,"tool_choice":"required"})", 400, "tool_choice", "tools"},
+      {chat, "{" + hello + R"(,"response_format":{"type":"xml"}})", 400, "response_format", "json_schema"},
+      {chat, "{" + hello + R"(,"response_format":{"type":"json_schema","json_schema":{"schema":{"uniqueItems":true,"type":"array"}}}})",
+       400, "", "uniqueItems"},
+      {chat, R"({"prompt":"x"})", 400, "prompt", "/v1/completions"},
+      {chat, R"({"messages":[{"role":"user","content":")" + std::string(100'000, 'x') + R"("}]})", 400, "", "context"},
+      {"/v1/completions", R"({"prompt":["a","b"]})", 400, "prompt", "several"},
+      {"/v1/completions", R"({"prompt":[999999]})", 400, "prompt", ""},
+      {"/v1/embeddings", R"({"input":"x"})", 400, "model", "no vectors"},
+      {"/v1/nothing", "{}", 404, "", "/v1/nothing"},
+      {"/v1/models", "{}", 405, "", "GET"},
+      {"/tokenize", R"({"content":7})", 400, "content", "a text"},
+      {"/detokenize", R"({"tokens":[99999]})", 400, "tokens", ""},
+  };
+  for (const Case& one : kCases) {
+    const HttpAnswer answer = Post(one.target, one.body);
+    EXPECT_EQ(answer.status, one.status) << one.body.substr(0, 200) << "\n" << answer.body;
+    const Json error = answer.json()["error"];
+    EXPECT_EQ(JsonText(error, "param").value_or(""), one.param) << answer.body;
+    EXPECT_THAT(JsonText(error, "message").value_or(""), HasSubstr(one.says)) << one.body.substr(0, 200);
+    EXPECT_FALSE(JsonText(error, "type").value_or("").empty());
+  }
+  EXPECT_EQ(Post("/v1/models", "{}").fields.at("allow"), "GET");
+}
+
+// Bodies that are damaged in every way: errors of clients, or answers.
+TEST_F(GatewayTest, DamagedRequests) {
+  Start();
+  const std::string targets[] = {"/v1/chat/completions", "/v1/messages", "/api/chat", "/api/generate", "/tokenize"};
+  const std::string bodies[] = {
+      "{" + std::string(kHello) +
+          R"(,"max_tokens":2,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]})",
+      R"({"prompt":"a","options":{"num_predict":2},"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"b",)"
+      R"("input":{}}]}],"max_tokens":1})"};
+  Rng rng(1);
+  for (int i = 0; i < 400; ++i) {
+    std::string body = bodies[rng.Next() % std::size(bodies)];
+    for (size_t damage = rng.Next() % 3 + 1; damage > 0; --damage) {
+      const size_t at = rng.Next() % body.size();
+      constexpr std::string_view kBytes = "\"{}[]:,0e-\\\xff nt";
+      if (rng.Next() % 3 == 0) {
+        body.erase(at, 1 + rng.Next() % 8);
+        if (body.empty()) break;
+      } else {
+        body[at] = kBytes[rng.Next() % kBytes.size()];
+      }
+    }
+    const HttpAnswer answer = Post(targets[rng.Next() % std::size(targets)], body);
+    EXPECT_TRUE(answer.whole && answer.status >= 200 && answer.status < 500) << answer.status << " " << body << "\n" << answer.body;
+  }
+}
+
+TEST_F(GatewayTest, ToolsThatMustBeCalled) {
+  Start();
+  const std::string tools =
+      R"(,"tools":[{"type":"function","function":{"name":"light","parameters":{"type":"object","properties":{"on":{"$ref":"#/$defs/b"}},)"
+      R"("required":["on"],"additionalProperties":false,"$defs":{"b":{"type":"boolean"}}}}},)"
+      R"({"type":"function","function":{"name":"blind","parameters":{"type":"object","properties":{"percent":{"type":"integer",)"
+      R"("minimum":0,"maximum":9}},"required":["percent"],"additionalProperties":false}}}])";
+  for (const char* choice : {"\"required\"", R"({"type":"function","function":{"name":"blind"}})"}) {
+    const std::string members = std::string(kHello) + tools + R"(,"temperature":1,"seed":3,"tool_choice":)" + choice;
+    const Json whole = Chat(members).json()["choices"][0];
+    EXPECT_EQ(whole["finish_reason"], "tool_calls");
+    EXPECT_TRUE(whole["message"]["content"].is_null());
+    ASSERT_EQ(whole["message"]["tool_calls"].size(), 1u) << whole.dump();
+    const Json call = whole["message"]["tool_calls"][0];
+    EXPECT_THAT(call["id"].get<std::string>(), StartsWith("call_"));
+    const Json arguments = ParseJson(call["function"]["arguments"].get<std::string>()).value();
+    EXPECT_TRUE(call["function"]["name"] == "light" ? arguments["on"].is_boolean() : arguments["percent"].is_number_integer());
+    if (choice[0] == '{') {
+      EXPECT_EQ(call["function"]["name"], "blind");
+    }
+    Json streamed;
+    std::string finish;
+    for (const std::string& event : Chat(members + R"(,"stream":true)").Lines("data: ")) {
+      if (event == "[DONE]") continue;
+      const Json one = ParseJson(event).value()["choices"][0];
+      if (one["delta"].contains("tool_calls")) streamed = one["delta"]["tool_calls"][0];
+      finish = JsonText(one, "finish_reason").value_or(finish);
+    }
+    EXPECT_EQ(streamed["function"], call["function"]);
+    EXPECT_EQ(streamed["index"], 0);
+    EXPECT_EQ(finish, "tool_calls");
+  }
+  // What was called, and what came of it, goes into the next prompt; also where it is damaged.
+  for (const char* arguments : {R"("{\"on\":true}")", R"("{\"on\":")", R"({"on":true})"}) {
+    const HttpAnswer next =
+        Chat(R"("messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function",)"
+             R"("function":{"name":"light","arguments":)" +
+             std::string(arguments) + R"(}}]},{"role":"tool","tool_call_id":"1","content":"done"}],"max_tokens":2)");
+    EXPECT_EQ(next.status, 200) << next.body;
+  }
+}
+
+TEST_F(GatewayTest, StructuredOutput) {
+  Start();
+  const std::string schema =
+      R"({"type":"object","properties":{"level":{"enum":["low","high"]}},"required":["level"],"additionalProperties":false})";
+  const Json openai =
+      Chat(std::string(kHello) + R"(,"temperature":1,"response_format":{"type":"json_schema","json_schema":{"name":"l","schema":)" +
+           schema + "}}")
+          .json()["choices"][0];
+  const Json said = ParseJson(openai["message"]["content"].get<std::string>()).value();
+  EXPECT_TRUE(said["level"] == "low" || said["level"] == "high");
+  EXPECT_EQ(openai["finish_reason"], "stop");
+  const Json ollama = Post("/api/chat", "{" + std::string(kHello) + R"(,"stream":false,"format":)" + schema + "}").json();
+  EXPECT_TRUE(ParseJson(ollama["message"]["content"].get<std::string>()).value().contains("level"));
+}
+
+TEST_F(GatewayTest, AnthropicMessages) {
+  Start();
+  const std::string members = std::string(kHello) + R"(,"model":"stories","system":"Tell.","max_tokens":12)";
+  const HttpAnswer whole = Post("/v1/messages", "{" + members + "}");
+  ASSERT_EQ(whole.status, 200) << whole.body;
+  const Json json = whole.json();
+  EXPECT_EQ(json["type"], "message");
+  EXPECT_EQ(json["stop_reason"], "max_tokens");
+  EXPECT_TRUE(json["stop_sequence"].is_null());
+  EXPECT_EQ(json["usage"]["output_tokens"], 12);
+  const HttpAnswer streamed = Post("/v1/messages", "{" + members + R"(,"stream":true})");
+  std::string text;
+  std::vector<std::string> types;
+  for (const std::string& data : streamed.Lines("data: ")) {
+    const Json event = ParseJson(data).value();
+    if (types.empty() || types.back() != event["type"]) types.push_back(event["type"].get<std::string>());
+    if (event["type"] == "content_block_delta") text += event["delta"]["text"].get<std::string>();
+  }
+  EXPECT_THAT(types, ElementsAre("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta",
+                                 "message_stop"));
+  EXPECT_EQ(text, json["content"][0]["text"]);
+  const Json counted = Post("/v1/messages/count_tokens", "{" + std::string(kHello) + R"(,"model":"stories","system":"Tell."})").json();
+  EXPECT_EQ(counted["input_tokens"], json["usage"]["input_tokens"].get<int>() + json["usage"]["cache_read_input_tokens"].get<int>());
+  const HttpAnswer called =
+      Post("/v1/messages", "{" + members +
+                               R"(,"tools":[{"name":"f","input_schema":{"type":"object","additionalProperties":false}}],)"
+                               R"("tool_choice":{"type":"any"},"max_tokens":60})");
+  // The first max_tokens is not the only one.
+  EXPECT_EQ(called.status, 400);
+  const Json call = Post("/v1/messages", "{" + std::string(kHello) +
+                                             R"(,"tools":[{"name":"f","input_schema":{"type":"object","additionalProperties":false}}],)"
+                                             R"("tool_choice":{"type":"any"},"max_tokens":60})")
+                        .json();
+  EXPECT_EQ(call["stop_reason"], "tool_use") << call.dump();
+  EXPECT_EQ(call["content"][0]["name"], "f");
+  EXPECT_TRUE(call["content"][0]["input"].is_object());
+  const HttpAnswer wrong = Post("/v1/messages", "{" + std::string(kHello) + "}");
+  EXPECT_EQ(wrong.status, 400);
+  EXPECT_EQ(wrong.json()["type"], "error");
+  EXPECT_THAT(wrong.json()["error"]["message"].get<std::string>(), StartsWith("max_tokens"));
+}
+
+TEST_F(GatewayTest, OllamaChatsAndPrompts) {
+  Start();
+  const HttpAnswer streamed = Post("/api/chat", "{" + std::string(kHello) + R"(,"model":"stories:latest","options":{"num_predict":10}})");
+  ASSERT_EQ(streamed.status, 200) << streamed.body;
+  EXPECT_EQ(streamed.fields.at("content-type"), "application/x-ndjson");
+  std::string text;
+  const std::vector<std::string> lines = streamed.Lines("");
+  for (const std::string& line : lines) text += ParseJson(line).value()["message"]["content"].get<std::string>();
+  const Json last = ParseJson(lines.back()).value();
+  EXPECT_EQ(last["done"], true);
+  EXPECT_EQ(last["done_reason"], "length");
+  EXPECT_EQ(last["eval_count"], 10);
+  const Json whole = Post("/api/chat", "{" + std::string(kHello) + R"(,"stream":false,"options":{"num_predict":10}})").json();
+  EXPECT_EQ(whole["message"]["content"], text);
+  const Json raw = Post("/api/generate", R"({"prompt":"Once upon a time","raw":true,"stream":false,"options":{"num_predict":12}})").json();
+  EXPECT_THAT(raw["response"].get<std::string>(), StartsWith(", there was"));
+  EXPECT_EQ(Post("/api/chat", R"({"messages":[],"model":"stories"})").status, 400);
+  EXPECT_EQ(Post("/api/chat", "{" + std::string(kHello) + R"(,"options":{"num_predikt":1}})").json()["error"],
+            "options: \"num_predikt\": no member of a request; the nearest is num_predict");
+  EXPECT_EQ(Get("/api/tags").json()["models"][0]["name"], "stories");
+  EXPECT_EQ(Get("/api/version").json()["version"], "1.2.3");
+  EXPECT_EQ(Post("/api/show", R"({"model":"stories"})").json()["model_info"][".context_length"], 512);
+}
+
+TEST_F(GatewayTest, ModelsAndTokens) {
+  Start({}, {}, "org/stories");
+  EXPECT_EQ(Get("/v1/models").json()["data"][0]["id"], "org/stories");
+  EXPECT_EQ(Get("/v1/models/org%2Fstories").json()["id"], "org/stories");
+  EXPECT_EQ(Get("/v1/models/org/stories").json()["id"], "org/stories");
+  EXPECT_EQ(Get("/v1/models/default").status, 200);
+  EXPECT_EQ(Get("/v1/models/other").status, 404);
+  const Json tokens = Post("/tokenize", R"({"content":"Once upon a time"})").json();
+  EXPECT_EQ(tokens["count"], tokens["tokens"].size());
+  const Json text = Post("/detokenize", R"({"tokens":)" + tokens["tokens"].dump() + "}").json();
+  EXPECT_THAT(text["content"].get<std::string>(), HasSubstr("Once upon a time"));
+}
+
+// A client that goes takes its request with it, whether it was writing or waiting.
+TEST_F(GatewayTest, ClientsThatGo) {
+  Start();
+  for (const bool stream : {true, false}) {
+    const std::string body =
+        "{" + std::string(kHello) + R"(,"max_tokens":400,"min_tokens":400,"n":4,"stream":)" + (stream ? "true}" : "false}");
+    ClientSocket client(server_->port());
+    client.Send(testing::HttpRequestText("POST", "/v1/chat/completions", body));
+    if (stream) {
+      EXPECT_THAT(client.ReceiveUntil("data: "), HasSubstr("200 OK"));
+    }
+    while (engine_->load().requests == 0) std::this_thread::yield();
+    const uint64_t before = engine_->counters().generated_tokens;
+    client.Reset();
+    AwaitNothing();
+    EXPECT_LT(engine_->counters().generated_tokens - before, 1600u);
+  }
+  EXPECT_TRUE(server_->AwaitIdle(20'000'000'000));
+  const auto logged = [&] {
+    const std::lock_guard lock(mutex_);
+    return log_.size();
+  };
+  while (logged() < 2) std::this_thread::yield();
+  const std::lock_guard lock(mutex_);
+  for (const std::string& line : log_) EXPECT_EQ(ParseJson(line).value()["status"], 499) << line;
+}
+
+TEST_F(GatewayTest, TooManyAtOnce) {
+  Start({}, {.requests_max = 1});
+  ClientSocket first(server_->port());
+  first.Send(testing::HttpRequestText("POST", "/v1/chat/completions",
+                                      "{" + std::string(kHello) + R"(,"max_tokens":400,"min_tokens":400,"n":4,"stream":true})"));
+  EXPECT_THAT(first.ReceiveUntil("data: "), HasSubstr("200 OK"));
+  const HttpAnswer refused = Chat(kHello);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_GE(ParseJson(refused.fields.at("retry-after")).value().get<int>(), 1);
+  EXPECT_THAT(refused.json()["error"]["message"].get<std::string>(), HasSubstr("first token would come in"));
+  first.Reset();
+  AwaitNothing();
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":2)").status, 200);
+}
+
+TEST_F(GatewayTest, Deadlines) {
+  Start();
+  // Four answers of 400 tokens take longer than a millisecond.
+  const std::string members = std::string(kHello) + R"(,"max_tokens":400,"min_tokens":400,"n":4)";
+  const HttpAnswer late = Chat(members, "X-Bantam-Deadline-Ms: 1\r\n");
+  EXPECT_TRUE(late.status == 504 || late.status == 429 || late.json()["choices"][0]["stop_reason"] == "deadline") << late.body;
+  EXPECT_EQ(Chat(std::string(kHello), "X-Bantam-Deadline-Ms: soon\r\n").json()["error"]["param"], "deadline_ms");
+  EXPECT_EQ(Chat(std::string(kHello), "X-Bantam-Priority: urgent\r\n").json()["error"]["param"], "priority");
+}
+
+TEST_F(GatewayTest, KeysAndWhatTheyMay) {
+  GatewayOptions options;
+  const auto key = [](std::string name, Role role, KeyLimits limits) {
+    const Digest digest = DigestOfSecret(name);
+    return std::make_shared<const ApiKey>(ApiKey{std::move(name), role, digest, std::move(limits)});
+  };
+  options.keys = {key("user", Role::kUse, {.requests_per_minute = 3}), key("operator", Role::kOperate, {}),
+                  key("other", Role::kUse, {.models = {"another"}})};
+  Start(std::move(options));
+  const std::string members = std::string(kHello) + R"(,"max_tokens":1)";
+  EXPECT_EQ(Chat(members).status, 401);
+  EXPECT_EQ(Chat(members, "Authorization: Bearer wrong\r\n").status, 401);
+  EXPECT_EQ(Chat(members, "Authorization: Bearer user\r\n").status, 200);
+  EXPECT_EQ(Post("/v1/messages", "{" + members + "}", "x-api-key: user\r\n").status, 200);
+  EXPECT_EQ(Get("/metrics", "Authorization: Bearer user\r\n").status, 403);
+  EXPECT_EQ(Get("/metrics", "Authorization: Bearer operator\r\n").status, 200);
+  EXPECT_EQ(Get("/health").status, 200);
+  EXPECT_EQ(Chat(members, "Authorization: Bearer other\r\n").status, 403);
+  EXPECT_EQ(Chat(members, "Authorization: Bearer user\r\n").status, 200);
+  const HttpAnswer often = Chat(members, "Authorization: Bearer user\r\n");
+  EXPECT_EQ(often.status, 429);
+  EXPECT_TRUE(often.fields.contains("retry-after"));
+}
+
+TEST_F(GatewayTest, NamesAndPagesThatAreNotKnown) {
+  Start({.hosts = {"edge.example"}, .origins = {"https://app.example"}});
+  const auto ask = [&](std::string_view host, std::string_view fields) {
+    ClientSocket client(server_->port());
+    client.Send("GET /v1/models HTTP/1.1\r\nConnection: close\r\nHost: " + std::string(host) + "\r\n" + std::string(fields) + "\r\n");
+    return testing::ParseAnswer(client.ReceiveAll());
+  };
+  EXPECT_EQ(ask("localhost:1", "").status, 200);
+  EXPECT_EQ(ask("edge.example", "").status, 200);
+  EXPECT_EQ(ask("evil.example", "").status, 403);
+  EXPECT_EQ(ask("localhost", "Origin: https://evil.example\r\n").status, 403);
+  EXPECT_EQ(ask("localhost", "Origin: https://app.example\r\n").fields.at("access-control-allow-origin"), "https://app.example");
+  const HttpAnswer preflight =
+      Ask(server_->port(), "OPTIONS", "/v1/chat/completions", "", "Origin: https://app.example\r\nAccess-Control-Request-Method: POST\r\n");
+  EXPECT_EQ(preflight.status, 204);
+  EXPECT_EQ(Ask(server_->port(), "OPTIONS", "/v1/chat/completions").status, 405);
+}
+
+TEST_F(GatewayTest, Drains) {
+  Start();
+  ClientSocket running(server_->port());
+  running.Send(testing::HttpRequestText("POST", "/v1/chat/completions",
+                                        "{" + std::string(kHello) + R"(,"max_tokens":200,"min_tokens":200,"stream":true})"));
+  EXPECT_THAT(running.ReceiveUntil("data: "), HasSubstr("200 OK"));
+  gateway_->Drain();
+  const HttpAnswer refused = Chat(kHello);
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_TRUE(refused.fields.contains("retry-after"));
+  EXPECT_EQ(Get("/health/ready").status, 503);
+  EXPECT_EQ(Get("/health/live").status, 200);
+  EXPECT_THAT(running.ReceiveAll(), HasSubstr("[DONE]"));
+  EXPECT_TRUE(server_->AwaitIdle(20'000'000'000));
+}
+
+TEST_F(GatewayTest, CancelsWhatRuns) {
+  Start();
+  ClientSocket running(server_->port());
+  running.Send(testing::HttpRequestText("POST", "/v1/messages", "{" + std::string(kHello) + R"(,"max_tokens":480,"stream":true})"));
+  EXPECT_THAT(running.ReceiveUntil("data: "), HasSubstr("200 OK"));
+  gateway_->CancelAll();
+  // It may have ended just before.
+  EXPECT_THAT(running.ReceiveAll(), ::testing::AnyOf(HasSubstr("event: error"), HasSubstr("message_stop")));
+  AwaitNothing();
+}
+
+TEST_F(GatewayTest, MetricsAndLogWithoutTexts) {
+  Start();
+  EXPECT_EQ(Chat(R"("messages":[{"role":"user","content":"A secret about Lily"}],"max_tokens":6)").status, 200);
+  EXPECT_EQ(Chat(R"("messages":[{"role":"king","content":"A secret about Lily"}])").status, 400);
+  const std::string page = Get("/metrics").body;
+  EXPECT_THAT(page, HasSubstr("bantam_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("bantam_generated_tokens_total{model=\"stories\",priority=\"normal\"} 6\n"));
+  EXPECT_THAT(page, HasSubstr("bantam_first_token_seconds_count{model=\"stories\",priority=\"normal\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("bantam_memory_limit_bytes 1073741824\n"));
+  const std::lock_guard lock(mutex_);
+  ASSERT_GE(log_.size(), 2u);
+  const Json line = ParseJson(log_[0]).value();
+  EXPECT_EQ(line["path"], "/v1/chat/completions");
+  EXPECT_EQ(line["generated_tokens"], 6);
+  for (const std::string& one : log_) EXPECT_THAT(one, Not(HasSubstr("Lily")));
+}
+
+}  // namespace
+}  // namespace bantam

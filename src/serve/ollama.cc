@@ -1,0 +1,381 @@
+// Ollama's API: chat, generate, embed, tags, show, ps, version, brought into OpenAI's members and back.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "engine/json_members.h"
+#include "engine/json_request.h"
+#include "serve/dialects.h"
+#include "serve/gateway.h"
+#include "serve/routes.h"
+
+namespace bantam {
+namespace {
+
+std::string ErrorBody(const ApiError& error) { return DumpJson({{"error", error.message}}, /*indent=*/-1); }
+std::string ErrorEvent(const ApiError& error) { return ErrorBody(error) + "\n"; }
+
+std::string TimeText(int64_t seconds) {
+  const std::time_t time = seconds;
+  std::tm parts = {};
+  ::gmtime_r(&time, &parts);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
+                     parts.tm_min, parts.tm_sec);
+}
+
+// ---- Requests ----
+
+// The second: its name in OpenAI's members; null: of another runtime, and left.
+constexpr std::pair<std::string_view, const char*> kOptions[] = {{"temperature", "temperature"},
+                                                                 {"top_k", "top_k"},
+                                                                 {"top_p", "top_p"},
+                                                                 {"min_p", "min_p"},
+                                                                 {"typical_p", "typical_p"},
+                                                                 {"seed", "seed"},
+                                                                 {"stop", "stop"},
+                                                                 {"repeat_penalty", "repetition_penalty"},
+                                                                 {"presence_penalty", "presence_penalty"},
+                                                                 {"frequency_penalty", "frequency_penalty"},
+                                                                 {"num_predict", "max_tokens"},
+                                                                 {"num_ctx", nullptr},
+                                                                 {"num_keep", nullptr},
+                                                                 {"num_batch", nullptr},
+                                                                 {"num_gpu", nullptr},
+                                                                 {"main_gpu", nullptr},
+                                                                 {"num_thread", nullptr},
+                                                                 {"use_mmap", nullptr},
+                                                                 {"numa", nullptr},
+                                                                 {"repeat_last_n", nullptr},
+                                                                 {"penalize_newline", nullptr},
+                                                                 {"mirostat", nullptr},
+                                                                 {"mirostat_eta", nullptr},
+                                                                 {"mirostat_tau", nullptr},
+                                                                 {"tfs_z", nullptr}};
+
+Status ReadOptions(const Json& options, Json* into) {
+  if (options.is_null()) return Ok();
+  if (!options.is_object()) return WrongMember("options", options, "an object");
+  for (const auto& [name, value] : options.items()) {
+    const auto* known = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const auto& option) { return option.first == name; });
+    if (known == std::end(kOptions)) {
+      std::vector<std::string_view> names;
+      for (const auto& [one, theirs] : kOptions) names.push_back(one);
+      return UnknownMember(name, names).With("options");
+    }
+    // Below 0: as many as there are.
+    const bool without_end = name == "num_predict" && value.is_number_integer() && value.get<int64_t>() < 0;
+    if (known->second != nullptr && !value.is_null() && !without_end) (*into)[known->second] = value;
+  }
+  return Ok();
+}
+
+constexpr std::string_view kChatMembers[] = {
+    "model", "messages", "tools",        "format",   "options",     "stream",  "keep_alive",
+    "think", "logprobs", "top_logprobs", "priority", "deadline_ms", "adapter", "confidence_threshold",
+    "cache"};
+constexpr std::string_view kGenerateMembers[] = {"model",
+                                                 "prompt",
+                                                 "system",
+                                                 "format",
+                                                 "options",
+                                                 "stream",
+                                                 "raw",
+                                                 "keep_alive",
+                                                 "think",
+                                                 "images",
+                                                 "context",
+                                                 "suffix",
+                                                 "template",
+                                                 "logprobs",
+                                                 "top_logprobs",
+                                                 "priority",
+                                                 "deadline_ms",
+                                                 "adapter",
+                                                 "confidence_threshold",
+                                                 "cache"};
+
+Status CheckMembers(const Json& body, std::span<const std::string_view> known) {
+  for (const auto& [name, value] : body.items()) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) return UnknownMember(name, known);
+  }
+  return Ok();
+}
+
+// What chats and prompts have in common.
+Result<Json> ReadCommon(const Json& body) {
+  Json into = Json::object();
+  BANTAM_TRY(ReadOptions(JsonMember(body, "options"), &into));
+  for (const char* name : {"logprobs", "top_logprobs", "priority", "deadline_ms", "adapter", "confidence_threshold", "cache"}) {
+    if (const Json& value = JsonMember(body, name); !value.is_null()) into[name] = value;
+  }
+  const Json& format = JsonMember(body, "format");
+  if (format == "json") {
+    into["response_format"] = {{"type", "json_object"}};
+  } else if (format.is_object()) {
+    into["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", format}}}};
+  } else if (!format.is_null() && format != "") {
+    return WrongMember("format", format, "\"json\", or a JSON Schema");
+  }
+  const Json& think = JsonMember(body, "think");
+  if (think.is_boolean()) into["chat_template_kwargs"] = {{"enable_thinking", think}};
+  if (think.is_string()) into["reasoning_effort"] = think;
+  return into;
+}
+
+Status RefuseImages(const std::string& member, const Json& images) {
+  if (images.is_null() || (images.is_array() && images.empty())) return Ok();
+  return WrongMember(member, "...", "none: this model reads text only");
+}
+
+Result<Json> ReadMessages(const Json& list) {
+  if (!list.is_array() || list.empty()) return WrongMember("messages", list, "a list of messages");
+  Json messages = Json::array();
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Json& message = list[i];
+    if (!message.is_object()) return WrongMember(fmt::format("messages[{}]", i), message, "an object with \"role\" and \"content\"");
+    BANTAM_TRY(RefuseImages(fmt::format("messages[{}].images", i), JsonMember(message, "images")));
+    Json read = {{"role", JsonMember(message, "role")}, {"content", JsonMember(message, "content")}};
+    if (read["content"].is_null()) read["content"] = "";
+    if (const Json& calls = JsonMember(message, "tool_calls"); !calls.is_null()) read["tool_calls"] = calls;
+    if (const auto name = JsonText(message, "tool_name")) read["name"] = *name;
+    if (const auto thinking = JsonText(message, "thinking")) read["reasoning_content"] = *thinking;
+    messages.push_back(std::move(read));
+  }
+  return messages;
+}
+
+// ---- Answers ----
+
+class NdjsonWriter final : public AnswerWriter {
+ public:
+  NdjsonWriter(std::shared_ptr<const ServedModel> model, bool chat) : model_(std::move(model)), chat_(chat) {}
+
+  std::string_view stream_type() const override { return "application/x-ndjson"; }
+  std::string Add(const AnswerDelta& delta) override {
+    if (delta.finish != nullptr) reason_ = DoneReason(*delta.finish);
+    const Output& output = delta.output;
+    if (output.content.empty() && output.reasoning.empty() && output.tool_calls.empty()) return "";
+    Json line = Line(output);
+    line["done"] = false;
+    return DumpJson(line, /*indent=*/-1) + "\n";
+  }
+  std::string End(const AnswerUsage& usage) override {
+    Json line = Line({});
+    AddEnd(usage, &line);
+    return DumpJson(line, /*indent=*/-1) + "\n";
+  }
+  Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) override {
+    reason_ = DoneReason(choices[0].finish);
+    Json line = Line(choices[0].output);
+    AddEnd(usage, &line);
+    return line;
+  }
+
+ private:
+  static std::string_view DoneReason(const Finish& finish) {
+    return finish.reason == StopReason::kDeadline ? "length" : FinishReasonName(finish.reason);
+  }
+  Json Line(const Output& output) const {
+    Json line = {{"model", model_->name}, {"created_at", TimeText(std::time(nullptr))}};
+    if (!chat_) {
+      line["response"] = output.content;
+      if (!output.reasoning.empty()) line["thinking"] = output.reasoning;
+      return line;
+    }
+    Json message = {{"role", "assistant"}, {"content", output.content}};
+    if (!output.reasoning.empty()) message["thinking"] = output.reasoning;
+    for (const ToolCall& call : output.tool_calls) {
+      const Result<Json> arguments = ParseJson(call.arguments);
+      message["tool_calls"].push_back({{"function", {{"name", call.name}, {"arguments", arguments.ok() ? *arguments : Json::object()}}}});
+    }
+    line["message"] = std::move(message);
+    return line;
+  }
+  void AddEnd(const AnswerUsage& usage, Json* line) const {
+    (*line)["done"] = true;
+    (*line)["done_reason"] = reason_;
+    (*line)["total_duration"] = usage.total_ns;
+    (*line)["load_duration"] = 0;
+    (*line)["prompt_eval_count"] = usage.prompt_tokens;
+    (*line)["prompt_eval_duration"] = std::max<int64_t>(usage.first_token_ns - usage.queued_ns, 0);
+    (*line)["eval_count"] = usage.generated_tokens;
+    (*line)["eval_duration"] = std::max<int64_t>(usage.total_ns - usage.first_token_ns, 0);
+  }
+
+  const std::shared_ptr<const ServedModel> model_;
+  const bool chat_;
+  std::string_view reason_ = "stop";
+};
+
+// ---- Routes ----
+
+// Names carry a tag, which says nothing here.
+void DropTag(Json* body) {
+  Json& name = (*body)["model"];
+  // Of old clients.
+  if (name.is_null()) name = TakeMember(body, "name");
+  constexpr std::string_view kLatest = ":latest";
+  if (name.is_string() && name.get_ref<const std::string&>().ends_with(kLatest)) {
+    std::string bare = name.get<std::string>();
+    bare.resize(bare.size() - kLatest.size());
+    name = std::move(bare);
+  }
+}
+
+Result<Json> ReadBody(const Call& call) {
+  BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
+  DropTag(&body);
+  Gateway::AddHeaderMembers(call.request(), &body);
+  return body;
+}
+
+Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, bool chat) {
+  BANTAM_ASSIGN(Json body, ReadBody(call));
+  AnswerRequest asked;
+  BANTAM_ASSIGN(asked.model, gateway.ModelOf(call, body));
+  if (!asked.model->Answers()) {
+    return Error(Code::kUnsupported, fmt::format("model: {} makes vectors or classes of texts and writes none", asked.model->name));
+  }
+  asked.stream = true;
+  if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
+    BANTAM_ASSIGN(asked.stream, ReadFlag("stream", stream));
+  }
+  const bool raw = !chat && (JsonFlag(body, "raw", false) || asked.model->chat_template == nullptr);
+  BANTAM_ASSIGN(Json into, chat ? OllamaChatToOpenAi(body) : OllamaPromptToOpenAi(body, raw));
+  const ChatContext context = {*asked.model, LocalTime()};
+  BANTAM_ASSIGN(asked.plan, raw ? ReadCompletionRequest(std::move(into), context) : ReadChatRequest(std::move(into), context));
+  asked.writer = std::make_unique<NdjsonWriter>(asked.model, chat);
+  return asked;
+}
+
+template <bool kChat>
+void Answers(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  Result<AnswerRequest> asked = ReadRequest(gateway, *call, kChat);
+  if (!asked.ok()) return call->Fail(asked.error());
+  gateway.Ask(call, std::move(asked).value());
+}
+
+void Embed(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  Result<Json> body = ReadBody(*call);
+  if (!body.ok()) return call->Fail(body.error());
+  const auto model = gateway.ModelOf(*call, *body);
+  if (!model.ok()) return call->Fail(model.error());
+  if ((*model)->texts == nullptr) {
+    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts", (*model)->name)));
+  }
+  for (const char* name : {"options", "keep_alive"}) body->erase(name);
+  call->record.model = (*model)->name;
+  const auto done = [call, name = (*model)->name](const Result<TextService::Answer>& answer) {
+    if (call->gone) return call->EndGone();
+    if (!answer.ok()) return call->Fail(answer.error());
+    call->record.prompt_tokens = answer->tokens;
+    call->Respond({.fields = {{"Content-Type", "application/json"}},
+                   .body = fmt::format("{{\"model\":{},{},\"prompt_eval_count\":{}}}", DumpJson(name, /*indent=*/-1), answer->members,
+                                       answer->tokens)});
+  };
+  const auto gone = [call] { return call->gone.load(); };
+  if ((*model)->texts->Ask({.body = std::move(body).value(), .form = VectorList::kPlain, .gone = gone, .done = done})) return;
+  call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many texts wait already; try again", .retry_after_s = 1});
+}
+
+Json DetailsJson(const ServedModel& model) {
+  const ModelFacts& facts = model.facts;
+  return {{"parent_model", ""},
+          {"format", facts.format},
+          {"family", facts.architecture},
+          {"families", Json::array({facts.architecture})},
+          {"parameter_size", fmt::format("{:.1f}M", static_cast<double>(facts.parameters) / 1e6)},
+          {"quantization_level", facts.weights}};
+}
+
+template <bool kRunning>
+void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  Json list = Json::array();
+  for (const auto& model : gateway.models()) {
+    Json json = {{"name", model->name}, {"model", model->name}, {"size", model->facts.file_bytes}, {"digest", model->facts.digest}};
+    json["details"] = DetailsJson(*model);
+    if (kRunning) {
+      json["context_length"] = model->context;
+      json["size_vram"] = 0;
+    } else {
+      json["modified_at"] = TimeText(model->loaded_s);
+    }
+    list.push_back(std::move(json));
+  }
+  call->RespondJson({{"models", std::move(list)}});
+}
+
+void Show(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  const Result<Json> body = ReadBody(*call);
+  if (!body.ok()) return call->Fail(body.error());
+  const auto model = gateway.ModelOf(*call, *body);
+  if (!model.ok()) return call->Fail(model.error());
+  Json capabilities = Json::array({(*model)->Answers() ? "completion" : "embedding"});
+  if ((*model)->chat_template != nullptr) capabilities.push_back("tools");
+  const std::string& family = (*model)->facts.architecture;
+  call->RespondJson({{"modified_at", TimeText((*model)->loaded_s)},
+                     {"details", DetailsJson(**model)},
+                     {"model_info",
+                      {{"general.architecture", family},
+                       {"general.parameter_count", (*model)->facts.parameters},
+                       {fmt::format("{}.context_length", family), (*model)->context}}},
+                     {"capabilities", std::move(capabilities)}});
+}
+
+void ShowVersion(Gateway& gateway, const std::shared_ptr<Call>& call) { call->RespondJson({{"version", gateway.options().version}}); }
+
+}  // namespace
+
+Result<Json> OllamaChatToOpenAi(const Json& body) {
+  BANTAM_TRY(CheckMembers(body, kChatMembers));
+  BANTAM_ASSIGN(Json into, ReadCommon(body));
+  BANTAM_ASSIGN(into["messages"], ReadMessages(JsonMember(body, "messages")));
+  if (const Json& tools = JsonMember(body, "tools"); !tools.is_null()) into["tools"] = tools;
+  return into;
+}
+
+Result<Json> OllamaPromptToOpenAi(const Json& body, bool raw) {
+  BANTAM_TRY(CheckMembers(body, kGenerateMembers));
+  BANTAM_TRY(RefuseImages("images", JsonMember(body, "images")));
+  for (const char* name : {"suffix", "template", "context"}) {
+    const Json& value = JsonMember(body, name);
+    if (!value.is_null() && value != "" && !(value.is_array() && value.empty())) {
+      return WrongMember(name, "...", "none: it is not known here; send a chat, or a whole prompt with \"raw\": true");
+    }
+  }
+  BANTAM_ASSIGN(Json into, ReadCommon(body));
+  BANTAM_ASSIGN(const std::string prompt, ReadText("prompt", JsonMember(body, "prompt")));
+  const auto system = JsonText(body, "system");
+  if (raw) {
+    into["prompt"] = system.value_or("") + prompt;
+    return into;
+  }
+  Json messages = Json::array();
+  if (system && !system->empty()) messages.push_back({{"role", "system"}, {"content", *system}});
+  messages.push_back({{"role", "user"}, {"content", prompt}});
+  into["messages"] = std::move(messages);
+  return into;
+}
+
+const Dialect kOllamaDialect = {"ollama", ErrorBody, ErrorEvent};
+
+std::span<const Route> OllamaRoutes() {
+  using enum RouteWork;
+  static const Route kRoutes[] = {
+      {"POST", "/api/chat", Role::kUse, kReads, kOllamaDialect, Answers<true>},
+      {"POST", "/api/generate", Role::kUse, kReads, kOllamaDialect, Answers<false>},
+      {"POST", "/api/embed", Role::kUse, kReads, kOllamaDialect, Embed},
+      {"GET", "/api/tags", Role::kUse, kQuick, kOllamaDialect, ListModels<false>},
+      {"GET", "/api/ps", Role::kUse, kQuick, kOllamaDialect, ListModels<true>},
+      {"POST", "/api/show", Role::kUse, kReads, kOllamaDialect, Show},
+      {"GET", "/api/version", Role::kAnybody, kQuick, kOllamaDialect, ShowVersion},
+  };
+  return kRoutes;
+}
+
+}  // namespace bantam

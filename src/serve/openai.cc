@@ -1,0 +1,360 @@
+// OpenAI's API: chat completions, completions, embeddings, models.
+#include <fmt/format.h>
+
+#include <ctime>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/json_members.h"
+#include "engine/json_request.h"
+#include "serve/gateway.h"
+#include "serve/routes.h"
+
+namespace bantam {
+namespace {
+
+std::string_view ErrorType(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 429:
+      return "rate_limit_error";
+    default:
+      return status >= 500 ? "server_error" : "invalid_request_error";
+  }
+}
+
+Json ErrorJson(const ApiError& error) {
+  Json told = {{"message", error.message}, {"type", ErrorType(error.status)}};
+  told["param"] = error.param.empty() ? Json(nullptr) : Json(error.param);
+  told["code"] = error.code;
+  return {{"error", std::move(told)}};
+}
+std::string ErrorBody(const ApiError& error) { return DumpJson(ErrorJson(error), /*indent=*/-1); }
+
+std::string Event(const Json& json) { return fmt::format("data: {}\n\n", DumpJson(json, /*indent=*/-1)); }
+std::string ErrorEvent(const ApiError& error) { return Event(ErrorJson(error)) + "data: [DONE]\n\n"; }
+
+// What OpenAI's clients know; how it ended where that is none of them stands beside it.
+std::string_view FinishReason(const Finish& finish, bool called) {
+  if (finish.reason == StopReason::kDeadline) return "length";
+  return called && finish.reason == StopReason::kEndOfTurn ? "tool_calls" : FinishReasonName(finish.reason);
+}
+
+Json UsageJson(const AnswerUsage& usage) {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.generated_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.generated_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+}
+
+void AddConfidence(const Finish& finish, Json* choice) {
+  if (finish.reason == StopReason::kDeadline) (*choice)["stop_reason"] = "deadline";
+  if (!finish.stop.empty()) (*choice)["stop_reason"] = finish.stop;
+  if (!finish.confidence) return;
+  (*choice)["confidence"] = *finish.confidence;
+  (*choice)["low_confidence"] = finish.low_confidence;
+}
+
+struct TokenText {
+  std::string text;
+  std::string bytes;
+};
+TokenText TextOf(const Tokenizer& tokenizer, uint32_t token) {
+  std::string raw;
+  tokenizer.AppendRaw(token, /*special=*/true, &raw);
+  std::string bytes = tokenizer.Unmark(raw);
+  return {bytes, bytes};
+}
+
+Json TokenJson(const Tokenizer& tokenizer, const TokenLogprob& token) {
+  const TokenText text = TextOf(tokenizer, token.token);
+  Json bytes = Json::array();
+  for (const char c : text.bytes) bytes.push_back(static_cast<unsigned char>(c));
+  return {{"token", text.text}, {"logprob", token.logprob}, {"bytes", std::move(bytes)}};
+}
+
+Json ChatLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens) {
+  Json content = Json::array();
+  for (const TokenInfo& info : tokens) {
+    Json token = TokenJson(tokenizer, info.chosen);
+    token["top_logprobs"] = Json::array();
+    for (const TokenLogprob& top : info.top) token["top_logprobs"].push_back(TokenJson(tokenizer, top));
+    content.push_back(std::move(token));
+  }
+  return {{"content", std::move(content)}};
+}
+
+// Where each token begins, in bytes of the text, counted on from `offset`.
+Json TextLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens, size_t* offset) {
+  Json names = Json::array();
+  Json logprobs = Json::array();
+  Json tops = Json::array();
+  Json offsets = Json::array();
+  for (const TokenInfo& info : tokens) {
+    const TokenText text = TextOf(tokenizer, info.chosen.token);
+    names.push_back(text.text);
+    logprobs.push_back(info.chosen.logprob);
+    Json top = Json::object();
+    for (const TokenLogprob& one : info.top) top[TextOf(tokenizer, one.token).text] = one.logprob;
+    tops.push_back(std::move(top));
+    offsets.push_back(*offset);
+    *offset += text.bytes.size();
+  }
+  return {{"tokens", std::move(names)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+Json CallJson(const ToolCall& call) {
+  return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+}
+
+// What both kinds of answers are made with.
+struct WriterSetup {
+  std::shared_ptr<const ServedModel> model;
+  bool include_usage = false;
+  bool logprobs = false;
+};
+
+class ChatWriter final : public AnswerWriter {
+ public:
+  explicit ChatWriter(WriterSetup setup) : setup_(std::move(setup)) {}
+
+  std::string Add(const AnswerDelta& delta) override {
+    Json content = Json::object();
+    if (delta.first) content["role"] = "assistant";
+    if (!delta.output.reasoning.empty()) content["reasoning_content"] = delta.output.reasoning;
+    if (!delta.output.content.empty() || delta.first) content["content"] = delta.output.content;
+    if (!delta.output.tool_calls.empty()) {
+      Json calls = Json::array();
+      for (const ToolCall& call : delta.output.tool_calls) {
+        Json json = {{"index", calls_[delta.choice]++}};
+        json.update(CallJson(call));
+        calls.push_back(std::move(json));
+      }
+      content["tool_calls"] = std::move(calls);
+    }
+    std::string events;
+    if (!content.empty() || !delta.tokens.empty()) {
+      Json choice = {{"index", delta.choice}, {"delta", std::move(content)}, {"finish_reason", nullptr}};
+      if (setup_.logprobs) choice["logprobs"] = ChatLogprobs(*setup_.model->tokenizer, delta.tokens);
+      events += Event(Chunk(Json::array({std::move(choice)})));
+    }
+    if (delta.finish != nullptr) {
+      Json choice = {{"index", delta.choice}, {"delta", Json::object()}, {"finish_reason", FinishReason(*delta.finish, delta.called)}};
+      AddConfidence(*delta.finish, &choice);
+      events += Event(Chunk(Json::array({std::move(choice)})));
+    }
+    return events;
+  }
+  std::string End(const AnswerUsage& usage) override {
+    std::string events;
+    if (setup_.include_usage) {
+      Json chunk = Chunk(Json::array());
+      chunk["usage"] = UsageJson(usage);
+      events = Event(chunk);
+    }
+    return events + "data: [DONE]\n\n";
+  }
+  Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) override {
+    Json list = Json::array();
+    for (const AnswerChoice& choice : choices) {
+      const bool called = !choice.output.tool_calls.empty();
+      Json message = {{"role", "assistant"}};
+      message["content"] = called && choice.output.content.empty() ? Json(nullptr) : Json(choice.output.content);
+      if (!choice.output.reasoning.empty()) message["reasoning_content"] = choice.output.reasoning;
+      if (called) {
+        message["tool_calls"] = Json::array();
+        for (const ToolCall& call : choice.output.tool_calls) message["tool_calls"].push_back(CallJson(call));
+      }
+      Json json = {{"index", list.size()}, {"message", std::move(message)}, {"finish_reason", FinishReason(choice.finish, called)}};
+      json["logprobs"] = setup_.logprobs ? ChatLogprobs(*setup_.model->tokenizer, choice.tokens) : Json(nullptr);
+      AddConfidence(choice.finish, &json);
+      list.push_back(std::move(json));
+    }
+    return {{"id", id_},
+            {"object", "chat.completion"},
+            {"created", created_},
+            {"model", setup_.model->name},
+            {"choices", std::move(list)},
+            {"usage", UsageJson(usage)}};
+  }
+
+ private:
+  Json Chunk(Json choices) const {
+    return {{"id", id_},
+            {"object", "chat.completion.chunk"},
+            {"created", created_},
+            {"model", setup_.model->name},
+            {"choices", std::move(choices)}};
+  }
+
+  const WriterSetup setup_;
+  const std::string id_ = RandomId("chatcmpl-");
+  const int64_t created_ = std::time(nullptr);
+  std::array<size_t, kChoicesMax> calls_{};
+};
+
+class TextWriter final : public AnswerWriter {
+ public:
+  explicit TextWriter(WriterSetup setup) : setup_(std::move(setup)) {}
+
+  std::string Add(const AnswerDelta& delta) override {
+    Json choice = {{"index", delta.choice}, {"text", delta.output.content}};
+    choice["logprobs"] = setup_.logprobs ? TextLogprobs(*setup_.model->tokenizer, delta.tokens, &offsets_[delta.choice]) : Json(nullptr);
+    choice["finish_reason"] = delta.finish == nullptr ? Json(nullptr) : Json(FinishReason(*delta.finish, /*called=*/false));
+    if (delta.finish != nullptr) AddConfidence(*delta.finish, &choice);
+    return Event(Completion(Json::array({std::move(choice)})));
+  }
+  std::string End(const AnswerUsage& usage) override {
+    std::string events;
+    if (setup_.include_usage) {
+      Json last = Completion(Json::array());
+      last["usage"] = UsageJson(usage);
+      events = Event(last);
+    }
+    return events + "data: [DONE]\n\n";
+  }
+  Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) override {
+    Json list = Json::array();
+    for (const AnswerChoice& choice : choices) {
+      size_t offset = 0;
+      Json json = {{"index", list.size()}, {"text", choice.output.content}};
+      json["logprobs"] = setup_.logprobs ? TextLogprobs(*setup_.model->tokenizer, choice.tokens, &offset) : Json(nullptr);
+      json["finish_reason"] = FinishReason(choice.finish, /*called=*/false);
+      AddConfidence(choice.finish, &json);
+      list.push_back(std::move(json));
+    }
+    Json whole = Completion(std::move(list));
+    whole["usage"] = UsageJson(usage);
+    return whole;
+  }
+
+ private:
+  Json Completion(Json choices) const {
+    return {
+        {"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", setup_.model->name}, {"choices", std::move(choices)}};
+  }
+
+  const WriterSetup setup_;
+  const std::string id_ = RandomId("cmpl-");
+  const int64_t created_ = std::time(nullptr);
+  std::array<size_t, kChoicesMax> offsets_{};
+};
+
+struct StreamOptions {
+  bool stream = false;
+  bool include_usage = false;
+};
+Result<StreamOptions> ReadStreamOptions(const Json& body) {
+  StreamOptions read;
+  if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
+    BANTAM_ASSIGN(read.stream, ReadFlag("stream", stream));
+  }
+  const Json& options = JsonMember(body, "stream_options");
+  if (options.is_null()) return read;
+  if (!options.is_object()) return WrongMember("stream_options", options, "an object, such as {\"include_usage\": true}");
+  if (!read.stream) return WrongMember("stream_options", options, "\"stream\": true beside it");
+  if (const Json& usage = JsonMember(options, "include_usage"); !usage.is_null()) {
+    BANTAM_ASSIGN(read.include_usage, ReadFlag("stream_options.include_usage", usage));
+  }
+  return read;
+}
+
+Error NoAnswers(const ServedModel& model) {
+  return Error(Code::kUnsupported,
+               fmt::format("model: {} makes vectors or classes of texts and writes none; ask /v1/embeddings", model.name));
+}
+
+using ReadPlan = Result<ChatPlan> (*)(Json body, const ChatContext& context);
+template <typename Writer>
+Result<AnswerRequest> ReadAnswerRequest(const Gateway& gateway, const Call& call, ReadPlan read) {
+  BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
+  Gateway::AddHeaderMembers(call.request(), &body);
+  AnswerRequest asked;
+  BANTAM_ASSIGN(asked.model, gateway.ModelOf(call, body));
+  if (!asked.model->Answers()) return NoAnswers(*asked.model);
+  BANTAM_ASSIGN(const StreamOptions options, ReadStreamOptions(body));
+  asked.stream = options.stream;
+  BANTAM_ASSIGN(asked.plan, read(std::move(body), {*asked.model, LocalTime()}));
+  const bool logprobs = asked.plan.request.token_details;
+  asked.writer = std::make_unique<Writer>(WriterSetup{asked.model, options.include_usage, logprobs});
+  return asked;
+}
+
+template <typename Writer>
+void Answers(Gateway& gateway, const std::shared_ptr<Call>& call, ReadPlan read) {
+  Result<AnswerRequest> asked = ReadAnswerRequest<Writer>(gateway, *call, read);
+  if (!asked.ok()) return call->Fail(asked.error());
+  gateway.Ask(call, std::move(asked).value());
+}
+void Chat(Gateway& gateway, const std::shared_ptr<Call>& call) { Answers<ChatWriter>(gateway, call, ReadChatRequest); }
+void Complete(Gateway& gateway, const std::shared_ptr<Call>& call) { Answers<TextWriter>(gateway, call, ReadCompletionRequest); }
+
+// What TextRequest reads: vectors, a ranking or classes, by the member that asks for them.
+template <TextRequest::Task kTask>
+void Encode(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  Result<Json> body = Gateway::ReadBody(*call);
+  if (!body.ok()) return call->Fail(body.error());
+  constexpr const char* kAsking[] = {"input", "classify", "query"};
+  const char* asking = kAsking[static_cast<size_t>(kTask)];
+  if (JsonMember(*body, asking).is_null()) return call->Fail(WrongMember(asking, nullptr, "what this route is asked for"));
+  auto model = gateway.ModelOf(*call, *body);
+  if (!model.ok()) return call->Fail(model.error());
+  if ((*model)->texts == nullptr) {
+    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", (*model)->name)));
+  }
+  call->record.model = (*model)->name;
+  const auto done = [call, name = (*model)->name](const Result<TextService::Answer>& answer) {
+    if (call->gone) return call->EndGone();
+    if (!answer.ok()) return call->Fail(answer.error());
+    call->record.prompt_tokens = answer->tokens;
+    call->Respond({.fields = {{"Content-Type", "application/json"}},
+                   .body = fmt::format("{{\"object\":\"list\",\"model\":{},{}}}", DumpJson(name, /*indent=*/-1), answer->members)});
+  };
+  const auto gone = [call] { return call->gone.load(); };
+  if ((*model)->texts->Ask({.body = std::move(body).value(), .gone = gone, .done = done})) return;
+  call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many texts wait already; try again", .retry_after_s = 1});
+}
+
+Json ModelJson(const ServedModel& model) {
+  return {{"id", model.name}, {"object", "model"}, {"created", model.loaded_s}, {"owned_by", "bantam"}, {"context", model.context}};
+}
+
+void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  Json list = Json::array();
+  for (const auto& model : gateway.models()) list.push_back(ModelJson(*model));
+  call->RespondJson({{"object", "list"}, {"data", std::move(list)}});
+}
+
+void ShowModel(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  const auto model = FindServedModel(gateway.models(), call->rest);
+  if (!model.ok()) return call->Fail(model.error());
+  call->RespondJson(ModelJson(**model));
+}
+
+}  // namespace
+
+const Dialect kOpenAiDialect = {"openai", ErrorBody, ErrorEvent};
+
+std::span<const Route> OpenAiRoutes() {
+  static const Route kRoutes[] = {
+      {.method = "POST", .path = "/v1/chat/completions", .dialect = kOpenAiDialect, .handle = Chat},
+      {.method = "POST", .path = "/v1/completions", .dialect = kOpenAiDialect, .handle = Complete},
+      {.method = "POST", .path = "/v1/embeddings", .dialect = kOpenAiDialect, .handle = Encode<TextRequest::Task::kVectors>},
+      {.method = "POST", .path = "/v1/rerank", .dialect = kOpenAiDialect, .handle = Encode<TextRequest::Task::kRanking>},
+      {.method = "POST", .path = "/v1/classify", .dialect = kOpenAiDialect, .handle = Encode<TextRequest::Task::kClasses>},
+      {.method = "GET", .path = "/v1/models", .work = RouteWork::kQuick, .dialect = kOpenAiDialect, .handle = ListModels},
+      {.method = "GET", .path = "/v1/models/*", .work = RouteWork::kQuick, .dialect = kOpenAiDialect, .handle = ShowModel},
+  };
+  return kRoutes;
+}
+
+}  // namespace bantam

@@ -1,0 +1,21 @@
+// The tables of routes: a new route is a line in one of them.
+#pragma once
+
+#include <span>
+
+#include "serve/call.h"
+
+namespace bantam {
+
+std::span<const Route> OpenAiRoutes();
+std::span<const Route> AnthropicRoutes();
+std::span<const Route> OllamaRoutes();
+std::span<const Route> ServiceRoutes();
+
+// The dialect of what has no route: by the beginning of its path.
+const Dialect& DialectOfPath(std::string_view path);
+extern const Dialect kOpenAiDialect;
+extern const Dialect kAnthropicDialect;
+extern const Dialect kOllamaDialect;
+
+}  // namespace bantam

@@ -1,0 +1,90 @@
+// What belongs to no API of others: health, metrics, tokens.
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/json_members.h"
+#include "serve/gateway.h"
+#include "serve/routes.h"
+
+namespace bantam {
+namespace {
+
+void Live(Gateway&, const std::shared_ptr<Call>& call) { call->RespondJson({{"status", "ok"}}); }
+
+void Ready(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  const auto why = gateway.NotReady();
+  if (!why) return call->RespondJson({{"status", "ok"}});
+  call->Respond({.status = 503,
+                 .fields = {{"Content-Type", "application/json"}},
+                 .body = DumpJson({{"status", "not ready"}, {"reason", *why}}, /*indent=*/-1)});
+}
+
+void ShowMetrics(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  call->Respond({.fields = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, .body = gateway.MetricsPage()});
+}
+
+Result<Json> TokensOf(const Gateway& gateway, const Call& call) {
+  BANTAM_ASSIGN(const Json body, Gateway::ReadBody(call));
+  constexpr std::string_view kMembers[] = {"model", "content", "prompt", "add_special", "with_pieces"};
+  for (const auto& [name, value] : body.items()) {
+    if (std::find(std::begin(kMembers), std::end(kMembers), name) == std::end(kMembers)) return UnknownMember(name, kMembers);
+  }
+  BANTAM_ASSIGN(const auto model, gateway.ModelOf(call, body));
+  const char* member = body.contains("prompt") ? "prompt" : "content";
+  BANTAM_ASSIGN(const std::string text, ReadText(member, JsonMember(body, member)));
+  bool add_special = false;
+  bool with_pieces = false;
+  for (const auto& [name, flag] : {std::pair("add_special", &add_special), {"with_pieces", &with_pieces}}) {
+    if (const Json& value = JsonMember(body, name); !value.is_null()) {
+      BANTAM_ASSIGN(*flag, ReadFlag(name, value));
+    }
+  }
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, model->tokenizer->Encode(text, /*special=*/true));
+  if (add_special) tokens = model->tokenizer->WithPrefix(std::move(tokens));
+  Json list = Json::array();
+  for (const uint32_t token : tokens) {
+    with_pieces ? list.push_back({{"id", token}, {"piece", model->tokenizer->Name(token)}}) : list.push_back(token);
+  }
+  return Json{{"tokens", std::move(list)}, {"count", tokens.size()}, {"max_model_len", model->context}};
+}
+
+Result<Json> TextOf(const Gateway& gateway, const Call& call) {
+  BANTAM_ASSIGN(const Json body, Gateway::ReadBody(call));
+  BANTAM_ASSIGN(const auto model, gateway.ModelOf(call, body));
+  const Json& list = JsonMember(body, "tokens");
+  if (!list.is_array()) return WrongMember("tokens", list, "a list of token ids");
+  std::vector<uint32_t> tokens;
+  for (const Json& id : list) {
+    BANTAM_ASSIGN(const uint64_t token, ReadWhole("tokens", id, 0, model->tokenizer->size() - 1));
+    tokens.push_back(static_cast<uint32_t>(token));
+  }
+  const std::string text = model->tokenizer->Decode(tokens, /*special=*/true);
+  return Json{{"content", text}, {"prompt", text}};
+}
+
+template <Result<Json> (*Compute)(const Gateway&, const Call&)>
+void RespondWith(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  const Result<Json> json = Compute(gateway, *call);
+  if (!json.ok()) return call->Fail(json.error());
+  call->RespondJson(*json);
+}
+
+}  // namespace
+
+std::span<const Route> ServiceRoutes() {
+  using enum RouteWork;
+  static const Route kRoutes[] = {
+      {"GET", "/health", Role::kAnybody, kQuick, kOpenAiDialect, Ready},
+      {"GET", "/health/live", Role::kAnybody, kQuick, kOpenAiDialect, Live},
+      {"GET", "/health/ready", Role::kAnybody, kQuick, kOpenAiDialect, Ready},
+      {"GET", "/metrics", Role::kOperate, kQuick, kOpenAiDialect, ShowMetrics},
+      {"POST", "/tokenize", Role::kUse, kReads, kOpenAiDialect, RespondWith<TokensOf>},
+      {"POST", "/detokenize", Role::kUse, kReads, kOpenAiDialect, RespondWith<TextOf>},
+  };
+  return kRoutes;
+}
+
+}  // namespace bantam

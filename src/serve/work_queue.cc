@@ -1,0 +1,70 @@
+#include "serve/work_queue.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <exception>
+#include <utility>
+
+#include "base/threads.h"
+
+namespace bantam {
+
+Result<std::unique_ptr<WorkQueue>> WorkQueue::Make(int threads, size_t waiting_max, std::function<void(const char* what)> failed) {
+  std::unique_ptr<WorkQueue> queue(new WorkQueue(waiting_max, std::move(failed)));
+  for (int i = 0; i < threads; ++i) {
+    pthread_t handle;
+    const int error_number = CreateThread(&handle, Main, queue.get());
+    if (error_number != 0) {
+      return Error(Code::kExhausted,
+                   fmt::format("a thread that reads requests: the system refused to start it: {}", std::strerror(error_number)));
+    }
+    queue->threads_.push_back(handle);
+  }
+  return queue;
+}
+
+WorkQueue::~WorkQueue() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  for (const pthread_t thread : threads_) ::pthread_join(thread, nullptr);
+}
+
+bool WorkQueue::Add(std::function<void()> work) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_ || waiting_.size() >= waiting_max_) return false;
+    waiting_.push_back(std::move(work));
+  }
+  changed_.notify_one();
+  return true;
+}
+
+void* WorkQueue::Main(void* self) {
+  static_cast<WorkQueue*>(self)->Work();
+  return nullptr;
+}
+
+void WorkQueue::Work() {
+  while (true) {
+    std::function<void()> work;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
+      if (stopping_) return;
+      work = std::move(waiting_.front());
+      waiting_.pop_front();
+    }
+    // The outermost frame: what the standard library throws when memory is gone ends one request and not the process.
+    try {
+      work();
+    } catch (const std::exception& exception) {
+      failed_(exception.what());
+    }
+  }
+}
+
+}  // namespace bantam

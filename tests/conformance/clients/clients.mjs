@@ -1,0 +1,325 @@
+// ./dev conformance clients: the official clients of three APIs against bantam serve: chats, streams, tools, structured output, errors, and
+// clients that change their mind. Prints what passed, and ends with 1 unless all did.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+// ./dev has installed the clients here.
+const require = createRequire(join(root, 'build', 'conformance-clients', 'package.json'));
+const pinned = JSON.parse(readFileSync(new URL('package.json', import.meta.url), 'utf8')).dependencies;
+const load = (name) => import(pathToFileURL(require.resolve(name)));
+const program = process.env.BANTAM ?? join(root, 'build', 'release', 'bantam');
+const chatModel = join(root, '../shared/models/minimind2-small');
+const vectorModel = join(root, 'tests/data/archs/nomic-bert.gguf');
+
+const kMessages = [{ role: 'user', content: 'Hello! What is a pump?' }];
+const kSchema = {
+  type: 'object',
+  properties: { state: { enum: ['on', 'off'] }, level: { type: 'integer', minimum: 0, maximum: 9 } },
+  required: ['state', 'level'],
+  additionalProperties: false,
+};
+const kLight = { type: 'object', properties: { on: { type: 'boolean' } }, required: ['on'], additionalProperties: false };
+
+function startServer() {
+  const server = spawn(program, ['serve', '--listen', '127.0.0.1:0', '--model', `chat=${chatModel}`, '--model', `vectors=${vectorModel}`]);
+  process.on('exit', () => server.kill('SIGTERM'));
+  return new Promise((resolve, reject) => {
+    let said = '';
+    createInterface({ input: server.stderr }).on('line', (line) => {
+      said += `${line}\n`;
+      const at = line.match(/^listening on (.*)$/);
+      if (at) resolve(at[1]);
+    });
+    server.on('exit', (code) => reject(new Error(`bantam serve ended with ${code}: ${said}`)));
+  });
+}
+
+function checkState(text) {
+  const state = JSON.parse(text);
+  assert.ok(['on', 'off'].includes(state.state) && Number.isInteger(state.level), text);
+}
+
+// Until the server has nothing to do any more.
+async function awaitNothing(url) {
+  for (;;) {
+    const metrics = await (await fetch(`${url}/metrics`)).text();
+    if (/bantam_requests_now\{model="chat"\} 0\n/.test(metrics)) return;
+  }
+}
+
+async function openaiCases(url) {
+  const { default: OpenAI, BadRequestError, NotFoundError } = await load('openai');
+  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 });
+  const ask = (more) => client.chat.completions.create({ model: 'chat', messages: kMessages, max_tokens: 24, ...more });
+  const tools = [
+    { type: 'function', function: { name: 'light', description: 'Turns the light on or off', parameters: kLight } },
+    { type: 'function', function: { name: 'state', parameters: kSchema } },
+  ];
+  return {
+    models: async () => {
+      const ids = [];
+      for await (const model of client.models.list()) ids.push(model.id);
+      assert.deepEqual(ids, ['chat', 'vectors']);
+      assert.equal((await client.models.retrieve('chat')).id, 'chat');
+    },
+    chat: async () => {
+      const answer = await ask({ seed: 1, temperature: 0.5, stop: ['\n\n'] });
+      assert.equal(answer.choices[0].message.role, 'assistant');
+      assert.ok(answer.choices[0].message.content.length > 0 && answer.usage.total_tokens > answer.usage.prompt_tokens);
+    },
+    'stream with usage': async () => {
+      let text = '';
+      let usage;
+      for await (const chunk of await ask({ stream: true, stream_options: { include_usage: true } })) {
+        text += chunk.choices[0]?.delta.content ?? '';
+        usage = chunk.usage ?? usage;
+      }
+      assert.equal(text, (await ask({})).choices[0].message.content);
+      assert.ok(usage.completion_tokens > 0);
+    },
+    'stream helper': async () => {
+      const runner = client.chat.completions.stream({ model: 'chat', messages: kMessages, max_tokens: 12 });
+      const final = await runner.finalChatCompletion();
+      assert.equal(final.choices[0].message.content, await runner.finalContent());
+    },
+    'choices and logprobs': async () => {
+      const answer = await ask({ n: 3, temperature: 1, logprobs: true, top_logprobs: 2, max_tokens: 4 });
+      assert.equal(answer.choices.length, 3);
+      assert.equal(answer.choices[0].logprobs.content[0].top_logprobs.length, 2);
+    },
+    'structured output': async () => {
+      const json_schema = { name: 'state', strict: true, schema: kSchema };
+      checkState((await ask({ max_tokens: 60, response_format: { type: 'json_schema', json_schema } })).choices[0].message.content);
+      JSON.parse((await ask({ max_tokens: 300, response_format: { type: 'json_object' }, temperature: 0 })).choices[0].message.content.concat(''));
+    },
+    'tools, required': async () => {
+      const call = (await ask({ tools, tool_choice: 'required', max_tokens: 60 })).choices[0];
+      assert.equal(call.finish_reason, 'tool_calls');
+      JSON.parse(call.message.tool_calls[0].function.arguments);
+      const named = { type: 'function', function: { name: 'state' } };
+      checkState((await ask({ tools, tool_choice: named, max_tokens: 60 })).choices[0].message.tool_calls[0].function.arguments);
+    },
+    'tools, streamed, and what came of them': async () => {
+      let last;
+      const named = { type: 'function', function: { name: 'light' } };
+      for await (const chunk of await ask({ tools, tool_choice: named, stream: true, max_tokens: 60 })) {
+        last = chunk.choices[0].delta.tool_calls?.[0] ?? last;
+      }
+      const call = { id: last.id, type: 'function', function: last.function };
+      const result = { role: 'tool', tool_call_id: last.id, content: '{"done":true}' };
+      const next = await ask({ messages: [...kMessages, { role: 'assistant', content: null, tool_calls: [call] }, result], tools });
+      assert.ok(next.choices[0].finish_reason);
+    },
+    completions: async () => {
+      const answer = await client.completions.create({ model: 'chat', prompt: 'Once upon', max_tokens: 5, echo: true });
+      assert.ok(answer.choices[0].text.startsWith('Once upon'));
+    },
+    embeddings: async () => {
+      const [short, both] = await Promise.all(
+        ['a pump', ['a pump', 'hot water']].map((input) => client.embeddings.create({ model: 'vectors', input })),
+      );
+      assert.equal(both.data.length, 2);
+      assert.deepEqual(both.data[0].embedding, short.data[0].embedding);
+      const plain = await client.embeddings.create({ model: 'vectors', input: 'a pump', encoding_format: 'float' });
+      assert.ok(Math.abs(plain.data[0].embedding[0] - short.data[0].embedding[0]) < 1e-6);
+    },
+    errors: async () => {
+      await assert.rejects(ask({ temperature: 'hot' }), (error) => error instanceof BadRequestError && error.param === 'temperature');
+      await assert.rejects(ask({ model: 'none' }), (error) => error instanceof NotFoundError && /chat/.test(error.message));
+      await assert.rejects(ask({ tempratur: 1 }), /temperature/);
+    },
+    cancel: async () => {
+      const stream = await ask({ max_tokens: 2000, min_tokens: 2000, stream: true });
+      for await (const chunk of stream) {
+        assert.ok(chunk.id);
+        stream.controller.abort();
+      }
+      await awaitNothing(url);
+    },
+  };
+}
+
+async function anthropicCases(url) {
+  const { default: Anthropic, BadRequestError, NotFoundError } = await load('@anthropic-ai/sdk');
+  const client = new Anthropic({ baseURL: url, apiKey: 'none', maxRetries: 0 });
+  const body = { model: 'chat', messages: kMessages, max_tokens: 24 };
+  const tools = [{ name: 'state', description: 'Of the pump', input_schema: kSchema }];
+  return {
+    messages: async () => {
+      const message = await client.messages.create({ ...body, system: 'Be short.', stop_sequences: ['\n\n'] });
+      assert.equal(message.content[0].type, 'text');
+      assert.ok(message.usage.output_tokens > 0 && message.stop_reason);
+    },
+    stream: async () => {
+      const stream = client.messages.stream(body);
+      let text = '';
+      stream.on('text', (delta) => (text += delta));
+      const final = await stream.finalMessage();
+      assert.equal(final.content[0].text, text);
+      assert.equal(text, (await client.messages.create(body)).content[0].text);
+    },
+    tools: async () => {
+      const asked = { ...body, max_tokens: 60, tools, tool_choice: { type: 'any' } };
+      const whole = await client.messages.create(asked);
+      assert.equal(whole.stop_reason, 'tool_use');
+      checkState(JSON.stringify(whole.content[0].input));
+      const streamed = await client.messages.stream(asked).finalMessage();
+      assert.deepEqual(streamed.content[0].input, whole.content[0].input);
+      const result = { type: 'tool_result', tool_use_id: whole.content[0].id, content: [{ type: 'text', text: 'done' }] };
+      const messages = [...kMessages, { role: 'assistant', content: whole.content }, { role: 'user', content: [result] }];
+      assert.ok((await client.messages.create({ ...body, tools, messages })).stop_reason);
+    },
+    count_tokens: async () => {
+      const counted = await client.messages.countTokens({ model: 'chat', messages: kMessages, tools });
+      assert.ok(counted.input_tokens > 20);
+    },
+    errors: async () => {
+      await assert.rejects(client.messages.create({ ...body, top_p: 7 }), (error) => error instanceof BadRequestError && /top_p/.test(error.message));
+      await assert.rejects(client.messages.create({ ...body, model: 'none' }), NotFoundError);
+    },
+    cancel: async () => {
+      const stream = client.messages.stream({ ...body, max_tokens: 3000 });
+      await assert.rejects(async () => {
+        for await (const event of stream) {
+          assert.ok(event.type);
+          stream.abort();
+        }
+        throw new Error('aborted');
+      });
+      await awaitNothing(url);
+    },
+  };
+}
+
+async function ollamaCases(url) {
+  const { Ollama } = await load('ollama');
+  const client = new Ollama({ host: url });
+  const body = { model: 'chat', messages: kMessages, options: { num_predict: 24 } };
+  return {
+    chat: async () => {
+      const answer = await client.chat(body);
+      assert.ok(answer.message.content.length > 0 && answer.done && answer.eval_count > 0);
+    },
+    stream: async () => {
+      let text = '';
+      for await (const part of await client.chat({ ...body, stream: true })) text += part.message.content;
+      assert.equal(text, (await client.chat(body)).message.content);
+    },
+    generate: async () => {
+      const answer = await client.generate({ model: 'chat', prompt: 'What is a pump?', system: 'Be short.', options: { num_predict: 8 } });
+      assert.ok(answer.response.length > 0);
+    },
+    'structured output': async () => checkState((await client.chat({ ...body, format: kSchema, options: { num_predict: 60 } })).message.content),
+    tools: async () => {
+      const tool = { type: 'function', function: { name: 'light', description: 'The light', parameters: kLight } };
+      assert.ok((await client.chat({ ...body, tools: [tool] })).message);
+    },
+    embed: async () => {
+      const vectors = await client.embed({ model: 'vectors', input: ['a pump', 'hot water'] });
+      assert.equal(vectors.embeddings.length, 2);
+    },
+    'list, show, ps, version': async () => {
+      assert.deepEqual((await client.list()).models.map((model) => model.name), ['chat', 'vectors']);
+      assert.equal((await client.show({ model: 'chat' })).details.family, 'llama');
+      assert.equal((await client.ps()).models.length, 2);
+      assert.ok((await client.version()).version);
+    },
+    errors: async () => {
+      await assert.rejects(client.chat({ ...body, model: 'none' }), (error) => error.status_code === 404 && /there are: /.test(error.message));
+      await assert.rejects(client.chat({ ...body, options: { temperature: -1 } }), /temperature/);
+    },
+    cancel: async () => {
+      const stream = await client.chat({ ...body, stream: true, options: { num_predict: 3000 } });
+      await assert.rejects(async () => {
+        for await (const part of stream) {
+          assert.ok(part.message);
+          stream.abort();
+        }
+        throw new Error('aborted');
+      });
+      await awaitNothing(url);
+    },
+  };
+}
+
+async function aiCases(url) {
+  const { generateText, jsonSchema, streamText, tool, Output } = await load('ai');
+  const { createOpenAICompatible } = await load('@ai-sdk/openai-compatible');
+  const { createAnthropic } = await load('@ai-sdk/anthropic');
+  const models = {
+    'openai-compatible': createOpenAICompatible({ name: 'bantam', baseURL: `${url}/v1`, supportsStructuredOutputs: true })('chat'),
+    anthropic: createAnthropic({ baseURL: `${url}/v1`, apiKey: 'none' })('chat'),
+  };
+  const cases = {};
+  for (const [name, model] of Object.entries(models)) {
+    const common = { model, prompt: 'What is a pump?', maxOutputTokens: 24, maxRetries: 0 };
+    cases[`${name}: text`] = async () => assert.ok((await generateText(common)).text.length > 0);
+    cases[`${name}: stream`] = async () => {
+      let text = '';
+      for await (const part of streamText(common).textStream) text += part;
+      assert.ok(text.length > 0);
+    };
+    cases[`${name}: tools`] = async () => {
+      const light = tool({ description: 'The light', inputSchema: jsonSchema(kLight) });
+      const { toolCalls } = await generateText({ ...common, maxOutputTokens: 60, tools: { light }, toolChoice: 'required' });
+      assert.equal(typeof toolCalls[0].input.on, 'boolean');
+    };
+  }
+  cases['openai-compatible: structured output'] = async () => {
+    const output = Output.object({ schema: jsonSchema(kSchema) });
+    const answer = await generateText({ model: models['openai-compatible'], prompt: 'The pump?', output, maxOutputTokens: 60, maxRetries: 0 });
+    checkState(JSON.stringify(answer.output));
+  };
+  return cases;
+}
+
+async function langchainCases(url) {
+  const { ChatOpenAI, OpenAIEmbeddings } = await load('@langchain/openai');
+  const configuration = { baseURL: `${url}/v1` };
+  const model = new ChatOpenAI({ model: 'chat', apiKey: 'none', maxTokens: 60, maxRetries: 0, configuration });
+  return {
+    invoke: async () => assert.ok((await model.invoke('What is a pump?')).content.length > 0),
+    stream: async () => {
+      let text = '';
+      for await (const chunk of await model.stream('What is a pump?')) text += chunk.content;
+      assert.ok(text.length > 0);
+    },
+    tools: async () => {
+      const light = { type: 'function', function: { name: 'light', description: 'The light', parameters: kLight } };
+      const answer = await model.bindTools([light], { tool_choice: 'light' }).invoke('On, please.');
+      assert.equal(typeof answer.tool_calls[0].args.on, 'boolean');
+    },
+    'structured output': async () => {
+      checkState(JSON.stringify(await model.withStructuredOutput(kSchema, { name: 'state', method: 'jsonSchema' }).invoke('The pump?')));
+    },
+    embeddings: async () => {
+      const vectors = new OpenAIEmbeddings({ model: 'vectors', apiKey: 'none', configuration });
+      assert.equal((await vectors.embedDocuments(['a', 'b'])).length, 2);
+    },
+  };
+}
+
+const url = await startServer();
+let failed = 0;
+const makers = { openai: openaiCases, '@anthropic-ai/sdk': anthropicCases, ollama: ollamaCases, ai: aiCases, '@langchain/openai': langchainCases };
+for (const [name, make] of Object.entries(makers)) {
+  const cases = Object.entries(await make(url));
+  let passed = 0;
+  for (const [what, check] of cases) {
+    try {
+      await check();
+      ++passed;
+    } catch (error) {
+      ++failed;
+      console.log(`${name}: ${what}: ${error.stack ?? error}`);
+    }
+  }
+  console.log(`${name} ${pinned[name]}: ${passed} of ${cases.length} cases`);
+}
+process.exit(failed === 0 ? 0 : 1);
