@@ -65,9 +65,14 @@ struct Core {
 
 class Exchange final : public HttpExchange {
  public:
-  Exchange(std::weak_ptr<Core> core, ServerRequest request, uint64_t connection, uint64_t exchange,
+  Exchange(std::weak_ptr<Core> core, ServerRequest request, HeldBody held, uint64_t connection, uint64_t exchange,
            std::shared_ptr<std::atomic<size_t>> unsent)
-      : core_(std::move(core)), request_(std::move(request)), connection_(connection), exchange_(exchange), unsent_(std::move(unsent)) {}
+      : core_(std::move(core)),
+        request_(std::move(request)),
+        held_(std::move(held)),
+        connection_(connection),
+        exchange_(exchange),
+        unsent_(std::move(unsent)) {}
   ~Exchange() override {
     Do([exchange = exchange_](ServerConnection& connection) { connection.Drop(exchange); });
   }
@@ -113,6 +118,7 @@ class Exchange final : public HttpExchange {
 
   const std::weak_ptr<Core> core_;
   const ServerRequest request_;
+  const HeldBody held_;
   const uint64_t connection_;
   const uint64_t exchange_;
   const std::shared_ptr<std::atomic<size_t>> unsent_;
@@ -123,7 +129,8 @@ void WatchPeer(Tcp::socket& socket) {
   error_code ignored;
   socket.set_option(Tcp::no_delay(true), ignored);
   socket.set_option(asio::socket_base::keep_alive(true), ignored);
-  constexpr std::pair<int, int> kOptions[] = {{TCP_KEEPIDLE, 30}, {TCP_KEEPINTVL, 10}, {TCP_KEEPCNT, 3}};
+  // Probes where nothing is on its way, and a limit for what is.
+  constexpr std::pair<int, int> kOptions[] = {{TCP_KEEPIDLE, 30}, {TCP_KEEPINTVL, 10}, {TCP_KEEPCNT, 3}, {TCP_USER_TIMEOUT, 60'000}};
   for (const auto& [option, value] : kOptions) (void)::setsockopt(socket.native_handle(), IPPROTO_TCP, option, &value, sizeof(value));
 }
 
@@ -201,8 +208,10 @@ class Server final : public HttpServer {
  public:
   Server(const HttpServerLimits& limits, HttpHandler& handler, const Clock& clock) : core_(std::make_shared<Core>(limits, handler, clock)) {
     Core* core = core_.get();
-    core->shared.make_exchange = [weak = std::weak_ptr<Core>(core_), core](ServerRequest request, uint64_t connection, uint64_t exchange) {
-      return std::make_shared<Exchange>(weak, std::move(request), connection, exchange, core->connections.at(connection)->unsent());
+    core->shared.make_exchange = [weak = std::weak_ptr<Core>(core_), core](ServerRequest request, HeldBody held, uint64_t connection,
+                                                                           uint64_t exchange) {
+      return std::make_shared<Exchange>(weak, std::move(request), std::move(held), connection, exchange,
+                                        core->connections.at(connection)->unsent());
     };
     core->shared.count_exchanges = [core](int change) {
       const std::lock_guard lock(core->mutex);

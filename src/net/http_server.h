@@ -19,9 +19,9 @@ struct HttpServerLimits {
   RequestLimits request = {};
   size_t connections_max = 2560;
   size_t connections_per_address_max = 256;  // but for this machine's own addresses
-  uint64_t bodies_bytes_max = 16 << 20;      // of all requests that come or are answered
+  uint64_t bodies_bytes_max = 16 << 20;      // of all requests that come or are answered; half for those that come from one address
   int64_t header_timeout_ms = 10'000;        // from a request's first byte to the end of its header; also of a new connection, and of TLS
-  int64_t body_timeout_ms = 20'000;          // and more by what has come, at 16 KiB a second
+  int64_t body_timeout_ms = 20'000;          // and more by what has come, at 64 KB a second
   int64_t idle_timeout_ms = 75'000;          // between requests
   int64_t write_timeout_ms = 30'000;         // in which a client that is written to takes 1 KiB, or all
 };

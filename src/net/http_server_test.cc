@@ -1,5 +1,6 @@
 #include "net/http_server.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <openssl/pem.h>
@@ -176,21 +177,61 @@ TEST_F(HttpServerTest, TooManyConnections) {
   EXPECT_EQ(server_->counters().refused, 1u);
 }
 
-// Bodies that are announced together must fit the limit together.
+// What is only announced holds no place and gets no time; what has come must fit the limit together, as long as somebody holds it.
 TEST_F(HttpServerTest, TooManyBodies) {
-  Start({.limits = {.bodies_bytes_max = 150}});
-  ClientSocket first = Connect();
-  ASSERT_TRUE(first.Send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n"));
-  EXPECT_THAT(first.ReceiveUntil("\r\n\r\n"), HasSubstr("100"));
+  Start({.limits = {.bodies_bytes_max = 150, .body_timeout_ms = 1000}});
+  const auto begin = [&](size_t announced, size_t sent) {
+    ClientSocket client = Connect();
+    EXPECT_TRUE(client.Send(fmt::format("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n{}", announced,
+                                        std::string(sent, 'y'))));
+    return client;
+  };
+  const std::string go_on = "100 Continue\r\n\r\n";
+  ClientSocket first = begin(100, 99);
+  EXPECT_THAT(first.ReceiveUntil(go_on), HasSubstr("100"));
+  ClientSocket empty = begin(4'000'000, 0);
+  EXPECT_THAT(empty.ReceiveUntil(go_on), HasSubstr("100"));
   {
     ClientSocket second = Connect();
     ASSERT_TRUE(second.Send(Post(std::string(60, 'x'))));
     EXPECT_THAT(second.ReceiveAll(), StartsWith("HTTP/1.1 503"));
+    ClientSocket small = Connect();
+    ASSERT_TRUE(small.Send(Post(std::string(40, 'x'))));
+    EXPECT_THAT(small.ReceiveUntil("x\n"), StartsWith("HTTP/1.1 200"));
   }
-  ASSERT_TRUE(first.Send(std::string(100, 'y')));
+  ASSERT_TRUE(first.Send("y"));
   EXPECT_THAT(first.ReceiveUntil("y\n"), StartsWith("HTTP/1.1 200"));
   ASSERT_TRUE(first.Send(Post(std::string(110, 'z'))));
   EXPECT_THAT(first.ReceiveUntil("z\n"), StartsWith("HTTP/1.1 200"));
+  while (server_->counters().timed_out < 1) clock_.Pass(1001);
+  EXPECT_THAT(empty.ReceiveAll(), StartsWith("HTTP/1.1 408"));
+}
+
+// A request that nobody answers yet holds its body, whether its client is there or not; of those behind it nothing is read but some bytes.
+TEST_F(HttpServerTest, BodiesAreHeldWithTheirRequests) {
+  std::atomic<bool> keeps = true;
+  std::shared_ptr<HttpExchange> kept;
+  Signal asked;
+  handler_.handle = [&](std::shared_ptr<HttpExchange> exchange) {
+    if (!keeps) return exchange->Respond({.body = exchange->request().body + "\n"});
+    kept = std::move(exchange);
+    asked.Set();
+  };
+  Start({.limits = {.bodies_bytes_max = 150}});
+  {
+    ClientSocket first = Connect();
+    ASSERT_TRUE(first.Send(Post(std::string(100, 'x')) + Post(std::string(100, 'y'))));
+    ASSERT_TRUE(asked.Await());
+  }
+  while (server_->counters().connections > 0) std::this_thread::yield();
+  ClientSocket second = Connect();
+  ASSERT_TRUE(second.Send(Post(std::string(100, 'z'))));
+  EXPECT_THAT(second.ReceiveAll(), StartsWith("HTTP/1.1 503"));
+  kept.reset();
+  keeps = false;
+  ClientSocket third = Connect();
+  ASSERT_TRUE(third.Send(Post(std::string(100, 'z'))));
+  EXPECT_THAT(third.ReceiveUntil("z\n"), StartsWith("HTTP/1.1 200"));
 }
 
 // The handler hears that nobody listens any more, whether the client closes or falls.

@@ -83,6 +83,10 @@ Status ReadTlsFiles(const TlsOptions& options, ssl::context* context) {
   if (options.client_certificate_file.empty()) return Ok();
   context->load_verify_file(options.client_certificate_file, error);
   if (error) return CannotUse(options.client_certificate_file, error);
+  // Without a name sessions that clients resume end in an error.
+  constexpr std::string_view kSessions = "bantam";
+  (void)::SSL_CTX_set_session_id_context(context->native_handle(), reinterpret_cast<const unsigned char*>(kSessions.data()),
+                                         static_cast<unsigned>(kSessions.size()));
   context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert, error);
   return Ok();
 }

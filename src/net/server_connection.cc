@@ -7,10 +7,11 @@ namespace bantam {
 namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
+constexpr std::string_view kOwnAddress = "127.0.0.1";  // of clients on this machine
 constexpr int64_t kLingerMs = 2'000;
 constexpr size_t kLingerBytesMax = 1 << 20;
 constexpr size_t kWriteProgressBytes = 1024;
-constexpr int64_t kBodyBytesPerMs = 16;
+constexpr int64_t kBodyBytesPerMs = 64;
 
 }  // namespace
 
@@ -41,16 +42,24 @@ void ServerConnection::Look(int64_t now_ns) {
   RefuseRequest(408, "the request did not come in time");
 }
 
-void ServerConnection::HoldBody(uint64_t bytes) {
-  shared_.bodies_bytes += bytes;
-  shared_.bodies_bytes -= std::exchange(body_bytes_, bytes);
+bool ServerConnection::HoldBody(uint64_t bytes) {
+  const uint64_t before = std::exchange(body_bytes_, bytes);
+  const uint64_t all = shared_.bodies_bytes->fetch_add(bytes - before) + bytes - before;
+  const auto own = shared_.coming_bytes.try_emplace(address_).first;
+  own->second += bytes - before;
+  const uint64_t coming = own->second;
+  if (coming == 0) shared_.coming_bytes.erase(own);
+  // No address alone keeps all others out; this machine's own may be that of a proxy.
+  return all <= shared_.limits.bodies_bytes_max &&
+         (address_ == kOwnAddress || coming == bytes || coming <= shared_.limits.bodies_bytes_max / 2);
 }
 
 void ServerConnection::Close() {
   if (std::exchange(closed_, true)) return;
   HoldBody(0);
   channel_->Close();
-  out_.clear();
+  early_.clear();
+  if (!writing_) out_.clear();
   if (exchange_) {
     const Exchange ended = std::move(*exchange_);
     exchange_.reset();
@@ -65,7 +74,7 @@ void ServerConnection::Close() {
 void ServerConnection::Read() {
   if (reading_ || closed_) return;
   // While a request is answered the next ones may come, but not without end. Reading also tells when the client goes.
-  if (!lingering_ && reader_.waiting_bytes() > shared_.limits.request.header_bytes_max) return;
+  if (!lingering_ && early_.size() > shared_.limits.request.header_bytes_max) return;
   reading_ = true;
   channel_->ReadSome(boost::asio::buffer(buffer_), [self = shared_from_this()](const boost::system::error_code& error, size_t bytes) {
     self->reading_ = false;
@@ -85,8 +94,12 @@ void ServerConnection::OnRead(const boost::system::error_code& error, size_t byt
     return lingered_bytes_ > kLingerBytesMax ? Close() : Read();
   }
   if (refused_) return Read();
+  if (exchange_) {
+    early_.append(buffer_.data(), bytes);
+    return Read();
+  }
   reader_.Push({buffer_.data(), bytes});
-  exchange_ ? Read() : Proceed();
+  Proceed();
 }
 
 void ServerConnection::Proceed() {
@@ -104,8 +117,7 @@ void ServerConnection::Proceed() {
 }
 
 void ServerConnection::ProceedWithBody() {
-  HoldBody(reader_.body_bytes());
-  if (shared_.bodies_bytes > shared_.limits.bodies_bytes_max) return RefuseRequest(503, "too many requests come at once; try again");
+  if (!HoldBody(reader_.body_bytes())) return RefuseRequest(503, "too many requests come at once; try again");
   const auto came_ms = static_cast<int64_t>(reader_.body_bytes()) / kBodyBytesPerMs;
   deadline_ns_ = phase_begin_ns_ + (shared_.limits.body_timeout_ms + came_ms) * kNsPerMs;
   if (reader_.TakeExpectation()) Send("HTTP/1.1 100 Continue\r\n\r\n", /*counted=*/0);
@@ -121,9 +133,11 @@ void ServerConnection::RefuseRequest(int status, std::string_view why) {
 }
 
 void ServerConnection::BeginExchange() {
-  HoldBody(reader_.body_bytes());
-  if (shared_.bodies_bytes > shared_.limits.bodies_bytes_max) return RefuseRequest(503, "too many requests come at once; try again");
+  if (!HoldBody(reader_.body_bytes())) return RefuseRequest(503, "too many requests come at once; try again");
   ServerRequest request = reader_.Take();
+  // From here on it is the request's, however long somebody holds that.
+  HeldBody held(shared_.bodies_bytes, request.body.size());
+  HoldBody(0);
   request.client = address_;
   exchange_.emplace();
   exchange_->id = next_exchange_++;
@@ -132,7 +146,7 @@ void ServerConnection::BeginExchange() {
   exchange_->only_head = request.method == "HEAD";
   phase_ = RequestReader::State::kWhole;
   shared_.count_exchanges(1);
-  shared_.handler.Handle(shared_.make_exchange(std::move(request), id_, exchange_->id));
+  shared_.handler.Handle(shared_.make_exchange(std::move(request), std::move(held), id_, exchange_->id));
   Read();
 }
 
@@ -195,9 +209,9 @@ void ServerConnection::Drop(uint64_t exchange) {
 void ServerConnection::FinishExchange() {
   const bool keep_alive = exchange_->keep_alive;
   exchange_.reset();
-  HoldBody(0);
   shared_.count_exchanges(-1);
   if (!keep_alive) return Linger();
+  if (!early_.empty()) reader_.Push(std::exchange(early_, {}));
   Proceed();
 }
 

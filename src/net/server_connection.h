@@ -7,9 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "net/http_server.h"
 #include "net/server_channel.h"
@@ -17,14 +20,34 @@
 
 namespace bantam {
 
+// Counts a body as long as somebody holds it.
+class HeldBody {
+ public:
+  HeldBody(std::shared_ptr<std::atomic<uint64_t>> total, uint64_t bytes) : total_(std::move(total)), bytes_(bytes) {
+    total_->fetch_add(bytes);
+  }
+  HeldBody(HeldBody&& other) noexcept : total_(std::move(other.total_)), bytes_(std::exchange(other.bytes_, 0)) {}
+  HeldBody& operator=(HeldBody&&) = delete;
+  ~HeldBody() {
+    if (total_ != nullptr) total_->fetch_sub(bytes_);
+  }
+
+ private:
+  std::shared_ptr<std::atomic<uint64_t>> total_;
+  uint64_t bytes_;
+};
+
 // What connections know of the server.
 struct ServerShared {
   const HttpServerLimits limits;
   HttpHandler& handler;
   const Clock& clock;
-  uint64_t bodies_bytes = 0;  // that all connections hold
+  // That bodies hold: of all connections and requests, and of requests that come from each address.
+  const std::shared_ptr<std::atomic<uint64_t>> bodies_bytes = std::make_shared<std::atomic<uint64_t>>(0);
+  std::map<std::string, uint64_t> coming_bytes = {};
   // Makes what the handler gets for a request.
-  std::function<std::shared_ptr<HttpExchange>(ServerRequest request, uint64_t connection, uint64_t exchange)> make_exchange = nullptr;
+  std::function<std::shared_ptr<HttpExchange>(ServerRequest request, HeldBody held, uint64_t connection, uint64_t exchange)> make_exchange =
+      nullptr;
   std::function<void(int change)> count_exchanges = nullptr;
   std::function<void()> count_timeout = nullptr;
   std::function<void(uint64_t connection)> closed = nullptr;
@@ -85,13 +108,15 @@ class ServerConnection : public std::enable_shared_from_this<ServerConnection> {
   void Sent();
   // The last bytes of the client are read, so that the system does not throw away ours.
   void Linger();
-  void HoldBody(uint64_t bytes);
+  // Counts what has come of a body. False: there is too much of them.
+  bool HoldBody(uint64_t bytes);
 
   ServerShared& shared_;
   const uint64_t id_;
   std::unique_ptr<Channel> channel_;
   const std::string address_;
   RequestReader reader_;
+  std::string early_;  // bytes of the next requests, while one is answered: they are not looked at
   std::array<char, 4096> buffer_{};
   bool open_ = false;  // TLS is agreed on
   bool closed_ = false;

@@ -91,8 +91,7 @@ void RequestReader::Refuse(int status, std::string why) {
 
 size_t RequestReader::body_bytes() const {
   if (state_ != State::kBody && state_ != State::kWhole) return 0;
-  const size_t told = static_cast<size_t>(parser_->message.content_length().value_or(0));
-  return std::max(told, parser_->message.get().body().size());
+  return parser_->message.get().body().size();
 }
 
 bool RequestReader::TakeExpectation() { return std::exchange(expects_, false) && state_ == State::kBody; }

@@ -78,7 +78,7 @@ class RequestReader {
 
   // Bytes that came and are not looked at yet.
   size_t waiting_bytes() const { return held_.size(); }
-  // What the body holds, or will, where the header tells.
+  // Of the body, that came: what a header announces costs its sender nothing.
   size_t body_bytes() const;
   // The header asks whether the body may come (Expect: 100-continue); once.
   bool TakeExpectation();

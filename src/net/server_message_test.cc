@@ -60,7 +60,7 @@ TEST(RequestReader, StatesOnTheWay) {
   EXPECT_EQ(reader.body_bytes(), 0u);
   reader.Push(": a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
   EXPECT_EQ(reader.state(), State::kBody);
-  EXPECT_EQ(reader.body_bytes(), 4u);
+  EXPECT_EQ(reader.body_bytes(), 0u) << "what is only announced";
   EXPECT_TRUE(reader.TakeExpectation());
   EXPECT_FALSE(reader.TakeExpectation());
   reader.Push("abcdGET ");
