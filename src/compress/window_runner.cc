@@ -34,7 +34,6 @@ Result<bool> WindowRunner::Read(std::span<const uint32_t> tokens, const Extras& 
   Step step = {rows_, output_rows_, cache_.base()};
   step.cancelled = extras.cancelled;
   step.observer = extras.observer;
-  step.ops_end = extras.ops_end;
   if (!executor_->Run(step)) return false;
   sequence_.Commit(begin + tokens.size());
   return true;

@@ -202,10 +202,9 @@ bool Executor::Run(const Step& step) {
   FindAdapters();
   for (Place& place : op_) place.kv_blocks = place.turn = 0;
   if (step.profile != nullptr) step.profile->op_ns.resize(program_.ops.size());
-  const size_t ops_end = std::min(step.ops_end, program_.ops.size());
   pool_.RunWorthwhile([&](int thread) {
     StepProfile* profile = thread == 0 ? step_->profile : nullptr;
-    for (size_t i = 0; i < ops_end; ++i) {
+    for (size_t i = 0; i < program_.ops.size(); ++i) {
       int64_t begin = profile == nullptr ? 0 : profile->clock.NowNs();
       if (barrier_before[i]) {
         // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A

@@ -79,7 +79,6 @@ struct Step {
   const Cancelled* cancelled = nullptr;
   StepProfile* profile = nullptr;
   ProductObserver* observer = nullptr;  // Executor::RoomForRank was called, for any rank
-  size_t ops_end = SIZE_MAX;            // operations from here on are left out, for whoever needs none of what they give
 };
 
 struct ExecutorSetup {
