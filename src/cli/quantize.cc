@@ -284,11 +284,11 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   options.importance = reader.importance ? &*reader.importance : nullptr;
   options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
   options.kernels = kernels;
+  options.watched = &watched;
   options.identity = DumpJson(inputs, /*indent=*/-1);
   const auto disk = MakeDisk();
   Outcome outcome;
-  BANTAM_ASSIGN(outcome.report, QuantizeModel(watched, *disk, file, made, options, pool, reader.progress));
-  BANTAM_TRY(watched.CheckUnchanged());
+  BANTAM_ASSIGN(outcome.report, QuantizeModel(files, *disk, file, made, options, pool, reader.progress));
   EndProgressLine();
   const QuantizeReport& report = outcome.report;
   outcome.json = ReportJson(arguments, reader, report);

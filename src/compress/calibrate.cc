@@ -214,7 +214,7 @@ Result<CalibrationWindows> CutWindows(std::span<const uint32_t> tokens, const Wi
   return cut;
 }
 
-Status Calibrator::Pass(ProductObserver& observer, bool outputs, size_t ops_end, std::string_view step) {
+Status Calibrator::Pass(ProductObserver& observer, bool outputs, std::string_view step) {
   bool stopped = false;
   size_t done = 0;
   const size_t total = windows_.tokens();
@@ -226,7 +226,6 @@ Status Calibrator::Pass(ProductObserver& observer, bool outputs, size_t ops_end,
       WindowRunner::Extras extras;
       extras.outputs = outputs ? n : 0;
       extras.observer = &observer;
-      extras.ops_end = ops_end;
       extras.cancelled = &cancelled;
       BANTAM_ASSIGN(const bool ran, runner_.Read(std::span(window).subspan(begin, n), extras));
       if (!ran || cancelled()) return Error(Code::kCancelled, "calibration was interrupted");
@@ -238,7 +237,7 @@ Status Calibrator::Pass(ProductObserver& observer, bool outputs, size_t ops_end,
 
 Result<Importance> Calibrator::MeasureImportance() {
   ImportanceObserver observer(model_.program, runner_.step_tokens());
-  BANTAM_TRY(Pass(observer, /*outputs=*/true, SIZE_MAX, "measuring activations"));
+  BANTAM_TRY(Pass(observer, /*outputs=*/true, "measuring activations"));
   BANTAM_ASSIGN(Importance importance, observer.Take());
   importance.windows = static_cast<uint32_t>(windows_.windows.size());
   importance.window_tokens = static_cast<uint32_t>(windows_.windows.front().size());
@@ -248,10 +247,8 @@ Result<Importance> Calibrator::MeasureImportance() {
 Result<Calibrator::Grams> Calibrator::MeasureGrams(const std::vector<std::string>& names) {
   std::vector<Watched> products = Named(model_.program, names);
   const bool outputs = ReadsOutputs(model_.program, products);
-  size_t ops_end = 0;
-  for (const Watched& watched : products) ops_end = std::max(ops_end, watched.op + 1);
   GramObserver observer(model_, std::move(products), runner_.step_tokens());
-  BANTAM_TRY(Pass(observer, outputs, ops_end, "correlating activations"));
+  BANTAM_TRY(Pass(observer, outputs, "correlating activations"));
   return observer.Take();
 }
 

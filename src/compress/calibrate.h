@@ -49,8 +49,7 @@ class Calibrator {
   uint64_t GramBytes(const std::vector<std::string>& names) const;
 
  private:
-  // Over all windows, with the operations in front of `ops_end`.
-  Status Pass(ProductObserver& observer, bool outputs, size_t ops_end, std::string_view step);
+  Status Pass(ProductObserver& observer, bool outputs, std::string_view step);
 
   const Model& model_;
   WindowRunner& runner_;

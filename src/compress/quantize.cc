@@ -94,6 +94,7 @@ class Quantizer {
       done_ += tensor.size_bytes;
       BANTAM_TRY(part_->Mark(options_.sync_bytes));
     }
+    if (options_.watched != nullptr) BANTAM_TRY(options_.watched->CheckUnchanged());
     BANTAM_TRY(writer_->Commit());
     return std::move(report_);
   }
@@ -379,7 +380,12 @@ Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions
 
 Result<QuantizeReport> QuantizeModel(FileSystem& files, Disk& disk, ModelFile& file, const std::string& out, const QuantizeOptions& options,
                                      ThreadPool& pool, const Progress& progress) {
-  return Quantizer(file, out, options, pool, progress).Run(files, disk);
+  Result<QuantizeReport> report = Quantizer(file, out, options, pool, progress).Run(files, disk);
+  if (!report.ok() && report.error().code() == Code::kCorrupt) {
+    // The same would end here again.
+    for (const char* end : {".part", ".part.json"}) BANTAM_TRY(disk.RemoveTree(out + end));
+  }
+  return report;
 }
 
 }  // namespace bantam

@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "base/threads.h"
+#include "base/watched_files.h"
 #include "compress/calibrate.h"
 #include "compress/importance.h"
 #include "compress/part_writer.h"
@@ -27,6 +28,8 @@ struct QuantizeOptions {
   const KernelSet* kernels = nullptr;
   uint64_t gram_bytes_max = uint64_t{1} << 30;  // Gram matrices that are in memory at once; a larger one is there alone
   uint64_t sync_bytes = kPartSyncBytes;         // an interruption costs at most so much of the result, and the tensor at work
+  // What the model was opened through: nothing gets OUT's name that was made of files which changed meanwhile.
+  const WatchedFiles* watched = nullptr;
   // What names source, calibration and program beside the recipe: an interrupted call is gone on with where it is the same.
   std::string identity = {};
 };
@@ -62,8 +65,8 @@ struct QuantizeReport {
 Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions& options);
 
 // Nothing is at `out` before it is whole; until then OUT.part grows. Errors: those of PlanQuantize; Corrupt (weights that are no numbers,
-// importance of other columns), named by tensor; Unavailable (too little room on the disk, another process at work); Cancelled: the next
-// call goes on. The same input makes the same bytes, whatever the number of threads.
+// importance of other columns), named by tensor; Unavailable (too little room on the disk, another process at work, a watched file that
+// changed); Cancelled: the next call goes on. The same input makes the same bytes, whatever the number of threads.
 Result<QuantizeReport> QuantizeModel(FileSystem& files, Disk& disk, ModelFile& file, const std::string& out, const QuantizeOptions& options,
                                      ThreadPool& pool, const Progress& progress);
 

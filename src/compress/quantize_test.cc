@@ -176,7 +176,22 @@ TEST_F(QuantizeTest, DamagedWeightsAreNamed) {
     EXPECT_EQ(report.error().code(), Code::kCorrupt);
     EXPECT_NE(report.error().message().find(name), std::string::npos) << report.error().message();
     EXPECT_NE(report.error().message().find("element 5 is inf"), std::string::npos) << report.error().message();
+    EXPECT_FALSE(std::filesystem::exists(out_ + ".part"));
   }
+}
+
+TEST_F(QuantizeTest, ASourceThatChangesIsRefused) {
+  WatchedFiles watched(*files_);
+  ModelFile file = OpenGguf(watched, in_).value();
+  const auto pool = ThreadPool::Make(1).value();
+  const Recipe recipe = *Recipe::Make("Q8_0");
+  QuantizeOptions options = {recipe};
+  options.watched = &watched;
+  std::ofstream(in_, std::ios::binary | std::ios::app) << "x";
+  const auto report = QuantizeModel(*files_, *disk_, file, out_, options, *pool, nullptr);
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code(), Code::kUnavailable);
+  EXPECT_FALSE(std::filesystem::exists(out_));
 }
 
 TEST_F(QuantizeTest, NarrowRowsAreNamed) {

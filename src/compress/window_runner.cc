@@ -34,8 +34,6 @@ Result<bool> WindowRunner::Read(std::span<const uint32_t> tokens, const Extras& 
   Step step = {rows_, output_rows_, cache_.base()};
   step.cancelled = extras.cancelled;
   step.observer = extras.observer;
-  const OpRange range = {0, std::min(extras.ops_end, model_.program.ops.size())};
-  step.ranges = std::span(&range, 1);
   if (!executor_->Run(step)) return false;
   sequence_.Commit(begin + tokens.size());
   return true;

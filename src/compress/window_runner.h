@@ -29,8 +29,6 @@ class WindowRunner {
     size_t outputs = 0;  // at most PlanOptions::step_outputs
     ProductObserver* observer = nullptr;
     const Cancelled* cancelled = nullptr;
-    size_t ops_end =
-        SIZE_MAX;  // operations from here on are left out, for whoever needs none of what they give; the same for all of a window
   };
   Result<bool> Read(std::span<const uint32_t> tokens, const Extras& extras);
   // [outputs][vocabulary] of the last call.

@@ -218,7 +218,7 @@ void Executor::RunRange(const OpRange& range, bool meets, int thread) {
 }
 
 bool Executor::Run(const Step& step) {
-  CHECK(step.ranges.size() <= 1 || step.cancelled == nullptr);
+  CHECK(step.ranges.empty() || step.cancelled == nullptr);
   step_ = &step;
   single_ = step.rows.size() == 1 && step.output_rows.size() <= 1 && pool_.size() > 1;
   stop_before_ = kNever;

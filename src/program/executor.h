@@ -81,7 +81,7 @@ struct Step {
   const Cancelled* cancelled = nullptr;
   StepProfile* profile = nullptr;
   PerKvPart<uint8_t*> narrow_kv_base = {};
-  // Only these operations, in this order; several are not cancelled. Empty: all. What they read is there from steps before (Executor::Row).
+  // Only these operations, in this order, and not cancelled; empty: all. What they read is there from steps before (Executor::Row).
   std::span<const OpRange> ranges = {};
   ProductObserver* observer = nullptr;  // Executor::RoomForRank was called, for any rank
 };
