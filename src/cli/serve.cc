@@ -130,11 +130,23 @@ Status Start(FileSystem& files, ServeConfig& config, const ListenPlace& place, s
     served.push_back(model->served());
     running->models.push_back(std::move(model));
   }
-  GatewayOptions options = {.version = BANTAM_VERSION, .keys = std::move(keys), .hosts = config.hosts, .origins = config.origins};
+  GatewayOptions options = {.version = BANTAM_VERSION, .access = {std::move(keys), config.hosts, config.origins}};
   if (config.access_log) options.access_log = [](const std::string& line) { Note(line + "\n"); };
   BANTAM_ASSIGN(running->gateway, Gateway::Make(std::move(options), std::move(served), *running->memory.budget, running->clock));
   const HttpServerOptions server = {.address = place.address, .port = place.port, .limits = config.limits, .tls = config.tls};
   BANTAM_ASSIGN(running->server, HttpServer::Start(server, *running->gateway, running->clock));
+  return Ok();
+}
+
+// Who may ask is read again; what else has changed is for the next start.
+Status Reload(FileSystem& files, const Options& options, Running& running) {
+  BANTAM_ASSIGN(const ServeConfig config, ReadConfig(files, options));
+  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
+  BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
+  BANTAM_TRY(CheckPlace(config, place, !keys.empty()));
+  const size_t count = keys.size();
+  running.gateway->UseAccess({std::move(keys), config.hosts, config.origins});
+  Note(fmt::format("[keys, hosts and origins are read again: {} key{}]\n", count, count == 1 ? "" : "s"));
   return Ok();
 }
 
@@ -164,12 +176,18 @@ Status Serve(FileSystem& files, const Options& options) {
     return Ok();
   }
   DeferInterrupts();
+  DeferHangups();
   RaiseDescriptors();
   Running running;
   BANTAM_TRY(Start(files, config, place, std::move(keys), &running));
   const std::string shown = place.address.find(':') == std::string::npos ? place.address : fmt::format("[{}]", place.address);
   Note(fmt::format("listening on {}://{}:{}\n", config.tls ? "https" : "http", shown, running.server->port()));
-  AwaitInterrupt();
+  for (AwaitInterrupt(); !Interrupted(); AwaitInterrupt()) {
+    if (!TakeHangup()) continue;
+    const Status reloaded = Reload(files, options, running);
+    // What runs goes on as it was.
+    if (!reloaded.ok()) Note(fmt::format("[not read again: {}]\n", Printable(reloaded.error().message())));
+  }
   Drain(config, running);
   return Ok();
 }

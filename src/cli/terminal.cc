@@ -22,6 +22,7 @@ std::atomic<bool> interrupted = false;
 std::atomic<bool> interrupts_deferred = false;
 std::atomic<bool> terminated = false;
 std::atomic<int> interrupt_count = 0;
+std::atomic<bool> hung_up = false;
 bool progress_shown = false;
 // A byte per Ctrl-C: who waits for input waits for this as well. A flag alone could be set just before the wait begins, by
 // any thread, and never be seen.
@@ -52,6 +53,11 @@ void OnInterrupt(int signal_number) {
   if (signal_number != SIGINT) terminated.store(true, std::memory_order_relaxed);
   interrupted.store(true, std::memory_order_relaxed);
   interrupt_count.fetch_add(1, std::memory_order_relaxed);
+  (void)!::write(interrupt_pipe[1], "", 1);
+}
+
+void OnHangup(int) {
+  hung_up.store(true, std::memory_order_relaxed);
   (void)!::write(interrupt_pipe[1], "", 1);
 }
 
@@ -102,9 +108,14 @@ void ClearInterrupt() {
 }
 
 int InterruptCount() { return interrupt_count.load(std::memory_order_relaxed); }
+void DeferHangups() { Handle(SIGHUP, OnHangup); }
+bool TakeHangup() { return hung_up.exchange(false, std::memory_order_relaxed); }
 void AwaitInterrupt() {
   pollfd waiting = {interrupt_pipe[0], POLLIN, 0};
-  while (!Interrupted()) (void)::poll(&waiting, 1, /*timeout_ms=*/-1);
+  while (!Interrupted() && !hung_up.load(std::memory_order_relaxed)) (void)::poll(&waiting, 1, /*timeout_ms=*/-1);
+  char bytes[64];
+  while (::read(interrupt_pipe[0], bytes, sizeof(bytes)) > 0) {
+  }
 }
 
 bool StdinIsTerminal() { return ::isatty(STDIN_FILENO) != 0; }

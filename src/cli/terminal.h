@@ -26,9 +26,13 @@ bool Interrupted();
 // Whether SIGTERM or SIGHUP came: not only the step but the program is to end.
 bool Terminated();
 void ClearInterrupt();
+// From here on SIGHUP asks to read the configuration again, and ends nothing; after DeferInterrupts.
+void DeferHangups();
+// Whether it came since the last call.
+bool TakeHangup();
 // How many of all these came so far.
 int InterruptCount();
-// Waits until one came.
+// Waits until an interrupt or a hangup came.
 void AwaitInterrupt();
 
 bool StdinIsTerminal();

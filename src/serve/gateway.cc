@@ -70,7 +70,7 @@ RouteMatch FindRoute(std::string_view method, std::string_view path) {
 }
 
 Gateway::Gateway(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock)
-    : options_(std::move(options)), models_(std::move(models)), budget_(budget), clock_(clock) {}
+    : options_(std::move(options)), models_(std::move(models)), budget_(budget), clock_(clock), access_(options_.access) {}
 
 Gateway::~Gateway() = default;
 
@@ -89,6 +89,10 @@ void Gateway::CancelAll() {
   });
 }
 
+void Gateway::UseAccess(GatewayAccess access) {
+  server_->Post([this, access = std::move(access)] { access_ = access; });
+}
+
 ServerResponse Gateway::Refuse(int status, std::string_view why) {
   constexpr std::pair<int, std::string_view> kReasons[] = {
       {400, "not_http"}, {408, "slow_client"}, {413, "too_large"}, {431, "header_too_large"}, {503, "connections"}};
@@ -104,8 +108,8 @@ ServerResponse Gateway::Refuse(int status, std::string_view why) {
 std::optional<ApiError> Gateway::CheckAccess(Call& call) {
   const ServerRequest& request = call.request();
   const std::string host = request.Field("Host").value_or("");
-  const bool asks_keys = !options_.keys.empty();
-  if (!asks_keys && !host.empty() && !HostAllowed(host, options_.hosts)) {
+  const bool asks_keys = !access_.keys.empty();
+  if (!asks_keys && !host.empty() && !HostAllowed(host, access_.hosts)) {
     return ApiError{.status = 403,
                     .code = "host_not_allowed",
                     .message = fmt::format("the server is not known by the name {}; ask it by its address, or name it under \"hosts\" in "
@@ -113,21 +117,21 @@ std::optional<ApiError> Gateway::CheckAccess(Call& call) {
                                            host.substr(0, kRequestIdBytesMax))};
   }
   const std::string origin = request.Field("Origin").value_or("");
-  if (!OriginAllowed(origin, host, options_.origins)) {
+  if (!OriginAllowed(origin, host, access_.origins)) {
     return ApiError{.status = 403,
                     .code = "origin_not_allowed",
                     .message = "pages of other servers may not ask here; name this one under \"origins\" in the server's configuration"};
   }
-  if (!origin.empty() && !options_.origins.empty()) call.allowed_origin = origin;
+  if (!origin.empty() && !access_.origins.empty()) call.allowed_origin = origin;
   if (call.route->role == Role::kAnybody || !asks_keys) return std::nullopt;
   const std::string secret = ShownSecret(request);
-  const ApiKey* key = secret.empty() ? nullptr : FindKey(options_.keys, secret);
+  const ApiKey* key = secret.empty() ? nullptr : FindKey(access_.keys, secret);
   if (key == nullptr) {
     return ApiError{.status = 401,
                     .code = "invalid_api_key",
                     .message = secret.empty() ? "an API key is needed: send it as \"Authorization: Bearer KEY\"" : "no such API key"};
   }
-  const auto same = std::find_if(options_.keys.begin(), options_.keys.end(), [&](const auto& one) { return one.get() == key; });
+  const auto same = std::find_if(access_.keys.begin(), access_.keys.end(), [&](const auto& one) { return one.get() == key; });
   call.key = *same;
   call.client = key->name;
   if (key->role < call.route->role) {
@@ -142,7 +146,7 @@ bool Gateway::AnswersPreflight(const std::shared_ptr<Call>& call) {
   const ServerRequest& request = call->request();
   const auto origin = request.Field("Origin");
   const bool asked = request.method == "OPTIONS" && origin && request.Field("Access-Control-Request-Method");
-  if (!asked || options_.origins.empty() || !OriginAllowed(*origin, "", options_.origins)) return false;
+  if (!asked || access_.origins.empty() || !OriginAllowed(*origin, "", access_.origins)) return false;
   call->Respond({.status = 204,
                  .fields = {{"Access-Control-Allow-Origin", *origin},
                             {"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
@@ -203,14 +207,14 @@ void Gateway::Begin(const std::shared_ptr<Call>& call) {
     return call->Fail({.status = 503, .code = "draining", .message = "the server stops; ask another, or again later", .retry_after_s = 5});
   }
   if (call->key != nullptr) {
-    if (auto error = uses_[call->key.get()].Enter(call->key->limits, call->begin_ns)) {
+    if (auto error = uses_[call->key->name].Enter(call->key->limits, call->begin_ns)) {
       metrics_.CountRefusal("key_limit");
       call->Fail(*error);
       return;
     }
     call->on_end = [this, key = call->key](Call& ended) {
       const uint64_t tokens = ended.record.prompt_tokens + ended.record.generated_tokens;
-      const auto leave = [this, key, tokens] { uses_[key.get()].Leave(key->limits, tokens, clock_.NowNs()); };
+      const auto leave = [this, key, tokens] { uses_[key->name].Leave(key->limits, tokens, clock_.NowNs()); };
       server_->Post(leave);
       Leave(ended);
     };

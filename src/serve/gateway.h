@@ -25,13 +25,18 @@
 
 namespace bantam {
 
-struct GatewayOptions {
-  std::string version = {};
+// Who may ask.
+struct GatewayAccess {
   std::vector<std::shared_ptr<const ApiKey>> keys = {};  // none: anybody may ask
   std::vector<std::string> hosts = {};                   // names that the server is reached by, beside addresses and localhost
   std::vector<std::string> origins = {};                 // pages of other servers that may ask
-  int readers = 2;                                       // threads that read requests
-  size_t waiting_max = 512;                              // requests that wait for one
+};
+
+struct GatewayOptions {
+  std::string version = {};
+  GatewayAccess access = {};
+  int readers = 2;           // threads that read requests
+  size_t waiting_max = 512;  // requests that wait for one
   // Told one line of JSON for each request, without prompts and answers; any thread may call it.
   std::function<void(const std::string& line)> access_log = nullptr;
 };
@@ -56,6 +61,8 @@ class Gateway final : public HttpHandler {
   void Drain() { draining_ = true; }
   // Ends what runs.
   void CancelAll();
+  // From the next request on. What a key has used counts on under its name.
+  void UseAccess(GatewayAccess access);
   bool draining() const { return draining_; }
 
   void Handle(std::shared_ptr<HttpExchange> exchange) override;
@@ -94,7 +101,8 @@ class Gateway final : public HttpHandler {
   std::atomic<bool> draining_ = false;
   Metrics metrics_;
   // Of the server's thread.
-  std::map<const ApiKey*, KeyUse> uses_;
+  GatewayAccess access_;
+  std::map<std::string, KeyUse> uses_;  // by the key's name
   std::set<std::shared_ptr<Answer>> answers_;
   std::unique_ptr<WorkQueue> readers_;  // the last: its threads use the others
 };

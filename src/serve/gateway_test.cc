@@ -473,8 +473,8 @@ TEST_F(GatewayTest, KeysAndWhatTheyMay) {
     const Digest digest = DigestOfSecret(name);
     return std::make_shared<const ApiKey>(ApiKey{std::move(name), role, digest, std::move(limits)});
   };
-  options.keys = {key("user", Role::kUse, {.requests_per_minute = 3}), key("operator", Role::kOperate, {}),
-                  key("other", Role::kUse, {.models = {"another"}})};
+  options.access.keys = {key("user", Role::kUse, {.requests_per_minute = 3}), key("operator", Role::kOperate, {}),
+                         key("other", Role::kUse, {.models = {"another"}})};
   Start(std::move(options));
   const std::string members = std::string(kHello) + R"(,"max_tokens":1)";
   EXPECT_EQ(Chat(members).status, 401);
@@ -489,10 +489,15 @@ TEST_F(GatewayTest, KeysAndWhatTheyMay) {
   const HttpAnswer often = Chat(members, "Authorization: Bearer user\r\n");
   EXPECT_EQ(often.status, 429);
   EXPECT_TRUE(often.fields.contains("retry-after"));
+  // Other keys from now on; what was used counts on.
+  gateway_->UseAccess({.keys = {key("user", Role::kUse, {.requests_per_minute = 3}), key("new", Role::kUse, {})}});
+  EXPECT_EQ(Chat(members, "Authorization: Bearer new\r\n").status, 200);
+  EXPECT_EQ(Chat(members, "Authorization: Bearer other\r\n").status, 401);
+  EXPECT_EQ(Chat(members, "Authorization: Bearer user\r\n").status, 429);
 }
 
 TEST_F(GatewayTest, NamesAndPagesThatAreNotKnown) {
-  Start({.hosts = {"edge.example"}, .origins = {"https://app.example"}});
+  Start({.access = {.hosts = {"edge.example"}, .origins = {"https://app.example"}}});
   const auto ask = [&](std::string_view host, std::string_view fields) {
     ClientSocket client(server_->port());
     client.Send("GET /v1/models HTTP/1.1\r\nConnection: close\r\nHost: " + std::string(host) + "\r\n" + std::string(fields) + "\r\n");
