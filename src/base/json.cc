@@ -42,7 +42,7 @@ Status ForEachOutsideStrings(std::string_view text, const Visit& visit) {
 
 // The library builds trees of any depth, and those who walk them recurse; it also looks at all members of an object for each that
 // is added. Both are bounded first; a listener's lists may have any number of members.
-Status CheckShape(std::string_view text, bool count_members, size_t values_max) {
+Status CheckShape(std::string_view text, size_t members_max, size_t values_max) {
   size_t members[kJsonDepthMax + 1] = {};
   size_t depth = 0;
   size_t values = 0;  // at most: each but the first of a container stands behind a comma
@@ -55,8 +55,8 @@ Status CheckShape(std::string_view text, bool count_members, size_t values_max) 
       members[depth] = 0;
     } else if (c == ']' || c == '}') {
       depth -= depth > 0 ? 1 : 0;
-    } else if (c == ':' && count_members && ++members[depth] > kJsonMembersMax) {
-      return Error(Code::kCorrupt, fmt::format("{}: a JSON object of more than {} members", Place(text, at), kJsonMembersMax));
+    } else if (c == ':' && ++members[depth] > members_max) {
+      return Error(Code::kCorrupt, fmt::format("{}: a JSON object of more than {} members", Place(text, at), members_max));
     }
     return Ok();
   });
@@ -248,13 +248,14 @@ std::string ShortJson(const Json& value) {
 }
 
 Result<Json> ParseJson(std::string_view text) {
-  BANTAM_TRY(CheckShape(text, /*count_members=*/true, kJsonNodesMax));
+  BANTAM_TRY(CheckShape(text, kJsonMembersMax, kJsonNodesMax));
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
   return Invalid(text);
 }
 
-Result<Json> ParseJsonOfUniqueNames(std::string_view text) {
+Result<Json> ParseJsonOfUniqueNames(std::string_view text, size_t members_max) {
+  BANTAM_TRY(CheckShape(text, members_max, kJsonNodesMax));
   BANTAM_ASSIGN(Json json, ParseJson(text));
   NameFinder finder;
   Json::sax_parse(text, &finder);
@@ -281,7 +282,7 @@ bool JsonFlag(const Json& object, const char* name, bool fallback) {
 }
 
 Result<Json> ParseJson(std::string_view text, JsonListener* listener) {
-  BANTAM_TRY(CheckShape(text, /*count_members=*/false, /*values_max=*/text.size()));
+  BANTAM_TRY(CheckShape(text, /*members_max=*/SIZE_MAX, /*values_max=*/text.size()));
   Json root;
   Streamer streamer(listener, &root);
   if (Json::sax_parse(text, &streamer)) return root;

@@ -30,8 +30,8 @@ inline constexpr size_t kJsonNodesMax = 1'000'000;
 Result<Json> ParseJson(std::string_view text);
 
 // ParseJson, and Corrupt for an object that has two members of one name: readers do not agree on which of them counts (RFC 8259, section
-// 4).
-Result<Json> ParseJsonOfUniqueNames(std::string_view text);
+// 4). Whoever reads what strangers send allows fewer members: the time is that of their number, squared.
+Result<Json> ParseJsonOfUniqueNames(std::string_view text, size_t members_max = kJsonMembersMax);
 
 // A member of `object` where it is one and has it: null, nothing and `fallback` otherwise, and for another kind of value.
 const Json& JsonMember(const Json& object, const char* name);

@@ -1,6 +1,7 @@
 // bantam compare: what a compressed model lost.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -27,10 +28,17 @@ Result<std::string> RunCompare(FileSystem& files, const Arguments& arguments) {
   }
   BANTAM_ASSIGN(const std::string base_path, FindModel(files, arguments.base));
   BANTAM_ASSIGN(const std::string candidate_path, FindModel(files, arguments.candidate));
+  RunOptions run = arguments.run;
+  if (run.context == 0) {
+    // Both read the same windows.
+    BANTAM_ASSIGN(const size_t window, WindowOf(files, base_path));
+    BANTAM_ASSIGN(const size_t other, WindowOf(files, candidate_path));
+    run.context = std::min(window, other);
+  }
   std::unique_ptr<Tokenizer> tokenizer;
-  BANTAM_ASSIGN(WindowModel base, LoadWindowModel(files, base_path, arguments.run, &tokenizer));
+  BANTAM_ASSIGN(WindowModel base, LoadWindowModel(files, base_path, run, &tokenizer));
   BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *tokenizer, arguments.text));
-  BANTAM_ASSIGN(WindowModel candidate, LoadWindowModel(files, candidate_path, arguments.run, /*tokenizer=*/nullptr));
+  BANTAM_ASSIGN(WindowModel candidate, LoadWindowModel(files, candidate_path, run, /*tokenizer=*/nullptr));
   BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(base, candidate, text, arguments.windows).With(arguments.text));
   if (Interrupted()) Note("[interrupted: the figures are those of the windows so far]\n");
   if (arguments.json) return DumpJson(PairJson(base, candidate, pair), /*indent=*/2) + "\n";
@@ -47,7 +55,7 @@ void AddCompareVerb(CLI::App& app, Action* action) {
   verb->add_option("--text", arguments->text, "the text that both read")->required();
   verb->add_option("--windows", arguments->windows, "windows of the text to read; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", arguments->json, "print JSON");
-  const std::string windows = fmt::format("tokens of a window (default, and 0: {}, or what BASE was trained on)", kWindowTokens);
+  const std::string windows = fmt::format("tokens of a window (default, and 0: {}, or what the models were trained on)", kWindowTokens);
   verb->add_option("--context", arguments->run.context, windows)->check(WholeNumber());
   verb->add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: usable physical cores)")->check(WholeNumber());
   AddLoadOptions(*verb, &arguments->run);

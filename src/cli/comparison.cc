@@ -31,6 +31,12 @@ Result<size_t> KnownContext(const ModelFile& file) {
 
 }  // namespace
 
+Result<size_t> WindowOf(FileSystem& files, const std::string& path) {
+  BANTAM_ASSIGN(const ModelFile file, OpenModel(files, path));
+  BANTAM_ASSIGN(const size_t known, KnownContext(file).With(path));
+  return std::min(kWindowTokens, known);
+}
+
 Result<WindowText> ReadWindowText(FileSystem& files, const Tokenizer& tokenizer, const std::string& path) {
   BANTAM_ASSIGN(const std::string bytes, files.ReadText(path, kInputBytesMax));
   WindowText text;

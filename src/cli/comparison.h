@@ -36,6 +36,8 @@ Result<WindowText> ReadWindowText(FileSystem& files, const Tokenizer& tokenizer,
 // where it is asked for.
 inline constexpr size_t kWindowTokens = 512;
 inline constexpr size_t kWindowMin = 4;
+// What a window of that model has where nobody says.
+Result<size_t> WindowOf(FileSystem& files, const std::string& path);
 Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, RunOptions options, std::unique_ptr<Tokenizer>* tokenizer);
 
 struct MeasuredPair {

@@ -29,6 +29,25 @@ Status CheckOut(FileSystem& files, const std::string& model, const std::vector<s
   return Error(Code::kInvalidArgument, fmt::format("{}: there already; --force replaces it", out));
 }
 
+Status CheckNewFile(const std::string& out, const std::vector<std::string>& inputs) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::symlink_status(out, error);
+  if (!std::filesystem::exists(status)) return Ok();
+  if (!std::filesystem::is_regular_file(status)) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: {}; expected a file, or a name that nothing has", out,
+                                                     std::filesystem::is_directory(status) ? "a folder"
+                                                     : std::filesystem::is_symlink(status) ? "a link"
+                                                                                           : "no regular file"));
+  }
+  const auto there = IdentityOf(out);
+  for (const std::string& input : inputs) {
+    const auto identity = IdentityOf(input);
+    if (!there || !identity || identity->device != there->device || identity->inode != there->inode) continue;
+    return Error(Code::kInvalidArgument, fmt::format("{}: would be written over {}; name another file", out, input));
+  }
+  return Ok();
+}
+
 Result<std::unique_ptr<ThreadPool>> MakePool(FileSystem& files, int threads) {
   const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
   return ThreadPool::Make(std::clamp(threads == 0 ? limits.cores : threads, 1, ThreadPool::kThreadsMax));

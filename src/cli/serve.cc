@@ -111,7 +111,10 @@ struct Running {
   std::vector<std::unique_ptr<HostedModel>> models;
   std::unique_ptr<Gateway> gateway;
   ~Running() {
+    // Texts that are still computed end with what they tell the gateway.
     if (server != nullptr) server->Stop();
+    if (gateway != nullptr) gateway->StopReading();
+    models.clear();
   }
 };
 

@@ -106,6 +106,11 @@ Status ReadLimits(const toml::table& table, std::string path, HttpServerLimits* 
   BANTAM_TRY(read.Whole("body_seconds", 1, kSeconds, &limits->body_timeout_ms, /*scale=*/1000));
   BANTAM_TRY(read.Whole("idle_seconds", 1, kSeconds, &limits->idle_timeout_ms, /*scale=*/1000));
   BANTAM_TRY(read.Whole("write_seconds", 1, kSeconds, &limits->write_timeout_ms, /*scale=*/1000));
+  if (limits->request.body_bytes_max > limits->bodies_bytes_max) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("body_bytes = {}: more than bodies_bytes ({}): the largest would never be read; raise that too",
+                             limits->request.body_bytes_max, limits->bodies_bytes_max));
+  }
   return read.Finish();
 }
 
@@ -240,7 +245,7 @@ std::string_view ServeConfigExample() {
 # body_bytes = 4194304
 # bodies_bytes = 16777216     # of all requests together
 # header_seconds = 10
-# body_seconds = 20           # and more at 16 KiB a second
+# body_seconds = 20           # and more at 64 KB a second
 # idle_seconds = 75
 # write_seconds = 30          # in which a client takes 1 KiB
 

@@ -157,11 +157,11 @@ class Comparer {
 
 Result<Comparison> Compare(WindowRunner& base, WindowRunner& candidate, std::span<const uint32_t> tokens, const CompareOptions& options,
                            ThreadPool& pool, const CompareProgress& progress, const Cancelled& cancelled) {
-  CHECK(base.window() == candidate.window() && base.step_tokens() == candidate.step_tokens());
   if (base.vocabulary() != candidate.vocabulary()) {
     return Error(Code::kInvalidArgument, fmt::format("vocabularies of {} and {} tokens: only logits of the same tokens can be compared",
                                                      base.vocabulary(), candidate.vocabulary()));
   }
+  CHECK(base.window() == candidate.window() && base.step_tokens() == candidate.step_tokens());
   const size_t fitting = tokens.size() / base.window();
   const size_t windows = options.windows_max == 0 ? fitting : std::min(fitting, options.windows_max);
   if (windows == 0) {

@@ -38,7 +38,8 @@ int32_t TypeNumber(TokenType type) {
 
 class Maker {
  public:
-  explicit Maker(const TokenizerSpec& spec) : spec_(spec) {}
+  // `rows` of the table of embeddings: other programs want a token for each.
+  Maker(const TokenizerSpec& spec, size_t rows) : spec_(spec), rows_(std::max(rows, spec.size())) {}
 
   Result<GgmlVocabulary> Make() {
     const bool bpe = spec_.model == TokenizerModel::kBpe && spec_.byte_level;
@@ -51,6 +52,7 @@ class Maker {
     if (bpe) PutMerges();
     Id("tokenizer.ggml.bos_token_id", spec_.bos);
     Id("tokenizer.ggml.eos_token_id", spec_.eos);
+    EndOfTurn();
     Id("tokenizer.ggml.unknown_token_id", spec_.unknown);
     Id("tokenizer.ggml.padding_token_id", spec_.pad);
     Flag("tokenizer.ggml.add_bos_token", !spec_.prefix.empty());
@@ -73,10 +75,21 @@ class Maker {
     Array(key, ValueType::kString, views.size(), EncodeTexts(views));
   }
 
+  // Two more that end an answer have a key.
+  void EndOfTurn() {
+    std::vector<uint32_t> others = spec_.end_of_turn;
+    std::erase_if(others, [&](uint32_t id) { return spec_.eos && id == *spec_.eos; });
+    if (!others.empty()) Id("tokenizer.ggml.eot_token_id", others[0]);
+    if (others.size() > 1) Id("tokenizer.ggml.eom_token_id", others[1]);
+  }
+
   // The name under which GGUF files know the folder's expressions.
   Status NamePreTokenizer() {
     std::vector<std::string_view> patterns;
-    bool plain = spec_.normalizer.empty() && spec_.word_end.empty();
+    // Files of such models say nothing of NFC, and programs that read them leave it out.
+    const bool nfc = std::all_of(spec_.normalizer.begin(), spec_.normalizer.end(),
+                                 [](const NormalizerStep& step) { return step.kind == NormalizerStep::Kind::kNfc; });
+    bool plain = nfc && spec_.word_end.empty();
     for (const SplitStep& step : spec_.splits) {
       if (step.kind == SplitStep::Kind::kByteLevel) continue;
       plain = plain && step.kind == SplitStep::Kind::kPattern && step.behavior == SplitStep::Behavior::kIsolated && !step.invert;
@@ -119,9 +132,15 @@ class Maker {
       const float score = static_cast<float>(spec_.scores[token]);
       scores.append(reinterpret_cast<const char*>(&score), sizeof(score));
     }
+    for (size_t token = spec_.size(); token < rows_; ++token) {
+      constexpr float kLeast = -1000;
+      texts.push_back(fmt::format("[PAD{}]", token));
+      AppendLittleEndian<int32_t>(&types, TypeNumber(TokenType::kUnused));
+      scores.append(reinterpret_cast<const char*>(&kLeast), sizeof(kLeast));
+    }
     Texts("tokenizer.ggml.tokens", texts);
-    Array("tokenizer.ggml.token_type", ValueType::kI32, spec_.size(), std::move(types));
-    if (!bpe) Array("tokenizer.ggml.scores", ValueType::kF32, spec_.size(), std::move(scores));
+    Array("tokenizer.ggml.token_type", ValueType::kI32, rows_, std::move(types));
+    if (!bpe) Array("tokenizer.ggml.scores", ValueType::kF32, rows_, std::move(scores));
   }
 
   void PutMerges() {
@@ -133,6 +152,7 @@ class Maker {
   }
 
   const TokenizerSpec& spec_;
+  const size_t rows_;
   GgmlVocabulary made_;
 };
 
@@ -148,7 +168,8 @@ bool HasFolderVocabulary(const Metadata& metadata) {
 
 Result<GgmlVocabulary> MakeGgmlVocabulary(const ModelFile& file) {
   BANTAM_ASSIGN(const StoredTokenizer stored, ReadStoredTokenizer(file));
-  return Maker(stored.spec).Make();
+  const TensorInfo* const table = file.directory.Find("token_embd.weight");
+  return Maker(stored.spec, table == nullptr ? 0 : static_cast<size_t>(table->rows())).Make();
 }
 
 }  // namespace bantam

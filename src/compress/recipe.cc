@@ -67,11 +67,11 @@ constexpr Rule kRules[] = {
 };
 
 constexpr RecipeType kTypes[] = {
-    {"TQ1_0", DType::kTQ1_0, 36},   {"TQ2_0", DType::kTQ2_0, 37},   {"Q2_K", DType::kQ2_K, 10},   {"Q3_K", DType::kQ3_K, 11},
+    {"TQ1_0", DType::kTQ1_0, 36},   {"TQ2_0", DType::kTQ2_0, 37},   {"Q2_K", DType::kQ2_K, 10},   {"Q3_K", DType::kQ3_K, 12},
     {"Q3_K_S", DType::kQ3_K, 11},   {"Q3_K_M", DType::kQ3_K, 12},   {"Q3_K_L", DType::kQ3_K, 13}, {"MXFP4", DType::kMXFP4, 38},
-    {"IQ4_XS", DType::kIQ4_XS, 30}, {"IQ4_NL", DType::kIQ4_NL, 25}, {"Q4_0", DType::kQ4_0, 2},    {"Q4_K", DType::kQ4_K, 14},
+    {"IQ4_XS", DType::kIQ4_XS, 30}, {"IQ4_NL", DType::kIQ4_NL, 25}, {"Q4_0", DType::kQ4_0, 2},    {"Q4_K", DType::kQ4_K, 15},
     {"Q4_K_S", DType::kQ4_K, 14},   {"Q4_K_M", DType::kQ4_K, 15},   {"Q4_1", DType::kQ4_1, 3},    {"Q5_0", DType::kQ5_0, 8},
-    {"Q5_K", DType::kQ5_K, 16},     {"Q5_K_S", DType::kQ5_K, 16},   {"Q5_K_M", DType::kQ5_K, 17}, {"Q5_1", DType::kQ5_1, 9},
+    {"Q5_K", DType::kQ5_K, 17},     {"Q5_K_S", DType::kQ5_K, 16},   {"Q5_K_M", DType::kQ5_K, 17}, {"Q5_1", DType::kQ5_1, 9},
     {"Q6_K", DType::kQ6_K, 18},     {"Q8_0", DType::kQ8_0, 7},      {"BF16", DType::kBF16, 32},   {"F16", DType::kF16, 1},
 };
 
@@ -199,7 +199,11 @@ DType FittingType(DType wanted, uint64_t columns) {
 }
 
 Result<Recipe> Recipe::Make(std::string_view type) {
-  const std::string wanted = Upper(type);
+  std::string wanted = Upper(type);
+  // As everywhere else: without a size the middle one is meant.
+  for (const std::string_view alias : {"Q3_K", "Q4_K", "Q5_K"}) {
+    if (wanted == alias) wanted += "_M";
+  }
   for (const RecipeType& known : kTypes) {
     if (known.name == wanted) return Recipe(known);
   }

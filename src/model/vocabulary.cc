@@ -52,6 +52,7 @@ Status ReadSpecials(const Metadata& metadata, Ends ends, TokenizerSpec* spec) {
   BANTAM_ASSIGN(const auto separator, ReadId(metadata, "tokenizer.ggml.seperator_token_id", size));
   BANTAM_ASSIGN(const auto classifier, ReadId(metadata, "tokenizer.ggml.cls_token_id", size));
   BANTAM_ASSIGN(const auto end_of_turn, ReadId(metadata, "tokenizer.ggml.eot_token_id", size));
+  BANTAM_ASSIGN(const auto end_of_message, ReadId(metadata, "tokenizer.ggml.eom_token_id", size));
   BANTAM_ASSIGN(const auto add_bos, metadata.Bool("tokenizer.ggml.add_bos_token"));
   BANTAM_ASSIGN(const auto add_eos, metadata.Bool("tokenizer.ggml.add_eos_token"));
   BANTAM_ASSIGN(const auto add_separator, metadata.Bool("tokenizer.ggml.add_sep_token"));
@@ -67,6 +68,7 @@ Status ReadSpecials(const Metadata& metadata, Ends ends, TokenizerSpec* spec) {
     if (separated) spec->between.push_back(*separator);
   }
   if (end_of_turn) spec->end_of_turn.push_back(*end_of_turn);
+  if (end_of_message) spec->end_of_turn.push_back(*end_of_message);
   FindTurnEnds(spec);
   return Ok();
 }

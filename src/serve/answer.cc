@@ -80,6 +80,8 @@ void Answer::Observe(const Event& event) {
     parts_.metrics.ObserveTokenGap(parts_.model->name, PriorityName(parts_.priority), Seconds(now_ns - last_event_ns_), event.token_count);
   }
   if (event.token_count > 0) last_event_ns_ = now_ns;
+  seen_tokens_ += event.token_count;
+  parts_.call->record.generated_tokens = seen_tokens_;
 }
 
 void Answer::AddUsage(const bantam::Finish& finish) {
@@ -93,7 +95,7 @@ void Answer::AddUsage(const bantam::Finish& finish) {
   record.finish = StopReasonName(finish.reason);
   record.prompt_tokens = usage_.prompt_tokens;
   record.cached_tokens = usage_.cached_tokens;
-  record.generated_tokens = usage_.generated_tokens;
+  record.generated_tokens = std::max(seen_tokens_, usage_.generated_tokens);
   record.queued_ns = usage_.queued_ns;
   record.first_token_ns = usage_.first_token_ns;
 }
@@ -135,7 +137,10 @@ void Answer::Take(Event event) {
     AddUsage(*event.finish);
     const StopReason reason = event.finish->reason;
     if (reason == StopReason::kError) {
-      return Fail(event.finish->error ? ApiErrorOf(*event.finish->error) : ApiError{.message = "the engine failed"});
+      // A grammar with too many readings, or fewer answers than were asked for, are the request's; damaged logits are not.
+      const Error error = event.finish->error.value_or(Error(Code::kInternal, "the engine failed"));
+      const bool of_request = error.code() == Code::kUnsupported || error.code() == Code::kInvalidArgument || parts_.beams;
+      return Fail(of_request && !parts_.model->engine->failed() ? ApiErrorOf(error) : EngineFailed(error));
     }
     if (reason == StopReason::kCancelled) {
       return Fail({.status = 503, .code = "cancelled", .message = "the server ended this answer: it stops", .retry_after_s = 1});
@@ -189,13 +194,15 @@ void Answer::Finish() {
 
 void Answer::End() {
   if (std::exchange(ended_, true)) return;
-  parts_.metrics.ObserveAnswer(parts_.model->name, PriorityName(parts_.priority),
-                               {.queued_s = Seconds(usage_.queued_ns),
-                                .first_token_s = Seconds(usage_.first_token_ns),
-                                .total_s = Seconds(usage_.total_ns),
-                                .prompt_tokens = usage_.prompt_tokens,
-                                .cached_tokens = usage_.cached_tokens,
-                                .generated_tokens = usage_.generated_tokens});
+  // What ended before its time has none to show.
+  if (usage_.total_ns > 0)
+    parts_.metrics.ObserveAnswer(parts_.model->name, PriorityName(parts_.priority),
+                                 {.queued_s = Seconds(usage_.queued_ns),
+                                  .first_token_s = Seconds(usage_.first_token_ns),
+                                  .total_s = Seconds(usage_.total_ns),
+                                  .prompt_tokens = usage_.prompt_tokens,
+                                  .cached_tokens = usage_.cached_tokens,
+                                  .generated_tokens = usage_.generated_tokens});
   parts_.call->on_gone = nullptr;
   parts_.call->on_taken = nullptr;
   parts_.ended(shared_from_this());

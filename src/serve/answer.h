@@ -68,6 +68,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     bool stream = false;
     ParsePlan parse;
     size_t choices = 1;
+    bool beams = false;
     Priority priority = Priority::kNormal;
     Metrics& metrics;
     const Clock& clock;
@@ -108,6 +109,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   bool written_ = false;  // the stream has begun
   std::vector<Choice> choices_;
   AnswerUsage usage_;
+  size_t seen_tokens_ = 0;
   int64_t last_event_ns_ = -1;
 };
 

@@ -324,6 +324,21 @@ void CountTokens(Gateway& gateway, const std::shared_ptr<Call>& call) {
   call->RespondJson({{"input_tokens", asked->plan.request.tokens.size()}});
 }
 
+// "output_config": {"format": {"type": "json_schema", "schema": ...}}; how much effort to take is the model's affair.
+Status ReadOutputConfig(const Json& body, Json* into) {
+  const Json& config = JsonMember(body, "output_config");
+  if (config.is_null()) return Ok();
+  if (!config.is_object()) return WrongMember("output_config", config, "an object with \"format\"");
+  const Json& format = JsonMember(config, "format");
+  if (format.is_null()) return Ok();
+  const Json& schema = JsonMember(format, "schema");
+  if (JsonText(format, "type") != "json_schema" || schema.is_null()) {
+    return WrongMember("output_config.format", format, "an object with \"type\": \"json_schema\" and \"schema\"");
+  }
+  (*into)["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", schema}}}};
+  return Ok();
+}
+
 }  // namespace
 
 Result<Json> AnthropicToOpenAi(const Json& body, AnthropicUse use) {
@@ -345,6 +360,7 @@ Result<Json> AnthropicToOpenAi(const Json& body, AnthropicUse use) {
                                                                    {"tools", nullptr},
                                                                    {"tool_choice", nullptr},
                                                                    {"thinking", nullptr},
+                                                                   {"output_config", nullptr},
                                                                    {"stream", nullptr},
                                                                    {"metadata", nullptr},
                                                                    {"service_tier", nullptr}};
@@ -364,6 +380,7 @@ Result<Json> AnthropicToOpenAi(const Json& body, AnthropicUse use) {
   BANTAM_ASSIGN(into["messages"], ReadMessages(body));
   BANTAM_TRY(ReadTools(body, &into));
   BANTAM_TRY(ReadThinking(body, &into));
+  BANTAM_TRY(ReadOutputConfig(body, &into));
   if (const auto user = JsonText(JsonMember(body, "metadata"), "user_id")) into["user"] = *user;
   return into;
 }

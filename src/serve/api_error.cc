@@ -29,6 +29,8 @@ int64_t RetryAfterSeconds(int64_t predicted_ns) {
   return std::clamp<int64_t>((predicted_ns + kNsPerSecond - 1) / kNsPerSecond, 1, kLongestSeconds);
 }
 
+ApiError EngineFailed(const Error& error) { return {.status = 500, .code = "internal_error", .message = error.message()}; }
+
 ApiError ApiErrorOf(const Error& error) {
   ApiError told = {.status = 400, .code = "invalid_value", .message = error.message()};
   switch (error.code()) {

@@ -20,6 +20,8 @@ struct ApiError {
 
 // What a request asks for is wrong: 400, and of members the name of it, which the message begins with. What never fits is 400 too, what
 // does not now 429, what the engine could not do 500.
+// Of an engine that failed, or of an answer that did: nothing that the client could mend.
+ApiError EngineFailed(const Error& error);
 ApiError ApiErrorOf(const Error& error);
 
 // The member that a message of ReadJsonRequest and its like begins with: "messages[2].content: ...", "\"tempratur\": ...". Empty without

@@ -16,6 +16,8 @@ namespace {
 
 // What clients and proxies may name their requests by.
 constexpr size_t kRequestIdBytesMax = 128;
+// Of one object in a body: more than logit_bias may have.
+constexpr size_t kBodyMembersMax = 1100;
 
 std::string NameOfRequest(const ServerRequest& request) {
   std::string id = request.Field("x-request-id").value_or("");
@@ -76,9 +78,7 @@ Gateway::~Gateway() = default;
 
 Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock) {
   std::unique_ptr<Gateway> gateway(new Gateway(std::move(options), std::move(models), budget, clock));
-  Metrics* metrics = &gateway->metrics_;
-  BANTAM_ASSIGN(gateway->readers_, WorkQueue::Make(gateway->options_.readers, gateway->options_.waiting_max,
-                                                   [metrics](const char*) { metrics->CountRefusal("memory"); }));
+  BANTAM_ASSIGN(gateway->readers_, WorkQueue::Make(gateway->options_.readers, gateway->options_.waiting_max));
   return gateway;
 }
 
@@ -219,10 +219,15 @@ void Gateway::Begin(const std::shared_ptr<Call>& call) {
       Leave(ended);
     };
   }
-  const bool taken = readers_->Add([this, call] {
-    if (call->gone) return call->EndGone();
-    call->route->handle(*this, call);
-  });
+  const bool taken = readers_->Add(
+      [this, call] {
+        if (call->gone) return call->EndGone();
+        call->route->handle(*this, call);
+      },
+      [this, call] {
+        metrics_.CountRefusal("memory");
+        call->Fail({.status = 503, .code = "out_of_memory", .message = "memory ran out; ask again, or for less", .retry_after_s = 5});
+      });
   if (taken) return;
   metrics_.CountRefusal("queue");
   call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many requests come at once; wait", .retry_after_s = 1});
@@ -259,7 +264,7 @@ void Gateway::Log(const Call& call) const {
 // ---- For routes ----
 
 Result<Json> Gateway::ReadBody(const Call& call) {
-  Result<Json> json = ParseJsonOfUniqueNames(call.request().body);
+  Result<Json> json = ParseJsonOfUniqueNames(call.request().body, kBodyMembersMax);
   if (!json.ok()) return BodyError(json.error());
   if (!json->is_object()) return Error(Code::kInvalidArgument, fmt::format("{}: expected an object", ShortJson(*json)));
   return json;
@@ -299,8 +304,8 @@ void Gateway::AddHeaderMembers(const ServerRequest& request, Json* body) {
 void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
   Request& request = asked.plan.request;
   call->record.model = asked.model->name;
-  // Who asks, and within that who they say to ask for.
-  request.client = fmt::format("{}/{}", call->client, request.client).substr(0, 200);
+  // Who asks: whoever they say to ask for buys them nothing.
+  request.client = call->client;
   request.tenant = call->key == nullptr ? "" : call->key->name;
   if (call->key != nullptr) request.priority = std::max(request.priority, call->key->limits.priority);
   const auto answer = std::make_shared<Answer>(Answer::Parts{.call = call,
@@ -309,11 +314,15 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
                                                              .stream = asked.stream,
                                                              .parse = std::move(asked.plan.parse),
                                                              .choices = request.choices,
+                                                             .beams = request.beams > 0,
                                                              .priority = request.priority,
                                                              .metrics = metrics_,
                                                              .clock = clock_,
                                                              .ended = [this](const auto& ended) { answers_.erase(ended); }});
   EngineThread& engine = *asked.model->engine;
+  // Counted from here on, whether its client stays to the end or not.
+  call->record.prompt_tokens = request.tokens.size();
+  const bool fits_context = request.tokens.size() < asked.model->context;
   const int64_t predicted_ns = engine.PredictFirstToken(request);
   const auto came = [server = server_, weak = std::weak_ptr<Answer>(answer)] {
     server->Post([weak] {
@@ -323,6 +332,11 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
   Result<EngineThread::Ticket> ticket = engine.Submit(std::move(request), came);
   if (!ticket.ok()) {
     ApiError error = ApiErrorOf(ticket.error());
+    if (engine.failed()) error = EngineFailed(ticket.error());
+    // Others hold the memory.
+    if (ticket.error().code() == Code::kExhausted && fits_context && models_.size() > 1) {
+      error = {.status = 429, .code = "rate_limit_exceeded", .message = error.message, .retry_after_s = 1};
+    }
     if (error.status == 404) error = {.status = 400, .code = "adapter_not_found", .message = error.message, .param = "adapter"};
     if (error.status == 429) {
       error.retry_after_s = RetryAfterSeconds(predicted_ns);
@@ -335,6 +349,8 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
     answer->Start(taken);
   });
 }
+
+void Gateway::StopReading() { readers_.reset(); }
 
 std::optional<std::string> Gateway::NotReady() const {
   if (draining_) return "draining";

@@ -61,6 +61,8 @@ class Gateway final : public HttpHandler {
   void Drain() { draining_ = true; }
   // Ends what runs.
   void CancelAll();
+  // No request is read any more; what was not is dropped. Behind HttpServer::Stop.
+  void StopReading();
   // From the next request on. What a key has used counts on under its name.
   void UseAccess(GatewayAccess access);
   bool draining() const { return draining_; }

@@ -26,6 +26,10 @@ void ShowMetrics(Gateway& gateway, const std::shared_ptr<Call>& call) {
   call->Respond({.fields = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, .body = gateway.MetricsPage()});
 }
 
+// Of one call: more is cut by whoever asks.
+constexpr size_t kTextBytesMax = 256 << 10;
+constexpr size_t kTokensMax = 64 << 10;
+
 Result<Json> TokensOf(const Gateway& gateway, const Call& call) {
   BANTAM_ASSIGN(const Json body, Gateway::ReadBody(call));
   constexpr std::string_view kMembers[] = {"model", "content", "prompt", "add_special", "with_pieces"};
@@ -35,6 +39,9 @@ Result<Json> TokensOf(const Gateway& gateway, const Call& call) {
   BANTAM_ASSIGN(const auto model, gateway.ModelOf(call, body));
   const char* member = body.contains("prompt") ? "prompt" : "content";
   BANTAM_ASSIGN(const std::string text, ReadText(member, JsonMember(body, member)));
+  if (text.size() > kTextBytesMax) {
+    return Error(Code::kExhausted, fmt::format("{}: {} bytes; expected at most {}", member, text.size(), kTextBytesMax));
+  }
   bool add_special = false;
   bool with_pieces = false;
   for (const auto& [name, flag] : {std::pair("add_special", &add_special), {"with_pieces", &with_pieces}}) {
@@ -55,7 +62,8 @@ Result<Json> TextOf(const Gateway& gateway, const Call& call) {
   BANTAM_ASSIGN(const Json body, Gateway::ReadBody(call));
   BANTAM_ASSIGN(const auto model, gateway.ModelOf(call, body));
   const Json& list = JsonMember(body, "tokens");
-  if (!list.is_array()) return WrongMember("tokens", list, "a list of token ids");
+  if (!list.is_array() || list.size() > kTokensMax)
+    return WrongMember("tokens", list, fmt::format("a list of at most {} token ids", kTokensMax));
   std::vector<uint32_t> tokens;
   for (const Json& id : list) {
     BANTAM_ASSIGN(const uint64_t token, ReadWhole("tokens", id, 0, model->tokenizer->size() - 1));

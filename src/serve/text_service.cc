@@ -6,7 +6,7 @@ namespace bantam {
 
 Result<std::unique_ptr<TextService>> TextService::Make(TextEncoder& encoder, const TextRequestContext& context) {
   std::unique_ptr<TextService> service(new TextService(encoder, context));
-  BANTAM_ASSIGN(service->queue_, WorkQueue::Make(/*threads=*/1, kWaitingMax, [](const char*) {}));
+  BANTAM_ASSIGN(service->queue_, WorkQueue::Make(/*threads=*/1, kWaitingMax));
   return service;
 }
 
@@ -21,7 +21,8 @@ Result<TextService::Answer> TextService::Compute(const Asked& asked) {
 bool TextService::Ask(Asked asked) {
   // Held by the work: functions have to be copied.
   auto held = std::make_shared<Asked>(std::move(asked));
-  return queue_->Add([this, held] { held->done(Compute(*held)); });
+  return queue_->Add([this, held] { held->done(held->gone() ? Error(Code::kCancelled, "the client is gone") : Compute(*held)); },
+                     [held] { held->done(Error(Code::kUnavailable, "memory ran out; ask again, or for less")); });
 }
 
 }  // namespace bantam

@@ -10,8 +10,8 @@
 
 namespace bantam {
 
-Result<std::unique_ptr<WorkQueue>> WorkQueue::Make(int threads, size_t waiting_max, std::function<void(const char* what)> failed) {
-  std::unique_ptr<WorkQueue> queue(new WorkQueue(waiting_max, std::move(failed)));
+Result<std::unique_ptr<WorkQueue>> WorkQueue::Make(int threads, size_t waiting_max) {
+  std::unique_ptr<WorkQueue> queue(new WorkQueue(waiting_max));
   for (int i = 0; i < threads; ++i) {
     pthread_t handle;
     const int error_number = CreateThread(&handle, Main, queue.get());
@@ -33,11 +33,11 @@ WorkQueue::~WorkQueue() {
   for (const pthread_t thread : threads_) ::pthread_join(thread, nullptr);
 }
 
-bool WorkQueue::Add(std::function<void()> work) {
+bool WorkQueue::Add(std::function<void()> work, std::function<void()> failed) {
   {
     const std::lock_guard lock(mutex_);
     if (stopping_ || waiting_.size() >= waiting_max_) return false;
-    waiting_.push_back(std::move(work));
+    waiting_.push_back({std::move(work), std::move(failed)});
   }
   changed_.notify_one();
   return true;
@@ -50,19 +50,19 @@ void* WorkQueue::Main(void* self) {
 
 void WorkQueue::Work() {
   while (true) {
-    std::function<void()> work;
+    Piece piece;
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
       if (stopping_) return;
-      work = std::move(waiting_.front());
+      piece = std::move(waiting_.front());
       waiting_.pop_front();
     }
     // The outermost frame: what the standard library throws when memory is gone ends one request and not the process.
     try {
-      work();
-    } catch (const std::exception& exception) {
-      failed_(exception.what());
+      piece.work();
+    } catch (const std::exception&) {
+      piece.failed();
     }
   }
 }

@@ -17,27 +17,30 @@ namespace bantam {
 
 class WorkQueue {
  public:
-  // At most `waiting_max` pieces of work wait. `failed` is told what the standard library threw out of one, when memory is gone. Exhausted
-  // when the system gives no thread.
-  static Result<std::unique_ptr<WorkQueue>> Make(int threads, size_t waiting_max, std::function<void(const char* what)> failed);
+  // At most `waiting_max` pieces of work wait. Exhausted when the system gives no thread.
+  static Result<std::unique_ptr<WorkQueue>> Make(int threads, size_t waiting_max);
   // What runs is waited for, what waits is dropped.
   ~WorkQueue();
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
 
-  // False: as many wait as may.
-  bool Add(std::function<void()> work);
+  // False: as many wait as may. `failed` is called in place of what was left of the work when the standard library threw, for memory is
+  // gone.
+  bool Add(std::function<void()> work, std::function<void()> failed);
 
  private:
-  WorkQueue(size_t waiting_max, std::function<void(const char* what)> failed) : waiting_max_(waiting_max), failed_(std::move(failed)) {}
+  explicit WorkQueue(size_t waiting_max) : waiting_max_(waiting_max) {}
   static void* Main(void* self);
   void Work();
 
   const size_t waiting_max_;
-  const std::function<void(const char* what)> failed_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> waiting_;
+  struct Piece {
+    std::function<void()> work;
+    std::function<void()> failed;
+  };
+  std::deque<Piece> waiting_;
   bool stopping_ = false;
   std::vector<pthread_t> threads_;
 };
