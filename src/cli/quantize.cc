@@ -57,6 +57,7 @@ struct Reader {
   CalibrationWindows windows;
   std::optional<Calibrator> calibration;
   std::optional<Importance> importance;
+  WindowText text;  // that what was made is compared on
   Progress progress = MakeProgressLine();
 };
 
@@ -104,6 +105,30 @@ Result<Recipe> MakeRecipe(FileSystem& files, const Arguments& arguments) {
   return recipe;
 }
 
+// What is written takes the place of nothing but files, and of none that is read.
+Status CheckPlaces(FileSystem& files, const std::string& path, const ModelFile& file, const Arguments& arguments, const std::string& made) {
+  std::vector<std::string> inputs = file.further_paths;
+  inputs.push_back(path);
+  if (const auto entries = files.List(path); entries.ok()) {
+    for (const FileSystem::Entry& entry : *entries) inputs.push_back(fmt::format("{}/{}", path, entry.name));
+  }
+  for (const std::string& input : {arguments.calibrate, arguments.text, arguments.imatrix, arguments.recipe}) {
+    if (!input.empty() && input != kAuto) inputs.push_back(input);
+  }
+  std::vector<std::string> outputs = {arguments.out, made + ".part", made + ".part.json"};
+  if (made != arguments.out) outputs.push_back(made);
+  for (const std::string& output : {arguments.report, arguments.save_imatrix}) {
+    if (!output.empty()) outputs.push_back(output);
+  }
+  for (const std::string& output : outputs) {
+    BANTAM_TRY(CheckNewFile(output, inputs));
+    if (std::count(outputs.begin(), outputs.end(), output) > 1) {
+      return Error(Code::kInvalidArgument, fmt::format("{}: named for two results; give each a name of its own", output));
+    }
+  }
+  return Ok();
+}
+
 // Loads the model where a text is to be read, and measures it.
 Status MeasureModel(FileSystem& files, const std::string& path, const Arguments& arguments, Reader* reader) {
   if (!arguments.imatrix.empty()) {
@@ -112,6 +137,15 @@ Status MeasureModel(FileSystem& files, const std::string& path, const Arguments&
   const bool compares = arguments.compare && !(arguments.calibrate.empty() && arguments.text.empty());
   if (arguments.calibrate.empty() && !compares) return Ok();
   BANTAM_ASSIGN(reader->model, LoadWindowModel(files, path, arguments.run, &reader->tokenizer));
+  if (compares) {
+    const std::string& named = arguments.text.empty() ? arguments.calibrate : arguments.text;
+    BANTAM_ASSIGN(reader->text, ReadWindowText(files, *reader->tokenizer, named));
+    // Known before hours of work.
+    if (reader->text.tokens.size() < reader->model->runner->window()) {
+      return Error(Code::kInvalidArgument, fmt::format("{}: {} tokens, and a window has {}; name a longer text, or say --no-compare", named,
+                                                       reader->text.tokens.size(), reader->model->runner->window()));
+    }
+  }
   if (arguments.calibrate.empty()) return Ok();
   BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *reader->tokenizer, arguments.calibrate));
   const WindowSizes sizes = {reader->model->runner->window(), arguments.calibrate_tokens, text.bos.value_or(UINT32_MAX)};
@@ -210,9 +244,8 @@ struct Outcome {
 Status CompareResult(FileSystem& files, const Arguments& arguments, const std::string& made, Reader* reader, Outcome* outcome) {
   if (!arguments.compare || !reader->model) return Ok();
   const std::string& path = arguments.text.empty() ? arguments.calibrate : arguments.text;
-  BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *reader->tokenizer, path));
   BANTAM_ASSIGN(WindowModel candidate, LoadWindowModel(files, made, arguments.run, /*tokenizer=*/nullptr));
-  BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader->model, candidate, text, arguments.windows).With(path));
+  BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader->model, candidate, reader->text, arguments.windows).With(path));
   outcome->json["comparison"] = PairJson(*reader->model, candidate, pair);
   outcome->json["comparison"]["text"] = FileName(path);
   outcome->comparison = PairText(*reader->model, candidate, pair);
@@ -267,7 +300,8 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_TRY(CheckOut(files, path, file.further_paths, arguments.out, arguments.force));
   const bool package = arguments.out.ends_with(".bantam");
   const std::string made = package ? arguments.out + ".gguf" : arguments.out;
-  if (package) BANTAM_TRY(CheckOut(files, path, file.further_paths, made, /*force=*/false));
+  if (package) BANTAM_TRY(CheckOut(files, path, file.further_paths, made, arguments.force));
+  BANTAM_TRY(CheckPlaces(files, path, file, arguments, made));
   Reader reader;
   // What cannot be done is known before anything is measured.
   BANTAM_TRY(PlanQuantize(file, QuantizeOptions{recipe}));
@@ -285,6 +319,11 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
   options.kernels = kernels;
   options.watched = &watched;
+  if (reader.model) {
+    // What the planner left, and half of it, for the factor of one lies beside them.
+    const MemoryBudget& budget = *reader.model->loaded.budget;
+    options.gram_bytes_max = std::min(options.gram_bytes_max, (budget.limit_bytes() - budget.used_bytes()) / 2);
+  }
   options.identity = DumpJson(inputs, /*indent=*/-1);
   const auto disk = MakeDisk();
   Outcome outcome;
@@ -293,7 +332,11 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   const QuantizeReport& report = outcome.report;
   outcome.json = ReportJson(arguments, reader, report);
   outcome.json["inputs"] = inputs;
-  BANTAM_TRY(CompareResult(files, arguments, made, &reader, &outcome));
+  // The model is made, whatever can be said of it.
+  if (const Status compared = CompareResult(files, arguments, made, &reader, &outcome); !compared.ok()) {
+    outcome.comparison = fmt::format("  what it cost could not be measured: {}\n", Printable(compared.error().message()));
+    outcome.json["comparison_error"] = compared.error().message();
+  }
   if (package) {
     BANTAM_TRY(PackResult(files, file, made, arguments, outcome.json, pool));
     BANTAM_TRY(files.Remove(made));

@@ -31,6 +31,8 @@ TEST(Recipe, KnowsItsNamesInAnyCase) {
 
 // What files of these names have in llama.cpp, tensor by tensor.
 TEST(Recipe, MixesAreTheUsualOnes) {
+  for (const char* name : {"q3_k", "Q4_K", "Q5_K"})
+    EXPECT_EQ(Recipe::Make(name)->type().name, Recipe::Make(std::string(name) + "_M")->type().name);
   EXPECT_EQ(Of("Q4_K_M", "blk.0.attn_q.weight"), DType::kQ4_K);
   EXPECT_EQ(Of("Q4_K_M", "blk.0.attn_v.weight"), DType::kQ6_K);
   EXPECT_EQ(Of("Q4_K_M", "blk.2.attn_v.weight"), DType::kQ4_K);
