@@ -89,7 +89,9 @@ class Quantizer {
       if (part_->position() + told.bytes <= part_->kept()) {
         BANTAM_TRY(TakeKept(told));
       } else {
-        BANTAM_TRY((told.to == told.from ? Copy(tensor) : Pack(i)).With(fmt::format("{}: tensor {}", file_.path, tensor.name)));
+        Status made = told.to == told.from ? Copy(tensor) : Pack(i);
+        if (!made.ok() && made.error().code() == Code::kCancelled) return std::move(made).error();
+        BANTAM_TRY(std::move(made).With(fmt::format("{}: tensor {}", file_.path, tensor.name)));
       }
       done_ += tensor.size_bytes;
       BANTAM_TRY(part_->Mark(options_.sync_bytes));
