@@ -141,7 +141,7 @@ Status MeasureModel(FileSystem& files, const std::string& path, const Arguments&
     const std::string& named = arguments.text.empty() ? arguments.calibrate : arguments.text;
     BANTAM_ASSIGN(reader->text, ReadWindowText(files, *reader->tokenizer, named));
     // Known before hours of work.
-    if (reader->text.tokens.size() < reader->model->runner->window()) {
+    if (!arguments.text.empty() && reader->text.tokens.size() < reader->model->runner->window()) {
       return Error(Code::kInvalidArgument, fmt::format("{}: {} tokens, and a window has {}; name a longer text, or say --no-compare", named,
                                                        reader->text.tokens.size(), reader->model->runner->window()));
     }

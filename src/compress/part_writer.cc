@@ -23,13 +23,13 @@ Result<std::unique_ptr<PartWriter>> PartWriter::Make(FileSystem& files, Disk& di
     return Error(Code::kUnavailable, fmt::format("{}: another process is making it; wait for that to end, or name another file", path));
   }
   const bool there = files.Exists(writer->PartPath());
-  if (there && !files.Exists(writer->NotePath())) {
+  writer->kept_ = there ? writer->ReadNote() : 0;
+  BANTAM_ASSIGN(writer->part_, disk.OpenPart(writer->PartPath()));
+  if (there && writer->part_->size() > 0 && !files.Exists(writer->NotePath())) {
     return Error(
         Code::kInvalidArgument,
         fmt::format("{}: there already, and of no earlier call; remove it, or name another file for what is made", writer->PartPath()));
   }
-  writer->kept_ = there ? writer->ReadNote() : 0;
-  BANTAM_ASSIGN(writer->part_, disk.OpenPart(writer->PartPath()));
   writer->kept_ = std::min(writer->kept_, writer->part_->size());
   writer->safe_ = writer->kept_;
   // The note first: a part is never longer than what it says of another plan.

@@ -73,6 +73,19 @@ Read NumberInto(float SamplerOptions::*place, NumberRange range) {
     return Ok();
   };
 }
+Read NumberInto(float Request::*place, NumberRange range) {
+  return [place, range](std::string_view member, const Json& value, Request* request) -> Status {
+    BANTAM_ASSIGN(const double number, ReadNumber(member, value, range));
+    request->*place = static_cast<float>(number);
+    return Ok();
+  };
+}
+Read TextInto(std::string Request::*place) {
+  return [place](std::string_view member, const Json& value, Request* request) -> Status {
+    BANTAM_ASSIGN(request->*place, ReadText(member, value));
+    return Ok();
+  };
+}
 Read PenaltyInto(float PenaltyOptions::*place, NumberRange range) {
   return [place, range](std::string_view member, const Json& value, Request* request) -> Status {
     BANTAM_ASSIGN(const double number, ReadNumber(member, value, range));
@@ -135,41 +148,17 @@ const std::vector<Member>& Members() {
          request->deadline_ns = static_cast<int64_t>(ms) * 1'000'000;
          return Ok();
        }},
-      {"confidence_threshold",
-       [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(const double least, ReadNumber(member, value, {0, 1}));
-         request->confidence_min = static_cast<float>(least);
-         return Ok();
-       }},
-      {"exit_confidence",
-       [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(const double least, ReadNumber(member, value, {0, 1}));
-         request->exit_confidence = static_cast<float>(least);
-         return Ok();
-       }},
+      {"confidence_threshold", NumberInto(&Request::confidence_min, {0, 1})},
+      {"exit_confidence", NumberInto(&Request::exit_confidence, {0, 1})},
       {"cache",
        [](std::string_view member, const Json& value, Request* request) -> Status {
          BANTAM_ASSIGN(request->cache, ReadFlag(member, value));
          return Ok();
        }},
-      {"user",
-       [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(request->client, ReadText(member, value));
-         return Ok();
-       }},
-      {"adapter",
-       [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(request->adapter, ReadText(member, value));
-         return Ok();
-       }},
+      {"user", TextInto(&Request::client)},
+      {"adapter", TextInto(&Request::adapter)},
       {"beams", WholeInto(&Request::beams, 0, kBeamsMax)},
-      {"length_penalty",
-       [](std::string_view member, const Json& value, Request* request) -> Status {
-         BANTAM_ASSIGN(const double penalty,
-                       ReadNumber(member, value, {-static_cast<double>(kLengthPenaltyMax), static_cast<double>(kLengthPenaltyMax)}));
-         request->length_penalty = static_cast<float>(penalty);
-         return Ok();
-       }},
+      {"length_penalty", NumberInto(&Request::length_penalty, {-double{kLengthPenaltyMax}, double{kLengthPenaltyMax}})},
       {"kv", ReadKv},
       {"stop", ReadStops},
       {"logit_bias", ReadLogitBias},
