@@ -216,6 +216,7 @@ class Engine {
   // A step further, if all beams have their logits.
   void AdvanceBeams(Live& live);
   void EndBeams(Live& live, StopReason reason);
+  static Finish Missing(const Live& live, std::optional<StopReason> cut);
   // `cut`: why, where it was not the end of the search.
   void FinishBeams(Live& live, std::optional<StopReason> cut);
   // ---- Early exit (engine_exits.cc) ----

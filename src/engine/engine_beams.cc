@@ -161,26 +161,32 @@ void Engine::EndBeams(Live& live, StopReason reason) {
   FinishBeams(live, reason);
 }
 
+// Of an answer that was asked for and is none.
+Finish Engine::Missing(const Live& live, std::optional<StopReason> cut) {
+  Finish finish;
+  finish.reason = cut.value_or(StopReason::kError);
+  if (!cut) {
+    finish.error =
+        Error(Code::kExhausted, fmt::format("there are only {} answers that may be given; ask for fewer choices", live.hypotheses.size()));
+  }
+  return finish;
+}
+
 void Engine::FinishBeams(Live& live, std::optional<StopReason> cut) {
   live.finished = true;
   for (const auto& choice : live.choices) Drop(*choice);
   live.choices.clear();
   for (size_t index = 0; index < live.request.choices; ++index) {
-    Event event = {};
-    if (index < live.hypotheses.size()) {
-      event = std::move(live.hypotheses[index]);
-    } else {
-      event.text = live.request.echo;
-      event.finish = Finish{.reason = cut.value_or(StopReason::kError)};
-      if (!cut) {
-        event.finish->error = Error(
-            Code::kExhausted, fmt::format("there are only {} answers that may be given; ask for fewer choices", live.hypotheses.size()));
-      }
+    const bool found = index < live.hypotheses.size();
+    Finish finish = found ? std::move(*live.hypotheses[index].finish) : Missing(live, cut);
+    if (live.failed) finish.error = live.failed;
+    Event event = {.request = live.id, .choice = index, .text = live.request.echo};
+    if (found) {
+      event.text = std::move(live.hypotheses[index].text);
+      event.tokens = std::move(live.hypotheses[index].tokens);
+      event.token_count = live.hypotheses[index].token_count;
     }
-    if (live.failed) event.finish->error = live.failed;
-    event.request = live.id;
-    event.choice = index;
-    event.finish = Finished(live, std::move(*event.finish));
+    event.finish = Finished(live, std::move(finish));
     sink_(std::move(event));
   }
 }
