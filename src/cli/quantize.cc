@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
+#include <system_error>
 
 #include "base/bytes.h"
 #include "base/json.h"
@@ -120,9 +122,14 @@ Status CheckPlaces(FileSystem& files, const std::string& path, const ModelFile& 
   for (const std::string& output : {arguments.report, arguments.save_imatrix}) {
     if (!output.empty()) outputs.push_back(output);
   }
+  const auto place = [](const std::string& output) {
+    std::error_code unknown;
+    const auto whole = std::filesystem::weakly_canonical(output, unknown);
+    return unknown ? std::filesystem::path(output) : whole;
+  };
   for (const std::string& output : outputs) {
     BANTAM_TRY(CheckNewFile(output, inputs));
-    if (std::count(outputs.begin(), outputs.end(), output) > 1) {
+    if (std::count_if(outputs.begin(), outputs.end(), [&](const std::string& other) { return place(other) == place(output); }) > 1) {
       return Error(Code::kInvalidArgument, fmt::format("{}: named for two results; give each a name of its own", output));
     }
   }

@@ -59,6 +59,9 @@ Result<std::shared_ptr<const TokenVocabulary>> Constraints::Vocabulary() {
     tokenizer_.AppendRaw(id, /*special=*/false, &bytes);
     texts[id] = tokenizer_.Unmark(bytes);
   }
+  if (ends.empty()) {
+    return Error(Code::kUnsupported, "the model has no token that ends an answer, so what an answer is cannot be constrained");
+  }
   BANTAM_ASSIGN(std::shared_ptr<const TokenVocabulary> vocabulary, TokenVocabulary::Make(std::move(texts), std::move(ends)));
   BANTAM_ASSIGN(vocabulary_bytes_, budget_.Reserve(vocabulary->bytes(), "tries of the vocabulary, for structured output"));
   vocabulary_ = std::move(vocabulary);

@@ -70,7 +70,7 @@ void Engine::AddSkipped(Choice& choice, ExitRows* rest) const {
   const size_t length = choice.kv.length();
   for (size_t i = length - SkippedTokens(choice); i < length; ++i) rest->rows.push_back(RowOf(choice, i, choice.known[i]));
   rest->streams.insert(rest->streams.end(), choice.skipped.begin(), choice.skipped.end());
-  choice.skipped.clear();
+  choice.skipped = {};  // of a sequence that was computed anew it may have been a whole step
 }
 
 // The layers behind the exit, and where logits are wanted the head.

@@ -35,7 +35,8 @@ size_t Engine::BlocksToBegin(const Choice& choice) const {
 // First prefixes go (they count as free here), then new requests get along with less, then they are refused.
 bool Engine::TakesNarrow(const Request& request) const {
   if (request.kv_type) return *request.kv_type != plan_.options.kv_type;
-  if (!options_.narrow_kv || !narrow_kv_) return false;
+  // Layers with a window have room for all sequences, whatever the context.
+  if (!options_.narrow_kv || !narrow_kv_ || kv_.blocks(KvPart::kFull) == 0) return false;
   if (pressure_ != Pressure::kCalm) return true;
   // What all tokens of a request come to: its prompt once, and its answers.
   size_t places = policy_.residents_max;
@@ -122,7 +123,7 @@ void Engine::Release(Choice& choice) {
 void Engine::Drop(Choice& choice) {
   choice.kv.Truncate(CacheOf(*choice.live), 0);
   choice.guesses.reset();
-  choice.skipped.clear();
+  choice.skipped = {};
   choice.resident = false;
 }
 

@@ -12,7 +12,7 @@ namespace bantam {
 Session::Session(const Model& model, const MemoryPlan& plan)
     : model_(model),
       plan_(plan),
-      layout_(plan.options.kv_type, model.program.kv_layers),
+      layout_(PlannedKv(model.program, plan.options)),
       sequence_(plan.options.context, KvBlocks(model.program, plan.options)[KvPart::kWindowed], WindowMax(model.program)) {}
 
 Result<std::unique_ptr<Session>> Session::Make(const Model& model, const MemoryPlan& plan, const Resources& resources) {

@@ -98,7 +98,7 @@ Result<std::unique_ptr<TextEncoder>> TextEncoder::Make(const Model& model, const
   CHECK(plan.options.step_outputs >= (model.program.pooling == Pooling::kEveryToken ? plan.options.step_tokens : plan.options.step_texts));
   std::unique_ptr<TextEncoder> encoder(new TextEncoder(model, plan));
   const PerKvPart<size_t> blocks = KvBlocks(model.program, plan.options);
-  BANTAM_ASSIGN(encoder->cache_, KvCache::Make(KvLayout(plan.options.kv_type, model.program.kv_layers), blocks,
+  BANTAM_ASSIGN(encoder->cache_, KvCache::Make(PlannedKv(model.program, plan.options), blocks,
                                                {model.program.state_floats, /*sequences=*/1}, resources.budget));
   if (encoder->cache_.recurrent()) {
     BANTAM_ASSIGN(encoder->states_, encoder->cache_.TakeStates());

@@ -17,6 +17,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -78,6 +79,10 @@ class Exchange final : public HttpExchange {
   }
 
   const ServerRequest& request() const override { return request_; }
+  void DropBody() override {
+    request_.body = {};
+    held_.reset();
+  }
   void Respond(ServerResponse response) override {
     Do([exchange = exchange_, response = std::move(response)](ServerConnection& connection) mutable {
       connection.Respond(exchange, std::move(response));
@@ -117,8 +122,8 @@ class Exchange final : public HttpExchange {
   }
 
   const std::weak_ptr<Core> core_;
-  const ServerRequest request_;
-  const HeldBody held_;
+  ServerRequest request_;
+  std::optional<HeldBody> held_;
   const uint64_t connection_;
   const uint64_t exchange_;
   const std::shared_ptr<std::atomic<size_t>> unsent_;

@@ -32,6 +32,8 @@ class HttpExchange {
  public:
   virtual ~HttpExchange() = default;
   virtual const ServerRequest& request() const = 0;
+  // Its body is not wanted any more, and makes room for those of others. By whoever reads it.
+  virtual void DropBody() = 0;
 
   // The whole answer.
   virtual void Respond(ServerResponse response) = 0;

@@ -127,6 +127,7 @@ void ServerConnection::ProceedWithBody() {
 void ServerConnection::RefuseRequest(int status, std::string_view why) {
   ServerResponse response = shared_.handler.Refuse(status, why);
   refused_ = true;
+  reader_.Forget();
   HoldBody(0);
   std::string bytes = ResponseHead(response, BodyFraming::kLength, response.body.size(), /*keep_alive=*/false);
   Send(std::move(bytes += response.body), /*counted=*/0);

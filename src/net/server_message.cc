@@ -85,9 +85,11 @@ RequestReader::~RequestReader() = default;
 void RequestReader::Refuse(int status, std::string why) {
   state_ = State::kRefused;
   refusal_ = {status, std::move(why)};
-  held_.clear();
+  held_ = {};
   parser_.reset();
 }
+
+void RequestReader::Forget() { Refuse(400, ""); }
 
 size_t RequestReader::body_bytes() const {
   if (state_ != State::kBody && state_ != State::kWhole) return 0;

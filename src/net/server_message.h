@@ -83,6 +83,9 @@ class RequestReader {
   // The header asks whether the body may come (Expect: 100-continue); once.
   bool TakeExpectation();
 
+  // Nothing of what came is wanted any more.
+  void Forget();
+
   struct Refusal {
     int status = 400;
     std::string why;

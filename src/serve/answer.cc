@@ -139,7 +139,8 @@ void Answer::Take(Event event) {
     if (reason == StopReason::kError) {
       // A grammar with too many readings, or fewer answers than were asked for, are the request's; damaged logits are not.
       const Error error = event.finish->error.value_or(Error(Code::kInternal, "the engine failed"));
-      const bool of_request = error.code() == Code::kUnsupported || error.code() == Code::kInvalidArgument || parts_.beams;
+      const bool of_request = error.code() == Code::kUnsupported || error.code() == Code::kInvalidArgument ||
+                              (parts_.beams && error.code() == Code::kExhausted);
       return Fail(of_request && !parts_.model->engine->failed() ? ApiErrorOf(error) : EngineFailed(error));
     }
     if (reason == StopReason::kCancelled) {

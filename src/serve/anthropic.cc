@@ -71,7 +71,8 @@ struct ReadBlocks {
 Status ReadBlock(const std::string& member, const Json& block, bool assistant, ReadBlocks* read) {
   const std::string type = JsonText(block, "type").value_or("");
   if (type == "text" && JsonText(block, "text")) {
-    read->text += (read->text.empty() ? "" : "\n") + *JsonText(block, "text");
+    if (!read->text.empty()) read->text += '\n';
+    read->text += *JsonText(block, "text");
   } else if (assistant && type == "tool_use" && JsonText(block, "id") && JsonText(block, "name")) {
     const Json& input = JsonMember(block, "input");
     read->calls.push_back({{"id", *JsonText(block, "id")},

@@ -27,8 +27,9 @@ void Call::AddFields(ServerResponse* response) const {
 void Call::Respond(ServerResponse response) {
   record.status = response.status;
   AddFields(&response);
-  exchange->Respond(std::move(response));
+  // First: who has the answer may ask again, in the place that this one gives back.
   if (on_end) std::exchange(on_end, nullptr)(*this);
+  exchange->Respond(std::move(response));
 }
 
 void Call::RespondJson(const Json& json) {
@@ -51,8 +52,8 @@ void Call::Begin(std::string_view content_type, std::string first) {
 }
 
 void Call::End() {
-  exchange->End();
   if (on_end) std::exchange(on_end, nullptr)(*this);
+  exchange->End();
 }
 
 void Call::EndGone() {

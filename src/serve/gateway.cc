@@ -265,6 +265,7 @@ void Gateway::Log(const Call& call) const {
 
 Result<Json> Gateway::ReadBody(const Call& call) {
   Result<Json> json = ParseJsonOfUniqueNames(call.request().body, kBodyMembersMax);
+  call.exchange->DropBody();
   if (!json.ok()) return BodyError(json.error());
   if (!json->is_object()) return Error(Code::kInvalidArgument, fmt::format("{}: expected an object", ShortJson(*json)));
   return json;
@@ -320,9 +321,8 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
                                                              .clock = clock_,
                                                              .ended = [this](const auto& ended) { answers_.erase(ended); }});
   EngineThread& engine = *asked.model->engine;
-  // Counted from here on, whether its client stays to the end or not.
-  call->record.prompt_tokens = request.tokens.size();
-  const bool fits_context = request.tokens.size() < asked.model->context;
+  const size_t prompt_tokens = request.tokens.size();
+  const bool fits_context = prompt_tokens < asked.model->context;
   const int64_t predicted_ns = engine.PredictFirstToken(request);
   const auto came = [server = server_, weak = std::weak_ptr<Answer>(answer)] {
     server->Post([weak] {
@@ -344,6 +344,8 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
     }
     return call->Fail(error);
   }
+  // Counted from here on, whether its client stays to the end or not.
+  call->record.prompt_tokens = prompt_tokens;
   server_->Post([this, answer, taken = std::move(ticket).value()] {
     answers_.insert(answer);
     answer->Start(taken);

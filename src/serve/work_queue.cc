@@ -62,7 +62,12 @@ void WorkQueue::Work() {
     try {
       piece.work();
     } catch (const std::exception&) {
-      piece.failed();
+      piece.work = nullptr;  // what it held may be what is missing
+      try {
+        piece.failed();
+      } catch (const std::exception&) {
+        // Its client hears nothing, and everybody else goes on.
+      }
     }
   }
 }
