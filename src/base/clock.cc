@@ -18,6 +18,13 @@ std::tm LocalTime() {
   return local;
 }
 
+std::string UtcText(std::time_t seconds, std::optional<int64_t> milliseconds) {
+  std::tm parts = {};
+  ::gmtime_r(&seconds, &parts);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
+                     parts.tm_min, parts.tm_sec, milliseconds ? fmt::format(".{:03}", *milliseconds) : "");
+}
+
 Result<std::tm> ParseLocalTime(std::string_view text) {
   const std::string terminated(text);
   for (const char* format : {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"}) {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <ctime>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "base/result.h"
@@ -23,6 +25,9 @@ class MonotonicClock final : public Clock {
 
 // The wall clock in local time.
 std::tm LocalTime();
+
+// ISO 8601 in UTC, of seconds since 1970: 2026-11-20T09:30:00Z, with milliseconds 2026-11-20T09:30:00.250Z.
+std::string UtcText(std::time_t seconds, std::optional<int64_t> milliseconds = {});
 
 // ISO 8601: 2026-11-20, 2026-11-20T09:30 or 2026-11-20T09:30:00, as local time. Errors: InvalidArgument.
 Result<std::tm> ParseLocalTime(std::string_view text);

@@ -5,6 +5,12 @@
 namespace bantam {
 namespace {
 
+TEST(UtcText, IsIso8601) {
+  EXPECT_EQ(UtcText(0), "1970-01-01T00:00:00Z");
+  EXPECT_EQ(UtcText(1'000'000'000), "2001-09-09T01:46:40Z");
+  EXPECT_EQ(UtcText(951'782'400, 7), "2000-02-29T00:00:00.007Z");
+}
+
 TEST(Clock, ParsesIsoTimes) {
   const auto time = ParseLocalTime("2024-02-29T09:30:05");
   ASSERT_TRUE(time.ok());

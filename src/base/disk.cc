@@ -14,18 +14,20 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/memory_budget.h"
 #include "base/system_error.h"
 
 namespace bantam {
-namespace {
-
-constexpr int kTreeDepthMax = 32;
 
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
 }
+
+namespace {
+
+constexpr int kTreeDepthMax = 32;
 
 class SystemPart final : public PartFile {
  public:
@@ -217,5 +219,14 @@ class SystemDisk final : public Disk {
 }  // namespace
 
 std::unique_ptr<Disk> MakeDisk() { return std::make_unique<SystemDisk>(); }
+
+Status CheckRoom(Disk& disk, const std::string& folder, uint64_t bytes, std::string_view remedy) {
+  uint64_t wanted = 0;
+  BANTAM_ASSIGN(const uint64_t free, disk.FreeBytes(folder));
+  if (CheckedAdd(bytes, kDiskReserveBytes, &wanted) && wanted <= free) return Ok();
+  return Error(Code::kUnavailable,
+               fmt::format("{}: {} more are needed and {} of the disk are free, {} of which stay free; remove something {}", folder,
+                           FormatBytes(bytes), FormatBytes(free), FormatBytes(kDiskReserveBytes), remedy));
+}
 
 }  // namespace bantam

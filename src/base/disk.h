@@ -75,4 +75,12 @@ class Disk {
 
 std::unique_ptr<Disk> MakeDisk();
 
+// "a/b" to "a", "b" to ".", "/b" to "/".
+std::string FolderOf(const std::string& path);
+
+// What is kept free for everything else on a disk.
+inline constexpr uint64_t kDiskReserveBytes = uint64_t{64} << 20;
+// Unavailable, with the numbers and the remedy ("remove something or ..."), unless the folder's disk has room for so many bytes more.
+Status CheckRoom(Disk& disk, const std::string& folder, uint64_t bytes, std::string_view remedy);
+
 }  // namespace bantam

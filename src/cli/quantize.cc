@@ -136,6 +136,14 @@ Status CheckPlaces(FileSystem& files, const std::string& path, const ModelFile& 
   return Ok();
 }
 
+// Of a result, but for what an earlier call has left of it.
+Status CheckRoomFor(Disk& disk, const std::string& made, uint64_t bytes) {
+  std::error_code none;
+  const uintmax_t there = std::filesystem::file_size(made + ".part", none);
+  const uint64_t kept = none ? 0 : std::min<uint64_t>(bytes, there);
+  return CheckRoom(disk, FolderOf(made), bytes - kept, kRoomRemedy).With(made);
+}
+
 // Loads the model where a text is to be read, and measures it.
 Status MeasureModel(FileSystem& files, const std::string& path, const Arguments& arguments, Reader* reader) {
   if (!arguments.imatrix.empty()) {
@@ -311,7 +319,10 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_TRY(CheckPlaces(files, path, file, arguments, made));
   Reader reader;
   // What cannot be done is known before anything is measured.
-  BANTAM_TRY(PlanQuantize(file, QuantizeOptions{recipe}));
+  BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(file, QuantizeOptions{recipe}));
+  const auto disk = MakeDisk();
+  // What --recipe auto chooses is not known yet.
+  if (arguments.recipe != kAuto) BANTAM_TRY(CheckRoomFor(*disk, made, planned.bytes * (package ? 2 : 1)));
   BANTAM_TRY(MeasureModel(files, path, arguments, &reader));
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(const Json inputs, DescribeInputs(watched, file, arguments, reader.progress));
@@ -332,7 +343,6 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
     options.gram_bytes_max = std::min(options.gram_bytes_max, (budget.limit_bytes() - budget.used_bytes()) / 2);
   }
   options.identity = DumpJson(inputs, /*indent=*/-1);
-  const auto disk = MakeDisk();
   Outcome outcome;
   BANTAM_ASSIGN(outcome.report, QuantizeModel(files, *disk, file, made, options, pool, reader.progress));
   EndProgressLine();

@@ -15,6 +15,7 @@
 #include "compress/error_feedback.h"
 #include "compress/ggml_vocabulary.h"
 #include "formats/gguf_writer.h"
+#include "formats/tensor_rows.h"
 #include "security/sha256.h"
 
 namespace bantam {
@@ -24,23 +25,9 @@ constexpr uint64_t kPieceFloats = uint64_t{2} << 20;
 constexpr std::string_view kFileTypeKey = "general.file_type";
 constexpr std::string_view kVersionKey = "general.quantization_version";
 constexpr uint64_t kQuantizationVersion = 2;
-// What is kept free for everything else on the disk.
-constexpr uint64_t kDiskReserveBytes = uint64_t{64} << 20;
 
 Error Interrupted(const std::string& out) {
   return Error(Code::kCancelled, fmt::format("{}: interrupted; the same command goes on with {}.part", out, out));
-}
-
-Status CheckRoom(Disk& disk, const std::string& out, uint64_t bytes) {
-  const size_t slash = out.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : out.substr(0, std::max<size_t>(slash, 1));
-  BANTAM_ASSIGN(const uint64_t free, disk.FreeBytes(folder));
-  uint64_t wanted = 0;
-  if (CheckedAdd(bytes, kDiskReserveBytes, &wanted) && wanted <= free) return Ok();
-  return Error(Code::kUnavailable,
-               fmt::format("{}: {} more are needed and {} of the disk are free, {} of which stay free; remove something "
-                           "or name a file on another disk",
-                           out, FormatBytes(bytes), FormatBytes(free), FormatBytes(kDiskReserveBytes)));
 }
 
 // What programs that know nothing of Bantam would get wrong.
@@ -57,14 +44,6 @@ Status CheckTensor(const TensorInfo& tensor, DType to) {
   return Ok();
 }
 
-// Rows of one matrix, with what they become.
-struct Piece {
-  const uint8_t* rows;
-  size_t count;
-  size_t first;  // row of the matrix
-  size_t matrix;
-};
-
 // The sums behind TensorReport::error.
 struct ErrorSums {
   double error = 0;
@@ -80,7 +59,7 @@ class Quantizer {
     BANTAM_ASSIGN(report_, PlanQuantize(file_, options_));
     BANTAM_ASSIGN(auto part, PartWriter::Make(files, disk, out_, PlanName()));
     part_ = part.get();
-    BANTAM_TRY(CheckRoom(disk, out_, report_.bytes - std::min(report_.bytes, part_->kept())));
+    BANTAM_TRY(CheckRoom(disk, FolderOf(out_), report_.bytes - std::min(report_.bytes, part_->kept()), kRoomRemedy).With(out_));
     BANTAM_TRY(MakeVocabulary());
     BANTAM_ASSIGN(writer_, GgufWriter::Make(std::move(part), out_, MakeMetadata(), MakeDirectory()));
     for (size_t i = 0; i < report_.tensors.size(); ++i) {
@@ -205,18 +184,10 @@ class Quantizer {
     const uint64_t groups = 8 * static_cast<uint64_t>(pool_.size());
     const uint64_t at_once = std::max<uint64_t>(1, kPieceFloats / (tensor.columns() * groups)) * groups;
     ErrorSums sums;
-    for (uint64_t matrix = 0; matrix < tensor.matrices(); ++matrix) {
-      for (uint64_t row = 0; row < tensor.rows(); row += at_once) {
-        const uint64_t count = std::min(at_once, tensor.rows() - row);
-        const uint64_t offset = tensor.offset_bytes + (matrix * tensor.rows() + row) * row_bytes;
-        BANTAM_ASSIGN(const auto bytes, file_.source->View(offset, count * row_bytes));
-        const Piece piece = {reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<size_t>(count), static_cast<size_t>(row),
-                             static_cast<size_t>(matrix)};
-        BANTAM_TRY(PackPiece(tensor, told, piece, factor, &sums));
-        file_.source->Release(offset, count * row_bytes);
-        BANTAM_TRY(Tell(offset + count * row_bytes - tensor.offset_bytes));
-      }
-    }
+    BANTAM_TRY(ForEachRows(tensor, *file_.source, at_once, [&](const TensorRows& rows) -> Status {
+      BANTAM_TRY(PackRows(tensor, told, rows, factor, &sums));
+      return Tell((rows.matrix * tensor.rows() + rows.first + rows.count) * row_bytes);
+    }));
     told.error = sums.square > 0 ? sums.error / sums.square : 0;
     factors_.erase(told.name);
     return Ok();
@@ -277,22 +248,22 @@ class Quantizer {
     return Ok();
   }
 
-  Status PackPiece(const TensorInfo& tensor, const TensorReport& told, const Piece& piece, const GramFactor* factor, ErrorSums* sums) {
+  Status PackRows(const TensorInfo& tensor, const TensorReport& told, const TensorRows& rows, const GramFactor* factor, ErrorSums* sums) {
     const size_t columns = tensor.columns();
     const size_t from_bytes = RowBytes(tensor.dtype, columns);
     const size_t to_bytes = RowBytes(told.to, columns);
-    values_.resize(piece.count * columns);
-    blocks_.resize(piece.count * to_bytes);
-    row_sums_.assign(piece.count, {});
+    values_.resize(rows.count * columns);
+    blocks_.resize(rows.count * to_bytes);
+    row_sums_.assign(rows.count, {});
     std::mutex failed_lock;
     std::optional<std::pair<size_t, Error>> failed;  // the first row that cannot be packed
-    const std::span<const float> means = means_.empty() ? std::span<const float>() : std::span(means_[piece.matrix % means_.size()]);
+    const std::span<const float> means = means_.empty() ? std::span<const float>() : std::span(means_[rows.matrix % means_.size()]);
     pool_.Run([&](int thread) {
-      const auto [begin, end] = Share(piece.count, thread, pool_.size());
+      const auto [begin, end] = Share(rows.count, thread, pool_.size());
       std::vector<float> back(columns);
       for (size_t r = begin; r < end; ++r) {
         const std::span<float> row = std::span(values_).subspan(r * columns, columns);
-        Unpack(tensor.dtype, piece.rows + r * from_bytes, columns, row.data());
+        Unpack(tensor.dtype, rows.bytes + r * from_bytes, columns, row.data());
         if (Status packed = PackRow(told.to, row, means, blocks_.data() + r * to_bytes); !packed.ok()) {
           const std::lock_guard<std::mutex> lock(failed_lock);
           if (!failed || r < failed->first) failed.emplace(r, packed.error());
@@ -308,7 +279,7 @@ class Quantizer {
         row_sums_[r] = RowError(std::span(values_).subspan(r * columns, columns), back, means);
       }
     });
-    if (failed) return Error(failed->second).With(fmt::format("row {}", piece.first + failed->first));
+    if (failed) return Error(failed->second).With(fmt::format("row {}", rows.first + failed->first));
     for (const ErrorSums& row : row_sums_) *sums = {sums->error + row.error, sums->square + row.square};
     return writer_->Append(std::as_bytes(std::span(blocks_)));
   }
@@ -376,6 +347,11 @@ Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions
   }
   if (report.tensors.empty()) {
     return Error(Code::kInvalidArgument, fmt::format("{}: a vocabulary and no weights; name the file of a model", file.path));
+  }
+  const auto measured = [&](const TensorReport& told) { return options.importance->Find(told.name) != nullptr; };
+  if (options.importance != nullptr && std::none_of(report.tensors.begin(), report.tensors.end(), measured)) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("{}: the importance is of no tensor that it has; it was measured on another model", file.path));
   }
   return report;
 }

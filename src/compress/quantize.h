@@ -62,6 +62,8 @@ struct QuantizeReport {
 
 // What the tensors would become, and how many bytes they would take: nothing is read or written. Unsupported for a model whose tensors
 // mean nothing to other programs (quantised folders whose columns have an order or a factor of their own).
+// For CheckRoom.
+inline constexpr std::string_view kRoomRemedy = "or name a file on another disk";
 Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions& options);
 
 // Nothing is at `out` before it is whole; until then OUT.part grows. Errors: those of PlanQuantize; Corrupt (weights that are no numbers,

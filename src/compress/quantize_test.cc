@@ -217,6 +217,9 @@ TEST_F(QuantizeTest, ImportanceOfAnotherModelIsRefused) {
   const auto report = Run(out_, options);
   ASSERT_FALSE(report.ok());
   EXPECT_NE(report.error().message().find("blk.0.attn_q.weight"), std::string::npos) << report.error().message();
+  importance.tensors.clear();
+  importance.tensors["encoder.layers.0.weight"] = {3, {1, 2, 3}, {1}};
+  EXPECT_EQ(Run(out_, options).error().code(), Code::kInvalidArgument) << "it names nothing of this model";
 }
 
 // Calibrated on random tokens: what products give is nearer to the model's with importance, and nearer still with errors fed back.

@@ -45,6 +45,7 @@ class BatchTest : public ::testing::Test {
     testing::BuildTinyModel({.width = 64, .feed_forward = 64}).Write(folder_.Path("m.gguf"));
     ModelFile file = OpenGguf(*files_, folder_.Path("m.gguf")).value();
     tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
+    constraints_ = std::make_unique<Constraints>(*tokenizer_, budget_);
     model_ = LoadModel(OutlineModel(file, *RunnableKernels().front()).value(), file, {budget_, pool_}, nullptr).value();
     for (int i = 0; i < 30; ++i) {
       const std::string prompt = "prompt " + std::string(static_cast<size_t>(i % 7), 'a');
@@ -59,8 +60,12 @@ class BatchTest : public ::testing::Test {
     options.sequences = sequences;
     plan_ = PlanMemory(model_->program, options, {});
     MemoryFile input(input_);
-    const JsonRequestContext context = {
-        .tokenizer = *tokenizer_, .chat_template = nullptr, .now = LocalTime(), .defaults = {}, .context = 64};
+    const JsonRequestContext context = {.tokenizer = *tokenizer_,
+                                        .chat_template = nullptr,
+                                        .now = LocalTime(),
+                                        .defaults = {},
+                                        .context = 64,
+                                        .constraints = constraints_.get()};
     return RunBatch({.input = input, .output = output, .context = context, .ahead = 6, .progress = progress}, [&](Engine::Sink sink) {
       EngineOptions engine_options;
       engine_options.admission = admission_;
@@ -90,6 +95,7 @@ class BatchTest : public ::testing::Test {
   MonotonicClock clock_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<Constraints> constraints_;
   MemoryPlan plan_;
   AdmissionLimits admission_;
   std::string input_;
@@ -117,6 +123,23 @@ TEST_F(BatchTest, InOrderAndTheSameHoweverManyRunAtOnce) {
 }
 
 // Stopped, or killed within a line, or by a full disk: the same command goes on, and the whole is what one run writes.
+// What there is of several answers is given; those that there are not say so.
+TEST_F(BatchTest, FewerAnswersThanWereAskedFor) {
+  input_ = R"({"prompt": "a", "beams": 4, "n": 4, "regex": "q", "max_tokens": 5})"
+           "\n";
+  MemoryFile output;
+  const BatchSummary summary = Run(output, 4).value();
+  EXPECT_EQ(summary.errors, 0u);
+  const Json line = Lines(output.bytes_).at(0);
+  ASSERT_EQ(line["choices"].size(), 4u) << line.dump();
+  EXPECT_EQ(line["choices"][0]["text"], "q");
+  EXPECT_EQ(line["choices"][0]["finish_reason"], "stop");
+  EXPECT_FALSE(line["choices"][0].contains("error"));
+  EXPECT_EQ(line["choices"][3]["finish_reason"], "error");
+  EXPECT_EQ(line["choices"][3]["error"]["code"], "exhausted");
+  EXPECT_GE(line["choices"][0]["score"].get<double>(), line["choices"][1]["score"].get<double>());
+}
+
 TEST_F(BatchTest, GoesOnWhereItWas) {
   MemoryFile whole;
   ASSERT_TRUE(Run(whole, 4).ok());

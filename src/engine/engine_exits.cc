@@ -16,10 +16,7 @@ namespace {
 
 // The probability of the likeliest token.
 double Surest(std::span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
-  return 1 / sum;
+  return std::exp(static_cast<double>(*std::max_element(logits.begin(), logits.end())) - LogSumExp(logits));
 }
 
 }  // namespace

@@ -40,10 +40,10 @@ class AnswerStream {
   mutable std::mutex mutex_;
   std::condition_variable came_;
   const std::function<void()> told_;  // or none
-  size_t last_ = 0;                  // choice that was told of
-  std::map<size_t, Event> pending_;  // by choice; as large as an answer, at most
-  std::vector<bool> finished_;       // by choice
-  bool cancelled_ = false;           // the engine was told, or will be
+  size_t last_ = 0;                   // choice that was told of
+  std::map<size_t, Event> pending_;   // by choice; as large as an answer, at most
+  std::vector<bool> finished_;        // by choice
+  bool cancelled_ = false;            // the engine was told, or will be
 };
 
 class EngineThread {

@@ -296,6 +296,29 @@ TEST_F(EngineThreadTest, TellsThatSomethingCame) {
   EXPECT_GE(engine->PredictFirstToken(Prompt(4, 1)), 0);
 }
 
+// A search gives all its answers at its end, and as many ends as were asked for when it is cancelled.
+TEST_F(EngineThreadTest, Searches) {
+  const auto engine = Start();
+  for (const bool cancelled : {false, true}) {
+    Request search = Prompt(5, 10);
+    search.sampler = {};
+    search.beams = 2;
+    search.choices = 2;
+    const auto ticket = engine->Submit(search);
+    ASSERT_TRUE(ticket.ok()) << ticket.error().message();
+    if (cancelled) engine->Cancel(ticket->id);
+    size_t ends = 0;
+    while (const std::optional<Event> event = ticket->answer->Next(/*timeout_ns=*/-1)) {
+      ASSERT_TRUE(event->finish.has_value()) << "nothing comes before the end";
+      EXPECT_EQ(event->choice, ends++);
+      if (!cancelled) {
+        EXPECT_EQ(event->token_count, 10u);
+      }
+    }
+    EXPECT_EQ(ends, 2u);
+  }
+}
+
 TEST_F(EngineThreadTest, WaitingEndsAtItsTime) {
   const auto engine = Start();
   const auto ticket = engine->Submit(Prompt(1, 3)).value();

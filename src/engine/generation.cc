@@ -12,18 +12,18 @@ namespace {
 // A position within a grammar and its scratch: what a deep one holds.
 constexpr uint64_t kConstraintBytes = 64 << 10;
 
+Error NoNumbers() {
+  return Error(Code::kCorrupt, "the model's logits are no numbers; its file is damaged, or it needs another KV type (--kv f32)");
+}
+
+}  // namespace
+
 double LogSumExp(std::span<const float> logits) {
   const float largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
   return static_cast<double>(largest) + std::log(sum);
 }
-
-Error NoNumbers() {
-  return Error(Code::kCorrupt, "the model's logits are no numbers; its file is damaged, or it needs another KV type (--kv f32)");
-}
-
-}  // namespace
 
 std::string_view StopReasonName(StopReason reason) {
   constexpr std::string_view kNames[] = {"end of turn", "length", "context full", "cancelled", "stop string", "deadline", "error"};

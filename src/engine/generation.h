@@ -16,6 +16,9 @@
 
 namespace bantam {
 
+// log sum exp of logits, which log p of each is its logit less of.
+double LogSumExp(std::span<const float> logits);
+
 // log p of one token under logits [vocabulary], and of the `count` likeliest.
 TokenInfo DescribeToken(std::span<const float> logits, uint32_t token, size_t count);
 

@@ -37,8 +37,6 @@ class RateLimit {
   int64_t due_ns_;
 };
 
-std::string FolderOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
-
 class Fetcher {
  public:
   Fetcher(Origin& origin, const DownloadTarget& target, const DownloadTools& tools)
@@ -201,7 +199,7 @@ class Fetcher {
   }
 
   Status CheckSpace(uint64_t bytes) {
-    Status room = CheckRoom(tools_.disk, FolderOf(target_.path), bytes);
+    Status room = CheckModelRoom(tools_.disk, FolderOf(target_.path), bytes);
     disk_full_ = !room.ok();
     return room;
   }
@@ -349,14 +347,8 @@ Result<Downloaded> DigestOf(const std::string& path, const std::string& shown, c
   return done;
 }
 
-Status CheckRoom(Disk& disk, const std::string& folder, uint64_t bytes) {
-  uint64_t wanted = 0;
-  BANTAM_ASSIGN(const uint64_t free, disk.FreeBytes(folder));
-  if (CheckedAdd(bytes, kDiskReserveBytes, &wanted) && wanted <= free) return Ok();
-  return Error(Code::kUnavailable,
-               fmt::format("{}: {} more are needed and {} of the disk are free, {} of which stay free; remove something "
-                           "(bantam list shows models) or set XDG_CACHE_HOME to a folder on another disk",
-                           folder, FormatBytes(bytes), FormatBytes(free), FormatBytes(kDiskReserveBytes)));
+Status CheckModelRoom(Disk& disk, const std::string& folder, uint64_t bytes) {
+  return CheckRoom(disk, folder, bytes, "(bantam list shows models) or set XDG_CACHE_HOME to a folder on another disk");
 }
 
 }  // namespace bantam

@@ -15,8 +15,6 @@
 
 namespace bantam {
 
-// What is kept free for everything else on the disk.
-inline constexpr uint64_t kDiskReserveBytes = uint64_t{64} << 20;
 // Of a file whose length nobody tells.
 inline constexpr uint64_t kUnknownBytesMax = uint64_t{16} << 30;
 // Bytes that a power cut may cost: the part is flushed and its length noted each time so many have come.
@@ -72,7 +70,7 @@ Status NamePart(const std::string& path, const DownloadTools& tools);
 // Digest and length of what is there.
 Result<Downloaded> DigestOf(const std::string& path, const std::string& shown, const DownloadTools& tools);
 
-// Unavailable, with the numbers, unless the folder's disk has room for so many bytes more.
-Status CheckRoom(Disk& disk, const std::string& folder, uint64_t bytes);
+// CheckRoom (base/disk.h), for the folder of models.
+Status CheckModelRoom(Disk& disk, const std::string& folder, uint64_t bytes);
 
 }  // namespace bantam

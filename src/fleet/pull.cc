@@ -303,7 +303,7 @@ class Puller {
         present += BytesAt(PiecePath(path, i)) + BytesAt(PartPath(PiecePath(path, i)));
       }
     }
-    return CheckRoom(disk_, settings_.folder, wanted - std::min(wanted, present));
+    return CheckModelRoom(disk_, settings_.folder, wanted - std::min(wanted, present));
   }
 
   static bool IsJoined(const RemoteFile& file) { return file.pieces.size() > 1 || !file.pieces[0].member.empty(); }

@@ -13,6 +13,7 @@
 #include "formats/gguf_writer.h"
 #include "formats/package_layout.h"
 #include "formats/package_writer.h"
+#include "formats/tensor_rows.h"
 #include "kernels/ref/ref.h"
 #include "model/load.h"
 #include "model/vocabulary.h"
@@ -50,25 +51,11 @@ std::vector<bool> WantedAsPanels(const Program& program, const TensorDirectory& 
   return list;
 }
 
-// Rows of a tensor, a few MiB at once, all of one matrix.
-struct Piece {
-  const uint8_t* rows;
-  size_t count;
-};
+// Whole panels, a few MiB at once.
 template <typename Visit>
 Status ForEachPiece(const TensorInfo& tensor, TensorSource& source, const Visit& visit) {
   const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
-  const uint64_t at_once = std::max<uint64_t>(1, kPieceBytes / (row_bytes * kPanelRows)) * kPanelRows;
-  for (uint64_t matrix = 0; matrix < tensor.matrices(); ++matrix) {
-    for (uint64_t row = 0; row < tensor.rows(); row += at_once) {
-      const uint64_t count = std::min(at_once, tensor.rows() - row);
-      const uint64_t offset = tensor.offset_bytes + (matrix * tensor.rows() + row) * row_bytes;
-      BANTAM_ASSIGN(const auto bytes, source.View(offset, count * row_bytes));
-      BANTAM_TRY(visit(Piece{reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<size_t>(count)}));
-      source.Release(offset, count * row_bytes);
-    }
-  }
-  return Ok();
+  return ForEachRows(tensor, source, std::max<uint64_t>(1, kPieceBytes / (row_bytes * kPanelRows)) * kPanelRows, visit);
 }
 
 // What is told of a format's weights.
@@ -93,8 +80,8 @@ class Packer {
     for (size_t i = 0; i < tensors.size(); ++i) {
       bool panels = wanted[i];
       uint64_t zeros = 0;
-      BANTAM_TRY(
-          ForEachPiece(tensors[i], *file_.source, [&](const Piece& piece) { return SurveyPiece(tensors[i], piece, &panels, &zeros); }));
+      BANTAM_TRY(ForEachPiece(tensors[i], *file_.source,
+                              [&](const TensorRows& piece) { return SurveyPiece(tensors[i], piece, &panels, &zeros); }));
       if (wanted[i] && !panels) report->spelled_otherwise.emplace_back(tensors[i].name);
       packed_.push_back({tensors[i], panels, RoundUp(weights_bytes_, kPackageTensorAlignment)});
       const uint64_t bytes = PackedBytes(tensors[i], panels);
@@ -116,7 +103,7 @@ class Packer {
     for (const PackedTensor& tensor : packed_) {
       const std::string zeros(tensor.offset_bytes - end, '\0');
       BANTAM_TRY(writer.Append(AsBytes(zeros)));
-      BANTAM_TRY(ForEachPiece(tensor.info, *file_.source, [&](const Piece& piece) { return WritePiece(tensor, piece, writer); }));
+      BANTAM_TRY(ForEachPiece(tensor.info, *file_.source, [&](const TensorRows& piece) { return WritePiece(tensor, piece, writer); }));
       end = tensor.offset_bytes + PackedBytes(tensor.info, tensor.panels);
     }
     return Ok();
@@ -128,7 +115,7 @@ class Packer {
     return !progress_ || progress_("packing", done_, total_) ? Ok() : Interrupted(out_);
   }
 
-  Status SurveyPiece(const TensorInfo& tensor, const Piece& piece, bool* panels, uint64_t* zeros) {
+  Status SurveyPiece(const TensorInfo& tensor, const TensorRows& piece, bool* panels, uint64_t* zeros) {
     const DType dtype = tensor.dtype;
     const size_t columns = tensor.columns();
     const size_t row_bytes = RowBytes(dtype, columns);
@@ -145,7 +132,7 @@ class Packer {
         const size_t count = std::min(kPanelRows, piece.count - p * kPanelRows);
         uint64_t zeros_here = 0;
         for (size_t r = 0; r < count; ++r) {
-          rows[r] = piece.rows + (p * kPanelRows + r) * row_bytes;
+          rows[r] = piece.bytes + (p * kPanelRows + r) * row_bytes;
           Unpack(dtype, rows[r], columns, values.data());
           zeros_here += static_cast<uint64_t>(std::count(values.begin(), values.end(), 0.0f));
         }
@@ -163,14 +150,14 @@ class Packer {
     return Report(piece.count * row_bytes);
   }
 
-  Status WritePiece(const PackedTensor& tensor, const Piece& piece, PackageWriter& writer) {
+  Status WritePiece(const PackedTensor& tensor, const TensorRows& piece, PackageWriter& writer) {
     const DType dtype = tensor.info.dtype;
     const size_t columns = tensor.info.columns();
     const size_t row_bytes = RowBytes(dtype, columns);
-    std::span<const std::byte> bytes = std::as_bytes(std::span(piece.rows, piece.count * row_bytes));
+    std::span<const std::byte> bytes = std::as_bytes(std::span(piece.bytes, piece.count * row_bytes));
     if (tensor.panels) {
       panels_.resize(MatrixBytes(Info(dtype).panel, piece.count, columns));
-      PackPanels({dtype, columns, piece.rows, piece.count}, panels_.data(), pool_);
+      PackPanels({dtype, columns, piece.bytes, piece.count}, panels_.data(), pool_);
       bytes = std::as_bytes(std::span(panels_));
     }
     BANTAM_TRY(writer.Append(bytes));
@@ -381,8 +368,8 @@ Status UnpackModel(FileSystem& files, const std::string& path, const std::string
   uint64_t done = 0;
   for (const TensorInfo& tensor : file.directory.tensors()) {
     const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
-    const auto append = [&](const Piece& piece) -> Status {
-      BANTAM_TRY(writer->Append(std::as_bytes(std::span(piece.rows, piece.count * row_bytes))));
+    const auto append = [&](const TensorRows& piece) -> Status {
+      BANTAM_TRY(writer->Append(std::as_bytes(std::span(piece.bytes, piece.count * row_bytes))));
       done += piece.count * row_bytes;
       return !progress || progress("unpacking", done, total) ? Ok() : Interrupted(out);
     };

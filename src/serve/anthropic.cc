@@ -300,10 +300,7 @@ Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, Anth
   BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
   Gateway::AddHeaderMembers(call.request(), &body);
   AnswerRequest asked;
-  BANTAM_ASSIGN(asked.model, gateway.ModelOf(call, body));
-  if (!asked.model->Answers()) {
-    return Error(Code::kUnsupported, fmt::format("model: {} makes vectors or classes of texts and writes none", asked.model->name));
-  }
+  BANTAM_ASSIGN(asked.model, gateway.AnsweringModelOf(call, body));
   if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
     BANTAM_ASSIGN(asked.stream, ReadFlag("stream", stream));
   }
@@ -343,38 +340,30 @@ Status ReadOutputConfig(const Json& body, Json* into) {
 }  // namespace
 
 Result<Json> AnthropicToOpenAi(const Json& body, AnthropicUse use) {
-  // The second: its name there; null: read here, or left.
-  constexpr std::pair<std::string_view, const char*> kMembers[] = {{"model", "model"},
-                                                                   {"max_tokens", "max_tokens"},
-                                                                   {"temperature", "temperature"},
-                                                                   {"top_p", "top_p"},
-                                                                   {"top_k", "top_k"},
-                                                                   {"stop_sequences", "stop"},
-                                                                   {"priority", "priority"},
-                                                                   {"deadline_ms", "deadline_ms"},
-                                                                   {"adapter", "adapter"},
-                                                                   {"confidence_threshold", "confidence_threshold"},
-                                                                   {"cache", "cache"},
-                                                                   {"seed", "seed"},
-                                                                   {"messages", nullptr},
-                                                                   {"system", nullptr},
-                                                                   {"tools", nullptr},
-                                                                   {"tool_choice", nullptr},
-                                                                   {"thinking", nullptr},
-                                                                   {"output_config", nullptr},
-                                                                   {"stream", nullptr},
-                                                                   {"metadata", nullptr},
-                                                                   {"service_tier", nullptr}};
+  // Those without a name there are read here, or left.
+  constexpr MemberName kMembers[] = {{"model", "model"},
+                                     {"max_tokens", "max_tokens"},
+                                     {"temperature", "temperature"},
+                                     {"top_p", "top_p"},
+                                     {"top_k", "top_k"},
+                                     {"stop_sequences", "stop"},
+                                     {"priority", "priority"},
+                                     {"deadline_ms", "deadline_ms"},
+                                     {"adapter", "adapter"},
+                                     {"confidence_threshold", "confidence_threshold"},
+                                     {"cache", "cache"},
+                                     {"seed", "seed"},
+                                     {"messages", nullptr},
+                                     {"system", nullptr},
+                                     {"tools", nullptr},
+                                     {"tool_choice", nullptr},
+                                     {"thinking", nullptr},
+                                     {"output_config", nullptr},
+                                     {"stream", nullptr},
+                                     {"metadata", nullptr},
+                                     {"service_tier", nullptr}};
   Json into = Json::object();
-  for (const auto& [name, value] : body.items()) {
-    const auto* known = std::find_if(std::begin(kMembers), std::end(kMembers), [&](const auto& member) { return member.first == name; });
-    if (known == std::end(kMembers)) {
-      std::vector<std::string_view> names;
-      for (const auto& [one, theirs] : kMembers) names.push_back(one);
-      return UnknownMember(name, names);
-    }
-    if (known->second != nullptr && !value.is_null()) into[known->second] = value;
-  }
+  BANTAM_TRY(TakeMembers(body, kMembers, &into));
   if (use == AnthropicUse::kAnswer && !into.contains("max_tokens")) {
     return WrongMember("max_tokens", nullptr, "the most tokens of the answer");
   }

@@ -34,14 +34,10 @@ bool Matches(std::string_view pattern, std::string_view path, std::string* rest)
   return true;
 }
 
-// ISO 8601, in UTC.
-std::string TimeText() {
+std::string NowText() {
   timespec now = {};
   ::clock_gettime(CLOCK_REALTIME, &now);
-  std::tm parts = {};
-  ::gmtime_r(&now.tv_sec, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
-                     parts.tm_min, parts.tm_sec, now.tv_nsec / 1'000'000);
+  return UtcText(now.tv_sec, now.tv_nsec / 1'000'000);
 }
 
 Error BodyError(const Error& error) { return Error(Code::kInvalidArgument, fmt::format("the body is not JSON: {}", error.message())); }
@@ -241,7 +237,7 @@ void Gateway::Leave(Call& call) {
 void Gateway::Log(const Call& call) const {
   const ServerRequest& request = call.request();
   const auto ms = [](int64_t ns) { return static_cast<double>(ns / 1000) / 1000; };
-  Json line = {{"time", TimeText()},
+  Json line = {{"time", NowText()},
                {"request_id", call.id},
                {"client", request.client},
                {"method", request.method.substr(0, 16)},
@@ -283,6 +279,32 @@ Result<std::shared_ptr<const ServedModel>> Gateway::ModelOf(const Call& call, co
     }
   }
   return model;
+}
+
+Result<std::shared_ptr<const ServedModel>> Gateway::AnsweringModelOf(const Call& call, const Json& body) const {
+  BANTAM_ASSIGN(auto model, ModelOf(call, body));
+  if (model->Answers()) return model;
+  return Error(Code::kUnsupported,
+               fmt::format("model: {} makes vectors or classes of texts and writes none; ask /v1/embeddings", model->name));
+}
+
+void Gateway::AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const {
+  const auto model = ModelOf(*call, body);
+  if (!model.ok()) return call->Fail(model.error());
+  TextService* const texts = (*model)->texts;
+  if (texts == nullptr) {
+    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", (*model)->name)));
+  }
+  call->record.model = (*model)->name;
+  const auto done = [call, write](const Result<TextService::Answer>& answer) {
+    if (call->gone) return call->EndGone();
+    if (!answer.ok()) return call->Fail(answer.error());
+    call->record.prompt_tokens = answer->tokens;
+    call->Respond({.fields = {{"Content-Type", "application/json"}}, .body = write(DumpJson(call->record.model, /*indent=*/-1), *answer)});
+  };
+  const auto gone = [call] { return call->gone.load(); };
+  if (texts->Ask({.body = std::move(body), .form = form, .gone = gone, .done = done})) return;
+  call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many texts wait already; try again", .retry_after_s = 1});
 }
 
 void Gateway::AddHeaderMembers(const ServerRequest& request, Json* body) {

@@ -21,6 +21,7 @@
 #include "serve/keys.h"
 #include "serve/metrics.h"
 #include "serve/served_model.h"
+#include "serve/text_service.h"
 #include "serve/work_queue.h"
 
 namespace bantam {
@@ -78,6 +79,11 @@ class Gateway final : public HttpHandler {
   static Result<Json> ReadBody(const Call& call);
   // The model that the body names, which the key may use.
   Result<std::shared_ptr<const ServedModel>> ModelOf(const Call& call, const Json& body) const;
+  // The same, and Unsupported for one that writes no answers.
+  Result<std::shared_ptr<const ServedModel>> AnsweringModelOf(const Call& call, const Json& body) const;
+  // Vectors, classes or a ranking, as the body asks the model that it names; `write` makes the answer's body (the name is JSON).
+  using WriteTexts = std::string (*)(const std::string& model, const TextService::Answer& answer);
+  void AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const;
   // Members that stand in header fields (X-Bantam-Priority and so on) go into the body, unless it has them.
   static void AddHeaderMembers(const ServerRequest& request, Json* body);
   // Asks the engine; the writer writes what it answers.

@@ -20,63 +20,48 @@ namespace {
 std::string ErrorBody(const ApiError& error) { return DumpJson({{"error", error.message}}, /*indent=*/-1); }
 std::string ErrorEvent(const ApiError& error) { return ErrorBody(error) + "\n"; }
 
-std::string TimeText(int64_t seconds) {
-  const std::time_t time = seconds;
-  std::tm parts = {};
-  ::gmtime_r(&time, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
-                     parts.tm_min, parts.tm_sec);
-}
-
 // ---- Requests ----
 
-// The second: its name in OpenAI's members; null: of another runtime, and left.
-constexpr std::pair<std::string_view, const char*> kOptions[] = {{"temperature", "temperature"},
-                                                                 {"top_k", "top_k"},
-                                                                 {"top_p", "top_p"},
-                                                                 {"min_p", "min_p"},
-                                                                 {"typical_p", "typical_p"},
-                                                                 {"seed", "seed"},
-                                                                 {"stop", "stop"},
-                                                                 {"repeat_penalty", "repetition_penalty"},
-                                                                 {"presence_penalty", "presence_penalty"},
-                                                                 {"frequency_penalty", "frequency_penalty"},
-                                                                 {"num_predict", "max_tokens"},
-                                                                 {"num_ctx", nullptr},
-                                                                 {"num_keep", nullptr},
-                                                                 {"num_batch", nullptr},
-                                                                 {"num_gpu", nullptr},
-                                                                 {"low_vram", nullptr},
-                                                                 {"f16_kv", nullptr},
-                                                                 {"logits_all", nullptr},
-                                                                 {"vocab_only", nullptr},
-                                                                 {"use_mlock", nullptr},
-                                                                 {"embedding_only", nullptr},
-                                                                 {"main_gpu", nullptr},
-                                                                 {"num_thread", nullptr},
-                                                                 {"use_mmap", nullptr},
-                                                                 {"numa", nullptr},
-                                                                 {"repeat_last_n", nullptr},
-                                                                 {"penalize_newline", nullptr},
-                                                                 {"mirostat", nullptr},
-                                                                 {"mirostat_eta", nullptr},
-                                                                 {"mirostat_tau", nullptr},
-                                                                 {"tfs_z", nullptr}};
+// Those without a name there are another runtime's, and left.
+constexpr MemberName kOptions[] = {{"temperature", "temperature"},
+                                   {"top_k", "top_k"},
+                                   {"top_p", "top_p"},
+                                   {"min_p", "min_p"},
+                                   {"typical_p", "typical_p"},
+                                   {"seed", "seed"},
+                                   {"stop", "stop"},
+                                   {"repeat_penalty", "repetition_penalty"},
+                                   {"presence_penalty", "presence_penalty"},
+                                   {"frequency_penalty", "frequency_penalty"},
+                                   {"num_predict", "max_tokens"},
+                                   {"num_ctx", nullptr},
+                                   {"num_keep", nullptr},
+                                   {"num_batch", nullptr},
+                                   {"num_gpu", nullptr},
+                                   {"low_vram", nullptr},
+                                   {"f16_kv", nullptr},
+                                   {"logits_all", nullptr},
+                                   {"vocab_only", nullptr},
+                                   {"use_mlock", nullptr},
+                                   {"embedding_only", nullptr},
+                                   {"main_gpu", nullptr},
+                                   {"num_thread", nullptr},
+                                   {"use_mmap", nullptr},
+                                   {"numa", nullptr},
+                                   {"repeat_last_n", nullptr},
+                                   {"penalize_newline", nullptr},
+                                   {"mirostat", nullptr},
+                                   {"mirostat_eta", nullptr},
+                                   {"mirostat_tau", nullptr},
+                                   {"tfs_z", nullptr}};
 
 Status ReadOptions(const Json& options, Json* into) {
   if (options.is_null()) return Ok();
   if (!options.is_object()) return WrongMember("options", options, "an object");
-  for (const auto& [name, value] : options.items()) {
-    const auto* known = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const auto& option) { return option.first == name; });
-    if (known == std::end(kOptions)) {
-      std::vector<std::string_view> names;
-      for (const auto& [one, theirs] : kOptions) names.push_back(one);
-      return UnknownMember(name, names).With("options");
-    }
-    // Below 0: as many as there are.
-    const bool without_end = name == "num_predict" && value.is_number_integer() && value.get<int64_t>() < 0;
-    if (known->second != nullptr && !value.is_null() && !without_end) (*into)[known->second] = value;
-  }
+  BANTAM_TRY(TakeMembers(options, kOptions, into).With("options"));
+  // Below 0: as many as there are.
+  const Json& most = JsonMember(*into, "max_tokens");
+  if (most.is_number_integer() && most.get<int64_t>() < 0) into->erase("max_tokens");
   return Ok();
 }
 
@@ -187,7 +172,7 @@ class NdjsonWriter final : public AnswerWriter {
     return finish.reason == StopReason::kDeadline ? "length" : FinishReasonName(finish.reason);
   }
   Json Line(const Output& output) const {
-    Json line = {{"model", model_->name}, {"created_at", TimeText(std::time(nullptr))}};
+    Json line = {{"model", model_->name}, {"created_at", UtcText(std::time(nullptr))}};
     if (!chat_) {
       line["response"] = output.content;
       if (!output.reasoning.empty()) line["thinking"] = output.reasoning;
@@ -243,10 +228,7 @@ Result<Json> ReadBody(const Call& call) {
 Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, bool chat) {
   BANTAM_ASSIGN(Json body, ReadBody(call));
   AnswerRequest asked;
-  BANTAM_ASSIGN(asked.model, gateway.ModelOf(call, body));
-  if (!asked.model->Answers()) {
-    return Error(Code::kUnsupported, fmt::format("model: {} makes vectors or classes of texts and writes none", asked.model->name));
-  }
+  BANTAM_ASSIGN(asked.model, gateway.AnsweringModelOf(call, body));
   asked.stream = true;
   if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
     BANTAM_ASSIGN(asked.stream, ReadFlag("stream", stream));
@@ -269,24 +251,10 @@ void Answers(Gateway& gateway, const std::shared_ptr<Call>& call) {
 void Embed(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Result<Json> body = ReadBody(*call);
   if (!body.ok()) return call->Fail(body.error());
-  const auto model = gateway.ModelOf(*call, *body);
-  if (!model.ok()) return call->Fail(model.error());
-  if ((*model)->texts == nullptr) {
-    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts", (*model)->name)));
-  }
   for (const char* name : {"options", "keep_alive"}) body->erase(name);
-  call->record.model = (*model)->name;
-  const auto done = [call, name = (*model)->name](const Result<TextService::Answer>& answer) {
-    if (call->gone) return call->EndGone();
-    if (!answer.ok()) return call->Fail(answer.error());
-    call->record.prompt_tokens = answer->tokens;
-    call->Respond({.fields = {{"Content-Type", "application/json"}},
-                   .body = fmt::format("{{\"model\":{},{},\"prompt_eval_count\":{}}}", DumpJson(name, /*indent=*/-1), answer->members,
-                                       answer->tokens)});
-  };
-  const auto gone = [call] { return call->gone.load(); };
-  if ((*model)->texts->Ask({.body = std::move(body).value(), .form = VectorList::kPlain, .gone = gone, .done = done})) return;
-  call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many texts wait already; try again", .retry_after_s = 1});
+  gateway.AskTexts(call, std::move(body).value(), VectorList::kPlain, [](const std::string& model, const TextService::Answer& answer) {
+    return fmt::format("{{\"model\":{},{},\"prompt_eval_count\":{}}}", model, answer.members, answer.tokens);
+  });
 }
 
 Json DetailsJson(const ServedModel& model) {
@@ -309,7 +277,7 @@ void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
       json["context_length"] = model->context;
       json["size_vram"] = 0;
     } else {
-      json["modified_at"] = TimeText(model->loaded_s);
+      json["modified_at"] = UtcText(model->loaded_s);
     }
     list.push_back(std::move(json));
   }
@@ -324,7 +292,7 @@ void Show(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Json capabilities = Json::array({(*model)->Answers() ? "completion" : "embedding"});
   if ((*model)->chat_template != nullptr) capabilities.push_back("tools");
   const std::string& family = (*model)->facts.architecture;
-  call->RespondJson({{"modified_at", TimeText((*model)->loaded_s)},
+  call->RespondJson({{"modified_at", UtcText((*model)->loaded_s)},
                      {"details", DetailsJson(**model)},
                      {"model_info",
                       {{"general.architecture", family},

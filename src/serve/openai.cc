@@ -268,19 +268,13 @@ Result<StreamOptions> ReadStreamOptions(const Json& body) {
   return read;
 }
 
-Error NoAnswers(const ServedModel& model) {
-  return Error(Code::kUnsupported,
-               fmt::format("model: {} makes vectors or classes of texts and writes none; ask /v1/embeddings", model.name));
-}
-
 using ReadPlan = Result<ChatPlan> (*)(Json body, const ChatContext& context);
 template <typename Writer>
 Result<AnswerRequest> ReadAnswerRequest(const Gateway& gateway, const Call& call, ReadPlan read) {
   BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
   Gateway::AddHeaderMembers(call.request(), &body);
   AnswerRequest asked;
-  BANTAM_ASSIGN(asked.model, gateway.ModelOf(call, body));
-  if (!asked.model->Answers()) return NoAnswers(*asked.model);
+  BANTAM_ASSIGN(asked.model, gateway.AnsweringModelOf(call, body));
   BANTAM_ASSIGN(const StreamOptions options, ReadStreamOptions(body));
   asked.stream = options.stream;
   BANTAM_ASSIGN(asked.plan, read(std::move(body), {*asked.model, LocalTime()}));
@@ -306,22 +300,9 @@ void Encode(Gateway& gateway, const std::shared_ptr<Call>& call) {
   constexpr const char* kAsking[] = {"input", "classify", "query"};
   const char* asking = kAsking[static_cast<size_t>(kTask)];
   if (JsonMember(*body, asking).is_null()) return call->Fail(WrongMember(asking, nullptr, "what this route is asked for"));
-  auto model = gateway.ModelOf(*call, *body);
-  if (!model.ok()) return call->Fail(model.error());
-  if ((*model)->texts == nullptr) {
-    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", (*model)->name)));
-  }
-  call->record.model = (*model)->name;
-  const auto done = [call, name = (*model)->name](const Result<TextService::Answer>& answer) {
-    if (call->gone) return call->EndGone();
-    if (!answer.ok()) return call->Fail(answer.error());
-    call->record.prompt_tokens = answer->tokens;
-    call->Respond({.fields = {{"Content-Type", "application/json"}},
-                   .body = fmt::format("{{\"object\":\"list\",\"model\":{},{}}}", DumpJson(name, /*indent=*/-1), answer->members)});
-  };
-  const auto gone = [call] { return call->gone.load(); };
-  if ((*model)->texts->Ask({.body = std::move(body).value(), .gone = gone, .done = done})) return;
-  call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many texts wait already; try again", .retry_after_s = 1});
+  gateway.AskTexts(call, std::move(body).value(), VectorList::kObjects, [](const std::string& model, const TextService::Answer& answer) {
+    return fmt::format("{{\"object\":\"list\",\"model\":{},{}}}", model, answer.members);
+  });
 }
 
 Json ModelJson(const ServedModel& model) {
