@@ -14,7 +14,6 @@
 namespace bantam {
 
 inline constexpr size_t kConfigBytesMax = size_t{1} << 20;
-inline constexpr size_t kModelsServedMax = 64;
 
 struct ServeConfig {
   std::string listen = "127.0.0.1:8080";
@@ -27,6 +26,7 @@ struct ServeConfig {
   int64_t drain_seconds = 30;
   HttpServerLimits limits = {};
   std::optional<TlsOptions> tls = {};
+  std::vector<std::string> model_folders = {};  // of which models may be loaded while it runs, beside those of models that are named
   std::vector<ModelEntry> models = {};
 };
 

@@ -11,6 +11,7 @@ std::span<const Route> OpenAiRoutes();
 std::span<const Route> AnthropicRoutes();
 std::span<const Route> OllamaRoutes();
 std::span<const Route> ServiceRoutes();
+std::span<const Route> ModelRoutes();
 
 // The dialect of what has no route: by the beginning of its path.
 const Dialect& DialectOfPath(std::string_view path);
