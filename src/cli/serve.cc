@@ -136,8 +136,9 @@ Result<std::string> ResolveModel(FileSystem& files, const std::vector<std::strin
     const auto [rest, at] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
     if (rest == folder.end() && at != path.end()) return path.string();
   }
-  return Error(Code::kDenied, fmt::format("{}: models are loaded of {} and no other folder; name it under model_folders in the configuration",
-                                          wanted, fmt::join(folders, ", ")));
+  return Error(Code::kDenied,
+               fmt::format("{}: models are loaded of {} and no other folder; name it under model_folders in the configuration", wanted,
+                           fmt::join(folders, ", ")));
 }
 
 CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Running* running) {

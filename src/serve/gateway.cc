@@ -72,7 +72,8 @@ Gateway::Gateway(GatewayOptions options, ModelCatalog& models, const MemoryBudge
 
 Gateway::~Gateway() = default;
 
-Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock) {
+Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget,
+                                               const Clock& clock) {
   std::unique_ptr<Gateway> gateway(new Gateway(std::move(options), models, budget, clock));
   BANTAM_ASSIGN(gateway->readers_, WorkQueue::Make(gateway->options_.readers, gateway->options_.waiting_max));
   return gateway;
@@ -219,15 +220,13 @@ void Gateway::Begin(const std::shared_ptr<Call>& call) {
 }
 
 void Gateway::ReadSoon(const std::shared_ptr<Call>& call) {
-  const bool taken = readers_->Add([this, call] { Read(call); },
-                                   [this, call] {
-                                     metrics_.CountRefusal("memory");
-                                     call->waits_for.clear();
-                                     call->Fail({.status = 503,
-                                                 .code = "out_of_memory",
-                                                 .message = "memory ran out; ask again, or for less",
-                                                 .retry_after_s = 5});
-                                   });
+  const bool taken = readers_->Add(
+      [this, call] { Read(call); },
+      [this, call] {
+        metrics_.CountRefusal("memory");
+        call->waits_for.clear();
+        call->Fail({.status = 503, .code = "out_of_memory", .message = "memory ran out; ask again, or for less", .retry_after_s = 5});
+      });
   if (taken) return;
   metrics_.CountRefusal("queue");
   call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many requests come at once; wait", .retry_after_s = 1});
@@ -454,6 +453,10 @@ std::string Gateway::MetricsPage() const {
              [](const auto& engine) { return engine.counters().drafted_tokens; });
   per_engine("bantam_accepted_tokens_total", Kind::kCounter, "Guesses that were right.",
              [](const auto& engine) { return engine.counters().accepted_tokens; });
+  per_engine("bantam_narrowed_requests_total", Kind::kCounter, "Requests with KV of 8 bits, for memory was short.",
+             [](const auto& engine) { return engine.counters().narrowed; });
+  text.Begin("bantam_adaptive_changes_total", Kind::kCounter, "What the engine changed of itself to keep to its targets.");
+  for (const auto& model : loaded) text.Add({{"model", model->name}}, static_cast<double>(model->changes->load()));
   const HttpServerCounters counters = server_->counters();
   text.Begin("bantam_connections_now", Kind::kGauge, "Connections that are open.");
   text.Add({}, static_cast<double>(counters.connections));

@@ -54,7 +54,8 @@ struct AnswerRequest {
 class Gateway final : public HttpHandler {
  public:
   // The models, the budget and the clock outlive it.
-  static Result<std::unique_ptr<Gateway>> Make(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock);
+  static Result<std::unique_ptr<Gateway>> Make(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget,
+                                               const Clock& clock);
   ~Gateway() override;
 
   // The server outlives it, stopped or not.
