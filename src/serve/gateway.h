@@ -20,6 +20,7 @@
 #include "serve/chat_request.h"
 #include "serve/keys.h"
 #include "serve/metrics.h"
+#include "serve/response_store.h"
 #include "serve/served_model.h"
 #include "serve/text_service.h"
 #include "serve/work_queue.h"
@@ -36,10 +37,13 @@ struct GatewayAccess {
 struct GatewayOptions {
   std::string version = {};
   GatewayAccess access = {};
+  ResponseStoreLimits responses = {};
   int readers = 2;           // threads that read requests
   size_t waiting_max = 512;  // requests that wait for one
-  // Told one line of JSON for each request, without prompts and answers; any thread may call it.
+  // Told one line of JSON for each request, without prompts and answers; any thread may call it, and none may wait there.
   std::function<void(const std::string& line)> access_log = nullptr;
+  // Lines that it had no room for; null: it never has none.
+  std::function<uint64_t()> access_log_dropped = nullptr;
 };
 
 // A request to an engine, before it is asked.
@@ -69,15 +73,20 @@ class Gateway final : public HttpHandler {
   bool draining() const { return draining_; }
 
   void Handle(std::shared_ptr<HttpExchange> exchange) override;
-  ServerResponse Refuse(int status, std::string_view why) override;
+  ServerResponse Refuse(int status, std::string_view why, std::string_view client) override;
 
   // ---- For routes ----
   const ServedModels& models() const { return models_; }
   const GatewayOptions& options() const { return options_; }
   const Clock& clock() const { return clock_; }
+  ResponseStore& responses() { return responses_; }
   // The body as an object, or the call fails.
   static Result<Json> ReadBody(const Call& call);
-  // The model that the body names, which the key may use.
+  // Those that the key may use.
+  ServedModels ModelsOf(const Call& call) const;
+  // One of them by name or alias, without a name the first. NotFound lists them; Denied for another.
+  Result<std::shared_ptr<const ServedModel>> FindModel(const Call& call, std::string_view name) const;
+  // The one that the body names.
   Result<std::shared_ptr<const ServedModel>> ModelOf(const Call& call, const Json& body) const;
   // The same, and Unsupported for one that writes no answers.
   Result<std::shared_ptr<const ServedModel>> AnsweringModelOf(const Call& call, const Json& body) const;
@@ -90,7 +99,7 @@ class Gateway final : public HttpHandler {
   void Ask(const std::shared_ptr<Call>& call, AnswerRequest request);
   // Ready to answer; or why not.
   std::optional<std::string> NotReady() const;
-  std::string MetricsPage() const;
+  std::string MetricsPage();
 
  private:
   Gateway(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock);
@@ -108,6 +117,7 @@ class Gateway final : public HttpHandler {
   HttpServer* server_ = nullptr;
   std::atomic<bool> draining_ = false;
   Metrics metrics_;
+  ResponseStore responses_;
   // Of the server's thread.
   GatewayAccess access_;
   std::map<std::string, KeyUse> uses_;  // by the key's name
