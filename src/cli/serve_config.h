@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "cli/hosting.h"
 #include "net/http_server.h"
+#include "serve/response_store.h"
 
 namespace bantam {
 
@@ -27,6 +28,7 @@ struct ServeConfig {
   int64_t drain_seconds = 30;
   HttpServerLimits limits = {};
   std::optional<TlsOptions> tls = {};
+  ResponseStoreLimits responses = {};
   std::vector<ModelEntry> models = {};
 };
 
