@@ -15,6 +15,7 @@
 #include "serve/dialects.h"
 #include "serve/gateway.h"
 #include "serve/keys.h"
+#include "serve/responses_request.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -115,16 +116,32 @@ void Body(uint8_t kind, std::string_view text) {
   CHECK(plan->request.choices >= 1 && plan->request.choices <= kChoicesMax);
 }
 
+// Items that were read once are read again as they are, for that is how they are kept.
+void Response(std::string_view text) {
+  const Result<Json> body = ParseJsonOfUniqueNames(text);
+  if (!body.ok() || !body->is_object()) return;
+  const Result<Json> items = ReadResponseInput(*body);
+  if (!items.ok()) return CheckClientsFault(items.error());
+  CHECK(*ReadResponseInput({{"input", *items}}) == *items);
+  Result<Json> into = ResponsesToOpenAi(*body, *items);
+  if (!into.ok()) return CheckClientsFault(into.error());
+  (void)DumpJson(EchoResponseRequest(*body), /*indent=*/-1);
+  const Result<ChatPlan> plan = ReadChatRequest(std::move(into).value(), {Model(), std::tm{}});
+  if (!plan.ok()) CheckClientsFault(NameResponseMembers(plan.error()));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  const uint8_t part = data[0] % 8;
+  const uint8_t part = data[0] % 16;
   if (part < 6) {
     Body(part, text);
   } else if (part == 6) {
     Connection(text);
+  } else if (part > 7) {
+    Response(text);
   } else {
     const auto keys = ReadKeys(text);
     if (keys.ok()) CHECK(ReadKeys(WriteKeys(*keys)).ok());

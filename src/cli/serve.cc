@@ -1,6 +1,7 @@
 // bantam serve: models behind the APIs that programs know.
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -16,9 +17,13 @@
 #include "cli/hosting.h"
 #include "cli/model_folder.h"
 #include "cli/serve_config.h"
+#include "cli/service_manager.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "net/http.h"
+#include "net/url.h"
 #include "serve/gateway.h"
+#include "serve/log_lines.h"
 
 namespace bantam {
 namespace {
@@ -32,6 +37,7 @@ struct Options {
   bool insecure = false;
   bool check = false;
   bool example = false;
+  bool probe = false;
 };
 
 // "NAME=PATH", or a path whose last part is the name.
@@ -108,6 +114,9 @@ void NoteModel(const ServedModel& model) {
 
 // Everything that runs, in the order in which it ends: connections, requests that are read, engines.
 struct Running {
+  explicit Running(ServiceManager told) : manager(std::move(told)) {}
+  const ServiceManager manager;
+  std::unique_ptr<LogLines> log;
   MonotonicClock clock;
   ProcessMemory memory;
   std::unique_ptr<HttpServer> server;
@@ -119,7 +128,21 @@ struct Running {
     if (gateway != nullptr) gateway->StopReading();
     if (models != nullptr) models->Stop();
   }
+  // To standard error, whoever reads that and however slowly.
+  void Say(std::string line) const { log->Add(std::move(line)); }
+  // By the server's thread, which says with it that it lives.
+  void FeedWatchdog() {
+    if (manager.watchdog_ns() > 0) server->Post([this] { manager.Tell("WATCHDOG=1"); });
+  }
 };
+
+void WriteLine(std::string_view line) {
+  while (!line.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+    if (written < 0 && errno != EINTR && errno != EAGAIN) return;
+    line.remove_prefix(static_cast<size_t>(std::max<ssize_t>(written, 0)));
+  }
+}
 
 std::filesystem::path FolderOfModel(const std::string& path) {
   std::error_code unknown;
@@ -160,6 +183,7 @@ CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Ru
       if (one.name == known.name) entry = one;
     }
     entry.path = path;
+    running->manager.Tell(fmt::format("STATUS=loading {}", known.name));
     entry.run.memory = config.memory;
     entry.run.process = &running->memory;
     BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock));
@@ -171,18 +195,22 @@ CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Ru
     const MemoryPressure now = ReadMemoryPressure(files, /*root=*/"");
     return now.limit_bytes == UINT64_MAX ? 0 : 1 - static_cast<double>(now.left_bytes) / static_cast<double>(now.limit_bytes);
   };
-  options.notice = [](std::string_view name, std::string_view change) { Note(fmt::format("[{}: {}]\n", name, Printable(change))); };
+  options.notice = [running](std::string_view name, std::string_view change) {
+    running->Say(fmt::format("[{}: {}]\n", name, Printable(change)));
+  };
   options.drain_ns = std::max<int64_t>(config.drain_seconds, 1) * 1'000'000'000;
   return options;
 }
 
 // The configuration outlives what runs.
-Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& place, std::vector<std::shared_ptr<const ApiKey>> keys,
-             Running* running) {
-  // Bodies, what two readers make of the largest, and connections.
+Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& place, int listener,
+             std::vector<std::shared_ptr<const ApiKey>> keys, Running* running) {
+  constexpr size_t kLogBytesMax = 1 << 20;
+  BANTAM_ASSIGN(running->log, LogLines::Start(WriteLine, kLogBytesMax));
+  // Bodies, what two readers make of the largest, connections, and answers that are kept.
   constexpr uint64_t kPerConnection = 16 << 10;
   running->memory.planned_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
-                                  std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection;
+                                  std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max;
   BANTAM_ASSIGN(const uint64_t limit_bytes, MemoryLimitOf(ReadSystemLimits(files, /*root=*/"", AffinityProcessors()), config.memory));
   running->memory.budget = std::make_shared<MemoryBudget>(limit_bytes);
   std::vector<CatalogEntry> entries;
@@ -194,10 +222,13 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
   }
   BANTAM_ASSIGN(running->models, ModelCatalog::Make(CatalogOptionsOf(files, config, running), std::move(entries), running->clock));
   BANTAM_TRY(running->models->LoadAll());
-  GatewayOptions options = {.version = BANTAM_VERSION, .access = {std::move(keys), config.hosts, config.origins}};
-  if (config.access_log) options.access_log = [](const std::string& line) { Note(line + "\n"); };
+  GatewayOptions options = {
+      .version = BANTAM_VERSION, .access = {std::move(keys), config.hosts, config.origins}, .responses = config.responses};
+  if (config.access_log) options.access_log = [running](const std::string& line) { running->Say(line + "\n"); };
+  options.access_log_dropped = [running] { return running->log->dropped(); };
   BANTAM_ASSIGN(running->gateway, Gateway::Make(std::move(options), *running->models, *running->memory.budget, running->clock));
-  const HttpServerOptions server = {.address = place.address, .port = place.port, .limits = config.limits, .tls = config.tls};
+  const HttpServerOptions server = {
+      .address = place.address, .port = place.port, .listener = listener, .limits = config.limits, .tls = config.tls};
   BANTAM_ASSIGN(running->server, HttpServer::Start(server, *running->gateway, running->clock));
   return Ok();
 }
@@ -208,27 +239,70 @@ Status Reload(FileSystem& files, const Options& options, Running& running) {
   BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
   BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
   BANTAM_TRY(CheckPlace(config, place, !keys.empty()));
+  if (config.tls) BANTAM_TRY(running.server->UseTls(*config.tls));
   const size_t count = keys.size();
   running.gateway->UseAccess({std::move(keys), config.hosts, config.origins});
-  Note(fmt::format("[keys, hosts and origins are read again: {} key{}]\n", count, count == 1 ? "" : "s"));
+  running.Say(fmt::format("[keys, hosts, origins and certificates are read again: {} key{}]\n", count, count == 1 ? "" : "s"));
   return Ok();
 }
 
 // What runs may go on for a while; a second signal ends it.
 void Drain(const ServeConfig& config, Running& running) {
+  running.manager.Tell("STOPPING=1");
   running.gateway->Drain();
-  Note("[no new requests are taken; what runs goes on]\n");
+  running.Say("[no new requests are taken; what runs goes on]\n");
   const int signals = InterruptCount();
   constexpr int64_t kSliceNs = 100'000'000;
   const int64_t end_ns = running.clock.NowNs() + config.drain_seconds * 1'000'000'000;
   while (!running.server->AwaitIdle(kSliceNs) && running.clock.NowNs() < end_ns && InterruptCount() == signals) {
+    running.FeedWatchdog();
   }
   running.gateway->CancelAll();
   (void)running.server->AwaitIdle(/*timeout_ns=*/2'000'000'000);
 }
 
+// Until a signal ends it.
+void Run(FileSystem& files, const Options& options, Running& running) {
+  constexpr int64_t kNsPerMs = 1'000'000;
+  const int64_t watchdog_ms = running.manager.watchdog_ns() / kNsPerMs;
+  const int wait_ms = watchdog_ms == 0 ? -1 : static_cast<int>(std::min<int64_t>(watchdog_ms, 3'600'000));
+  while (!Interrupted()) {
+    AwaitInterrupt(wait_ms);
+    running.FeedWatchdog();
+    if (!TakeHangup()) continue;
+    running.manager.TellReloading();
+    const Status reloaded = Reload(files, options, running);
+    // What runs goes on as it was.
+    if (!reloaded.ok()) running.Say(fmt::format("[not read again: {}]\n", Printable(reloaded.error().message())));
+    running.manager.Tell("READY=1");
+  }
+}
+
+std::string ShownPlace(const std::string& address, uint16_t port) {
+  return address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port) : fmt::format("[{}]:{}", address, port);
+}
+
+// Whether a server with this configuration takes requests: for containers, which ask by a command.
+Status Probe(FileSystem& files, const Options& options) {
+  BANTAM_ASSIGN(const ServeConfig config, ReadConfig(files, options));
+  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
+  // Who listens everywhere is heard here.
+  const std::string address = place.address == "0.0.0.0" ? "127.0.0.1" : place.address == "::" ? "::1" : place.address;
+  HttpOptions http;
+  if (config.tls) http.certificate_file = config.tls->certificate_file;
+  const MonotonicClock clock;
+  const auto transport = MakeHttpTransport(http, clock);
+  HttpRequest request;
+  BANTAM_ASSIGN(request.url, ParseUrl(fmt::format("{}://{}/health/ready", config.tls ? "https" : "http", ShownPlace(address, place.port))));
+  request.plain_allowed = true;
+  BANTAM_ASSIGN(const auto reply, Fetch(*transport, request, http.limits));
+  return Ok();
+}
+
 Status Serve(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(ServeConfig config, ReadConfig(files, options));
+  BANTAM_ASSIGN(const auto inherited, TakeInheritedSocket());
+  if (inherited) config.listen = ShownPlace(inherited->address, inherited->port);
   BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
   BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
   BANTAM_TRY(CheckPlace(config, place, !keys.empty()));
@@ -242,16 +316,12 @@ Status Serve(FileSystem& files, const Options& options) {
   DeferInterrupts();
   DeferHangups();
   RaiseDescriptors();
-  Running running;
-  BANTAM_TRY(Start(files, config, place, std::move(keys), &running));
-  const std::string shown = place.address.find(':') == std::string::npos ? place.address : fmt::format("[{}]", place.address);
-  Note(fmt::format("listening on {}://{}:{}\n", config.tls ? "https" : "http", shown, running.server->port()));
-  for (AwaitInterrupt(); !Interrupted(); AwaitInterrupt()) {
-    if (!TakeHangup()) continue;
-    const Status reloaded = Reload(files, options, running);
-    // What runs goes on as it was.
-    if (!reloaded.ok()) Note(fmt::format("[not read again: {}]\n", Printable(reloaded.error().message())));
-  }
+  Running running(ServiceManager::FromEnvironment());
+  BANTAM_TRY(Start(files, config, place, inherited ? inherited->descriptor : -1, std::move(keys), &running));
+  const std::string url = fmt::format("{}://{}", config.tls ? "https" : "http", ShownPlace(place.address, running.server->port()));
+  running.Say(fmt::format("listening on {}\n", url));
+  running.manager.Tell(fmt::format("READY=1\nSTATUS=listening on {}", url));
+  Run(files, options, running);
   Drain(config, running);
   return Ok();
 }
@@ -272,13 +342,14 @@ void AddServeVerb(CLI::App& app, Action* action) {
   verb->add_flag("--insecure", options->insecure, "listen beyond this machine without keys");
   verb->add_flag("--check", options->check, "say whether the configuration is good, and end");
   verb->add_flag("--example", options->example, "print a configuration with all that it may say, and end");
+  verb->add_flag("--probe", options->probe, "say whether a server of this configuration takes requests, and end");
   verb->footer(
       "Example: bantam serve --model small=models/small.gguf --listen 127.0.0.1:8080\n"
       "curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'");
   verb->callback([options, action] {
     *action = [options](FileSystem& files) {
       if (options->example) return PrintResult(ServeConfigExample());
-      const Status done = Serve(files, *options);
+      const Status done = options->probe ? Probe(files, *options) : Serve(files, *options);
       return done.ok() ? 0 : Fail(done.error());
     };
   });

@@ -171,6 +171,15 @@ Status ReadProbes(Table* model, std::vector<ModelProbe>* probes) {
   return Ok();
 }
 
+Status ReadResponses(const toml::table& table, std::string path, ResponseStoreLimits* limits) {
+  Table read(table, std::move(path));
+  constexpr int64_t kNsPerSecond = 1'000'000'000;
+  BANTAM_TRY(read.Whole("count", 0, 1'000'000, &limits->responses_max));
+  BANTAM_TRY(read.Whole("bytes", 0, int64_t{1} << 32, &limits->bytes_max));
+  BANTAM_TRY(read.Whole("seconds", 1, int64_t{366} * 86'400, &limits->age_max_ns, /*scale=*/kNsPerSecond));
+  return read.Finish();
+}
+
 Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::string path) {
   ModelEntry entry = {.name = std::move(name)};
   entry.path = entry.name;
@@ -210,9 +219,13 @@ Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::st
 }
 
 Status ReadModels(const toml::table& table, const std::string& path, std::vector<ModelEntry>* models) {
+  // A table keeps its keys by name; requests that name no model are for the first of the file.
+  std::vector<std::pair<toml::source_position, std::string>> order;
+  for (const auto& [key, node] : table) order.emplace_back(node.source().begin, key.str());
+  std::sort(order.begin(), order.end());
   std::set<std::string> names;
-  for (const auto& [key, node] : table) {
-    const std::string name(key.str());
+  for (const auto& [place, name] : order) {
+    const toml::node& node = *table.get(name);
     if (!node.is_table()) return Table(table, path).Wrong(name, node, "a table");
     BANTAM_ASSIGN(ModelEntry entry, ReadModel(name, *node.as_table(), fmt::format("{}{}.", path, name)));
     std::vector<std::string> all = entry.aliases;
@@ -252,6 +265,8 @@ Result<ServeConfig> ParseServeConfig(std::string_view text) {
   if (limits != nullptr) BANTAM_TRY(ReadLimits(*limits, read.PathOf("limits"), &config.limits));
   BANTAM_ASSIGN(const toml::table* tls, read.Inner("tls"));
   if (tls != nullptr) BANTAM_TRY(ReadTls(*tls, read.PathOf("tls"), &config.tls.emplace()));
+  BANTAM_ASSIGN(const toml::table* responses, read.Inner("responses"));
+  if (responses != nullptr) BANTAM_TRY(ReadResponses(*responses, read.PathOf("responses"), &config.responses));
   BANTAM_ASSIGN(const toml::table* models, read.Inner("models"));
   if (models != nullptr) BANTAM_TRY(ReadModels(*models, read.PathOf("models"), &config.models));
   BANTAM_TRY(read.Finish());
@@ -308,6 +323,11 @@ std::string_view ServeConfigExample() {
 # body_seconds = 20           # and more at 64 KB a second
 # idle_seconds = 75
 # write_seconds = 30          # in which a client takes 1 KiB
+
+# [responses]                 # answers of /v1/responses that are kept, in memory; the oldest make room
+# count = 1024                # 0: none are
+# bytes = 4194304
+# seconds = 86400
 
 # [models.NAME]               # one table for each model; without one the default model is served
 # path = "NAME"               # of a file or folder, or a name in the model folder

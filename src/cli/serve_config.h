@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "cli/hosting.h"
 #include "net/http_server.h"
+#include "serve/response_store.h"
 
 namespace bantam {
 
@@ -27,6 +28,7 @@ struct ServeConfig {
   HttpServerLimits limits = {};
   std::optional<TlsOptions> tls = {};
   std::vector<std::string> model_folders = {};  // of which models may be loaded while it runs, beside those of models that are named
+  ResponseStoreLimits responses = {};
   std::vector<ModelEntry> models = {};
 };
 

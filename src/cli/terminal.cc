@@ -110,9 +110,11 @@ void ClearInterrupt() {
 int InterruptCount() { return interrupt_count.load(std::memory_order_relaxed); }
 void DeferHangups() { Handle(SIGHUP, OnHangup); }
 bool TakeHangup() { return hung_up.exchange(false, std::memory_order_relaxed); }
-void AwaitInterrupt() {
+void AwaitInterrupt(int timeout_ms) {
   pollfd waiting = {interrupt_pipe[0], POLLIN, 0};
-  while (!Interrupted() && !hung_up.load(std::memory_order_relaxed)) (void)::poll(&waiting, 1, /*timeout_ms=*/-1);
+  while (!Interrupted() && !hung_up.load(std::memory_order_relaxed)) {
+    if (::poll(&waiting, 1, timeout_ms) == 0) break;
+  }
   char bytes[64];
   while (::read(interrupt_pipe[0], bytes, sizeof(bytes)) > 0) {
   }

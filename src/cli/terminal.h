@@ -32,8 +32,8 @@ void DeferHangups();
 bool TakeHangup();
 // How many of all these came so far.
 int InterruptCount();
-// Waits until an interrupt or a hangup came.
-void AwaitInterrupt();
+// Waits until an interrupt or a hangup came, or so long; below 0: however long it takes.
+void AwaitInterrupt(int timeout_ms);
 
 bool StdinIsTerminal();
 bool StdoutIsTerminal();

@@ -124,7 +124,14 @@ const std::vector<Member>& Members() {
       {"n", WholeInto(&Request::choices, 1, kChoicesMax)},
       {"top_logprobs", WholeInto(&Request::top_logprobs, 0, kTopLogprobsMax)},
       {"temperature", NumberInto(&SamplerOptions::temperature, {0, 100})},
-      {"top_p", NumberInto(&SamplerOptions::top_p, {1e-6, 1})},
+      {"top_p",
+       [](std::string_view member, const Json& value, Request* request) -> Status {
+         // As OpenAI has it 0 leaves the likeliest token, and so does the least that a sampler takes.
+         constexpr double kLeast = 1e-6;
+         BANTAM_ASSIGN(const double number, ReadNumber(member, value, {0, 1}));
+         request->sampler.top_p = static_cast<float>(std::max(number, kLeast));
+         return Ok();
+       }},
       {"min_p", NumberInto(&SamplerOptions::min_p, {0, 1})},
       {"typical_p", NumberInto(&SamplerOptions::typical, {1e-6, 1})},
       {"frequency_penalty", PenaltyInto(&PenaltyOptions::frequency, {-100, 100})},

@@ -211,6 +211,8 @@ std::string LittleEndian(std::span<const float> values) {
 
 }  // namespace
 
+std::span<const std::string_view> TextRequestMembers() { return kMembers; }
+
 Result<TextRequest> ReadTextRequest(const Json& body, const TextRequestContext& context) { return Reader(body, context).Read(); }
 
 void TextAnswer::AddVector(std::span<float> values) {

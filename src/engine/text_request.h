@@ -51,6 +51,7 @@ struct TextRequest {
 // {"classify": a text, or a list of texts and pairs of them}, with "top_n": classes. "truncate" goes with all of them; "model", "user" and
 // "return_documents" false are not looked at. Null is as if a member were not there. Errors: InvalidArgument, naming the member, also of
 // one that is not known; Unsupported for what the program does not make; those of tokenizers, naming the text.
+std::span<const std::string_view> TextRequestMembers();  // all of them
 Result<TextRequest> ReadTextRequest(const Json& body, const TextRequestContext& context);
 
 // How vectors are listed: as such, or each in an object with its index ("data", as OpenAI's embeddings have it).

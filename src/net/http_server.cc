@@ -168,7 +168,8 @@ void Core::Take(Tcp::socket socket, const std::string& address) {
   }
   if (too_many) {
     // As much as fits without waiting.
-    const ServerResponse response = shared.handler.Refuse(503, "too many connections; close some, or try again");
+    const ServerResponse response =
+        shared.handler.Refuse(503, "too many connections; close some, or try again", own ? "127.0.0.1" : address);
     const std::string bytes = ResponseHead(response, BodyFraming::kLength, response.body.size(), /*keep_alive=*/false) + response.body;
     error_code ignored;
     socket.non_blocking(true, ignored);
@@ -244,6 +245,7 @@ class Server final : public HttpServer {
 
   Status Listen(const HttpServerOptions& options);
   Status StartThread();
+  Status UseTls(const TlsOptions& options) override;
   uint16_t port() const override { return port_; }
   HttpServerCounters counters() const override {
     const std::lock_guard lock(core_->mutex);
@@ -273,8 +275,15 @@ Status Server::Listen(const HttpServerOptions& options) {
     BANTAM_TRY(ReadTlsFiles(*options.tls, &core_->tls));
     core_->secure = true;
   }
-  const Tcp::endpoint endpoint(address, options.port);
   Tcp::acceptor& acceptor = core_->acceptor;
+  if (options.listener >= 0) {
+    acceptor.assign(address.is_v4() ? Tcp::v4() : Tcp::v6(), options.listener, error);
+    if (!error) port_ = acceptor.local_endpoint(error).port();
+    if (!error) return Ok();
+    return Error(Code::kInvalidArgument,
+                 fmt::format("descriptor {}: cannot accept connections of it: {}", options.listener, error.message()));
+  }
+  const Tcp::endpoint endpoint(address, options.port);
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.bind(endpoint, error);
@@ -284,6 +293,15 @@ Status Server::Listen(const HttpServerOptions& options) {
   const bool denied = error == boost::system::errc::permission_denied;
   return Error(denied ? Code::kDenied : Code::kUnavailable, fmt::format("{}:{}: cannot listen there: {}; choose another address or port",
                                                                         options.address, options.port, error.message()));
+}
+
+Status Server::UseTls(const TlsOptions& options) {
+  if (!core_->secure) return Error(Code::kInvalidArgument, "certificates: the server was started without; start it again");
+  const auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
+  BANTAM_TRY(ReadTlsFiles(options, context.get()));
+  // Connections that are open hold what they began with.
+  Post([core = core_.get(), context] { core->tls = std::move(*context); });
+  return Ok();
 }
 
 Status Server::StartThread() {

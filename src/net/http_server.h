@@ -65,8 +65,9 @@ class HttpHandler {
   virtual void Attach(HttpServer&) {}
   // Called by the server's thread, which waits meanwhile: what takes long belongs elsewhere.
   virtual void Handle(std::shared_ptr<HttpExchange> exchange) = 0;
-  // What a client is told of a request that never became one: not HTTP (400), too late (408), too large (413, 431), too many (503).
-  virtual ServerResponse Refuse(int status, std::string_view why) = 0;
+  // What a client, of this address, is told of a request that never became one: not HTTP (400), too late (408), too large (413, 431), too
+  // many (503).
+  virtual ServerResponse Refuse(int status, std::string_view why, std::string_view client) = 0;
 };
 
 struct TlsOptions {
@@ -81,6 +82,7 @@ Status CheckTlsFiles(const TlsOptions& options);
 struct HttpServerOptions {
   std::string address = "127.0.0.1";
   uint16_t port = 0;  // 0: any that is free
+  int listener = -1;  // a socket that listens already and is the server's from then on, in place of address and port; -1: none
   HttpServerLimits limits = {};
   std::optional<TlsOptions> tls = {};
 };
@@ -104,6 +106,8 @@ class HttpServer {
 
   virtual uint16_t port() const = 0;
   virtual HttpServerCounters counters() const = 0;
+  // Connections from now on are of these certificates, where they were of some before. Errors as Start says them, which change nothing.
+  virtual Status UseTls(const TlsOptions& options) = 0;
   // Runs it in the server's thread, soon.
   virtual void Post(std::function<void()> work) = 0;
   // Until every exchange has ended, at most so long. Whether they have.

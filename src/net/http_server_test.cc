@@ -60,7 +60,9 @@ class FunctionHandler final : public HttpHandler {
     exchange->Respond({.body = request.method + " " + request.path + " " + request.body + "\n"});
   };
   void Handle(std::shared_ptr<HttpExchange> exchange) override { handle(std::move(exchange)); }
-  ServerResponse Refuse(int status, std::string_view why) override { return {.status = status, .body = std::string(why)}; }
+  ServerResponse Refuse(int status, std::string_view why, std::string_view) override {
+    return {.status = status, .body = std::string(why)};
+  }
 };
 
 class HttpServerTest : public ::testing::Test {
@@ -313,14 +315,22 @@ TEST_F(HttpServerTest, DroppedExchanges) {
 }
 
 // The fetching side trusts the certificate, and gets its answer.
-TEST_F(HttpServerTest, Tls) {
-  const testing::TemporaryFolder folder;
+// A certificate of its own, with its key, in a folder.
+void WriteCertificate(const testing::TemporaryFolder& folder) {
   const testing::Certificate certificate = testing::MakeCertificate("IP:127.0.0.1");
   std::ofstream(folder.Path("certificate.pem")) << certificate.pem;
   const std::unique_ptr<BIO, decltype(&::BIO_free)> key(::BIO_new_file(folder.Path("key.pem").c_str(), "w"), &::BIO_free);
   ASSERT_EQ(::PEM_write_bio_PrivateKey(key.get(), certificate.key.get(), nullptr, nullptr, 0, nullptr, nullptr), 1);
   ASSERT_EQ(BIO_flush(key.get()), 1);
-  Start({.tls = TlsOptions{.certificate_file = folder.Path("certificate.pem"), .key_file = folder.Path("key.pem")}});
+}
+TlsOptions TlsFiles(const testing::TemporaryFolder& folder) {
+  return {.certificate_file = folder.Path("certificate.pem"), .key_file = folder.Path("key.pem")};
+}
+
+TEST_F(HttpServerTest, Tls) {
+  const testing::TemporaryFolder folder;
+  WriteCertificate(folder);
+  Start({.tls = TlsFiles(folder)});
   HttpOptions options;
   options.certificate_file = folder.Path("certificate.pem");
   const MonotonicClock clock;
@@ -335,6 +345,48 @@ TEST_F(HttpServerTest, Tls) {
   ClientSocket plain = Connect();
   ASSERT_TRUE(plain.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
   EXPECT_THAT(plain.ReceiveAll(), ::testing::Not(HasSubstr("200")));
+}
+
+TEST_F(HttpServerTest, CertificatesAreReadAgain) {
+  const testing::TemporaryFolder first;
+  const testing::TemporaryFolder second;
+  WriteCertificate(first);
+  WriteCertificate(second);
+  Start({.tls = TlsFiles(first)});
+  const MonotonicClock clock;
+  const Url url = ParseUrl("https://127.0.0.1:" + std::to_string(server_->port()) + "/").value();
+  const auto trusts = [&](const testing::TemporaryFolder& folder) {
+    HttpOptions options;
+    options.certificate_file = folder.Path("certificate.pem");
+    return MakeHttpTransport(options, clock)->Get(url, {}).ok();
+  };
+  EXPECT_TRUE(trusts(first));
+  EXPECT_FALSE(trusts(second));
+  // What cannot be read changes nothing.
+  EXPECT_FALSE(server_->UseTls({.certificate_file = "/nothing", .key_file = "/nothing"}).ok());
+  EXPECT_TRUE(trusts(first));
+  ASSERT_TRUE(server_->UseTls(TlsFiles(second)).ok());
+  EXPECT_TRUE(trusts(second));
+  EXPECT_FALSE(trusts(first));
+}
+
+// As a service manager hands it over.
+TEST_F(HttpServerTest, TakesASocketThatListens) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(::listen(listener, 8), 0);
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  // Who came before the server waits in the socket.
+  ClientSocket early(ntohs(address.sin_port));
+  ASSERT_TRUE(early.Send("GET /early HTTP/1.1\r\nHost: a\r\n\r\n"));
+  Start({.listener = listener});
+  EXPECT_EQ(server_->port(), ntohs(address.sin_port));
+  EXPECT_THAT(early.ReceiveUntil("GET /early \n"), HasSubstr("200 OK"));
+  EXPECT_FALSE(HttpServer::Start({.listener = 10'000}, handler_, clock_).ok());
 }
 
 TEST_F(HttpServerTest, PlacesThatCannotBeListenedAt) {

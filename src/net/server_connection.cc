@@ -125,7 +125,7 @@ void ServerConnection::ProceedWithBody() {
 }
 
 void ServerConnection::RefuseRequest(int status, std::string_view why) {
-  ServerResponse response = shared_.handler.Refuse(status, why);
+  ServerResponse response = shared_.handler.Refuse(status, why, address_);
   refused_ = true;
   reader_.Forget();
   HoldBody(0);

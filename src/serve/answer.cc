@@ -173,7 +173,7 @@ void Answer::Fail(const ApiError& error) {
   Call& call = *parts_.call;
   if (written_) {
     call.record.finish = error.code;
-    call.exchange->Write(call.route->dialect.error_event(error));
+    call.exchange->Write(parts_.writer->Break(error).value_or(call.route->dialect.error_event(error)));
     call.End();
   } else {
     call.Fail(error);
@@ -203,7 +203,8 @@ void Answer::End() {
                                   .total_s = Seconds(usage_.total_ns),
                                   .prompt_tokens = usage_.prompt_tokens,
                                   .cached_tokens = usage_.cached_tokens,
-                                  .generated_tokens = usage_.generated_tokens});
+                                  .generated_tokens = usage_.generated_tokens,
+                                  .operation = parts_.parse.parsed ? "chat" : "text_completion"});
   parts_.call->on_gone = nullptr;
   parts_.call->on_taken = nullptr;
   parts_.ended(shared_from_this());

@@ -55,6 +55,8 @@ class AnswerWriter {
   virtual std::string Begin() { return ""; }
   virtual std::string Add(const AnswerDelta& delta) = 0;
   virtual std::string End(const AnswerUsage& usage) = 0;
+  // What is written last where a stream breaks; nothing: what the dialect says.
+  virtual std::optional<std::string> Break(const ApiError&) { return std::nullopt; }
   // Or all at once.
   virtual Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) = 0;
 };

@@ -36,7 +36,7 @@ enum class RouteWork : uint8_t {
 
 struct Route {
   std::string_view method;
-  std::string_view path;  // "/v1/models/*": what stands for the star is Call::rest
+  std::string_view path;  // "/v1/models/*": what stands for the star, if there is one, is Call::rest
   Role role = Role::kUse;
   RouteWork work = RouteWork::kReads;
   const Dialect& dialect;

@@ -21,6 +21,10 @@ constexpr const char* kLeftMembers[] = {
     "store",     "metadata", "service_tier",  "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
     "verbosity", "stream",   "stream_options"};
 
+// What OpenAI's API has and this server has not: clients send null for what they do not use.
+constexpr const char* kAbsentMembers[] = {"audio",      "functions", "function_call", "prediction", "web_search_options",
+                                          "moderation", "best_of",   "suffix"};
+
 Error Wrong(std::string_view member, const Json& value, std::string_view expected) { return WrongMember(member, value, expected); }
 
 // "content" as one text: a string, or parts whose texts are joined.
@@ -189,8 +193,14 @@ JsonRequestContext EngineContext(const ChatContext& context, bool tools) {
           .context = model.context};
 }
 
-void DropLeftMembers(Json* body) {
+Status DropLeftMembers(Json* body) {
   for (const char* name : kLeftMembers) body->erase(name);
+  for (const char* name : kAbsentMembers) {
+    const Json value = TakeMember(body, name);
+    if (!value.is_null())
+      return Error(Code::kUnsupported, fmt::format("{}: {}: this server has none; leave it out", name, ShortJson(value)));
+  }
+  return Ok();
 }
 
 Status CheckObject(const Json& body) {
@@ -252,7 +262,7 @@ Json TakeMember(Json* object, const char* name) {
 
 Result<ChatPlan> ReadChatRequest(Json body, const ChatContext& context) {
   BANTAM_TRY(CheckObject(body));
-  DropLeftMembers(&body);
+  BANTAM_TRY(DropLeftMembers(&body));
   const Json modalities = TakeMember(&body, "modalities");
   if (!modalities.is_null() && modalities != Json::array({"text"})) return Wrong("modalities", modalities, "[\"text\"]");
   if (!JsonMember(body, "prompt").is_null()) return Wrong("prompt", body["prompt"], "\"messages\" here; prompts go to /v1/completions");
@@ -285,7 +295,7 @@ Result<ChatPlan> ReadChatRequest(Json body, const ChatContext& context) {
 
 Result<ChatPlan> ReadCompletionRequest(Json body, const ChatContext& context) {
   BANTAM_TRY(CheckObject(body));
-  DropLeftMembers(&body);
+  BANTAM_TRY(DropLeftMembers(&body));
   for (const char* name : {"messages", "tools"}) {
     if (!JsonMember(body, name).is_null()) return Wrong(name, body[name], "\"prompt\" here; chats go to /v1/chat/completions");
   }

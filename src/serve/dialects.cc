@@ -21,4 +21,15 @@ Status TakeMembers(const Json& body, std::span<const MemberName> known, Json* in
   return Ok();
 }
 
+Status CheckMembers(const Json& body, std::span<const std::string_view> known) {
+  for (const auto& [name, value] : body.items()) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) return UnknownMember(name, known);
+  }
+  return Ok();
+}
+
+Status CheckMembers(const Json& body, std::initializer_list<std::string_view> known) {
+  return CheckMembers(body, std::span(known.begin(), known.size()));
+}
+
 }  // namespace bantam

@@ -27,10 +27,12 @@ std::string NameOfRequest(const ServerRequest& request) {
 }
 
 bool Matches(std::string_view pattern, std::string_view path, std::string* rest) {
-  if (!pattern.ends_with('*')) return path == pattern;
-  pattern.remove_suffix(1);
-  if (!path.starts_with(pattern) || path.size() == pattern.size()) return false;
-  *rest = path.substr(pattern.size());
+  const size_t star = pattern.find('*');
+  if (star == std::string_view::npos) return path == pattern;
+  const std::string_view before = pattern.substr(0, star);
+  const std::string_view behind = pattern.substr(star + 1);
+  if (path.size() <= before.size() + behind.size() || !path.starts_with(before) || !path.ends_with(behind)) return false;
+  *rest = path.substr(before.size(), path.size() - before.size() - behind.size());
   return true;
 }
 
@@ -49,26 +51,40 @@ const Dialect& DialectOfPath(std::string_view path) {
   return path.starts_with("/v1/messages") ? kAnthropicDialect : kOpenAiDialect;
 }
 
+std::span<const Route> AllRoutes() {
+  static const std::vector<Route> kAll = [] {
+    std::vector<Route> all;
+    for (const auto routes : {OpenAiRoutes(), ResponsesRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes(), ModelRoutes()}) {
+      for (const Route& route : routes) all.push_back(route);
+    }
+    return all;
+  }();
+  return kAll;
+}
+
 RouteMatch FindRoute(std::string_view method, std::string_view path) {
   RouteMatch match;
   // What answers to GET answers to HEAD.
   const std::string_view wanted = method == "HEAD" ? "GET" : method;
-  for (const auto routes : {OpenAiRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes(), ModelRoutes()}) {
-    for (const Route& route : routes) {
-      std::string rest;
-      if (!Matches(route.path, path, &rest)) continue;
-      match.methods.push_back(route.method);
-      if (route.method != wanted) continue;
-      match.route = &route;
-      match.rest = std::move(rest);
-      return match;
-    }
+  for (const Route& route : AllRoutes()) {
+    std::string rest;
+    if (!Matches(route.path, path, &rest)) continue;
+    match.methods.push_back(route.method);
+    if (route.method != wanted) continue;
+    match.route = &route;
+    match.rest = std::move(rest);
+    return match;
   }
   return match;
 }
 
 Gateway::Gateway(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock)
-    : options_(std::move(options)), models_(models), budget_(budget), clock_(clock), access_(options_.access) {}
+    : options_(std::move(options)),
+      models_(models),
+      budget_(budget),
+      clock_(clock),
+      responses_(options_.responses, clock),
+      access_(options_.access) {}
 
 Gateway::~Gateway() = default;
 
@@ -90,11 +106,14 @@ void Gateway::UseAccess(GatewayAccess access) {
   server_->Post([this, access = std::move(access)] { access_ = access; });
 }
 
-ServerResponse Gateway::Refuse(int status, std::string_view why) {
+ServerResponse Gateway::Refuse(int status, std::string_view why, std::string_view client) {
   constexpr std::pair<int, std::string_view> kReasons[] = {
       {400, "not_http"}, {408, "slow_client"}, {413, "too_large"}, {431, "header_too_large"}, {503, "connections"}};
   const auto known = std::find_if(std::begin(kReasons), std::end(kReasons), [&](const auto& reason) { return reason.first == status; });
   metrics_.CountRefusal(known == std::end(kReasons) ? "not_http" : known->second);
+  if (options_.access_log) {
+    options_.access_log(DumpJson({{"time", NowText()}, {"client", client}, {"status", status}, {"refused", why}}, /*indent=*/-1));
+  }
   ApiError error = {.status = status, .code = status == 413 ? "request_too_large" : "bad_request", .message = std::string(why)};
   if (status == 503) error.retry_after_s = 1;
   return ErrorResponse(kOpenAiDialect, error);
@@ -146,7 +165,7 @@ bool Gateway::AnswersPreflight(const std::shared_ptr<Call>& call) {
   if (!asked || access_.origins.empty() || !OriginAllowed(*origin, "", access_.origins)) return false;
   call->Respond({.status = 204,
                  .fields = {{"Access-Control-Allow-Origin", *origin},
-                            {"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+                            {"Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"},
                             {"Access-Control-Allow-Headers", request.Field("Access-Control-Request-Headers").value_or("content-type")},
                             {"Access-Control-Max-Age", "600"},
                             {"Vary", "Origin"}}});
@@ -288,11 +307,24 @@ Result<Json> Gateway::ReadObject(const Call& call) {
   return json;
 }
 
-Status Gateway::CheckModelAccess(const Call& call, const std::string& model) {
-  if (call.key == nullptr || call.key->limits.models.empty()) return Ok();
-  const auto& allowed = call.key->limits.models;
-  if (std::find(allowed.begin(), allowed.end(), model) != allowed.end()) return Ok();
-  return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", model, fmt::join(allowed, ", ")));
+std::span<const std::string> Gateway::AllowedTo(const Call& call) {
+  if (call.key == nullptr) return {};
+  return call.key->limits.models;
+}
+
+std::vector<CatalogView> Gateway::ModelsOf(const Call& call) const {
+  std::vector<CatalogView> views = models_.Views();
+  const auto allowed = AllowedTo(call);
+  const auto may_not = [&](const CatalogView& view) {
+    return !allowed.empty() && std::find(allowed.begin(), allowed.end(), view.name) == allowed.end();
+  };
+  views.erase(std::remove_if(views.begin(), views.end(), may_not), views.end());
+  return views;
+}
+
+Result<std::string> Gateway::NameOf(const Call& call, const Json& name) const {
+  if (!name.is_null() && !name.is_string()) return Error(Code::kInvalidArgument, "model: expected the name of one");
+  return models_.NameOf(name.is_null() ? "" : name.get<std::string>(), AllowedTo(call));
 }
 
 Result<Json> Gateway::ReadBody(Call& call) const {
@@ -300,9 +332,7 @@ Result<Json> Gateway::ReadBody(Call& call) const {
   const Json* named = &JsonMember(body, "model");
   // Of old clients of Ollama.
   if (named->is_null() && &call.route->dialect == &kOllamaDialect) named = &JsonMember(body, "name");
-  if (!named->is_null() && !named->is_string()) return Error(Code::kInvalidArgument, "model: expected the name of one");
-  BANTAM_ASSIGN(const std::string name, models_.NameOf(named->is_null() ? "" : named->get<std::string>()));
-  BANTAM_TRY(CheckModelAccess(call, name));
+  BANTAM_ASSIGN(const std::string name, NameOf(call, *named));
   BANTAM_ASSIGN(call.model, models_.Find(name));
   if (call.model == nullptr) {
     call.waits_for = name;
@@ -425,7 +455,7 @@ void Gateway::WriteModelChanges(MetricsText* text) const {
   }
 }
 
-std::string Gateway::MetricsPage() const {
+std::string Gateway::MetricsPage() {
   MetricsText text;
   using Kind = MetricsText::Kind;
   metrics_.Write(&text);
@@ -457,6 +487,15 @@ std::string Gateway::MetricsPage() const {
              [](const auto& engine) { return engine.counters().narrowed; });
   text.Begin("bantam_adaptive_changes_total", Kind::kCounter, "What the engine changed of itself to keep to its targets.");
   for (const auto& model : loaded) text.Add({{"model", model->name}}, static_cast<double>(model->changes->load()));
+  if (options_.access_log_dropped) {
+    text.Begin("bantam_access_log_dropped_total", Kind::kCounter, "Lines of the access log that there was no room for.");
+    text.Add({}, static_cast<double>(options_.access_log_dropped()));
+  }
+  const ResponseStore::Load kept = responses_.load();
+  text.Begin("bantam_responses_kept", Kind::kGauge, "Answers of the Responses API that are kept.");
+  text.Add({}, static_cast<double>(kept.responses));
+  text.Begin("bantam_responses_kept_bytes", Kind::kGauge, "What they take of memory.");
+  text.Add({}, static_cast<double>(kept.bytes));
   const HttpServerCounters counters = server_->counters();
   text.Begin("bantam_connections_now", Kind::kGauge, "Connections that are open.");
   text.Add({}, static_cast<double>(counters.connections));

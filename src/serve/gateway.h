@@ -21,6 +21,7 @@
 #include "serve/keys.h"
 #include "serve/metrics.h"
 #include "serve/model_catalog.h"
+#include "serve/response_store.h"
 #include "serve/served_model.h"
 #include "serve/text_service.h"
 #include "serve/work_queue.h"
@@ -37,10 +38,13 @@ struct GatewayAccess {
 struct GatewayOptions {
   std::string version = {};
   GatewayAccess access = {};
+  ResponseStoreLimits responses = {};
   int readers = 2;           // threads that read requests
   size_t waiting_max = 512;  // requests that wait for one
-  // Told one line of JSON for each request, without prompts and answers; any thread may call it.
+  // Told one line of JSON for each request, without prompts and answers; any thread may call it, and none may wait there.
   std::function<void(const std::string& line)> access_log = nullptr;
+  // Lines that it had no room for; null: it never has none.
+  std::function<uint64_t()> access_log_dropped = nullptr;
 };
 
 // A request to an engine, before it is asked.
@@ -71,12 +75,13 @@ class Gateway final : public HttpHandler {
   bool draining() const { return draining_; }
 
   void Handle(std::shared_ptr<HttpExchange> exchange) override;
-  ServerResponse Refuse(int status, std::string_view why) override;
+  ServerResponse Refuse(int status, std::string_view why, std::string_view client) override;
 
   // ---- For routes ----
   ModelCatalog& models() const { return models_; }
   const GatewayOptions& options() const { return options_; }
   const Clock& clock() const { return clock_; }
+  ResponseStore& responses() { return responses_; }
   // The body as an object.
   static Result<Json> ReadObject(const Call& call);
   // The same, and Call::model becomes the model that it names and the key may use. Where that is still to be loaded, the call waits for it
@@ -84,8 +89,10 @@ class Gateway final : public HttpHandler {
   Result<Json> ReadBody(Call& call) const;
   // The call's model; Unsupported for one that writes no answers.
   static Result<std::shared_ptr<const ServedModel>> AnsweringModelOf(const Call& call);
-  // Whether the call's key may use a model of this name.
-  static Status CheckModelAccess(const Call& call, const std::string& model);
+  // Those that the call's key may use.
+  std::vector<CatalogView> ModelsOf(const Call& call) const;
+  // One of them by name or alias; null: the first. NotFound lists them; Denied for another.
+  Result<std::string> NameOf(const Call& call, const Json& name) const;
   // Vectors, classes or a ranking, as the body asks the model that it names; `write` makes the answer's body (the name is JSON).
   using WriteTexts = std::string (*)(const std::string& model, const TextService::Answer& answer);
   void AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const;
@@ -95,10 +102,12 @@ class Gateway final : public HttpHandler {
   void Ask(const std::shared_ptr<Call>& call, AnswerRequest request);
   // Ready to answer; or why not.
   std::optional<std::string> NotReady() const;
-  std::string MetricsPage() const;
+  std::string MetricsPage();
 
  private:
   Gateway(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock);
+  // Names of models; empty: all.
+  static std::span<const std::string> AllowedTo(const Call& call);
   // A failure that is found before a route is: nothing otherwise.
   std::optional<ApiError> CheckAccess(Call& call);
   bool AnswersPreflight(const std::shared_ptr<Call>& call);
@@ -118,6 +127,7 @@ class Gateway final : public HttpHandler {
   HttpServer* server_ = nullptr;
   std::atomic<bool> draining_ = false;
   Metrics metrics_;
+  ResponseStore responses_;
   // Of the server's thread.
   GatewayAccess access_;
   std::map<std::string, KeyUse> uses_;  // by the key's name

@@ -11,9 +11,12 @@
 
 #include "base/rng.h"
 #include "engine/session.h"
+#include "engine/text_request.h"
 #include "formats/gguf.h"
 #include "model/load.h"
 #include "model/vocabulary.h"
+#include "serve/openapi.h"
+#include "serve/routes.h"
 #include "testing/http_client.h"
 #include "testing/paths.h"
 
@@ -257,6 +260,7 @@ TEST_F(GatewayTest, WrongRequests) {
        "text only"},
       {chat, "{" + hello + R"(,"tempratur":1})", 400, "tempratur", "temperature"},
       {chat, "{" + hello + R"(,"temperature":"hot"})", 400, "temperature", "a number"},
+      {chat, "{" + hello + R"(,"functions":[]})", 400, "functions", "has none"},
       {chat, "{" + hello + R"(,"max_tokens":0})", 400, "max_tokens", "from 1"},
       {chat, "{" + hello + R"(,"n":17})", 400, "n", "16"},
       {chat, "{" + hello + R"(,"stream":1})", 400, "stream", "true or false"},
@@ -292,10 +296,23 @@ TEST_F(GatewayTest, WrongRequests) {
 }
 
 // Bodies that are damaged in every way: errors of clients, or answers.
+TEST_F(GatewayTest, WhatClientsSendWithoutMeaningIt) {
+  Start();
+  const Json plain = Chat(std::string(kHello) + R"(,"max_tokens":6)").json()["choices"];
+  for (const char* members :
+       {R"("top_p":0,"temperature":1)", R"("functions":null,"audio":null,"prediction":null,"tools":null,"stop":null)"}) {
+    EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":6,)" + members).json()["choices"], plain) << members;
+  }
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x","max_tokens":1,"suffix":null,"best_of":null})").status, 200);
+}
+
 TEST_F(GatewayTest, DamagedRequests) {
   Start();
-  const std::string targets[] = {"/v1/chat/completions", "/v1/messages", "/api/chat", "/api/generate", "/tokenize"};
+  const std::string targets[] = {"/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/chat", "/api/generate", "/tokenize"};
   const std::string bodies[] = {
+      R"({"input":[{"role":"user","content":[{"type":"input_text","text":"x"}]},{"type":"function_call","call_id":"a","name":"b",)"
+      R"("arguments":"{}"},{"type":"function_call_output","call_id":"a","output":"y"}],)"
+      R"("max_output_tokens":2,"text":{"format":{"type":"text"}}})",
       "{" + std::string(kHello) +
           R"(,"max_tokens":2,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]})",
       R"({"prompt":"a","options":{"num_predict":2},"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"b",)"
@@ -375,6 +392,149 @@ TEST_F(GatewayTest, StructuredOutput) {
   EXPECT_TRUE(ParseJson(ollama["message"]["content"].get<std::string>()).value().contains("level"));
 }
 
+// Data of events, whose numbers go up by one and whose lines say the same type.
+std::vector<Json> ResponseEvents(const HttpAnswer& answer) {
+  std::vector<Json> events;
+  const std::vector<std::string> types = answer.Lines("event: ");
+  for (const std::string& data : answer.Lines("data: ")) {
+    events.push_back(ParseJson(data).value());
+    EXPECT_EQ(events.back()["sequence_number"], events.size() - 1);
+    EXPECT_EQ(events.back()["type"], types[events.size() - 1]);
+  }
+  return events;
+}
+
+TEST_F(GatewayTest, ResponsesWholeAndStreamed) {
+  Start();
+  const std::string members = R"("input":"Once upon a time","instructions":"Tell.","max_output_tokens":12,"metadata":{"a":"b"})";
+  const HttpAnswer whole = Post("/v1/responses", "{" + members + "}");
+  ASSERT_EQ(whole.status, 200) << whole.body;
+  const Json json = whole.json();
+  EXPECT_EQ(json["object"], "response");
+  EXPECT_EQ(json["status"], "incomplete");
+  EXPECT_EQ(json["incomplete_details"]["reason"], "max_output_tokens");
+  EXPECT_EQ(json["instructions"], "Tell.");
+  EXPECT_EQ(json["metadata"]["a"], "b");
+  EXPECT_EQ(json["usage"]["output_tokens"], 12);
+  EXPECT_EQ(json["usage"]["total_tokens"], json["usage"]["input_tokens"].get<int>() + 12);
+  ASSERT_EQ(json["output"].size(), 1u);
+  const std::string text = json["output"][0]["content"][0]["text"];
+  const Json chat =
+      Chat(R"("messages":[{"role":"system","content":"Tell."},{"role":"user","content":"Once upon a time"}],"max_tokens":12)").json();
+  EXPECT_EQ(text, chat["choices"][0]["message"]["content"]);
+  EXPECT_EQ(json["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+  EXPECT_EQ(Post("/v1/responses/input_tokens", "{" + members + "}").json()["input_tokens"], json["usage"]["input_tokens"]);
+
+  const std::vector<Json> events = ResponseEvents(Post("/v1/responses", "{" + members + R"(,"stream":true})"));
+  std::vector<std::string> types;
+  std::string streamed;
+  for (const Json& event : events) {
+    if (types.empty() || types.back() != event["type"]) types.push_back(event["type"].get<std::string>());
+    if (event["type"] == "response.output_text.delta") streamed += event["delta"].get<std::string>();
+  }
+  EXPECT_THAT(types, ElementsAre("response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
+                                 "response.output_text.delta", "response.output_text.done", "response.content_part.done",
+                                 "response.output_item.done", "response.incomplete"));
+  EXPECT_EQ(streamed, text);
+  EXPECT_EQ(events[0]["response"]["status"], "in_progress");
+  const Json& last = events.back()["response"];
+  EXPECT_EQ(last["output"][0]["content"], json["output"][0]["content"]);
+  EXPECT_EQ(last["id"], events[0]["response"]["id"]);
+  EXPECT_EQ(Get("/v1/responses/" + last["id"].get<std::string>()).json(), last);
+}
+
+TEST_F(GatewayTest, ResponsesAreKeptAndGoneOnWith) {
+  Start();
+  const Json first = Post("/v1/responses", R"({"input":"Once upon a time","max_output_tokens":8})").json();
+  const std::string id = first["id"];
+  EXPECT_EQ(Get("/v1/responses/" + id).json(), first);
+  const Json second = Post("/v1/responses", R"({"input":"And then?","max_output_tokens":8,"previous_response_id":")" + id + "\"}").json();
+  EXPECT_EQ(second["previous_response_id"], id);
+  const std::string said = first["output"][0]["content"][0]["text"];
+  const Json chat = Chat(R"("messages":[{"role":"user","content":"Once upon a time"},{"role":"assistant","content":)" + Json(said).dump() +
+                         R"(},{"role":"user","content":"And then?"}],"max_tokens":8)")
+                        .json();
+  EXPECT_EQ(second["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+  EXPECT_EQ(second["output"][0]["content"][0]["text"], chat["choices"][0]["message"]["content"]);
+  const std::string items = "/v1/responses/" + second["id"].get<std::string>() + "/input_items";
+  const Json all = Get(items + "?order=asc").json();
+  ASSERT_EQ(all["data"].size(), 3u);
+  EXPECT_EQ(all["data"][1], first["output"][0]);
+  EXPECT_EQ(all["has_more"], false);
+  const Json page = Get(items + "?limit=1&after=" + all["data"][1]["id"].get<std::string>()).json();
+  ASSERT_EQ(page["data"].size(), 1u);
+  EXPECT_EQ(page["data"][0], all["data"][0]);
+  EXPECT_EQ(Get(items + "?limit=0").status, 400);
+  EXPECT_EQ(Get(items + "?order=up").status, 400);
+  EXPECT_EQ(Get(items + "?after=nobody").status, 400);
+  EXPECT_EQ(Ask(server_->port(), "DELETE", "/v1/responses/" + id).json()["deleted"], true);
+  EXPECT_EQ(Ask(server_->port(), "DELETE", "/v1/responses/" + id).status, 404);
+  EXPECT_EQ(Get("/v1/responses/" + id).status, 404);
+  // What was built on it stays.
+  EXPECT_EQ(Get(items).json()["data"].size(), 3u);
+  const HttpAnswer gone = Post("/v1/responses", R"({"input":"x","previous_response_id":")" + id + "\"}");
+  EXPECT_EQ(gone.status, 400);
+  EXPECT_EQ(gone.json()["error"]["param"], "previous_response_id");
+  const Json unkept = Post("/v1/responses", R"({"input":"x","store":false,"max_output_tokens":2})").json();
+  EXPECT_EQ(unkept["store"], false);
+  EXPECT_EQ(Get("/v1/responses/" + unkept["id"].get<std::string>()).status, 404);
+  EXPECT_EQ(Post("/v1/responses/" + id, "{}").status, 405);
+}
+
+TEST_F(GatewayTest, ResponsesOfOtherKeysAreNotSeen) {
+  GatewayOptions options;
+  for (const std::string name : {"one", "two"}) {
+    options.access.keys.push_back(std::make_shared<const ApiKey>(ApiKey{name, Role::kUse, DigestOfSecret(name), {}}));
+  }
+  Start(std::move(options));
+  const Json mine = Post("/v1/responses", R"({"input":"x","max_output_tokens":2})", "Authorization: Bearer one\r\n").json();
+  const std::string path = "/v1/responses/" + mine["id"].get<std::string>();
+  EXPECT_EQ(Get(path, "Authorization: Bearer one\r\n").status, 200);
+  EXPECT_EQ(Get(path, "Authorization: Bearer two\r\n").status, 404);
+  EXPECT_EQ(Ask(server_->port(), "DELETE", path, "", "Authorization: Bearer two\r\n").status, 404);
+  EXPECT_EQ(
+      Post("/v1/responses", R"({"input":"x","previous_response_id":)" + mine["id"].dump() + "}", "Authorization: Bearer two\r\n").status,
+      400);
+}
+
+TEST_F(GatewayTest, ResponsesWithToolsAndSchemas) {
+  Start();
+  const std::string tool =
+      R"("tools":[{"type":"function","name":"light","parameters":{"type":"object","properties":{"on":{"type":"boolean"}},)"
+      R"("required":["on"],"additionalProperties":false}}],"tool_choice":"required")";
+  const Json called = Post("/v1/responses", R"({"input":"x",)" + tool + "}").json();
+  EXPECT_EQ(called["status"], "completed") << called.dump();
+  const Json call = called["output"][0];
+  EXPECT_EQ(call["type"], "function_call");
+  EXPECT_TRUE(ParseJson(call["arguments"].get<std::string>()).value()["on"].is_boolean());
+  const std::vector<Json> events = ResponseEvents(Post("/v1/responses", R"({"input":"x","stream":true,)" + tool + "}"));
+  ASSERT_EQ(events.size(), 7u);
+  EXPECT_EQ(events[3]["type"], "response.function_call_arguments.delta");
+  EXPECT_EQ(events[4]["arguments"], call["arguments"]);
+  EXPECT_EQ(events[5]["item"]["name"], "light");
+  const Json next =
+      Post("/v1/responses", R"({"input":[{"type":"function_call_output","call_id":)" + call["call_id"].dump() +
+                                R"(,"output":"done"}],"max_output_tokens":4,"previous_response_id":)" + called["id"].dump() + "}")
+          .json();
+  EXPECT_EQ(next["usage"]["output_tokens"], 4) << next.dump();
+  const Json formed =
+      Post("/v1/responses", R"({"input":"x","text":{"format":{"type":"json_schema","name":"l","schema":{"enum":["on","off"]}}}})").json();
+  const std::string text = formed["output"][0]["content"][0]["text"];
+  EXPECT_TRUE(text == "\"on\"" || text == "\"off\"") << text;
+  EXPECT_EQ(formed["text"]["format"]["name"], "l");
+  const Json probable = Post("/v1/responses", R"({"input":"x","max_output_tokens":3,"include":["message.output_text.logprobs"]})").json();
+  EXPECT_EQ(probable["output"][0]["content"][0]["logprobs"].size(), 3u) << probable.dump();
+  const std::pair<const char*, const char*> kWrong[] = {{R"({"input":"x","max_output_tokens":0})", "max_output_tokens"},
+                                                        {R"({"input":"x","background":true})", "background"},
+                                                        {R"({"input":"x","store":1})", "store"},
+                                                        {R"({"input":"x","tools":[{"type":"function","name":"a b"}]})", "tools[0].name"}};
+  for (const auto& [body, param] : kWrong) {
+    const HttpAnswer wrong = Post("/v1/responses", body);
+    EXPECT_EQ(wrong.status, 400) << body;
+    EXPECT_EQ(wrong.json()["error"]["param"], param) << wrong.body;
+  }
+}
+
 TEST_F(GatewayTest, AnthropicMessages) {
   Start();
   const std::string members = std::string(kHello) + R"(,"model":"stories","system":"Tell.","max_tokens":12)";
@@ -433,12 +593,129 @@ TEST_F(GatewayTest, OllamaChatsAndPrompts) {
   EXPECT_EQ(whole["message"]["content"], text);
   const Json raw = Post("/api/generate", R"({"prompt":"Once upon a time","raw":true,"stream":false,"options":{"num_predict":12}})").json();
   EXPECT_THAT(raw["response"].get<std::string>(), StartsWith(", there was"));
-  EXPECT_EQ(Post("/api/chat", R"({"messages":[],"model":"stories"})").status, 400);
+  // Who sends no word asks that the model be loaded.
+  const Json loaded = Post("/api/chat", R"({"messages":[],"model":"stories"})").json();
+  EXPECT_EQ(loaded["done_reason"], "load");
+  EXPECT_EQ(loaded["message"]["content"], "");
+  EXPECT_EQ(Post("/api/generate", R"({"model":"stories"})").json()["done_reason"], "load");
+  EXPECT_EQ(Post("/api/generate", R"({"model":"other","prompt":""})").status, 404);
+  EXPECT_EQ(Post("/api/generate", R"({"prompt":"","promt":""})").status, 400);
+  const std::string probable = R"(,"logprobs":true,"top_logprobs":1,"options":{"num_predict":5})";
+  const Json with = Post("/api/chat", "{" + std::string(kHello) + probable + R"(,"stream":false})").json();
+  ASSERT_EQ(with["logprobs"].size(), 5u) << with.dump();
+  EXPECT_EQ(with["logprobs"][0]["top_logprobs"].size(), 1u);
+  Json pieces = Json::array();
+  for (const std::string& line : Post("/api/chat", "{" + std::string(kHello) + probable + "}").Lines("")) {
+    const Json json = ParseJson(line).value();
+    for (const Json& token : JsonMember(json, "logprobs")) pieces.push_back(token);
+  }
+  EXPECT_EQ(pieces, with["logprobs"]);
   EXPECT_EQ(Post("/api/chat", "{" + std::string(kHello) + R"(,"options":{"num_predikt":1}})").json()["error"],
             "options: \"num_predikt\": no member of a request; the nearest is num_predict");
   EXPECT_EQ(Get("/api/tags").json()["models"][0]["name"], "stories");
   EXPECT_EQ(Get("/api/version").json()["version"], "1.2.3");
   EXPECT_EQ(Post("/api/show", R"({"model":"stories"})").json()["model_info"][".context_length"], 512);
+}
+
+// Every "$ref" of a document leads somewhere.
+void CheckReferences(const Json& document, const Json& value) {
+  if (value.is_array()) {
+    for (const Json& one : value) CheckReferences(document, one);
+  }
+  if (!value.is_object()) return;
+  if (const auto reference = JsonText(value, "$ref")) {
+    ASSERT_THAT(*reference, StartsWith("#/"));
+    EXPECT_TRUE(document.contains(Json::json_pointer(reference->substr(1)))) << *reference;
+  }
+  for (const auto& [name, inner] : value.items()) CheckReferences(document, inner);
+}
+
+std::string WithStar(std::string path) {
+  const size_t open = path.find('{');
+  return open == std::string::npos ? path : path.replace(open, path.find('}') - open + 1, "*");
+}
+
+TEST_F(GatewayTest, OpenApiHasTheRoutesThatThereAre) {
+  Start();
+  const HttpAnswer answer = Get("/openapi.json");
+  const Json document = answer.json();
+  EXPECT_EQ(answer.fields.at("content-type"), "application/json");
+  EXPECT_EQ(document["openapi"], "3.1.0");
+  EXPECT_EQ(document["info"]["version"], "1.2.3");
+  CheckReferences(document, document);
+  std::set<std::string> described;
+  std::set<std::string> names;
+  for (const auto& [path, item] : document["paths"].items()) {
+    for (const auto& [method, operation] : item.items()) {
+      std::string upper = method;
+      for (char& c : upper) c = static_cast<char>(c - 'a' + 'A');
+      described.insert(upper + " " + WithStar(path));
+      EXPECT_TRUE(names.insert(operation["operationId"].get<std::string>()).second) << path;
+      // What may be asked without a key says so.
+      const RouteMatch match = FindRoute(upper, path);
+      ASSERT_NE(match.route, nullptr) << path;
+      EXPECT_EQ(operation.contains("security"), match.route->role == Role::kAnybody) << path;
+      const std::string error = match.route->dialect.name == "openai"   ? "OpenAi"
+                                : match.route->dialect.name == "ollama" ? "Ollama"
+                                                                        : "Anthropic";
+      EXPECT_EQ(operation["responses"]["403"]["$ref"], "#/components/responses/" + error + "403") << path;
+      EXPECT_EQ(operation.contains("requestBody"), upper == "POST") << path;
+    }
+  }
+  std::set<std::string> routes;
+  for (const Route& route : AllRoutes()) routes.insert(std::string(route.method) + " " + std::string(route.path));
+  EXPECT_EQ(described, routes);
+}
+
+// The members that a document names are those that are read, and no other is.
+TEST_F(GatewayTest, OpenApiHasTheMembersThatAreRead) {
+  Start();
+  const Json document = ParseJson(OpenApiDocument("1")).value();
+  const auto schema = [&](const std::string& path) -> const Json& {
+    const Json& content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    return document[Json::json_pointer(content["$ref"].get<std::string>().substr(1))];
+  };
+  const std::pair<std::string, std::string> kBodies[] = {
+      {"/v1/chat/completions", "{" + std::string(kHello) + R"(,"max_tokens":1})"},
+      {"/v1/completions", R"({"prompt":"x","max_tokens":1})"},
+      {"/v1/responses", R"({"input":"x","max_output_tokens":1})"},
+      {"/v1/responses/input_tokens", R"({"input":"x"})"},
+      {"/v1/messages", "{" + std::string(kHello) + R"(,"max_tokens":1})"},
+      {"/v1/messages/count_tokens", "{" + std::string(kHello) + "}"},
+      {"/api/chat", "{" + std::string(kHello) + R"(,"options":{"num_predict":1}})"},
+      {"/api/generate", R"({"prompt":"x","options":{"num_predict":1}})"},
+      {"/tokenize", R"({"content":"x"})"},
+      {"/detokenize", R"({"tokens":[1]})"},
+      {"/admin/models/load", R"({"model":"stories"})"},
+      {"/admin/models/swap", R"({"model":"stories","path":"v2"})"},
+      {"/admin/models/rollback", R"({"model":"stories"})"},
+      {"/admin/models/pin", R"({"model":"stories"})"},
+      {"/admin/models/unpin", R"({"model":"stories"})"},
+  };
+  for (const auto& [path, text] : kBodies) {
+    const Json whole = ParseJson(text).value();
+    EXPECT_EQ(schema(path)["additionalProperties"], false) << path;
+    for (const auto& [name, described] : schema(path)["properties"].items()) {
+      Json body = whole;
+      if (!body.contains(name)) body[name] = nullptr;
+      const HttpAnswer answer = Post(path, body.dump());
+      EXPECT_EQ(answer.status, 200) << path << " " << name << " " << answer.body;
+    }
+    Json body = whole;
+    body["membre"] = nullptr;
+    EXPECT_THAT(Post(path, body.dump()).body, HasSubstr("no member of a request")) << path;
+  }
+  for (const auto& [name, described] : document["components"]["schemas"]["OllamaOptions"]["properties"].items()) {
+    const HttpAnswer answer =
+        Post("/api/chat", Json{{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})}, {"options", {{name, nullptr}}}}.dump());
+    EXPECT_EQ(answer.status, 200) << name << " " << answer.body;
+  }
+  // Vectors, rankings and classes are read by one reader.
+  std::set<std::string> of_texts;
+  for (const char* path : {"/v1/embeddings", "/v1/rerank", "/v1/classify"}) {
+    for (const auto& [name, described] : schema(path)["properties"].items()) of_texts.insert(name);
+  }
+  EXPECT_EQ(of_texts, std::set<std::string>(TextRequestMembers().begin(), TextRequestMembers().end()));
 }
 
 TEST_F(GatewayTest, ModelsAndTokens) {
@@ -524,6 +801,11 @@ TEST_F(GatewayTest, KeysAndWhatTheyMay) {
   EXPECT_EQ(Get("/metrics", "Authorization: Bearer operator\r\n").status, 200);
   EXPECT_EQ(Get("/health").status, 200);
   EXPECT_EQ(Chat(members, "Authorization: Bearer other\r\n").status, 403);
+  // It sees none that it may not use, either.
+  EXPECT_TRUE(Get("/v1/models", "Authorization: Bearer other\r\n").json()["data"].empty());
+  EXPECT_TRUE(Get("/api/tags", "Authorization: Bearer other\r\n").json()["models"].empty());
+  EXPECT_EQ(Get("/v1/models/stories", "Authorization: Bearer other\r\n").status, 403);
+  EXPECT_EQ(Get("/v1/models", "Authorization: Bearer user\r\n").json()["data"].size(), 1u);
   EXPECT_EQ(Chat(members, "Authorization: Bearer user\r\n").status, 200);
   const HttpAnswer often = Chat(members, "Authorization: Bearer user\r\n");
   EXPECT_EQ(often.status, 429);
@@ -578,6 +860,20 @@ TEST_F(GatewayTest, CancelsWhatRuns) {
   // It may have ended just before.
   EXPECT_THAT(running.ReceiveAll(), ::testing::AnyOf(HasSubstr("event: error"), HasSubstr("message_stop")));
   AwaitNothing();
+}
+
+// What never became a request is counted and logged all the same.
+TEST_F(GatewayTest, RefusalsOfWhatIsNoRequestAreLogged) {
+  Start();
+  ClientSocket client(server_->port());
+  ASSERT_TRUE(client.Send("nonsense\r\n\r\n"));
+  EXPECT_THAT(client.ReceiveAll(), StartsWith("HTTP/1.1 400"));
+  const std::lock_guard lock(mutex_);
+  ASSERT_EQ(log_.size(), 1u);
+  const Json line = ParseJson(log_[0]).value();
+  EXPECT_EQ(line["status"], 400);
+  EXPECT_EQ(line["client"], "127.0.0.1");
+  EXPECT_FALSE(line["refused"].get<std::string>().empty());
 }
 
 TEST_F(GatewayTest, MetricsAndLogWithoutTexts) {

@@ -30,16 +30,19 @@ class MetricsText {
   std::string text_;
 };
 
-// Seconds, in buckets that grow by half an order of magnitude or less.
 class Histogram {
  public:
+  // For seconds: buckets that grow by half an order of magnitude or less.
   static std::span<const double> Bounds();
-  void Observe(double seconds);
+  // The bounds outlive it.
+  explicit Histogram(std::span<const double> bounds = Bounds()) : bounds_(bounds), counts_(bounds.size(), 0) {}
+  void Observe(double value);
   void Write(std::string_view name, const MetricLabels& labels, MetricsText* text) const;
   uint64_t count() const { return count_; }
 
  private:
-  std::vector<uint64_t> counts_ = std::vector<uint64_t>(Bounds().size(), 0);
+  std::span<const double> bounds_;
+  std::vector<uint64_t> counts_;
   uint64_t count_ = 0;
   double sum_ = 0;
 };
@@ -52,6 +55,18 @@ struct AnswerFigures {
   size_t prompt_tokens = 0;
   size_t cached_tokens = 0;
   size_t generated_tokens = 0;
+  std::string_view operation = "chat";  // as OpenTelemetry's gen_ai.operation.name has it; or "text_completion"
+};
+
+// The histograms of OpenTelemetry's conventions for generative AI, in its buckets, by the names that they have in Prometheus.
+struct GenAiHistograms {
+  GenAiHistograms();
+  void Observe(const AnswerFigures& figures);
+  Histogram duration;
+  Histogram first_token;
+  Histogram per_token;
+  Histogram input_tokens;
+  Histogram output_tokens;
 };
 
 // What requests were like; any thread may say so.
@@ -77,7 +92,9 @@ class Metrics {
   mutable std::mutex mutex_;
   std::map<Key, uint64_t> requests_;  // by route and status
   std::map<std::string, uint64_t> refusals_;
-  std::map<Key, OfClass> answers_;  // by model and priority
+  std::map<Key, OfClass> answers_;         // by model and priority
+  std::map<Key, GenAiHistograms> gen_ai_;  // by model and operation
+  void WriteGenAi(MetricsText* text) const;
 };
 
 }  // namespace bantam

@@ -70,6 +70,13 @@ TEST(Metrics, WhatRequestsWereLike) {
   EXPECT_THAT(text.text(), HasSubstr("bantam_generated_tokens_total{model=\"m\",priority=\"normal\"} 9\n"));
   EXPECT_THAT(text.text(), HasSubstr("bantam_between_tokens_seconds_count{model=\"m\",priority=\"normal\"} 4\n"));
   EXPECT_THAT(text.text(), HasSubstr("bantam_first_token_seconds_count{model=\"m\",priority=\"high\"} 0\n"));
+  // OpenTelemetry's names for the same: (1 - 0.2) / 8 seconds a token.
+  const std::string labels =
+      R"({gen_ai_operation_name="chat",gen_ai_provider_name="bantam",gen_ai_request_model="m",gen_ai_response_model="m")";
+  EXPECT_THAT(text.text(), HasSubstr("gen_ai_server_request_duration_seconds_bucket" + labels + ",le=\"1.28\"} 2\n"));
+  EXPECT_THAT(text.text(), HasSubstr("gen_ai_server_time_to_first_token_seconds_count" + labels + "} 1\n"));
+  EXPECT_THAT(text.text(), HasSubstr("gen_ai_server_time_per_output_token_seconds_sum" + labels + "} 0.1\n"));
+  EXPECT_THAT(text.text(), HasSubstr("gen_ai_client_token_usage_sum" + labels + ",gen_ai_token_type=\"output\"} 9\n"));
   CheckFormat(text.text());
 }
 

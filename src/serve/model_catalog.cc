@@ -138,12 +138,21 @@ ModelCatalog::Slot* ModelCatalog::SlotOf(std::string_view name) const {
   return SlotOf(name);
 }
 
-Result<std::string> ModelCatalog::NameOf(std::string_view name) const {
+Result<std::string> ModelCatalog::NameOf(std::string_view name, std::span<const std::string> allowed) const {
+  const auto may = [&](const std::string& one) {
+    return allowed.empty() || std::find(allowed.begin(), allowed.end(), one) != allowed.end();
+  };
   const std::lock_guard lock(mutex_);
-  if (name.empty() && !slots_.empty()) return slots_[0]->entry.name;
-  if (const Slot* slot = SlotOf(name)) return slot->entry.name;
+  const Slot* slot = name.empty() ? nullptr : SlotOf(name);
+  if (slot != nullptr && may(slot->entry.name)) return slot->entry.name;
   std::vector<std::string_view> names;
-  for (const auto& slot : slots_) names.push_back(slot->entry.name);
+  for (const auto& one : slots_) {
+    if (may(one->entry.name)) names.push_back(one->entry.name);
+  }
+  if (name.empty() && !names.empty()) return std::string(names[0]);
+  if (slot != nullptr) {
+    return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", slot->entry.name, fmt::join(allowed, ", ")));
+  }
   constexpr size_t kListedMax = 20;
   constexpr size_t kShownBytes = 200;
   return Error(Code::kNotFound, fmt::format("there is no model \"{}\" here; there are: {}", name.substr(0, kShownBytes),

@@ -1,4 +1,4 @@
-// ModelCatalog: the models of a server by name: loaded, unloaded and exchanged while requests come (ADR 0025).
+// ModelCatalog: the models of a server by name: loaded, unloaded and exchanged while requests come (ADR 0027).
 #pragma once
 
 #include <pthread.h>
@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -108,8 +109,9 @@ class ModelCatalog {
   // Ends every engine, whoever still holds it; who waits for a model is forgotten. Nobody asks any more.
   void Stop();
 
-  // By name, alias, or either with ":latest"; without a name the first. NotFound lists those that there are.
-  Result<std::string> NameOf(std::string_view name) const;
+  // By name, alias, or either with ":latest"; without a name the first. Of `allowed` only, unless that is empty: NotFound lists those that
+  // there are of them, and Denied is for one that there is and is not allowed.
+  Result<std::string> NameOf(std::string_view name, std::span<const std::string> allowed = {}) const;
   // The version that takes requests, of a name that NameOf gave. Null: it is being loaded, so wait for it. Unavailable, with the reason,
   // when it is not to be had.
   Result<std::shared_ptr<const ServedModel>> Find(const std::string& name);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "engine/json_members.h"
@@ -13,6 +14,7 @@
 #include "serve/dialects.h"
 #include "serve/gateway.h"
 #include "serve/routes.h"
+#include "serve/token_json.h"
 
 namespace bantam {
 namespace {
@@ -90,13 +92,6 @@ constexpr std::string_view kGenerateMembers[] = {"model",
                                                  "confidence_threshold",
                                                  "cache"};
 
-Status CheckMembers(const Json& body, std::span<const std::string_view> known) {
-  for (const auto& [name, value] : body.items()) {
-    if (std::find(known.begin(), known.end(), name) == known.end()) return UnknownMember(name, known);
-  }
-  return Ok();
-}
-
 // What chats and prompts have in common.
 Result<Json> ReadCommon(const Json& body) {
   Json into = Json::object();
@@ -144,25 +139,31 @@ Result<Json> ReadMessages(const Json& list) {
 
 class NdjsonWriter final : public AnswerWriter {
  public:
-  NdjsonWriter(std::shared_ptr<const ServedModel> model, bool chat) : model_(std::move(model)), chat_(chat) {}
+  NdjsonWriter(std::shared_ptr<const ServedModel> model, bool chat, bool logprobs)
+      : model_(std::move(model)), chat_(chat), logprobs_(logprobs) {}
 
   std::string_view stream_type() const override { return "application/x-ndjson"; }
   std::string Add(const AnswerDelta& delta) override {
     if (delta.finish != nullptr) reason_ = DoneReason(*delta.finish);
     const Output& output = delta.output;
+    waiting_.insert(waiting_.end(), delta.tokens.begin(), delta.tokens.end());
     if (output.content.empty() && output.reasoning.empty() && output.tool_calls.empty()) return "";
     Json line = Line(output);
+    AddLogprobs(&line);
     line["done"] = false;
     return DumpJson(line, /*indent=*/-1) + "\n";
   }
   std::string End(const AnswerUsage& usage) override {
     Json line = Line({});
+    AddLogprobs(&line);
     AddEnd(usage, &line);
     return DumpJson(line, /*indent=*/-1) + "\n";
   }
   Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) override {
     reason_ = DoneReason(choices[0].finish);
     Json line = Line(choices[0].output);
+    waiting_ = choices[0].tokens;
+    AddLogprobs(&line);
     AddEnd(usage, &line);
     return line;
   }
@@ -187,6 +188,10 @@ class NdjsonWriter final : public AnswerWriter {
     line["message"] = std::move(message);
     return line;
   }
+  void AddLogprobs(Json* line) {
+    if (logprobs_ && !waiting_.empty()) (*line)["logprobs"] = LogprobsJson(*model_->tokenizer, waiting_);
+    waiting_.clear();
+  }
   void AddEnd(const AnswerUsage& usage, Json* line) const {
     (*line)["done"] = true;
     (*line)["done_reason"] = reason_;
@@ -200,6 +205,8 @@ class NdjsonWriter final : public AnswerWriter {
 
   const std::shared_ptr<const ServedModel> model_;
   const bool chat_;
+  const bool logprobs_;
+  std::vector<TokenInfo> waiting_;  // of texts that were not written yet
   std::string_view reason_ = "stop";
 };
 
@@ -213,8 +220,7 @@ Result<Json> ReadBody(const Gateway& gateway, Call& call) {
   return body;
 }
 
-Result<AnswerRequest> ReadRequest(const Gateway& gateway, Call& call, bool chat) {
-  BANTAM_ASSIGN(Json body, ReadBody(gateway, call));
+Result<AnswerRequest> ReadRequest(const Call& call, const Json& body, bool chat) {
   AnswerRequest asked;
   BANTAM_ASSIGN(asked.model, Gateway::AnsweringModelOf(call));
   asked.stream = true;
@@ -225,13 +231,38 @@ Result<AnswerRequest> ReadRequest(const Gateway& gateway, Call& call, bool chat)
   BANTAM_ASSIGN(Json into, chat ? OllamaChatToOpenAi(body) : OllamaPromptToOpenAi(body, raw));
   const ChatContext context = {*asked.model, LocalTime()};
   BANTAM_ASSIGN(asked.plan, raw ? ReadCompletionRequest(std::move(into), context) : ReadChatRequest(std::move(into), context));
-  asked.writer = std::make_unique<NdjsonWriter>(asked.model, chat);
+  asked.writer = std::make_unique<NdjsonWriter>(asked.model, chat, asked.plan.request.token_details);
   return asked;
+}
+
+// Without a word to answer, clients ask that the model be there.
+bool OnlyLoads(const Json& body, bool chat) {
+  const Json& words = JsonMember(body, chat ? "messages" : "prompt");
+  return words.is_null() || words == "" || words == Json::array();
+}
+
+Result<Json> SayLoaded(const Call& call, const Json& body, bool chat) {
+  BANTAM_TRY(chat ? CheckMembers(body, kChatMembers) : CheckMembers(body, kGenerateMembers));
+  BANTAM_ASSIGN(const auto model, Gateway::AnsweringModelOf(call));
+  Json line = {{"model", model->name}, {"created_at", UtcText(std::time(nullptr))}};
+  if (chat) {
+    line["message"] = {{"role", "assistant"}, {"content", ""}};
+  } else {
+    line["response"] = "";
+  }
+  line.update({{"done", true}, {"done_reason", "load"}});
+  return line;
 }
 
 template <bool kChat>
 void Answers(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  Result<AnswerRequest> asked = ReadRequest(gateway, *call, kChat);
+  const Result<Json> body = ReadBody(gateway, *call);
+  if (!body.ok()) return call->Fail(body.error());
+  if (OnlyLoads(*body, kChat)) {
+    const Result<Json> loaded = SayLoaded(*call, *body, kChat);
+    return loaded.ok() ? call->RespondJson(*loaded) : call->Fail(loaded.error());
+  }
+  Result<AnswerRequest> asked = ReadRequest(*call, *body, kChat);
   if (!asked.ok()) return call->Fail(asked.error());
   gateway.Ask(call, std::move(asked).value());
 }
@@ -258,7 +289,7 @@ Json DetailsJson(const ServedModel& model) {
 template <bool kRunning>
 void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Json list = Json::array();
-  for (const CatalogView& view : gateway.models().Views()) {
+  for (const CatalogView& view : gateway.ModelsOf(*call)) {
     const auto& model = view.model;
     // What was never in memory is known by its name alone.
     if (model == nullptr) {

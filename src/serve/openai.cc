@@ -12,6 +12,7 @@
 #include "engine/json_request.h"
 #include "serve/gateway.h"
 #include "serve/routes.h"
+#include "serve/token_json.h"
 
 namespace bantam {
 namespace {
@@ -61,34 +62,7 @@ void AddConfidence(const Finish& finish, Json* choice) {
   (*choice)["low_confidence"] = finish.low_confidence;
 }
 
-struct TokenText {
-  std::string text;
-  std::string bytes;
-};
-TokenText TextOf(const Tokenizer& tokenizer, uint32_t token) {
-  std::string raw;
-  tokenizer.AppendRaw(token, /*special=*/true, &raw);
-  std::string bytes = tokenizer.Unmark(raw);
-  return {bytes, bytes};
-}
-
-Json TokenJson(const Tokenizer& tokenizer, const TokenLogprob& token) {
-  const TokenText text = TextOf(tokenizer, token.token);
-  Json bytes = Json::array();
-  for (const char c : text.bytes) bytes.push_back(static_cast<unsigned char>(c));
-  return {{"token", text.text}, {"logprob", token.logprob}, {"bytes", std::move(bytes)}};
-}
-
-Json ChatLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens) {
-  Json content = Json::array();
-  for (const TokenInfo& info : tokens) {
-    Json token = TokenJson(tokenizer, info.chosen);
-    token["top_logprobs"] = Json::array();
-    for (const TokenLogprob& top : info.top) token["top_logprobs"].push_back(TokenJson(tokenizer, top));
-    content.push_back(std::move(token));
-  }
-  return {{"content", std::move(content)}};
-}
+Json ChatLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens) { return {{"content", LogprobsJson(tokenizer, tokens)}}; }
 
 // Where each token begins, in bytes of the text, counted on from `offset`.
 Json TextLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens, size_t* offset) {
@@ -97,14 +71,14 @@ Json TextLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens,
   Json tops = Json::array();
   Json offsets = Json::array();
   for (const TokenInfo& info : tokens) {
-    const TokenText text = TextOf(tokenizer, info.chosen.token);
-    names.push_back(text.text);
+    const std::string text = TokenBytes(tokenizer, info.chosen.token);
+    names.push_back(text);
     logprobs.push_back(info.chosen.logprob);
     Json top = Json::object();
-    for (const TokenLogprob& one : info.top) top[TextOf(tokenizer, one.token).text] = one.logprob;
+    for (const TokenLogprob& one : info.top) top[TokenBytes(tokenizer, one.token)] = one.logprob;
     tops.push_back(std::move(top));
     offsets.push_back(*offset);
-    *offset += text.bytes.size();
+    *offset += text.size();
   }
   return {{"tokens", std::move(names)},
           {"token_logprobs", std::move(logprobs)},
@@ -315,14 +289,14 @@ Json ModelJson(const CatalogView& view) {
 
 void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Json list = Json::array();
-  for (const CatalogView& view : gateway.models().Views()) list.push_back(ModelJson(view));
+  for (const CatalogView& view : gateway.ModelsOf(*call)) list.push_back(ModelJson(view));
   call->RespondJson({{"object", "list"}, {"data", std::move(list)}});
 }
 
 void ShowModel(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const auto name = gateway.models().NameOf(call->rest);
+  const auto name = gateway.NameOf(*call, call->rest);
   if (!name.ok()) return call->Fail(name.error());
-  for (const CatalogView& view : gateway.models().Views()) {
+  for (const CatalogView& view : gateway.ModelsOf(*call)) {
     if (view.name == *name) return call->RespondJson(ModelJson(view));
   }
 }

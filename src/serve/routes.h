@@ -8,10 +8,13 @@
 namespace bantam {
 
 std::span<const Route> OpenAiRoutes();
+std::span<const Route> ResponsesRoutes();
 std::span<const Route> AnthropicRoutes();
 std::span<const Route> OllamaRoutes();
 std::span<const Route> ServiceRoutes();
 std::span<const Route> ModelRoutes();
+// All of them; the first that matches counts.
+std::span<const Route> AllRoutes();
 
 // The dialect of what has no route: by the beginning of its path.
 const Dialect& DialectOfPath(std::string_view path);

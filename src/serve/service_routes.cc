@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "engine/json_members.h"
+#include "serve/dialects.h"
 #include "serve/gateway.h"
+#include "serve/openapi.h"
 #include "serve/routes.h"
 
 namespace bantam {
@@ -26,18 +28,19 @@ void ShowMetrics(Gateway& gateway, const std::shared_ptr<Call>& call) {
   call->Respond({.fields = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, .body = gateway.MetricsPage()});
 }
 
+void ShowOpenApi(Gateway& gateway, const std::shared_ptr<Call>& call) {
+  call->Respond({.fields = {{"Content-Type", "application/json"}}, .body = OpenApiDocument(gateway.options().version)});
+}
+
 // Of one call: more is cut by whoever asks.
 constexpr size_t kTextBytesMax = 256 << 10;
 constexpr size_t kTokensMax = 64 << 10;
 
 Result<Json> TokensOf(const Gateway& gateway, Call& call) {
   BANTAM_ASSIGN(const Json body, gateway.ReadBody(call));
-  constexpr std::string_view kMembers[] = {"model", "content", "prompt", "add_special", "with_pieces"};
-  for (const auto& [name, value] : body.items()) {
-    if (std::find(std::begin(kMembers), std::end(kMembers), name) == std::end(kMembers)) return UnknownMember(name, kMembers);
-  }
+  BANTAM_TRY(CheckMembers(body, {"model", "content", "prompt", "add_special", "with_pieces"}));
   const ServedModel& model = *call.model;
-  const char* member = body.contains("prompt") ? "prompt" : "content";
+  const char* member = JsonMember(body, "prompt").is_null() ? "content" : "prompt";
   BANTAM_ASSIGN(const std::string text, ReadText(member, JsonMember(body, member)));
   if (text.size() > kTextBytesMax) {
     return Error(Code::kExhausted, fmt::format("{}: {} bytes; expected at most {}", member, text.size(), kTextBytesMax));
@@ -60,6 +63,7 @@ Result<Json> TokensOf(const Gateway& gateway, Call& call) {
 
 Result<Json> TextOf(const Gateway& gateway, Call& call) {
   BANTAM_ASSIGN(const Json body, gateway.ReadBody(call));
+  BANTAM_TRY(CheckMembers(body, {"model", "tokens"}));
   const ServedModel& model = *call.model;
   const Json& list = JsonMember(body, "tokens");
   if (!list.is_array() || list.size() > kTokensMax)
@@ -89,6 +93,7 @@ std::span<const Route> ServiceRoutes() {
       {"GET", "/health/live", Role::kAnybody, kQuick, kOpenAiDialect, Live},
       {"GET", "/health/ready", Role::kAnybody, kQuick, kOpenAiDialect, Ready},
       {"GET", "/metrics", Role::kOperate, kQuick, kOpenAiDialect, ShowMetrics},
+      {"GET", "/openapi.json", Role::kAnybody, kQuick, kOpenAiDialect, ShowOpenApi},
       {"POST", "/tokenize", Role::kUse, kReads, kOpenAiDialect, RespondWith<TokensOf>},
       {"POST", "/detokenize", Role::kUse, kReads, kOpenAiDialect, RespondWith<TextOf>},
   };

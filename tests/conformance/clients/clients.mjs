@@ -1,7 +1,7 @@
 // ./dev conformance clients: the official clients of three APIs against bantam serve: chats, streams, tools, structured output, errors, and
 // clients that change their mind. Prints what passed, and ends with 1 unless all did.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -51,6 +51,91 @@ async function awaitNothing(url) {
     const metrics = await (await fetch(`${url}/metrics`)).text();
     if (/bantam_requests_now\{model="chat"\} 0\n/.test(metrics)) return;
   }
+}
+
+function responsesCases(client, url) {
+  const ask = (more) => client.responses.create({ model: 'chat', input: kMessages[0].content, max_output_tokens: 24, ...more });
+  const tools = [
+    { type: 'function', name: 'light', description: 'Turns the light on or off', parameters: kLight, strict: true },
+    { type: 'function', name: 'state', parameters: kSchema, strict: true },
+  ];
+  const format = { type: 'json_schema', name: 'state', strict: true, schema: kSchema };
+  return {
+    responses: async () => {
+      const answer = await ask({ instructions: 'Be short.', temperature: 0.5, top_p: 0.9 });
+      assert.ok(answer.output_text.length > 0 && answer.usage.total_tokens > answer.usage.input_tokens);
+      assert.equal(answer.output.at(-1).type, 'message');
+      const items = [{ role: 'user', content: [{ type: 'input_text', text: kMessages[0].content }] }];
+      assert.equal((await ask({ input: items })).output_text, (await ask({})).output_text);
+    },
+    'responses, streamed': async () => {
+      const types = new Set();
+      let text = '';
+      let number = 0;
+      let last;
+      for await (const event of await ask({ stream: true })) {
+        assert.equal(event.sequence_number, number++);
+        types.add(event.type);
+        if (event.type === 'response.output_text.delta') text += event.delta;
+        last = event;
+      }
+      for (const type of ['created', 'in_progress', 'output_item.added', 'content_part.added', 'output_text.done', 'content_part.done', 'output_item.done']) {
+        assert.ok(types.has(`response.${type}`), type);
+      }
+      assert.ok(['response.completed', 'response.incomplete'].includes(last.type));
+      assert.equal(last.response.output[0].content[0].text, text);
+      assert.equal(text, (await ask({})).output_text);
+      const final = await client.responses.stream({ model: 'chat', input: 'A pump?', max_output_tokens: 8 }).finalResponse();
+      assert.ok(final.output_text.length > 0);
+    },
+    'responses, tools': async () => {
+      const named = { tools, tool_choice: { type: 'function', name: 'state' }, max_output_tokens: 60 };
+      const called = await ask(named);
+      checkState(called.output[0].arguments);
+      let done;
+      for await (const event of await ask({ ...named, stream: true })) if (event.type === 'response.function_call_arguments.done') done = event;
+      assert.equal(done.arguments, called.output[0].arguments);
+      const output = { type: 'function_call_output', call_id: called.output[0].call_id, output: '{"done":true}' };
+      assert.ok((await ask({ tools, previous_response_id: called.id, input: [output] })).output.length > 0);
+      // The same, with nothing kept.
+      const whole = [{ role: 'user', content: kMessages[0].content }, ...called.output, output];
+      assert.ok((await ask({ tools, store: false, input: whole })).output.length > 0);
+    },
+    'responses, structured output': async () => {
+      checkState((await ask({ text: { format }, max_output_tokens: 60 })).output_text);
+      const parsed = await client.responses.parse({ model: 'chat', input: 'The pump?', text: { format }, max_output_tokens: 60 });
+      assert.ok(['on', 'off'].includes(parsed.output_parsed.state));
+    },
+    'responses, state': async () => {
+      const first = await ask({});
+      const second = await ask({ input: 'And a valve?', previous_response_id: first.id });
+      assert.equal(second.previous_response_id, first.id);
+      assert.deepEqual((await client.responses.retrieve(second.id)).output, second.output);
+      const roles = [];
+      for await (const item of client.responses.inputItems.list(second.id, { order: 'asc', limit: 1 })) roles.push(item.role);
+      assert.deepEqual(roles, ['user', 'assistant', 'user']);
+      await client.responses.delete(first.id);
+      await assert.rejects(client.responses.retrieve(first.id), (error) => error.status === 404);
+      await assert.rejects(ask({ previous_response_id: first.id }), (error) => error.status === 400 && error.param === 'previous_response_id');
+      assert.ok((await client.responses.inputTokens.count({ model: 'chat', input: 'A pump?' })).input_tokens > 0);
+    },
+    'responses, errors': async () => {
+      const names = (param) => (error) => error.status === 400 && error.param === param;
+      await assert.rejects(ask({ background: true }), names('background'));
+      await assert.rejects(ask({ conversation: 'conv_1' }), names('conversation'));
+      await assert.rejects(ask({ tools: [{ type: 'web_search' }] }), names('tools[0]'));
+      await assert.rejects(ask({ max_output_tokens: 0 }), names('max_output_tokens'));
+      await assert.rejects(ask({ model: 'none' }), (error) => error.status === 404);
+    },
+    'responses, cancel': async () => {
+      const stream = await ask({ max_output_tokens: 3000, stream: true });
+      for await (const event of stream) {
+        assert.ok(event.type);
+        stream.controller.abort();
+      }
+      await awaitNothing(url);
+    },
+  };
 }
 
 async function openaiCases(url) {
@@ -134,6 +219,7 @@ async function openaiCases(url) {
       await assert.rejects(ask({ model: 'none' }), (error) => error instanceof NotFoundError && /chat/.test(error.message));
       await assert.rejects(ask({ tempratur: 1 }), /temperature/);
     },
+    ...responsesCases(client, url),
     cancel: async () => {
       const stream = await ask({ max_tokens: 2000, min_tokens: 2000, stream: true });
       for await (const chunk of stream) {
@@ -298,6 +384,14 @@ async function langchainCases(url) {
     'structured output': async () => {
       checkState(JSON.stringify(await model.withStructuredOutput(kSchema, { name: 'state', method: 'jsonSchema' }).invoke('The pump?')));
     },
+    'responses API': async () => {
+      const responses = new ChatOpenAI({ model: 'chat', apiKey: 'none', maxTokens: 24, maxRetries: 0, configuration, useResponsesApi: true });
+      const answer = await responses.invoke('What is a pump?');
+      assert.ok(answer.text.length > 0);
+      let text = '';
+      for await (const chunk of await responses.stream('What is a pump?')) text += chunk.text;
+      assert.equal(text, answer.text);
+    },
     embeddings: async () => {
       const vectors = new OpenAIEmbeddings({ model: 'vectors', apiKey: 'none', configuration });
       assert.equal((await vectors.embedDocuments(['a', 'b'])).length, 2);
@@ -321,5 +415,14 @@ for (const [name, make] of Object.entries(makers)) {
     }
   }
   console.log(`${name} ${pinned[name]}: ${passed} of ${cases.length} cases`);
+}
+// What Prometheus' own tool says of the metrics of all that.
+const page = await (await fetch(`${url}/metrics`)).text();
+const judged = spawnSync('promtool', ['check', 'metrics'], { input: page, encoding: 'utf8' });
+if (judged.error) {
+  console.log('promtool: not here (Debian: prometheus), so nobody judged the metrics');
+} else {
+  failed += judged.status === 0 ? 0 : 1;
+  console.log(`promtool: ${judged.status === 0 ? 'clean' : judged.stdout + judged.stderr}`);
 }
 process.exit(failed === 0 ? 0 : 1);
