@@ -49,20 +49,22 @@ void AddPlan(const MemoryPlan& plan, ModelFacts* facts) {
   facts->planned_bytes = plan.total_bytes();
   facts->weights_bytes = plan.weights_bytes;
   facts->kv_bytes = plan.kv_bytes;
+  facts->kv = KvTypeName(plan.options.kv_type);
   facts->sequences = plan.options.sequences;
 }
 
 // Where texts are gone on with.
 class HostedAnswers final : public HostedModel {
  public:
-  static Result<std::unique_ptr<HostedModel>> Make(FileSystem& files, const ModelEntry& entry, OpenedEncoder opened, const Clock& clock);
+  static Result<std::unique_ptr<HostedModel>> Make(FileSystem& files, const ModelEntry& entry, OpenedEncoder opened, const Clock& clock,
+                                                   const ServedModel* least);
   ~HostedAnswers() override { End(); }
   void End() override { thread_.reset(); }
   std::shared_ptr<const ServedModel> served() const override { return served_; }
 
  private:
   Status ReadTemplates();
-  Status Load(FileSystem& files, const ModelEntry& entry, const Clock& clock);
+  Status Load(FileSystem& files, const ModelEntry& entry, const Clock& clock, const ServedModel* least);
   Result<EngineOptions> ReadEngineOptions(FileSystem& files, const ModelEntry& entry);
 
   std::optional<OpenedEncoder> opened_;
@@ -106,7 +108,18 @@ Result<EngineOptions> HostedAnswers::ReadEngineOptions(FileSystem& files, const 
   return options;
 }
 
-Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clock& clock) {
+// What a plan that had to do with less memory would take from those who ask.
+Status CheckLeast(const Prepared& prepared, const ServedModel& least) {
+  const PlanOptions& plan = prepared.plan.options;
+  const size_t context = std::min(least.context, prepared.outline.program.context_max);
+  if (plan.context >= context && plan.sequences >= least.facts.sequences && KvTypeName(plan.kv_type) == least.facts.kv) return Ok();
+  return Error(Code::kExhausted,
+               fmt::format("beside the version that runs there is memory for {} answers at once in a context of {} ({}) "
+                           "and not for {} in {} ({})",
+                           plan.sequences, plan.context, KvTypeName(plan.kv_type), least.facts.sequences, context, least.facts.kv));
+}
+
+Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clock& clock, const ServedModel* least) {
   const Tokenizer& tokenizer = opened_->model.tokenizer;
   BANTAM_ASSIGN(EngineOptions options, ReadEngineOptions(files, entry));
   const StepShape shape = {.sequences = entry.sequences, .exits = entry.exit_layer > 0, .narrow_kv = entry.narrow_kv};
@@ -117,6 +130,7 @@ Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clo
   }
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened_->file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened_->path));
+  if (least != nullptr && least->Answers()) BANTAM_TRY(CheckLeast(prepared, *least));
   BANTAM_ASSIGN(loaded_, LoadWithoutSession(std::move(prepared)));
   EndProgressLine();
   BANTAM_TRY(UseAdaptiveTargets(files, entry.targets, loaded_.plan.options.sequences, &options));
@@ -128,13 +142,13 @@ Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clo
 }
 
 Result<std::unique_ptr<HostedModel>> HostedAnswers::Make(FileSystem& files, const ModelEntry& entry, OpenedEncoder opened,
-                                                         const Clock& clock) {
+                                                         const Clock& clock, const ServedModel* least) {
   auto hosted = std::make_unique<HostedAnswers>();
   ServedModel& served = *hosted->served_;
   served.facts = FactsOf(opened);
   hosted->opened_.emplace(std::move(opened));
   BANTAM_TRY(hosted->ReadTemplates());
-  BANTAM_TRY(hosted->Load(files, entry, clock));
+  BANTAM_TRY(hosted->Load(files, entry, clock, least));
   AddPlan(hosted->loaded_.plan, &served.facts);
   const Tokenizer& tokenizer = hosted->opened_->model.tokenizer;
   served.name = entry.name;
@@ -198,10 +212,10 @@ bool ReadsWholeTexts(const TextModel& model) {
 
 }  // namespace
 
-Result<std::unique_ptr<HostedModel>> HostModel(FileSystem& files, const ModelEntry& entry, const Clock& clock) {
+Result<std::unique_ptr<HostedModel>> HostModel(FileSystem& files, const ModelEntry& entry, const Clock& clock, const ServedModel* least) {
   BANTAM_ASSIGN(OpenedEncoder opened, OpenEncoder(files, TextsOptionsOf(entry).common).With(fmt::format("model {}", entry.name)));
   if (!ReadsWholeTexts(opened.model)) {
-    return HostedAnswers::Make(files, entry, std::move(opened), clock).With(fmt::format("model {}", entry.name));
+    return HostedAnswers::Make(files, entry, std::move(opened), clock, least).With(fmt::format("model {}", entry.name));
   }
   if (!entry.adapters.empty()) {
     return Error(Code::kInvalidArgument, fmt::format("model {}: adapters go with models that write; leave them away", entry.name));

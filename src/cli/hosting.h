@@ -37,8 +37,10 @@ struct ModelEntry {
   CatalogEntry catalog = {};  // when it is loaded, what it is checked with; name, path and aliases are those above
 };
 
-// Loads it. The clock and the files outlive it. Errors name the model.
-Result<std::unique_ptr<HostedModel>> HostModel(FileSystem& files, const ModelEntry& entry, const Clock& clock);
+// Loads it. The clock and the files outlive it. Errors name the model; Exhausted also where it would have less room for texts than `least`,
+// if that is given.
+Result<std::unique_ptr<HostedModel>> HostModel(FileSystem& files, const ModelEntry& entry, const Clock& clock,
+                                               const ServedModel* least = nullptr);
 
 // As far as can be said without loading: its file and what it says of itself.
 Status CheckModelEntry(FileSystem& files, const ModelEntry& entry);

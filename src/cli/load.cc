@@ -154,10 +154,12 @@ std::optional<Tuning> TuningFor(FileSystem& files, const ModelFile& file, int co
   return std::nullopt;
 }
 
-// The budget of all models of the process, whose limit is what was free at the start; `limit_bytes` becomes what others leave of it.
+// The budget of all models of the process, whose limit is what was free at the start; `limit_bytes`, which is free now, becomes what others
+// leave of it.
 std::shared_ptr<MemoryBudget> ShareMemory(ProcessMemory& process, uint64_t* limit_bytes) {
   if (process.budget == nullptr) process.budget = std::make_shared<MemoryBudget>(*limit_bytes);
-  *limit_bytes = process.budget->limit_bytes() - std::min(process.budget->limit_bytes(), process.planned_bytes.load());
+  *limit_bytes =
+      std::min(*limit_bytes, process.budget->limit_bytes() - std::min(process.budget->limit_bytes(), process.planned_bytes.load()));
   return process.budget;
 }
 

@@ -105,11 +105,11 @@ void RaiseDescriptors() {
   (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-void NoteModel(const ServedModel& model) {
+std::string DescribeModel(const ServedModel& model) {
   const std::string kind =
       model.Answers() ? fmt::format("up to {} answers at once", model.facts.sequences) : "vectors and classes of texts";
-  Note(fmt::format("{}: {}, context {}, {}; {} planned\n", model.name, model.facts.architecture, model.context, kind,
-                   FormatBytes(model.facts.planned_bytes)));
+  return fmt::format("{}: {}, context {}, {}; {} planned\n", Printable(model.name), model.facts.architecture, model.context, kind,
+                     FormatBytes(model.facts.planned_bytes));
 }
 
 // Everything that runs, in the order in which it ends: connections, requests that are read, engines.
@@ -144,40 +144,59 @@ void WriteLine(std::string_view line) {
   }
 }
 
-std::filesystem::path FolderOfModel(const std::string& path) {
-  std::error_code unknown;
-  return std::filesystem::weakly_canonical(path, unknown).parent_path();
+// Folders of which models may be loaded while the server runs, with their links followed. What cannot be read, and the root, is none.
+std::vector<std::string> FoldersOfModels(FileSystem& files, const ServeConfig& config) {
+  std::vector<std::string> folders;
+  const auto add = [&](const std::filesystem::path& folder) {
+    std::error_code unknown;
+    const std::filesystem::path real = std::filesystem::canonical(folder, unknown);
+    if (unknown || real.empty() || real == real.root_path()) return;
+    if (std::find(folders.begin(), folders.end(), real.string()) == folders.end()) folders.push_back(real.string());
+  };
+  add(ModelFolder());
+  for (const std::string& folder : config.model_folders) add(folder);
+  for (const ModelEntry& entry : config.models) {
+    const Result<std::string> path = FindModel(files, entry.path);
+    std::error_code unknown;
+    if (path.ok()) add(std::filesystem::weakly_canonical(*path, unknown).parent_path());
+  }
+  return folders;
 }
 
-// The path of a model that may be loaded while the server runs: a name in the model folder, or in a folder that the configuration knows.
-Result<std::string> ResolveModel(FileSystem& files, const std::vector<std::string>& folders, const std::string& wanted) {
-  if (wanted.find('/') == std::string::npos) return FindModel(files, wanted);
-  std::error_code unknown;
-  const std::filesystem::path path = std::filesystem::canonical(wanted, unknown);
-  if (unknown) return Error(Code::kNotFound, fmt::format("{}: {}", wanted, unknown.message()));
-  for (const std::filesystem::path folder : folders) {
-    const auto [rest, at] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
-    if (rest == folder.end() && at != path.end()) return path.string();
+// The path of a model that may be loaded while the server runs: a name in the model folder, or in one of the folders. Nobody is told
+// whether other files exist.
+Result<std::string> ResolveModel(const std::vector<std::string>& folders, const std::string& wanted) {
+  const bool name = wanted.find('/') == std::string::npos;
+  for (const std::string_view ending : {"", ".bantam", ".gguf"}) {
+    std::error_code unknown;
+    const std::string asked = name ? fmt::format("{}/{}{}", ModelFolder(), wanted, ending) : wanted;
+    const std::filesystem::path path = std::filesystem::canonical(asked, unknown);
+    if (unknown) continue;
+    for (const std::filesystem::path folder : folders) {
+      const auto [rest, at] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+      if (rest == folder.end() && at != path.end()) return path.string();
+    }
   }
-  return Error(Code::kDenied,
-               fmt::format("{}: models are loaded of {} and no other folder; name it under model_folders in the configuration", wanted,
-                           fmt::join(folders, ", ")));
+  return Error(Code::kNotFound,
+               fmt::format("{}: there is no such model in {}; other folders are named under model_folders in the configuration", wanted,
+                           folders.empty() ? ModelFolder() : fmt::format("{}", fmt::join(folders, ", "))));
+}
+
+// Of a file or a folder's files: weights are at least nearly so large in memory.
+uint64_t BytesOfModel(const std::string& path) {
+  std::error_code unknown;
+  if (std::filesystem::is_regular_file(path, unknown)) return std::filesystem::file_size(path, unknown);
+  uint64_t bytes = 0;
+  for (const auto& file : std::filesystem::directory_iterator(path, unknown)) {
+    if (file.path().extension() == ".safetensors") bytes += file.file_size(unknown);
+  }
+  return bytes;
 }
 
 CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Running* running) {
-  std::vector<std::string> folders;
-  std::error_code unknown;
-  const auto add = [&](const std::filesystem::path& folder) {
-    if (std::find(folders.begin(), folders.end(), folder.string()) == folders.end()) folders.push_back(folder.string());
-  };
-  add(std::filesystem::weakly_canonical(ModelFolder(), unknown));
-  for (const std::string& folder : config.model_folders) add(std::filesystem::weakly_canonical(folder, unknown));
-  for (const ModelEntry& entry : config.models) {
-    const Result<std::string> path = FindModel(files, entry.path);
-    if (path.ok()) add(FolderOfModel(*path));
-  }
   CatalogOptions options;
-  options.load = [&files, &config, running](const CatalogEntry& known, const std::string& path) -> Result<std::unique_ptr<HostedModel>> {
+  options.load = [&files, &config, running](const CatalogEntry& known, const std::string& path,
+                                            const ServedModel* least) -> Result<std::unique_ptr<HostedModel>> {
     ModelEntry entry = {.name = known.name, .aliases = known.aliases};
     for (const ModelEntry& one : config.models) {
       if (one.name == known.name) entry = one;
@@ -186,17 +205,22 @@ CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Ru
     running->manager.Tell(fmt::format("STATUS=loading {}", known.name));
     entry.run.memory = config.memory;
     entry.run.process = &running->memory;
-    BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock));
-    NoteModel(*model->served());
+    BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock, least));
+    running->Say(DescribeModel(*model->served()));
     return model;
   };
-  options.resolve = [&files, folders](const std::string& path) { return ResolveModel(files, folders, path); };
+  options.resolve = [folders = FoldersOfModels(files, config)](const std::string& path) { return ResolveModel(folders, path); };
+  options.may_fit = [running](const std::string& path, uint64_t bytes) {
+    const uint64_t limit_bytes = running->memory.budget->limit_bytes();
+    const uint64_t free_bytes = limit_bytes - std::min(limit_bytes, running->memory.planned_bytes.load());
+    return BytesOfModel(path) <= free_bytes + bytes;
+  };
   options.memory_share = [&files] {
     const MemoryPressure now = ReadMemoryPressure(files, /*root=*/"");
     return now.limit_bytes == UINT64_MAX ? 0 : 1 - static_cast<double>(now.left_bytes) / static_cast<double>(now.limit_bytes);
   };
   options.notice = [running](std::string_view name, std::string_view change) {
-    running->Say(fmt::format("[{}: {}]\n", name, Printable(change)));
+    running->Say(fmt::format("[{}: {}]\n", Printable(name), Printable(change)));
   };
   options.drain_ns = std::max<int64_t>(config.drain_seconds, 1) * 1'000'000'000;
   return options;

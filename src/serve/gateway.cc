@@ -16,6 +16,8 @@ namespace {
 
 // What clients and proxies may name their requests by.
 constexpr size_t kRequestIdBytesMax = 128;
+// Of clients on this machine.
+constexpr std::string_view kOwnAddress = "127.0.0.1";
 // Of one object in a body: more than logit_bias may have.
 constexpr size_t kBodyMembersMax = 1100;
 
@@ -96,6 +98,7 @@ Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ModelCata
 }
 
 void Gateway::CancelAll() {
+  models_.Interrupt(Error(Code::kCancelled, "the server stops"));
   server_->Post([this] {
     const auto all = answers_;
     for (const auto& answer : all) answer->Cancel();
@@ -139,6 +142,12 @@ std::optional<ApiError> Gateway::CheckAccess(Call& call) {
                     .message = "pages of other servers may not ask here; name this one under \"origins\" in the server's configuration"};
   }
   if (!origin.empty() && !access_.origins.empty()) call.allowed_origin = origin;
+  if (call.route->role == Role::kAdmin && !asks_keys && request.client != kOwnAddress) {
+    return ApiError{
+        .status = 403,
+        .code = "permission_denied",
+        .message = "from another machine this needs a key that may admin, and the server demands no keys; make one (bantam keys)"};
+  }
   if (call.route->role == Role::kAnybody || !asks_keys) return std::nullopt;
   const std::string secret = ShownSecret(request);
   const ApiKey* key = secret.empty() ? nullptr : FindKey(access_.keys, secret);
@@ -259,13 +268,21 @@ void Gateway::Read(const std::shared_ptr<Call>& call) {
 
 void Gateway::ReadWhenLoaded(const std::shared_ptr<Call>& call) {
   const std::string name = std::exchange(call->waits_for, "");
-  const auto told = [this, call](const Status& loaded) {
+  // The rest is for those who read the bodies of others.
+  const size_t bytes = call->request().body.size();
+  const bool room = waiting_bytes_.fetch_add(bytes) + bytes <= options_.waiting_bytes_max;
+  const auto told = [this, call, bytes](const Result<ModelCatalog::Version>& loaded) {
+    waiting_bytes_ -= bytes;
     if (call->gone) return call->EndGone();
-    if (loaded.ok()) return ReadSoon(call);
+    if (loaded.ok()) {
+      call->model = *loaded;
+      return ReadSoon(call);
+    }
     metrics_.CountRefusal("model");
     call->Fail(ModelNotThere(loaded.error()));
   };
-  if (models_.Await(name, told)) return;
+  if (room && models_.Await(name, told)) return;
+  waiting_bytes_ -= bytes;
   metrics_.CountRefusal("queue");
   call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many requests wait for models", .retry_after_s = 5});
 }
@@ -333,7 +350,10 @@ Result<Json> Gateway::ReadBody(Call& call) const {
   // Of old clients of Ollama.
   if (named->is_null() && &call.route->dialect == &kOllamaDialect) named = &JsonMember(body, "name");
   BANTAM_ASSIGN(const std::string name, NameOf(call, *named));
-  BANTAM_ASSIGN(call.model, models_.Find(name));
+  // Who waited for it holds it.
+  if (call.model == nullptr || call.model->name != name) {
+    BANTAM_ASSIGN(call.model, models_.Find(name));
+  }
   if (call.model == nullptr) {
     call.waits_for = name;
     return Error(Code::kUnavailable, "the model is being loaded");
@@ -350,9 +370,11 @@ Result<std::shared_ptr<const ServedModel>> Gateway::AnsweringModelOf(const Call&
 }
 
 void Gateway::AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const {
-  TextService* const texts = call->model->texts;
+  // Held until the last line: the answer may be there before.
+  const auto model = call->model;
+  TextService* const texts = model->texts;
   if (texts == nullptr) {
-    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", call->model->name)));
+    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", model->name)));
   }
   const auto done = [call, write](const Result<TextService::Answer>& answer) {
     if (call->gone) return call->EndGone();
@@ -384,6 +406,12 @@ void Gateway::AddHeaderMembers(const ServerRequest& request, Json* body) {
 
 void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
   Request& request = asked.plan.request;
+  // From arrival: the model may have had to be loaded first.
+  const bool has_deadline = request.deadline_ns > 0;
+  if (has_deadline) request.deadline_ns -= clock_.NowNs() - call->begin_ns;
+  if (has_deadline && request.deadline_ns <= 0) {
+    return call->Fail({.status = 504, .code = "deadline_exceeded", .message = "the deadline passed before the first token"});
+  }
   // Who asks: whoever they say to ask for buys them nothing.
   request.client = call->client;
   request.tenant = call->key == nullptr ? "" : call->key->name;
@@ -431,12 +459,14 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
   });
 }
 
-void Gateway::StopReading() { readers_.reset(); }
+void Gateway::StopReading() { readers_->Stop(); }
 
 std::optional<std::string> Gateway::NotReady() const {
   if (draining_) return "draining";
-  for (const auto& model : models_.loaded()) {
-    if (model->engine != nullptr && model->engine->failed()) return fmt::format("model {} failed", model->name);
+  for (const CatalogView& view : models_.Views()) {
+    const bool failed = view.model != nullptr && view.model->engine != nullptr && view.model->engine->failed();
+    const bool missing = view.state == ModelState::kUnloaded && !view.on_demand && !view.error.empty();
+    if (failed || missing) return fmt::format("model {} failed", view.name);
   }
   return std::nullopt;
 }

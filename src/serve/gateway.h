@@ -39,8 +39,9 @@ struct GatewayOptions {
   std::string version = {};
   GatewayAccess access = {};
   ResponseStoreLimits responses = {};
-  int readers = 2;           // threads that read requests
-  size_t waiting_max = 512;  // requests that wait for one
+  int readers = 2;                     // threads that read requests
+  size_t waiting_max = 512;            // requests that wait for one
+  size_t waiting_bytes_max = 4 << 20;  // bodies of requests that wait for models
   // Told one line of JSON for each request, without prompts and answers; any thread may call it, and none may wait there.
   std::function<void(const std::string& line)> access_log = nullptr;
   // Lines that it had no room for; null: it never has none.
@@ -126,6 +127,7 @@ class Gateway final : public HttpHandler {
   const Clock& clock_;
   HttpServer* server_ = nullptr;
   std::atomic<bool> draining_ = false;
+  std::atomic<size_t> waiting_bytes_ = 0;
   Metrics metrics_;
   ResponseStore responses_;
   // Of the server's thread.

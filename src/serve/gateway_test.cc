@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <mutex>
+#include <new>
 #include <set>
 #include <string>
 #include <thread>
@@ -72,7 +73,9 @@ class GatewayTest : public ::testing::Test {
     plan_ = PlanMemory(model_->program, plan_options, {});
     constraints_ = std::make_unique<Constraints>(*tokenizer_, budget_);
     template_.emplace(ChatTemplate::Make(kTemplate, {}).value());
-    catalog_options_.load = [this, admission](const CatalogEntry& entry, const std::string& path) { return Load(entry, path, admission); };
+    catalog_options_.load = [this, admission](const CatalogEntry& entry, const std::string& path, const ServedModel*) {
+      return Load(entry, path, admission);
+    };
     catalog_ = ModelCatalog::Make(catalog_options_, std::move(entries), clock_).value();
     ASSERT_TRUE(catalog_->LoadAll().ok());
     gateway_ = Gateway::Make(std::move(options), *catalog_, budget_, clock_).value();
@@ -81,6 +84,7 @@ class GatewayTest : public ::testing::Test {
   // Of paths that begin so, some cannot be loaded: "bad" ones never, and of "large" ones and others one at a time.
   Result<std::unique_ptr<HostedModel>> Load(const CatalogEntry& entry, const std::string& path, const AdmissionLimits& admission) {
     if (load_gate_) load_gate_();
+    if (path.starts_with("throws")) throw std::bad_alloc();
     if (path.starts_with("bad")) return Error(Code::kCorrupt, path + ": not a model");
     const bool alone = path.starts_with("large") && !catalog_->loaded().empty();
     if (alone) return Error(Code::kExhausted, path + ": does not fit beside the others");
@@ -969,13 +973,73 @@ TEST_F(GatewayTest, RollsBackAndKeepsWhatWorks) {
   EXPECT_EQ(ModelNow()["previous"], "v2");
 }
 
+// Where the old version does not end in time, nothing is changed, and whoever waited meanwhile is answered.
+TEST_F(GatewayTest, GivesUpAnExchange) {
+  catalog_options_.drain_ns = 200'000'000;
+  Start();
+  {
+    const auto held = catalog_->Find("stories").value();
+    HttpAnswer swapped;
+    std::thread swap([&] { swapped = Change("swap", R"("model":"stories","path":"large")"); });
+    while (ModelNow()["state"] != "loading") std::this_thread::yield();
+    EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5)").status, 200);
+    swap.join();
+    EXPECT_EQ(swapped.status, 409) << swapped.body;
+  }
+  EXPECT_EQ(ModelNow()["path"], "v1");
+  EXPECT_EQ(ModelNow()["state"], "loaded");
+  EXPECT_EQ(Change("swap", R"("model":"stories","path":"large")").status, 200);
+}
+
+// A change that fails leaves what was there, whatever that was.
+TEST_F(GatewayTest, FailedChangesChangeNothing) {
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "v1", .on_demand = true}});
+  EXPECT_EQ(Change("swap", R"("model":"stories","path":"throws")").status, 507);
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5)").status, 200);
+  EXPECT_EQ(Change("swap", R"("model":"later","path":"bad")").status, 400);
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5,"model":"later")").status, 200);
+  EXPECT_EQ(Change("unload", R"("model":"later")").status, 200);
+  EXPECT_EQ(Change("load", R"("model":"later","path":"bad")").status, 400);
+  EXPECT_EQ(ModelNow(1)["state"], "stopped");
+  EXPECT_EQ(Change("load", R"("model":"later","aliases":["x"])").status, 400);
+  EXPECT_EQ(Change("load", R"("model":"new","path":"v1","aliases":["stories"])").status, 400);
+  EXPECT_EQ(Change("load", R"("model":"new","path":"v1","aliases":["a","a"])").status, 400);
+}
+
+// A name is a name, however long.
+TEST_F(GatewayTest, NamesWithoutEnd) {
+  Start();
+  std::string name;
+  for (int i = 0; i < 100'000; ++i) name += ":latest";
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"model":")" + name + "\"").status, 404);
+}
+
+// The server stops while a request waits for a model.
+TEST_F(GatewayTest, StopsWhileAModelIsLoaded) {
+  std::atomic<bool> open = true;
+  load_gate_ = [&] {
+    while (!open) std::this_thread::yield();
+  };
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "v1", .on_demand = true}});
+  open = false;
+  HttpAnswer answer;
+  std::thread client([&] { answer = Chat(std::string(kHello) + R"(,"model":"later")"); });
+  while (ModelNow(1)["state"] != "loading") std::this_thread::yield();
+  gateway_->CancelAll();
+  client.join();
+  EXPECT_EQ(answer.status, 503) << answer.body;
+  open = true;
+}
+
 // A version that does not answer what it should takes no requests.
 TEST_F(GatewayTest, ChecksVersions) {
   StartCatalog({{.name = "stories", .path = "v1"},
                 {.name = "strict", .path = "v1", .on_demand = true, .probes = {{.prompt = "Hello", .expect = "no story says this"}}}});
   const HttpAnswer refused = Chat(std::string(kHello) + R"(,"model":"strict")");
   EXPECT_EQ(refused.status, 503);
-  EXPECT_THAT(refused.body, HasSubstr("no story says this"));
+  // What it should have said is for whoever administers.
+  EXPECT_THAT(refused.body, Not(HasSubstr("no story says this")));
+  EXPECT_THAT(ModelNow(1)["error"].get<std::string>(), HasSubstr("no story says this"));
   EXPECT_EQ(refused.fields.count("retry-after"), 1u);
   // Not tried again at once.
   EXPECT_EQ(Chat(std::string(kHello) + R"(,"model":"strict")").status, 503);

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -13,6 +14,39 @@
 #include "base/threads.h"
 
 namespace bantam {
+namespace {
+
+constexpr size_t kNameBytesMax = 256;
+constexpr std::chrono::milliseconds kSlice(5);
+
+// A request's hold of a version.
+class Hold {
+ public:
+  Hold(std::shared_ptr<std::atomic<size_t>> users, std::shared_ptr<const ServedModel> model)
+      : users_(std::move(users)), model_(std::move(model)) {
+    ++*users_;
+  }
+  ~Hold() {
+    // Who sees no users may count on the version being let go of.
+    model_ = nullptr;
+    --*users_;
+  }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  const std::shared_ptr<std::atomic<size_t>> users_;
+  std::shared_ptr<const ServedModel> model_;
+};
+
+// For clients: what is wrong is for whoever administers.
+Error NotToBeHad(std::string_view name, std::string_view why) {
+  return Error(Code::kUnavailable, fmt::format("model {} {}; ask another, or later", name, why));
+}
+Error CouldNotBeLoaded(std::string_view name) { return NotToBeHad(name, "could not be loaded"); }
+Error WasUnloaded(std::string_view name) { return NotToBeHad(name, "was unloaded by whoever runs the server"); }
+
+}  // namespace
 
 std::string_view ModelStateName(ModelState state) {
   constexpr std::string_view kNames[] = {"unloaded", "loading", "loaded", "stopped"};
@@ -22,20 +56,21 @@ std::string_view ModelStateName(ModelState state) {
 // Versions that nobody holds any more, for the catalogue's thread: whoever lets go of the last hold should not wait for an engine to end.
 struct ModelCatalog::Retired {
   std::mutex mutex;
-  std::set<HostedModel*> living;
+  std::map<const HostedModel*, std::weak_ptr<HostedModel>> living;  // until they wait
   std::vector<std::unique_ptr<HostedModel>> waiting;
   bool ended = false;  // the thread is gone: they go with their last holder
   std::function<void()> came;
 
-  static std::shared_ptr<const ServedModel> Hold(const std::shared_ptr<Retired>& retired, std::unique_ptr<HostedModel> model) {
-    const std::shared_ptr<const ServedModel> served = model->served();
-    {
-      const std::lock_guard lock(retired->mutex);
-      retired->living.insert(model.get());
-    }
+  static Built Keep(const std::shared_ptr<Retired>& retired, std::unique_ptr<HostedModel> model) {
+    const Version served = model->served();
+    const HostedModel* const name = model.get();
     const std::shared_ptr<HostedModel> holder(model.release(), [retired](HostedModel* last) { retired->Take(last); });
-    return {holder, served.get()};
+    const std::lock_guard lock(retired->mutex);
+    retired->living.emplace(name, holder);
+    retired->waiting.reserve(retired->waiting.size() + retired->living.size());
+    return {{holder, served.get()}, name};
   }
+  // Without memory of its own: it is called wherever a request ends.
   void Take(HostedModel* last) {
     std::unique_ptr<HostedModel> model(last);
     const std::lock_guard lock(mutex);
@@ -45,26 +80,6 @@ struct ModelCatalog::Retired {
     came();
   }
 };
-
-namespace {
-
-// A request's hold of a version.
-class Hold {
- public:
-  Hold(std::shared_ptr<std::atomic<size_t>> users, std::shared_ptr<const ServedModel> model)
-      : users_(std::move(users)), model_(std::move(model)) {
-    ++*users_;
-  }
-  ~Hold() { --*users_; }
-  Hold(const Hold&) = delete;
-  Hold& operator=(const Hold&) = delete;
-
- private:
-  const std::shared_ptr<std::atomic<size_t>> users_;
-  const std::shared_ptr<const ServedModel> model_;
-};
-
-}  // namespace
 
 ModelCatalog::ModelCatalog(CatalogOptions options, const Clock& clock)
     : options_(std::move(options)), clock_(clock), retired_(std::make_shared<Retired>()) {
@@ -93,6 +108,17 @@ Result<std::unique_ptr<ModelCatalog>> ModelCatalog::Make(CatalogOptions options,
 
 ModelCatalog::~ModelCatalog() { Stop(); }
 
+void ModelCatalog::Interrupt(const Error& error) {
+  stopping_ = true;
+  changed_.notify_all();
+  std::vector<Waiter> told;
+  {
+    const std::lock_guard lock(mutex_);
+    told.swap(waiters_);
+  }
+  for (const Waiter& waiter : told) waiter.told(error);
+}
+
 void ModelCatalog::Stop() {
   {
     const std::lock_guard lock(mutex_);
@@ -101,11 +127,20 @@ void ModelCatalog::Stop() {
   }
   changed_.notify_all();
   if (thread_) ::pthread_join(*std::exchange(thread_, std::nullopt), nullptr);
-  for (const auto& slot : slots_) slot->model = nullptr;
+  for (const auto& slot : slots_) slot->version = {};
+  std::vector<std::shared_ptr<HostedModel>> living;
+  {
+    const std::lock_guard lock(retired_->mutex);
+    for (const auto& [name, model] : retired_->living) {
+      if (auto held = model.lock()) living.push_back(std::move(held));
+    }
+  }
+  // Not under the lock: what ends lets go of others.
+  for (const auto& model : living) model->End();
+  living.clear();
   DestroyRetired();
   const std::lock_guard lock(retired_->mutex);
   retired_->ended = true;
-  for (HostedModel* model : retired_->living) model->End();
 }
 
 void ModelCatalog::AddSlot(CatalogEntry entry) {
@@ -119,77 +154,97 @@ void ModelCatalog::AddSlot(CatalogEntry entry) {
         std::make_unique<AdaptiveController>(targets, AdaptiveSettings{.speculate = false, .prefixes = false}, std::move(names));
   }
   slot->entry = std::move(entry);
+  const std::lock_guard lock(mutex_);
   slots_.push_back(std::move(slot));
 }
 
 // ---- What others ask ----
 
 ModelCatalog::Slot* ModelCatalog::SlotOf(std::string_view name) const {
-  const auto called = [](const Slot& slot, std::string_view wanted) {
-    const auto& aliases = slot.entry.aliases;
-    return wanted == slot.entry.name || std::find(aliases.begin(), aliases.end(), wanted) != aliases.end();
-  };
-  for (const auto& slot : slots_) {
-    if (called(*slot, name)) return slot.get();
-  }
   constexpr std::string_view kLatest = ":latest";
-  if (!name.ends_with(kLatest)) return nullptr;
-  name.remove_suffix(kLatest.size());
-  return SlotOf(name);
+  const std::string_view bare = name.ends_with(kLatest) ? name.substr(0, name.size() - kLatest.size()) : name;
+  for (const std::string_view wanted : {name, bare}) {
+    for (const auto& slot : slots_) {
+      const auto& aliases = slot->entry.aliases;
+      if (wanted == slot->entry.name || std::find(aliases.begin(), aliases.end(), wanted) != aliases.end()) return slot.get();
+    }
+  }
+  return nullptr;
 }
 
 Result<std::string> ModelCatalog::NameOf(std::string_view name, std::span<const std::string> allowed) const {
   const auto may = [&](const std::string& one) {
     return allowed.empty() || std::find(allowed.begin(), allowed.end(), one) != allowed.end();
   };
-  const std::lock_guard lock(mutex_);
-  const Slot* slot = name.empty() ? nullptr : SlotOf(name);
-  if (slot != nullptr && may(slot->entry.name)) return slot->entry.name;
-  std::vector<std::string_view> names;
-  for (const auto& one : slots_) {
-    if (may(one->entry.name)) names.push_back(one->entry.name);
+  std::vector<std::string> names;
+  std::string other;
+  {
+    const std::lock_guard lock(mutex_);
+    const Slot* slot = name.empty() || name.size() > kNameBytesMax ? nullptr : SlotOf(name);
+    if (slot != nullptr && may(slot->entry.name)) return slot->entry.name;
+    if (slot != nullptr) other = slot->entry.name;
+    for (const auto& one : slots_) {
+      if (may(one->entry.name)) names.push_back(one->entry.name);
+    }
   }
-  if (name.empty() && !names.empty()) return std::string(names[0]);
-  if (slot != nullptr) {
-    return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", slot->entry.name, fmt::join(allowed, ", ")));
+  if (name.empty() && !names.empty()) return names[0];
+  if (!other.empty()) {
+    return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", other, fmt::join(allowed, ", ")));
   }
   constexpr size_t kListedMax = 20;
   constexpr size_t kShownBytes = 200;
+  const std::vector<std::string_view> known(names.begin(), names.end());
   return Error(Code::kNotFound, fmt::format("there is no model \"{}\" here; there are: {}", name.substr(0, kShownBytes),
-                                            fmt::join(Closest(name.substr(0, kShownBytes), names, kListedMax), ", ")));
+                                            fmt::join(Closest(name.substr(0, kShownBytes), known, kListedMax), ", ")));
 }
 
-Result<std::shared_ptr<const ServedModel>> ModelCatalog::Find(const std::string& name) {
+ModelCatalog::Version ModelCatalog::HoldOf(const Slot& slot) {
+  return {std::make_shared<Hold>(slot.users, slot.version.model), slot.version.model.get()};
+}
+
+Result<ModelCatalog::Version> ModelCatalog::Find(const std::string& name) {
+  Version failed;
   const std::lock_guard lock(mutex_);
   Slot* const slot = SlotOf(name);
   if (slot == nullptr) return Error(Code::kNotFound, fmt::format("there is no model {} any more", name));
   slot->used_ns = clock_.NowNs();
-  if (slot->model != nullptr) {
-    return std::shared_ptr<const ServedModel>(std::make_shared<Hold>(slot->users, slot->model), slot->model.get());
+  if (slot->state == ModelState::kLoading) return Version();
+  if (slot->version.model != nullptr) {
+    const EngineThread* engine = slot->version.model->engine;
+    if (engine == nullptr || !engine->failed()) return HoldOf(*slot);
+    failed = std::exchange(slot->version, {}).model;
+    ++slot->counters.failures;
   }
-  if (slot->state == ModelState::kLoading) return slot->model;
-  if (slot->state == ModelState::kStopped) {
-    return Error(Code::kUnavailable, fmt::format("model {} was unloaded by whoever runs the server; ask another, or later", name));
-  }
-  if (clock_.NowNs() < slot->retry_ns) return Error(Code::kUnavailable, slot->error);
+  if (slot->state == ModelState::kStopped) return WasUnloaded(name);
+  if (slot->used_ns < slot->retry_ns) return CouldNotBeLoaded(name);
   slot->state = ModelState::kLoading;
   jobs_.push_back({.change = {.action = CatalogAction::kLoad, .name = slot->entry.name}});
   changed_.notify_all();
-  return slot->model;
+  return Version();
 }
 
-bool ModelCatalog::Await(const std::string& name, std::function<void(const Status& loaded)> told) {
-  Status now;
+bool ModelCatalog::Await(const std::string& name, std::function<void(const Result<Version>& loaded)> told) {
+  Result<Version> now = Version();
   {
     const std::lock_guard lock(mutex_);
     const Slot* slot = SlotOf(name);
-    if (slot != nullptr && slot->state == ModelState::kLoading) {
-      if (waiters_.size() >= kWaitingMax) return false;
+    if (slot != nullptr && slot->state == ModelState::kLoading && !stopping_) {
+      const auto same = [&](const Waiter& waiter) { return waiter.name == slot->entry.name; };
+      const auto of_it = static_cast<size_t>(std::count_if(waiters_.begin(), waiters_.end(), same));
+      if (waiters_.size() >= kWaitingOfAllMax || of_it >= kWaitingMax) return false;
       waiters_.push_back({slot->entry.name, std::move(told)});
       return true;
     }
     // It came, or could not, in between.
-    if (slot == nullptr || slot->model == nullptr) now = Error(Code::kUnavailable, slot == nullptr ? "it is gone" : slot->error);
+    if (slot == nullptr || stopping_) {
+      now = CouldNotBeLoaded(name);
+    } else if (slot->version.model != nullptr) {
+      now = HoldOf(*slot);
+    } else if (slot->state == ModelState::kStopped) {
+      now = WasUnloaded(name);
+    } else if (clock_.NowNs() < slot->retry_ns) {
+      now = CouldNotBeLoaded(name);
+    }
   }
   told(now);
   return true;
@@ -205,7 +260,7 @@ void ModelCatalog::Change(CatalogChange change, std::function<void(const Status&
       return;
     }
   }
-  done(Error(Code::kUnavailable, "too many changes of models wait already; try again"));
+  done(Error(Code::kUnavailable, "too many changes of models wait already, or the server stops; try again"));
 }
 
 std::vector<CatalogView> ModelCatalog::Views() const {
@@ -215,10 +270,11 @@ std::vector<CatalogView> ModelCatalog::Views() const {
     views.push_back({.name = slot->entry.name,
                      .aliases = slot->entry.aliases,
                      .state = slot->state,
-                     .model = slot->model,
+                     .model = slot->version.model,
                      .path = slot->path,
                      .previous = slot->previous,
                      .pinned = slot->entry.pinned,
+                     .on_demand = slot->entry.on_demand,
                      .error = slot->error,
                      .counters = slot->counters});
   }
@@ -229,7 +285,7 @@ ServedModels ModelCatalog::loaded() const {
   const std::lock_guard lock(mutex_);
   ServedModels models;
   for (const auto& slot : slots_) {
-    if (slot->model != nullptr) models.push_back(slot->model);
+    if (slot->version.model != nullptr) models.push_back(slot->version.model);
   }
   return models;
 }
@@ -237,15 +293,10 @@ ServedModels ModelCatalog::loaded() const {
 Status ModelCatalog::LoadAll() {
   std::mutex mutex;
   std::condition_variable came;
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    std::string name;
-    {
-      const std::lock_guard lock(mutex_);
-      if (slots_[i]->entry.on_demand) continue;
-      name = slots_[i]->entry.name;
-    }
+  for (const CatalogView& view : Views()) {
+    if (view.on_demand) continue;
     std::optional<Status> loaded;
-    Change({.action = CatalogAction::kSwap, .name = name}, [&](const Status& status) {
+    Change({.action = CatalogAction::kSwap, .name = view.name}, [&](const Status& status) {
       const std::lock_guard lock(mutex);
       loaded = status;
       came.notify_all();
@@ -270,35 +321,53 @@ void ModelCatalog::Work() {
     std::optional<Job> job;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, std::chrono::nanoseconds(options_.tick_ns), [&] { return stopping_ || !jobs_.empty(); });
-      if (stopping_) return;
+      // Also woken by versions that are to be destroyed.
+      if (!stopping_ && jobs_.empty()) changed_.wait_for(lock, std::chrono::nanoseconds(options_.tick_ns));
+      if (stopping_) break;
       if (!jobs_.empty()) {
         job = std::move(jobs_.front());
         jobs_.pop_front();
       }
     }
-    DestroyRetired();
-    if (job) {
-      Status status;
-      try {
-        status = Do(job->change, /*for_request=*/job->done == nullptr);
-      } catch (const std::bad_alloc&) {
-        status = Error(Code::kExhausted, fmt::format("model {}: memory ran out", job->change.name));
-        Fail(job->change.name, status.error());
+    // The outermost frame: what the standard library throws when memory is gone ends one change and not the process.
+    try {
+      Turn(std::move(job));
+      if (clock_.NowNs() - looked_ns >= options_.tick_ns) {
+        looked_ns = clock_.NowNs();
+        Tick();
       }
-      if (job->done) job->done(status);
+    } catch (const std::exception& error) {
+      Notice("models", error.what());
     }
-    DestroyRetired();
-    if (clock_.NowNs() - looked_ns < options_.tick_ns) continue;
-    looked_ns = clock_.NowNs();
-    Tick();
   }
+  std::deque<Job> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    dropped.swap(jobs_);
+  }
+  for (const Job& job : dropped) {
+    if (job.done) job.done(Error(Code::kCancelled, "the server stops"));
+  }
+}
+
+void ModelCatalog::Turn(std::optional<Job> job) {
+  DestroyRetired();
+  if (!job) return;
+  const Status status = Do(job->change, /*for_request=*/job->done == nullptr);
+  if (job->done) job->done(status);
+  DestroyRetired();
 }
 
 void ModelCatalog::DestroyRetired() {
   std::vector<std::unique_ptr<HostedModel>> gone;
   const std::lock_guard lock(retired_->mutex);
   gone.swap(retired_->waiting);
+  retired_->waiting.reserve(retired_->living.size() + 1);
+}
+
+bool ModelCatalog::Gone(const HostedModel* hosted) const {
+  const std::lock_guard lock(retired_->mutex);
+  return retired_->living.count(hosted) == 0;
 }
 
 Result<ModelCatalog::Meant> ModelCatalog::MeaningOf(const CatalogChange& change) const {
@@ -325,6 +394,9 @@ Status ModelCatalog::Do(const CatalogChange& change, bool for_request) {
   BANTAM_ASSIGN(const Meant meant, MeaningOf(change));
   const bool loads = change.action == CatalogAction::kLoad;
   if (!meant.known) return loads && !meant.path.empty() ? LoadNew(change, meant.path) : Status(NameOf(change.name).error());
+  if (!change.aliases.empty()) {
+    return Error(Code::kInvalidArgument, fmt::format("aliases: model {} is known already, under names of its own", meant.name));
+  }
   switch (change.action) {
     case CatalogAction::kLoad:
       return change.path.empty() ? LoadSlot(meant.name, for_request) : Swap(meant.name, meant.path, /*beside=*/true);
@@ -344,132 +416,175 @@ Status ModelCatalog::Do(const CatalogChange& change, bool for_request) {
 
 Status ModelCatalog::LoadNew(const CatalogChange& change, const std::string& path) {
   CatalogEntry entry = {.name = change.name, .path = path, .aliases = change.aliases};
+  std::set<std::string> names = {entry.name};
   {
     const std::lock_guard lock(mutex_);
     if (slots_.size() >= kModelsServedMax) {
       return Error(Code::kExhausted, fmt::format("{} models are known, and no more may be", kModelsServedMax));
     }
     for (const std::string& alias : entry.aliases) {
-      if (SlotOf(alias) != nullptr) return Error(Code::kInvalidArgument, fmt::format("aliases: another model is called {}", alias));
+      const bool good = !alias.empty() && alias.size() <= kNameBytesMax && SlotOf(alias) == nullptr && names.insert(alias).second;
+      if (!good) {
+        return Error(Code::kInvalidArgument, fmt::format("aliases: \"{}\": expected names of 1 to {} bytes that nothing else has",
+                                                         alias.substr(0, kNameBytesMax), kNameBytesMax));
+      }
     }
   }
-  Result<std::shared_ptr<const ServedModel>> model = Build(entry, entry.path);
-  while (!model.ok() && model.error().code() == Code::kExhausted && MakeRoom(entry.name)) model = Build(entry, entry.path);
-  if (!model.ok()) return model.error();
-  {
-    const std::lock_guard lock(mutex_);
-    AddSlot(entry);
-  }
-  Use(entry.name, std::move(model).value(), entry.path);
+  BANTAM_ASSIGN(Built version, Build(entry, path, /*least=*/nullptr, Room::kOfIdle));
+  AddSlot(entry);
+  Use(entry.name, std::move(version), path, /*swapped=*/false);
   return Ok();
 }
 
 Status ModelCatalog::LoadSlot(const std::string& name, bool for_request) {
   CatalogEntry entry;
   std::string path;
+  ModelState before = ModelState::kUnloaded;
   {
     const std::lock_guard lock(mutex_);
     Slot* slot = SlotOf(name);
     // Who administers may have unloaded it since a request asked.
-    if (slot->model != nullptr || (for_request && slot->state != ModelState::kLoading)) return Ok();
+    if (slot->version.model != nullptr || (for_request && slot->state != ModelState::kLoading)) return Ok();
+    if (!for_request) before = slot->state == ModelState::kStopped ? ModelState::kStopped : ModelState::kUnloaded;
     slot->state = ModelState::kLoading;
     entry = slot->entry;
     path = slot->path;
   }
-  Result<std::shared_ptr<const ServedModel>> model = Build(entry, path);
-  while (!model.ok() && model.error().code() == Code::kExhausted && MakeRoom(name)) model = Build(entry, path);
-  if (!model.ok()) {
-    Fail(name, model.error());
-    return model.error();
+  Result<Built> version = Build(entry, path, /*least=*/nullptr, Room::kOfIdle);
+  if (!version.ok()) {
+    Fail(name, path, version.error(), before);
+    return version.error();
   }
-  Use(name, std::move(model).value(), path);
+  Use(name, std::move(version).value(), path, /*swapped=*/false);
   return Ok();
 }
 
-Result<std::shared_ptr<const ServedModel>> ModelCatalog::Build(const CatalogEntry& entry, const std::string& path) {
-  BANTAM_ASSIGN(std::unique_ptr<HostedModel> hosted, options_.load(entry, path));
-  BANTAM_TRY(ProbeModel(*hosted->served(), entry.probes).With(fmt::format("model {}", entry.name)));
-  return Retired::Hold(retired_, std::move(hosted));
+Result<ModelCatalog::Built> ModelCatalog::BuildOnce(const CatalogEntry& entry, const std::string& path, const ServedModel* least) {
+  try {
+    BANTAM_ASSIGN(std::unique_ptr<HostedModel> hosted, options_.load(entry, path, least));
+    BANTAM_TRY(ProbeModel(*hosted->served(), entry.probes, stopping_).With(fmt::format("model {}", entry.name)));
+    return Retired::Keep(retired_, std::move(hosted));
+  } catch (const std::exception& error) {
+    return Error(Code::kExhausted, fmt::format("model {}: {}", entry.name, error.what()));
+  }
 }
 
-void ModelCatalog::Use(const std::string& name, std::shared_ptr<const ServedModel> model, const std::string& path) {
-  std::shared_ptr<const ServedModel> old;
+Result<ModelCatalog::Built> ModelCatalog::Build(const CatalogEntry& entry, const std::string& path, const ServedModel* least, Room room) {
+  Result<Built> version = BuildOnce(entry, path, least);
+  while (room == Room::kOfIdle && !version.ok() && version.error().code() == Code::kExhausted && MakeRoom(entry.name, path)) {
+    version = BuildOnce(entry, path, least);
+  }
+  return version;
+}
+
+void ModelCatalog::Use(const std::string& name, Built version, const std::string& path, bool swapped) {
+  Built old;
   {
     const std::lock_guard lock(mutex_);
     Slot& slot = *SlotOf(name);
-    old = std::exchange(slot.model, std::move(model));
-    if (path != slot.path) slot.previous = std::exchange(slot.path, path);
+    old = std::exchange(slot.version, std::move(version));
+    // Fewer bits, and back, are no other version.
+    const auto same_model = [&](const std::string& one) {
+      const auto& all = slot.entry.precisions;
+      return one == slot.entry.path || std::find(all.begin(), all.end(), one) != all.end();
+    };
+    if (path != slot.path && !(slot.precision != nullptr && same_model(path) && same_model(slot.path))) slot.previous = slot.path;
+    slot.path = path;
     slot.state = ModelState::kLoaded;
     slot.error.clear();
     slot.retry_ns = INT64_MIN;
     slot.used_ns = clock_.NowNs();
-    ++(old == nullptr ? slot.counters.loads : slot.counters.swaps);
+    ++(swapped ? slot.counters.swaps : slot.counters.loads);
   }
-  Notice(name, fmt::format("{} is loaded", path));
+  if (swapped) Notice(name, fmt::format("{} takes over", path));
   TellWaiters(name, Ok());
 }
 
-void ModelCatalog::Fail(const std::string& name, const Error& error) {
+void ModelCatalog::Fail(const std::string& name, const std::string& path, const Error& error, ModelState state) {
   {
     const std::lock_guard lock(mutex_);
-    Slot* slot = SlotOf(name);
-    if (slot == nullptr) return;
-    slot->error = error.message();
-    ++slot->counters.failures;
-    if (slot->model == nullptr) {
-      slot->state = ModelState::kUnloaded;
-      slot->retry_ns = clock_.NowNs() + options_.retry_ns;
+    Slot& slot = *SlotOf(name);
+    slot.error = error.message();
+    ++slot.counters.failures;
+    if (slot.version.model == nullptr) {
+      slot.state = state;
+      // Another path says nothing of what is there.
+      if (path == slot.path) slot.retry_ns = clock_.NowNs() + options_.retry_ns;
     }
   }
-  Notice(name, fmt::format("could not be loaded: {}", error.message()));
+  Notice(name, fmt::format("{} could not be loaded: {}", path, error.message()));
   TellWaiters(name, error);
 }
 
 void ModelCatalog::TellWaiters(const std::string& name, const Status& status) {
   std::vector<Waiter> told;
+  std::vector<Version> holds;
+  bool stopped = false;
   {
     const std::lock_guard lock(mutex_);
     const auto other = [&](const Waiter& waiter) { return waiter.name != name; };
     const auto first = std::stable_partition(waiters_.begin(), waiters_.end(), other);
     told.assign(std::move_iterator(first), std::move_iterator(waiters_.end()));
     waiters_.erase(first, waiters_.end());
+    // What is there is theirs, whatever was tried; and nobody makes room with it before they have asked.
+    const Slot& slot = *SlotOf(name);
+    if (slot.version.model != nullptr) {
+      for (size_t i = 0; i < told.size(); ++i) holds.push_back(HoldOf(slot));
+    }
+    stopped = slot.state == ModelState::kStopped;
   }
-  for (const Waiter& waiter : told) waiter.told(status);
+  const Result<Version> none = status.ok() ? Result<Version>(Version()) : stopped ? WasUnloaded(name) : CouldNotBeLoaded(name);
+  for (size_t i = 0; i < told.size(); ++i) told[i].told(i < holds.size() ? Result<Version>(std::move(holds[i])) : none);
 }
 
 Status ModelCatalog::Unload(const std::string& name) {
-  std::shared_ptr<const ServedModel> old;
+  Built old;
   {
     const std::lock_guard lock(mutex_);
     Slot& slot = *SlotOf(name);
-    old = std::exchange(slot.model, nullptr);
+    old = std::exchange(slot.version, {});
     slot.state = ModelState::kStopped;
     slot.error.clear();
-    if (old != nullptr) ++slot.counters.unloads;
+    if (old.model != nullptr) ++slot.counters.unloads;
   }
-  if (old != nullptr) Notice(name, "is unloaded");
-  TellWaiters(name, Error(Code::kUnavailable, fmt::format("model {} was unloaded", name)));
+  if (old.model != nullptr) Notice(name, "is unloaded");
+  TellWaiters(name, WasUnloaded(name));
   return Ok();
 }
 
-bool ModelCatalog::MakeRoom(const std::string& for_name) {
+void ModelCatalog::AwaitGone(const HostedModel* hosted) {
+  constexpr int64_t kLongestNs = 2'000'000'000;
+  const int64_t end_ns = clock_.NowNs() + kLongestNs;
+  while (!Gone(hosted) && clock_.NowNs() < end_ns) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kSlice);
+  }
+  DestroyRetired();
+}
+
+bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path) {
   std::string name;
+  const HostedModel* hosted = nullptr;
   {
-    std::shared_ptr<const ServedModel> old;
+    Built old;
     const std::lock_guard lock(mutex_);
     Slot* least = nullptr;
+    uint64_t bytes = 0;
     for (const auto& slot : slots_) {
       // Holds are got under the lock.
-      const bool may = slot->model != nullptr && !slot->entry.pinned && slot->entry.name != for_name && *slot->users == 0;
-      if (may && (least == nullptr || slot->used_ns < least->used_ns)) least = slot.get();
+      const bool may = slot->version.model != nullptr && !slot->entry.pinned && slot->entry.name != for_name && *slot->users == 0;
+      if (!may) continue;
+      bytes += slot->version.model->facts.planned_bytes;
+      if (least == nullptr || slot->used_ns < least->used_ns) least = slot.get();
     }
-    if (least == nullptr) return false;
-    old = std::exchange(least->model, nullptr);
+    if (least == nullptr || stopping_ || (options_.may_fit && !options_.may_fit(path, bytes))) return false;
+    old = std::exchange(least->version, {});
     least->state = ModelState::kUnloaded;
     ++least->counters.unloads;
     name = least->entry.name;
+    hosted = old.hosted;
   }
-  DestroyRetired();
+  AwaitGone(hosted);
   Notice(name, fmt::format("is unloaded to make room for {}", for_name));
   return true;
 }
@@ -478,52 +593,58 @@ bool ModelCatalog::MakeRoom(const std::string& for_name) {
 
 Status ModelCatalog::Swap(const std::string& name, const std::string& path, bool beside) {
   CatalogEntry entry;
+  Version old;
+  ModelState before = ModelState::kUnloaded;
   {
     const std::lock_guard lock(mutex_);
     const Slot& slot = *SlotOf(name);
     entry = slot.entry;
-    beside = beside || slot.model == nullptr;
+    old = slot.version.model;
+    before = slot.state == ModelState::kStopped ? ModelState::kStopped : ModelState::kUnloaded;
   }
-  if (!beside) return SwapAfterDrain(name, path, entry);
-  Result<std::shared_ptr<const ServedModel>> model = Build(entry, path);
-  if (model.ok()) {
-    Use(name, std::move(model).value(), path);
-    return Ok();
+  const bool alone = old == nullptr;
+  if (alone || beside) {
+    // Who starts, or has nothing there, may take the place of what is idle; an exchange moves nobody but its own old version.
+    Result<Built> version = Build(entry, path, old.get(), alone ? Room::kOfIdle : Room::kAsItIs);
+    if (version.ok()) {
+      Use(name, std::move(version).value(), path, /*swapped=*/!alone);
+      return Ok();
+    }
+    if (alone || version.error().code() != Code::kExhausted) {
+      Fail(name, path, version.error(), before);
+      return version.error();
+    }
   }
-  bool alone = false;
-  {
-    const std::lock_guard lock(mutex_);
-    alone = SlotOf(name)->model == nullptr;
-  }
-  if (model.error().code() == Code::kExhausted && !alone) return SwapAfterDrain(name, path, entry);
-  Fail(name, model.error());
-  return model.error();
+  old = nullptr;
+  return SwapAfterDrain(name, path, entry);
 }
 
 Status ModelCatalog::Drain(const std::string& name) {
   std::weak_ptr<const ServedModel> old;
+  const HostedModel* hosted = nullptr;
   {
-    std::shared_ptr<const ServedModel> held;
+    Built held;
     const std::lock_guard lock(mutex_);
     Slot& slot = *SlotOf(name);
-    held = std::exchange(slot.model, nullptr);
+    held = std::exchange(slot.version, {});
     slot.state = ModelState::kLoading;
-    old = held;
+    old = held.model;
+    hosted = held.hosted;
   }
   const int64_t end_ns = clock_.NowNs() + options_.drain_ns;
-  while (!old.expired()) {
+  while (!Gone(hosted)) {
     std::unique_lock lock(mutex_);
-    constexpr std::chrono::milliseconds kSlice(5);
-    changed_.wait_for(lock, kSlice, [&] { return stopping_; });
+    changed_.wait_for(lock, kSlice);
     if (!stopping_ && clock_.NowNs() < end_ns) continue;
     Slot& slot = *SlotOf(name);
-    slot.model = old.lock();
-    if (slot.model == nullptr) break;
+    slot.version = {old.lock(), hosted};
+    if (slot.version.model == nullptr) break;
     slot.state = ModelState::kLoaded;
-    return Error(Code::kUnavailable, fmt::format("model {}: requests of the old version did not end within {} s, and both do not fit", name,
-                                                 options_.drain_ns / 1'000'000'000));
+    return Error(Code::kUnavailable,
+                 fmt::format("requests of the old version did not end within {} s, and both do not fit; nothing is changed",
+                             options_.drain_ns / 1'000'000'000));
   }
-  DestroyRetired();
+  AwaitGone(hosted);
   return Ok();
 }
 
@@ -534,61 +655,80 @@ Status ModelCatalog::SwapAfterDrain(const std::string& name, const std::string& 
     old_path = SlotOf(name)->path;
   }
   if (Status drained = Drain(name); !drained.ok()) {
-    Fail(name, drained.error());
+    Fail(name, path, drained.error(), ModelState::kUnloaded);
     return drained;
   }
-  Result<std::shared_ptr<const ServedModel>> model = Build(entry, path);
-  if (model.ok()) {
-    Use(name, std::move(model).value(), path);
-    const std::lock_guard lock(mutex_);
-    Slot& slot = *SlotOf(name);
-    --slot.counters.loads;
-    ++slot.counters.swaps;
+  Result<Built> version = Build(entry, path, /*least=*/nullptr, Room::kAsItIs);
+  if (version.ok()) {
+    Use(name, std::move(version).value(), path, /*swapped=*/true);
     return Ok();
   }
   // What was there fitted, and does again.
-  Result<std::shared_ptr<const ServedModel>> before = Build(entry, old_path);
-  if (before.ok()) Use(name, std::move(before).value(), old_path);
-  Fail(name, model.error());
-  return model.error();
+  DestroyRetired();
+  Result<Built> before = Build(entry, old_path, /*least=*/nullptr, Room::kOfIdle);
+  if (before.ok()) Use(name, std::move(before).value(), old_path, /*swapped=*/false);
+  Fail(name, path, version.error(), ModelState::kUnloaded);
+  return version.error();
 }
 
 // ---- What time brings ----
 
 void ModelCatalog::Tick() {
   std::vector<std::pair<std::string, std::string>> notices;
-  std::vector<std::pair<std::string, std::string>> wanted;  // names, and paths of another precision
-  const double share = options_.memory_share ? options_.memory_share() : 0;
   {
-    std::vector<std::shared_ptr<const ServedModel>> gone;
+    std::vector<Built> gone;
     const std::lock_guard lock(mutex_);
     const int64_t now_ns = clock_.NowNs();
     for (const auto& slot : slots_) {
-      if (slot->model == nullptr) continue;
-      const bool failed = slot->model->engine != nullptr && slot->model->engine->failed();
+      if (slot->version.model == nullptr) continue;
+      const EngineThread* engine = slot->version.model->engine;
+      const auto failed = engine == nullptr ? std::nullopt : engine->failed();
       if (*slot->users > 0) slot->used_ns = now_ns;
       const bool idle = slot->entry.idle_s > 0 && !slot->entry.pinned && now_ns - slot->used_ns > slot->entry.idle_s * 1'000'000'000;
-      if (failed || idle) {
-        gone.push_back(std::exchange(slot->model, nullptr));
-        slot->state = ModelState::kUnloaded;
-        ++slot->counters.unloads;
-        notices.emplace_back(slot->entry.name, failed ? "failed, and is loaded again for the next request"
-                                                      : fmt::format("is unloaded: nobody asked for {} s", slot->entry.idle_s));
-        continue;
-      }
-      if (slot->precision == nullptr) continue;
-      const size_t before = slot->precision->settings().precision;
-      const auto change = slot->precision->Update({.now_ns = now_ns, .memory_share = share, .running = 1});
-      const size_t now = slot->precision->settings().precision;
-      if (now == before) continue;
-      notices.emplace_back(slot->entry.name, change.value_or(""));
-      wanted.emplace_back(slot->entry.name, now == 0 ? slot->entry.path : slot->entry.precisions[now - 1]);
+      if (!failed && !idle) continue;
+      gone.push_back(std::exchange(slot->version, {}));
+      slot->state = ModelState::kUnloaded;
+      ++(failed ? slot->counters.failures : slot->counters.unloads);
+      notices.emplace_back(slot->entry.name, failed ? fmt::format("failed, and is loaded again for the next request: {}", failed->message())
+                                                    : fmt::format("is unloaded: nobody asked for {} s", slot->entry.idle_s));
     }
   }
   DestroyRetired();
   for (const auto& [name, change] : notices) Notice(name, change);
+  if (options_.memory_share) FollowPrecision(options_.memory_share());
+}
+
+std::string ModelCatalog::PathOfPrecision(const Slot& slot) const {
+  const size_t level = slot.precision->settings().precision;
+  return level == 0 ? slot.entry.path : slot.entry.precisions[level - 1];
+}
+
+void ModelCatalog::FollowPrecision(double share) {
+  std::string name;
+  std::string path;
+  std::optional<std::string> why;
+  {
+    const std::lock_guard lock(mutex_);
+    const int64_t now_ns = clock_.NowNs();
+    for (const auto& slot : slots_) {
+      if (slot->precision == nullptr || slot->version.model == nullptr) continue;
+      const auto& lower = slot->entry.precisions;
+      // Another version was given to it: it has no fewer bits that are known.
+      const bool known = slot->path == slot->entry.path || std::find(lower.begin(), lower.end(), slot->path) != lower.end();
+      if (!known) continue;
+      why = slot->precision->Update({.now_ns = now_ns, .memory_share = share, .running = 1});
+      path = PathOfPrecision(*slot);
+      // What could not be loaded is tried again some time later.
+      if (path == slot->path || now_ns < slot->retry_ns) continue;
+      slot->retry_ns = now_ns + options_.retry_ns;
+      name = slot->entry.name;
+      break;  // one at a time: it may be enough
+    }
+  }
+  if (name.empty()) return;
+  if (why) Notice(name, *why);
   // Where memory is short there is none for two.
-  for (const auto& [name, path] : wanted) (void)Swap(name, path, /*beside=*/share < options_.memory_share_max);
+  (void)Swap(name, path, /*beside=*/share < options_.memory_share_max);
 }
 
 void ModelCatalog::Notice(std::string_view name, std::string_view change) const {

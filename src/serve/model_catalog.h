@@ -41,10 +41,13 @@ struct CatalogEntry {
 };
 
 struct CatalogOptions {
-  // Makes a version of a model. Exhausted: memory is short.
-  std::function<Result<std::unique_ptr<HostedModel>>(const CatalogEntry& entry, const std::string& path)> load;
+  // Makes a version of a model; Exhausted: memory is short. `least`, if there is one, is a version that the new one runs beside: one that
+  // has less room for texts than that is Exhausted too.
+  std::function<Result<std::unique_ptr<HostedModel>>(const CatalogEntry& entry, const std::string& path, const ServedModel* least)> load;
   // What may be loaded by whoever administers: the path that is meant, or Denied, or NotFound.
   std::function<Result<std::string>(const std::string& path)> resolve = nullptr;
+  // Whether what is at this path might fit if so many bytes more were free: nobody has to go where it does not.
+  std::function<bool(const std::string& path, uint64_t bytes)> may_fit = nullptr;
   // The share of the memory that is in use, for precisions.
   std::function<double()> memory_share = nullptr;
   double memory_share_max = 0.9;
@@ -78,7 +81,8 @@ struct CatalogView {
   std::string path = {};
   std::string previous = {};  // the path of what was there before, for a rollback
   bool pinned = false;
-  std::string error = {};  // why the last try failed
+  bool on_demand = false;
+  std::string error = {};  // why the last try failed: for whoever administers
   CatalogCounters counters = {};
 };
 
@@ -94,8 +98,9 @@ struct CatalogChange {
 // One thread loads, unloads and destroys; any other may ask. Requests hold the version that they began with until they end.
 class ModelCatalog {
  public:
-  // Requests that wait for models, at most.
-  static constexpr size_t kWaitingMax = 512;
+  // Requests that wait for one model, and for all of them, at most.
+  static constexpr size_t kWaitingMax = 128;
+  static constexpr size_t kWaitingOfAllMax = 512;
 
   // The clock outlives it. Errors: InvalidArgument for names that are there twice; Exhausted when the system gives no thread.
   static Result<std::unique_ptr<ModelCatalog>> Make(CatalogOptions options, std::vector<CatalogEntry> entries, const Clock& clock);
@@ -106,17 +111,21 @@ class ModelCatalog {
 
   // Loads what is not left to requests, in order; the first error ends it.
   Status LoadAll();
+  // Who waits for a model is told this, and loading ends as soon as it can: a stop is near.
+  void Interrupt(const Error& error);
   // Ends every engine, whoever still holds it; who waits for a model is forgotten. Nobody asks any more.
   void Stop();
 
   // By name, alias, or either with ":latest"; without a name the first. Of `allowed` only, unless that is empty: NotFound lists those that
   // there are of them, and Denied is for one that there is and is not allowed.
   Result<std::string> NameOf(std::string_view name, std::span<const std::string> allowed = {}) const;
-  // The version that takes requests, of a name that NameOf gave. Null: it is being loaded, so wait for it. Unavailable, with the reason,
-  // when it is not to be had.
-  Result<std::shared_ptr<const ServedModel>> Find(const std::string& name);
-  // Told when it can be found, or why not; perhaps at once, otherwise by the catalogue's thread. False: too many wait.
-  bool Await(const std::string& name, std::function<void(const Status& loaded)> told);
+  // The version that takes requests, of a name that NameOf gave. Null: it is being loaded, so wait for it. Unavailable when it is not to be
+  // had.
+  using Version = std::shared_ptr<const ServedModel>;
+  Result<Version> Find(const std::string& name);
+  // Told what Find would have given, when it is there, or why not; perhaps at once, otherwise by the catalogue's thread. Null: ask again.
+  // False: too many wait.
+  bool Await(const std::string& name, std::function<void(const Result<Version>& loaded)> told);
   // What is changed, and when; `done` is told by the catalogue's thread. Errors there: NotFound, InvalidArgument, Denied, those of loading,
   // of probes; what was there before then goes on.
   void Change(CatalogChange change, std::function<void(const Status& done)> done);
@@ -126,10 +135,15 @@ class ModelCatalog {
   ServedModels loaded() const;
 
  private:
+  // A version, and what to know it by when it is gone.
+  struct Built {
+    Version model = nullptr;
+    const HostedModel* hosted = nullptr;
+  };
   struct Slot {
     CatalogEntry entry;
     ModelState state = ModelState::kUnloaded;
-    std::shared_ptr<const ServedModel> model = nullptr;
+    Built version = {};
     std::string path = {};
     std::string previous = {};
     std::string error = {};
@@ -145,41 +159,52 @@ class ModelCatalog {
   };
   struct Waiter {
     std::string name;
-    std::function<void(const Status&)> told;
+    std::function<void(const Result<Version>&)> told;
   };
   // What outlives the catalogue with the last who holds a version.
   struct Retired;
-
-  ModelCatalog(CatalogOptions options, const Clock& clock);
-  static void* Main(void* self);
-  void Work();
-  void AddSlot(CatalogEntry entry);
-  Slot* SlotOf(std::string_view name) const;
-  void DestroyRetired();
-
-  // By the thread.
-  Status Do(const CatalogChange& change, bool for_request);
   // What a change means: the model's own name, and the path of what is wanted.
   struct Meant {
     bool known = false;
     std::string name = {};
     std::string path = {};
   };
+  enum class Room : uint8_t { kAsItIs, kOfIdle };
+
+  ModelCatalog(CatalogOptions options, const Clock& clock);
+  static void* Main(void* self);
+  void Work();
+  void Turn(std::optional<Job> job);
+  void AddSlot(CatalogEntry entry);
+  // Under the lock.
+  Slot* SlotOf(std::string_view name) const;
+  static Version HoldOf(const Slot& slot);
+  void DestroyRetired();
+  bool Gone(const HostedModel* hosted) const;
+
+  // By the thread.
+  Status Do(const CatalogChange& change, bool for_request);
   Result<Meant> MeaningOf(const CatalogChange& change) const;
   Status LoadNew(const CatalogChange& change, const std::string& path);
   Status LoadSlot(const std::string& name, bool for_request);
   Status Unload(const std::string& name);
   Status Swap(const std::string& name, const std::string& path, bool beside);
   Status SwapAfterDrain(const std::string& name, const std::string& path, const CatalogEntry& entry);
-  Result<std::shared_ptr<const ServedModel>> Build(const CatalogEntry& entry, const std::string& path);
-  // Takes a version out of service and waits until nobody holds it.
+  Result<Built> Build(const CatalogEntry& entry, const std::string& path, const ServedModel* least, Room room);
+  Result<Built> BuildOnce(const CatalogEntry& entry, const std::string& path, const ServedModel* least);
+  // Takes a version out of service and waits until it is destroyed.
   Status Drain(const std::string& name);
-  // Unloads the one that was not asked for longest; false: none may go.
-  bool MakeRoom(const std::string& for_name);
-  void Use(const std::string& name, std::shared_ptr<const ServedModel> model, const std::string& path);
-  void Fail(const std::string& name, const Error& error);
+  // Waits a little for one that nobody should hold any more.
+  void AwaitGone(const HostedModel* hosted);
+  // Unloads the one that was not asked for longest; false: none may go, or that would not help.
+  bool MakeRoom(const std::string& for_name, const std::string& path);
+  void Use(const std::string& name, Built version, const std::string& path, bool swapped);
+  // What failed at this path leaves the model in that state, if none is there.
+  void Fail(const std::string& name, const std::string& path, const Error& error, ModelState state);
   void TellWaiters(const std::string& name, const Status& status);
   void Tick();
+  void FollowPrecision(double share);
+  std::string PathOfPrecision(const Slot& slot) const;
   void Notice(std::string_view name, std::string_view change) const;
 
   const CatalogOptions options_;
@@ -188,10 +213,10 @@ class ModelCatalog {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<std::unique_ptr<Slot>> slots_;  // never fewer
+  std::vector<std::unique_ptr<Slot>> slots_;  // never fewer; added by the thread only
   std::deque<Job> jobs_;
   std::vector<Waiter> waiters_;
-  bool stopping_ = false;
+  std::atomic<bool> stopping_ = false;
   std::optional<pthread_t> thread_;
 };
 

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "engine/engine_thread.h"
@@ -14,7 +15,7 @@ namespace {
 
 constexpr size_t kShownBytes = 200;
 
-Result<std::string> AnswerTo(const ServedModel& model, const std::string& prompt, size_t tokens_max) {
+Result<std::string> AnswerTo(const ServedModel& model, const std::string& prompt, size_t tokens_max, const std::atomic<bool>& stop) {
   Json body = {{"max_tokens", tokens_max}, {"temperature", 0}};
   const bool chat = model.chat_template != nullptr;
   if (chat) body["messages"] = Json::array({{{"role", "user"}, {"content", prompt}}});
@@ -23,7 +24,14 @@ Result<std::string> AnswerTo(const ServedModel& model, const std::string& prompt
   BANTAM_ASSIGN(ChatPlan plan, chat ? ReadChatRequest(std::move(body), context) : ReadCompletionRequest(std::move(body), context));
   BANTAM_ASSIGN(const EngineThread::Ticket ticket, model.engine->Submit(std::move(plan.request)));
   std::string text;
-  while (std::optional<Event> event = ticket.answer->Next()) {
+  constexpr int64_t kSliceNs = 50'000'000;
+  while (!ticket.answer->ended()) {
+    if (stop) {
+      model.engine->Cancel(ticket.id);
+      return Error(Code::kCancelled, "the server stops");
+    }
+    const std::optional<Event> event = ticket.answer->Next(kSliceNs);
+    if (!event) continue;
     text += event->text;
     if (event->finish && event->finish->error) return *event->finish->error;
   }
@@ -32,11 +40,17 @@ Result<std::string> AnswerTo(const ServedModel& model, const std::string& prompt
 
 }  // namespace
 
-Status ProbeModel(const ServedModel& model, std::span<const ModelProbe> probes) {
+Status ProbeModel(const ServedModel& model, std::span<const ModelProbe> probes, const std::atomic<bool>& stop) {
   if (!model.Answers()) return Ok();
-  BANTAM_TRY(AnswerTo(model, "Hello", /*tokens_max=*/1));
-  for (const ModelProbe& probe : probes) {
-    BANTAM_ASSIGN(const std::string text, AnswerTo(model, probe.prompt, probe.tokens_max));
+  std::vector<ModelProbe> all = {{.prompt = "Hello", .tokens_max = 1}};
+  all.insert(all.end(), probes.begin(), probes.end());
+  for (const ModelProbe& probe : all) {
+    const Result<std::string> answer = AnswerTo(model, probe.prompt, probe.tokens_max, stop);
+    if (!answer.ok() && stop) return answer.error();
+    if (!answer.ok()) {
+      return Error(Code::kUnavailable, fmt::format("the check \"{}\": {}", probe.prompt.substr(0, kShownBytes), answer.error().message()));
+    }
+    const std::string& text = *answer;
     if (text.find(probe.expect) != std::string::npos) continue;
     return Error(Code::kUnavailable, fmt::format("the check \"{}\": expected \"{}\" in the answer, which is \"{}\"",
                                                  probe.prompt.substr(0, kShownBytes), probe.expect, text.substr(0, kShownBytes)));

@@ -1,6 +1,7 @@
 // What a version of a model has to answer before it takes requests.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -17,7 +18,7 @@ struct ModelProbe {
 };
 
 // Asks for one token, so that what is made with the first request is made, then each probe in turn, without sampling. Unavailable names the
-// probe that failed, and what came; other errors are those of the request. A model of vectors is asked for none.
-Status ProbeModel(const ServedModel& model, std::span<const ModelProbe> probes);
+// probe that failed, and what came, or why nothing did; Cancelled when `stop` came to be true. A model of vectors is asked for none.
+Status ProbeModel(const ServedModel& model, std::span<const ModelProbe> probes, const std::atomic<bool>& stop);
 
 }  // namespace bantam

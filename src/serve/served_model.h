@@ -31,6 +31,7 @@ struct ModelFacts {
   uint64_t planned_bytes = 0;  // of memory, all told
   uint64_t weights_bytes = 0;
   uint64_t kv_bytes = 0;
+  std::string kv = {};  // "f16"
   size_t sequences = 0;
 };
 

@@ -24,13 +24,19 @@ Result<std::unique_ptr<WorkQueue>> WorkQueue::Make(int threads, size_t waiting_m
   return queue;
 }
 
-WorkQueue::~WorkQueue() {
+WorkQueue::~WorkQueue() { Stop(); }
+
+void WorkQueue::Stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
-  for (const pthread_t thread : threads_) ::pthread_join(thread, nullptr);
+  for (const pthread_t thread : std::exchange(threads_, {})) ::pthread_join(thread, nullptr);
+  // Destroyed without the lock: what they hold may tell others.
+  std::deque<Piece> dropped;
+  const std::lock_guard lock(mutex_);
+  dropped.swap(waiting_);
 }
 
 bool WorkQueue::Add(std::function<void()> work, std::function<void()> failed) {

@@ -19,8 +19,10 @@ class WorkQueue {
  public:
   // At most `waiting_max` pieces of work wait. Exhausted when the system gives no thread.
   static Result<std::unique_ptr<WorkQueue>> Make(int threads, size_t waiting_max);
-  // What runs is waited for, what waits is dropped.
+  // As Stop.
   ~WorkQueue();
+  // What runs is waited for, what waits is dropped, and nothing is taken any more.
+  void Stop();
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
 
