@@ -54,7 +54,8 @@ void AddPlan(const MemoryPlan& plan, ModelFacts* facts) {
 class HostedAnswers final : public HostedModel {
  public:
   static Result<std::unique_ptr<HostedModel>> Make(FileSystem& files, const ModelEntry& entry, OpenedEncoder opened, const Clock& clock);
-  ~HostedAnswers() override { thread_.reset(); }
+  ~HostedAnswers() override { End(); }
+  void End() override { thread_.reset(); }
   std::shared_ptr<const ServedModel> served() const override { return served_; }
 
  private:
@@ -81,7 +82,7 @@ Status HostedAnswers::ReadTemplates() {
 
 Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clock& clock) {
   const Tokenizer& tokenizer = opened_->model.tokenizer;
-  PrepareRequest request = {&tokenizer, entry.held_bytes, entry.run, {.sequences = entry.sequences}};
+  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, entry.run, {.sequences = entry.sequences}};
   for (const auto& [name, path] : entry.adapters) request.adapters.push_back({.name = name, .path = path});
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened_->file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened_->path));
@@ -132,7 +133,8 @@ Result<std::unique_ptr<HostedModel>> HostedAnswers::Make(FileSystem& files, cons
 class HostedTexts final : public HostedModel {
  public:
   static Result<std::unique_ptr<HostedModel>> Make(FileSystem& files, const ModelEntry& entry, OpenedEncoder opened);
-  ~HostedTexts() override { service_.reset(); }
+  ~HostedTexts() override { End(); }
+  void End() override { service_.reset(); }
   std::shared_ptr<const ServedModel> served() const override { return served_; }
 
  private:
@@ -151,7 +153,6 @@ Result<std::unique_ptr<HostedModel>> HostedTexts::Make(FileSystem& files, const 
   OpenedEncoder& model = *hosted->opened_;
   const TextBatchOptions options = TextsOptionsOf(entry);
   BANTAM_ASSIGN(TextsPlan plan, PlanTexts(options, model, /*scores=*/model.model.classes > 0));
-  plan.shape.bytes += entry.held_bytes;
   hosted->plan_.emplace(std::move(plan));
   BANTAM_ASSIGN(hosted->ready_, MakeEncoder(files, model, options.common, hosted->plan_->shape, hosted->plan_->use));
   hosted->plan_->context.width = hosted->ready_.encoder->width();

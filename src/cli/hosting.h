@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "cli/load.h"
+#include "serve/model_catalog.h"
 #include "serve/served_model.h"
 
 namespace bantam {
@@ -27,14 +28,7 @@ struct ModelEntry {
   size_t answer_tokens = 0;        // most of an answer, where a request does not say; 0: what the context leaves
   std::vector<std::pair<std::string, std::string>> adapters = {};  // names and paths
   std::string calibration = {};
-  uint64_t held_bytes = 0;  // that the server holds beside its models, planned with this one
-};
-
-// All of it; ends with its engine.
-class HostedModel {
- public:
-  virtual ~HostedModel() = default;
-  virtual std::shared_ptr<const ServedModel> served() const = 0;
+  CatalogEntry catalog = {};  // when it is loaded, what it is checked with; name, path and aliases are those above
 };
 
 // Loads it. The clock and the files outlive it. Errors name the model.

@@ -156,7 +156,7 @@ std::optional<Tuning> TuningFor(FileSystem& files, const ModelFile& file, int co
 // The budget of all models of the process, whose limit is what was free at the start; `limit_bytes` becomes what others leave of it.
 std::shared_ptr<MemoryBudget> ShareMemory(ProcessMemory& process, uint64_t* limit_bytes) {
   if (process.budget == nullptr) process.budget = std::make_shared<MemoryBudget>(*limit_bytes);
-  *limit_bytes = process.budget->limit_bytes() - std::min(process.budget->limit_bytes(), process.planned_bytes);
+  *limit_bytes = process.budget->limit_bytes() - std::min(process.budget->limit_bytes(), process.planned_bytes.load());
   return process.budget;
 }
 
@@ -177,6 +177,13 @@ void RememberChecked(const TensorSource& source) {
 }
 
 }  // namespace
+
+Result<uint64_t> MemoryLimitOf(const SystemLimits& limits, const std::string& memory) {
+  if (memory == "auto") return limits.memory_available_bytes;
+  BANTAM_ASSIGN(const uint64_t asked, ParseBytes(memory, "--memory"));
+  // More than is free would end with the system killing the process.
+  return std::min(asked, limits.memory_available_bytes);
+}
 
 Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest& request) {
   Prepared prepared;
@@ -203,12 +210,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   fit.wanted.prefetch = DefaultPrefetch();
   if (tuning) fit.wanted.prefetch.one = tuning->prefetch;
   if (tuning) fit.wanted.token_tile = tuning->token_tile;
-  fit.limit_bytes = limits.memory_available_bytes;
-  if (request.run.memory != "auto") {
-    BANTAM_ASSIGN(const uint64_t asked, ParseBytes(request.run.memory, "--memory"));
-    // More than is free would end with the system killing the process.
-    fit.limit_bytes = std::min(asked, limits.memory_available_bytes);
-  }
+  BANTAM_ASSIGN(fit.limit_bytes, MemoryLimitOf(limits, request.run.memory));
   if (request.run.process != nullptr) prepared.shared_budget = ShareMemory(*request.run.process, &fit.limit_bytes);
   fit.held.vocabulary = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes() + request.text_bytes;
   fit.held.header = file.held_bytes();
@@ -238,7 +240,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     Note("[--weights rows: no weights of this model would be smaller as in the file]\n");
   }
   prepared.rows_for_memory = !fit.weight_form && prepared.plan.weight_form == WeightForm::kRows;
-  if (request.run.process != nullptr) request.run.process->planned_bytes += prepared.plan.total_bytes();
+  if (request.run.process != nullptr) prepared.planned = PlannedShare(*request.run.process, prepared.plan.total_bytes());
   prepared.memory_limit_bytes = fit.limit_bytes;
   prepared.processors = limits.processors;
   prepared.file = std::move(file);
@@ -275,6 +277,7 @@ Status CheckGoesOn(const Config& config) {
 
 Result<Loaded> LoadWithoutSession(Prepared prepared) {
   Loaded loaded;
+  loaded.planned = std::move(prepared.planned);
   loaded.plan = prepared.plan;
   loaded.budget = prepared.shared_budget != nullptr ? prepared.shared_budget : std::make_shared<MemoryBudget>(prepared.memory_limit_bytes);
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -25,7 +27,27 @@ inline constexpr size_t kIdsBytesMax = size_t{4} << 20;
 // What several models of one process share.
 struct ProcessMemory {
   std::shared_ptr<MemoryBudget> budget = nullptr;  // made with the first
-  uint64_t planned_bytes = 0;                      // for those that are prepared
+  std::atomic<uint64_t> planned_bytes = 0;         // for those that are prepared, and what the process holds beside them
+};
+
+// What of it is planned for one model, for as long as it lives.
+class PlannedShare {
+ public:
+  PlannedShare() = default;
+  PlannedShare(ProcessMemory& process, uint64_t bytes) : process_(&process), bytes_(bytes) { process.planned_bytes += bytes; }
+  PlannedShare(PlannedShare&& other) noexcept : process_(std::exchange(other.process_, nullptr)), bytes_(other.bytes_) {}
+  PlannedShare& operator=(PlannedShare&& other) noexcept {
+    std::swap(process_, other.process_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~PlannedShare() {
+    if (process_ != nullptr) process_->planned_bytes -= bytes_;
+  }
+
+ private:
+  ProcessMemory* process_ = nullptr;
+  uint64_t bytes_ = 0;
 };
 
 struct RunOptions {
@@ -40,6 +62,9 @@ struct RunOptions {
   ProcessMemory* process = nullptr;  // null: the model has the memory to itself
   bool tuned = true;  // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
 };
+
+// What --memory allows now; auto: what is available. Errors: those of ParseBytes.
+Result<uint64_t> MemoryLimitOf(const SystemLimits& limits, const std::string& memory);
 
 // For options that take a count: decimal digits.
 CLI::Validator WholeNumber(uint64_t max = UINT32_MAX);
@@ -70,6 +95,7 @@ struct StepShape {
 
 // A model file with everything that is known before weights are read.
 struct Prepared {
+  PlannedShare planned;
   ModelFile file;
   ModelOutline outline;
   std::vector<std::pair<std::string, AdapterOutline>> adapters;  // by name
@@ -103,6 +129,7 @@ Status CheckVocabulary(const Tokenizer& tokenizer, const Prepared& prepared, con
 
 // A model in memory and one session on it.
 struct Loaded {
+  PlannedShare planned;
   std::shared_ptr<MemoryBudget> budget;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Model> model;

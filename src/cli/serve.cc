@@ -4,13 +4,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/system_limits.h"
 #include "cli/hosting.h"
 #include "cli/model_folder.h"
 #include "cli/serve_config.h"
@@ -117,13 +120,13 @@ struct Running {
   MonotonicClock clock;
   ProcessMemory memory;
   std::unique_ptr<HttpServer> server;
-  std::vector<std::unique_ptr<HostedModel>> models;
+  std::unique_ptr<ModelCatalog> models;
   std::unique_ptr<Gateway> gateway;
   ~Running() {
     // Texts that are still computed end with what they tell the gateway.
     if (server != nullptr) server->Stop();
     if (gateway != nullptr) gateway->StopReading();
-    models.clear();
+    if (models != nullptr) models->Stop();
   }
   // To standard error, whoever reads that and however slowly.
   void Say(std::string line) const { log->Add(std::move(line)); }
@@ -141,29 +144,90 @@ void WriteLine(std::string_view line) {
   }
 }
 
-Status Start(FileSystem& files, ServeConfig& config, const ListenPlace& place, int listener,
-             std::vector<std::shared_ptr<const ApiKey>> keys, Running* running) {
-  constexpr size_t kLogBytesMax = 1 << 20;
-  BANTAM_ASSIGN(running->log, LogLines::Start(WriteLine, kLogBytesMax));
-  ServedModels served;
-  // Bodies, what two readers make of the largest, connections, and answers that are kept.
-  constexpr uint64_t kPerConnection = 16 << 10;
-  config.models[0].held_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
-                                std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max;
-  for (ModelEntry& entry : config.models) {
-    running->manager.Tell(fmt::format("STATUS=loading {}", entry.name));
+std::filesystem::path FolderOfModel(const std::string& path) {
+  std::error_code unknown;
+  return std::filesystem::weakly_canonical(path, unknown).parent_path();
+}
+
+// The path of a model that may be loaded while the server runs: a name in the model folder, or in a folder that the configuration knows.
+Result<std::string> ResolveModel(FileSystem& files, const std::vector<std::string>& folders, const std::string& wanted) {
+  if (wanted.find('/') == std::string::npos) return FindModel(files, wanted);
+  std::error_code unknown;
+  const std::filesystem::path path = std::filesystem::canonical(wanted, unknown);
+  if (unknown) return Error(Code::kNotFound, fmt::format("{}: {}", wanted, unknown.message()));
+  for (const std::filesystem::path folder : folders) {
+    const auto [rest, at] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+    if (rest == folder.end() && at != path.end()) return path.string();
+  }
+  return Error(Code::kDenied,
+               fmt::format("{}: models are loaded of {} and no other folder; name it under model_folders in the configuration", wanted,
+                           fmt::join(folders, ", ")));
+}
+
+CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Running* running) {
+  std::vector<std::string> folders;
+  std::error_code unknown;
+  const auto add = [&](const std::filesystem::path& folder) {
+    if (std::find(folders.begin(), folders.end(), folder.string()) == folders.end()) folders.push_back(folder.string());
+  };
+  add(std::filesystem::weakly_canonical(ModelFolder(), unknown));
+  for (const std::string& folder : config.model_folders) add(std::filesystem::weakly_canonical(folder, unknown));
+  for (const ModelEntry& entry : config.models) {
+    const Result<std::string> path = FindModel(files, entry.path);
+    if (path.ok()) add(FolderOfModel(*path));
+  }
+  CatalogOptions options;
+  options.load = [&files, &config, running](const CatalogEntry& known, const std::string& path) -> Result<std::unique_ptr<HostedModel>> {
+    ModelEntry entry = {.name = known.name, .aliases = known.aliases};
+    for (const ModelEntry& one : config.models) {
+      if (one.name == known.name) entry = one;
+    }
+    entry.path = path;
     entry.run.memory = config.memory;
     entry.run.process = &running->memory;
     BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock));
     NoteModel(*model->served());
-    served.push_back(model->served());
-    running->models.push_back(std::move(model));
+    return model;
+  };
+  options.resolve = [&files, folders](const std::string& path) { return ResolveModel(files, folders, path); };
+  options.memory_share = [&files] {
+    const MemoryPressure now = ReadMemoryPressure(files, /*root=*/"");
+    return now.limit_bytes == UINT64_MAX ? 0 : 1 - static_cast<double>(now.left_bytes) / static_cast<double>(now.limit_bytes);
+  };
+  options.notice = [running](std::string_view name, std::string_view change) {
+    running->Say(fmt::format("[{}: {}]\n", name, Printable(change)));
+  };
+  options.drain_ns = std::max<int64_t>(config.drain_seconds, 1) * 1'000'000'000;
+  return options;
+}
+
+// The configuration outlives what runs.
+Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& place, int listener,
+             std::vector<std::shared_ptr<const ApiKey>> keys, Running* running) {
+  constexpr size_t kLogBytesMax = 1 << 20;
+  BANTAM_ASSIGN(running->log, LogLines::Start(WriteLine, kLogBytesMax));
+  // Bodies, what two readers make of the largest, connections, answers that are kept, and lines that wait.
+  constexpr uint64_t kPerConnection = 16 << 10;
+  running->memory.planned_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
+                                  std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max +
+                                  kLogBytesMax;
+  BANTAM_ASSIGN(const uint64_t limit_bytes, MemoryLimitOf(ReadSystemLimits(files, /*root=*/"", AffinityProcessors()), config.memory));
+  running->memory.budget = std::make_shared<MemoryBudget>(limit_bytes);
+  std::vector<CatalogEntry> entries;
+  for (const ModelEntry& entry : config.models) {
+    CatalogEntry& known = entries.emplace_back(entry.catalog);
+    known.name = entry.name;
+    known.path = entry.path;
+    known.aliases = entry.aliases;
   }
+  BANTAM_ASSIGN(running->models, ModelCatalog::Make(CatalogOptionsOf(files, config, running), std::move(entries), running->clock));
+  running->manager.Tell("STATUS=loading models");
+  BANTAM_TRY(running->models->LoadAll());
   GatewayOptions options = {
       .version = BANTAM_VERSION, .access = {std::move(keys), config.hosts, config.origins}, .responses = config.responses};
   if (config.access_log) options.access_log = [running](const std::string& line) { running->Say(line + "\n"); };
   options.access_log_dropped = [running] { return running->log->dropped(); };
-  BANTAM_ASSIGN(running->gateway, Gateway::Make(std::move(options), std::move(served), *running->memory.budget, running->clock));
+  BANTAM_ASSIGN(running->gateway, Gateway::Make(std::move(options), *running->models, *running->memory.budget, running->clock));
   const HttpServerOptions server = {
       .address = place.address, .port = place.port, .listener = listener, .limits = config.limits, .tls = config.tls};
   BANTAM_ASSIGN(running->server, HttpServer::Start(server, *running->gateway, running->clock));

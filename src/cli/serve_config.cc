@@ -65,6 +65,20 @@ class Table {
     if (!node->is_table()) return Wrong(key, *node, "a table");
     return node->as_table();
   }
+  // "[[key]]": any number of tables.
+  Result<std::vector<const toml::table*>> Tables(std::string_view key, size_t most) {
+    std::vector<const toml::table*> tables;
+    const toml::node* node = Find(key);
+    if (node == nullptr) return tables;
+    const toml::array* list = node->as_array();
+    if (list == nullptr || list->size() > most)
+      return Wrong(key, *node, fmt::format("at most {} tables, such as [[{}{}]]", most, path_, key));
+    for (const toml::node& element : *list) {
+      if (!element.is_table()) return Wrong(key, element, fmt::format("a table, such as [[{}{}]]", path_, key));
+      tables.push_back(element.as_table());
+    }
+    return tables;
+  }
   // After all that may be there were asked for.
   Status Finish() const {
     for (const auto& [key, node] : table_) {
@@ -133,6 +147,24 @@ Status ReadResponses(const toml::table& table, std::string path, ResponseStoreLi
   return read.Finish();
 }
 
+// [[models.NAME.checks]]
+Status ReadProbes(Table* model, std::vector<ModelProbe>* probes) {
+  constexpr size_t kProbesMax = 100;
+  constexpr int64_t kTokensMax = 4096;
+  BANTAM_ASSIGN(const std::vector<const toml::table*> tables, model->Tables("checks", kProbesMax));
+  for (const toml::table* table : tables) {
+    Table read(*table, model->PathOf("checks"));
+    ModelProbe probe;
+    BANTAM_TRY(read.Text("prompt", &probe.prompt));
+    BANTAM_TRY(read.Text("expect", &probe.expect));
+    BANTAM_TRY(read.Whole("tokens", 1, kTokensMax, &probe.tokens_max));
+    BANTAM_TRY(read.Finish());
+    if (probe.prompt.empty()) return read.Wrong("prompt", *table, "what the model is asked");
+    probes->push_back(std::move(probe));
+  }
+  return Ok();
+}
+
 Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::string path) {
   ModelEntry entry = {.name = std::move(name)};
   entry.path = entry.name;
@@ -149,6 +181,11 @@ Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::st
   BANTAM_TRY(read.Whole("first_token_ms", 0, 86'400'000, &entry.first_token_ms_max));
   BANTAM_TRY(read.Whole("answer_tokens", 0, int64_t{1} << 24, &entry.answer_tokens));
   BANTAM_TRY(read.Text("calibration", &entry.calibration));
+  BANTAM_TRY(read.Flag("on_demand", &entry.catalog.on_demand));
+  BANTAM_TRY(read.Flag("pinned", &entry.catalog.pinned));
+  BANTAM_TRY(read.Whole("idle_seconds", 0, int64_t{1} << 31, &entry.catalog.idle_s));
+  BANTAM_TRY(read.Texts("precisions", &entry.catalog.precisions));
+  BANTAM_TRY(ReadProbes(&read, &entry.catalog.probes));
   BANTAM_ASSIGN(const toml::table* adapters, read.Inner("adapters"));
   if (adapters != nullptr) {
     for (const auto& [key, node] : *adapters) {
@@ -202,6 +239,7 @@ Result<ServeConfig> ParseServeConfig(std::string_view text) {
   BANTAM_TRY(read.Flag("access_log", &config.access_log));
   BANTAM_TRY(read.Text("memory", &config.memory));
   BANTAM_TRY(read.Whole("drain_seconds", 0, 86'400, &config.drain_seconds));
+  BANTAM_TRY(read.Texts("model_folders", &config.model_folders));
   BANTAM_ASSIGN(const toml::table* limits, read.Inner("limits"));
   if (limits != nullptr) BANTAM_TRY(ReadLimits(*limits, read.PathOf("limits"), &config.limits));
   BANTAM_ASSIGN(const toml::table* tls, read.Inner("tls"));
@@ -246,7 +284,8 @@ std::string_view ServeConfigExample() {
 # origins = []                # pages of other servers that may ask, such as "https://app.example"
 # access_log = true           # a line of JSON for each request on standard error, without prompts and answers
 # memory = "auto"             # of the whole process, such as "2G"
-# drain_seconds = 30          # how long what runs may go on after SIGTERM
+# drain_seconds = 30          # how long what runs may go on after SIGTERM, and behind an old version that both do not fit beside
+# model_folders = []          # folders of models that may be loaded while it runs, beside the model folder and those of the models below
 
 # [tls]
 # certificate = "/etc/bantam/certificate.pem"
@@ -282,6 +321,14 @@ std::string_view ServeConfigExample() {
 # first_token_ms = 0          # refuses what would wait longer for its first token; 0: any
 # answer_tokens = 0           # most of an answer where a request does not say; 0: what the context leaves
 # calibration = ""
+# on_demand = false           # true: loaded for the first request, not at the start
+# idle_seconds = 0            # unloaded when nobody asked for so long, and loaded again for the next request; 0: never
+# pinned = false              # true: never unloaded to make room for another
+# precisions = []             # paths of the same model in fewer bits, which take over while 90 % of the memory is in use
+# [[models.NAME.checks]]      # what a version has to answer before it takes requests; any number
+# prompt = "What is the capital of France?"
+# expect = "Paris"            # is in the answer
+# tokens = 64
 # [models.NAME.adapters]
 # polite = "/path/of/adapter"
 )";

@@ -15,7 +15,6 @@
 namespace bantam {
 
 inline constexpr size_t kConfigBytesMax = size_t{1} << 20;
-inline constexpr size_t kModelsServedMax = 64;
 
 struct ServeConfig {
   std::string listen = "127.0.0.1:8080";
@@ -29,6 +28,7 @@ struct ServeConfig {
   HttpServerLimits limits = {};
   std::optional<TlsOptions> tls = {};
   ResponseStoreLimits responses = {};
+  std::vector<std::string> model_folders = {};  // of which models may be loaded while it runs, beside those of models that are named
   std::vector<ModelEntry> models = {};
 };
 

@@ -184,10 +184,11 @@ class Quantizer {
     const uint64_t groups = 8 * static_cast<uint64_t>(pool_.size());
     const uint64_t at_once = std::max<uint64_t>(1, kPieceFloats / (tensor.columns() * groups)) * groups;
     ErrorSums sums;
-    BANTAM_TRY(ForEachRows(tensor, *file_.source, at_once, [&](const TensorRows& rows) -> Status {
+    const auto pack = [&](const TensorRows& rows) -> Status {
       BANTAM_TRY(PackRows(tensor, told, rows, factor, &sums));
       return Tell((rows.matrix * tensor.rows() + rows.first + rows.count) * row_bytes);
-    }));
+    };
+    BANTAM_TRY(ForEachRows(tensor, *file_.source, at_once, pack));
     told.error = sums.square > 0 ? sums.error / sums.square : 0;
     factors_.erase(told.name);
     return Ok();

@@ -296,11 +296,11 @@ class MessageWriter final : public AnswerWriter {
 
 // ---- Routes ----
 
-Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, AnthropicUse use) {
-  BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
+Result<AnswerRequest> ReadRequest(const Gateway& gateway, Call& call, AnthropicUse use) {
+  BANTAM_ASSIGN(Json body, gateway.ReadBody(call));
   Gateway::AddHeaderMembers(call.request(), &body);
   AnswerRequest asked;
-  BANTAM_ASSIGN(asked.model, gateway.AnsweringModelOf(call, body));
+  BANTAM_ASSIGN(asked.model, Gateway::AnsweringModelOf(call));
   if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
     BANTAM_ASSIGN(asked.stream, ReadFlag("stream", stream));
   }

@@ -31,6 +31,19 @@ int64_t RetryAfterSeconds(int64_t predicted_ns) {
 
 ApiError EngineFailed(const Error& error) { return {.status = 500, .code = "internal_error", .message = error.message()}; }
 
+ApiError ModelNotThere(const Error& error) {
+  constexpr int64_t kRetrySeconds = 5;
+  return {.status = 503, .code = "model_unavailable", .message = error.message(), .retry_after_s = kRetrySeconds};
+}
+
+ApiError ModelChangeFailed(const Error& error) {
+  ApiError told = ApiErrorOf(error);
+  // What the file is like, and what fits beside it, is in no member of the request.
+  if (error.code() == Code::kExhausted) told = {.status = 507, .code = "out_of_memory", .message = error.message()};
+  if (error.code() == Code::kUnavailable) told = {.status = 409, .code = "model_not_changed", .message = error.message()};
+  return told;
+}
+
 ApiError ApiErrorOf(const Error& error) {
   ApiError told = {.status = 400, .code = "invalid_value", .message = error.message()};
   switch (error.code()) {

@@ -23,6 +23,10 @@ struct ApiError {
 // Of an engine that failed, or of an answer that did: nothing that the client could mend.
 ApiError EngineFailed(const Error& error);
 ApiError ApiErrorOf(const Error& error);
+// Of a model that is known, and is not to be had now.
+ApiError ModelNotThere(const Error& error);
+// Of a change of models that could not be made: what was there before goes on.
+ApiError ModelChangeFailed(const Error& error);
 
 // The member that a message of ReadJsonRequest and its like begins with: "messages[2].content: ...", "\"tempratur\": ...". Empty without
 // one.

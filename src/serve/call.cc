@@ -26,6 +26,7 @@ void Call::AddFields(ServerResponse* response) const {
 
 void Call::Respond(ServerResponse response) {
   record.status = response.status;
+  model = nullptr;
   AddFields(&response);
   // First: who has the answer may ask again, in the place that this one gives back.
   if (on_end) std::exchange(on_end, nullptr)(*this);
@@ -37,8 +38,14 @@ void Call::RespondJson(const Json& json) {
 }
 
 void Call::Fail(const ApiError& error) {
+  if (!waits_for.empty()) return;
   if (record.finish.empty()) record.finish = error.code;
   Respond(ErrorResponse(route->dialect, error));
+}
+
+void Call::Fail(const Error& error) {
+  // Before the model is there, nothing else can be unavailable.
+  Fail(model == nullptr && error.code() == Code::kUnavailable ? ModelNotThere(error) : ApiErrorOf(error));
 }
 
 void Call::Begin(std::string_view content_type, std::string first) {
@@ -52,6 +59,7 @@ void Call::Begin(std::string_view content_type, std::string first) {
 }
 
 void Call::End() {
+  model = nullptr;
   if (on_end) std::exchange(on_end, nullptr)(*this);
   exchange->End();
 }
@@ -59,6 +67,7 @@ void Call::End() {
 void Call::EndGone() {
   record.status = 499;
   record.finish = "client gone";
+  model = nullptr;
   if (on_end) std::exchange(on_end, nullptr)(*this);
 }
 

@@ -12,6 +12,7 @@
 #include "net/http_server.h"
 #include "serve/api_error.h"
 #include "serve/keys.h"
+#include "serve/served_model.h"
 
 namespace bantam {
 
@@ -64,6 +65,10 @@ struct Call {
   std::string allowed_origin;         // a page of another server that may read the answer; empty: none
   int64_t begin_ns = 0;
   CallRecord record;
+  std::shared_ptr<const ServedModel> model;  // that the body names (Gateway::ReadBody), until it is answered
+  // The name of a model that is being loaded: who reads the body fails with kUnavailable, of which nobody is told, and the call is read
+  // again when it is there.
+  std::string waits_for;
   std::atomic<bool> gone = false;
 
   // Of the server's thread.
@@ -77,7 +82,7 @@ struct Call {
   void Respond(ServerResponse response);
   void RespondJson(const Json& json);
   void Fail(const ApiError& error);
-  void Fail(const Error& error) { Fail(ApiErrorOf(error)); }
+  void Fail(const Error& error);
   // Or one that is written as it comes.
   void Begin(std::string_view content_type, std::string first);
   void End();

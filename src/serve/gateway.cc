@@ -54,7 +54,7 @@ const Dialect& DialectOfPath(std::string_view path) {
 std::span<const Route> AllRoutes() {
   static const std::vector<Route> kAll = [] {
     std::vector<Route> all;
-    for (const auto routes : {OpenAiRoutes(), ResponsesRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes()}) {
+    for (const auto routes : {OpenAiRoutes(), ResponsesRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes(), ModelRoutes()}) {
       for (const Route& route : routes) all.push_back(route);
     }
     return all;
@@ -78,9 +78,9 @@ RouteMatch FindRoute(std::string_view method, std::string_view path) {
   return match;
 }
 
-Gateway::Gateway(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock)
+Gateway::Gateway(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock)
     : options_(std::move(options)),
-      models_(std::move(models)),
+      models_(models),
       budget_(budget),
       clock_(clock),
       responses_(options_.responses, clock),
@@ -88,8 +88,9 @@ Gateway::Gateway(GatewayOptions options, ServedModels models, MemoryBudget& budg
 
 Gateway::~Gateway() = default;
 
-Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock) {
-  std::unique_ptr<Gateway> gateway(new Gateway(std::move(options), std::move(models), budget, clock));
+Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget,
+                                               const Clock& clock) {
+  std::unique_ptr<Gateway> gateway(new Gateway(std::move(options), models, budget, clock));
   BANTAM_ASSIGN(gateway->readers_, WorkQueue::Make(gateway->options_.readers, gateway->options_.waiting_max));
   return gateway;
 }
@@ -234,18 +235,39 @@ void Gateway::Begin(const std::shared_ptr<Call>& call) {
       Leave(ended);
     };
   }
+  ReadSoon(call);
+}
+
+void Gateway::ReadSoon(const std::shared_ptr<Call>& call) {
   const bool taken = readers_->Add(
-      [this, call] {
-        if (call->gone) return call->EndGone();
-        call->route->handle(*this, call);
-      },
+      [this, call] { Read(call); },
       [this, call] {
         metrics_.CountRefusal("memory");
+        call->waits_for.clear();
         call->Fail({.status = 503, .code = "out_of_memory", .message = "memory ran out; ask again, or for less", .retry_after_s = 5});
       });
   if (taken) return;
   metrics_.CountRefusal("queue");
   call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many requests come at once; wait", .retry_after_s = 1});
+}
+
+void Gateway::Read(const std::shared_ptr<Call>& call) {
+  if (call->gone) return call->EndGone();
+  call->route->handle(*this, call);
+  if (!call->waits_for.empty()) ReadWhenLoaded(call);
+}
+
+void Gateway::ReadWhenLoaded(const std::shared_ptr<Call>& call) {
+  const std::string name = std::exchange(call->waits_for, "");
+  const auto told = [this, call](const Status& loaded) {
+    if (call->gone) return call->EndGone();
+    if (loaded.ok()) return ReadSoon(call);
+    metrics_.CountRefusal("model");
+    call->Fail(ModelNotThere(loaded.error()));
+  };
+  if (models_.Await(name, told)) return;
+  metrics_.CountRefusal("queue");
+  call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many requests wait for models", .retry_after_s = 5});
 }
 
 void Gateway::Leave(Call& call) {
@@ -278,54 +300,60 @@ void Gateway::Log(const Call& call) const {
 
 // ---- For routes ----
 
-Result<Json> Gateway::ReadBody(const Call& call) {
+Result<Json> Gateway::ReadObject(const Call& call) {
   Result<Json> json = ParseJsonOfUniqueNames(call.request().body, kBodyMembersMax);
-  call.exchange->DropBody();
   if (!json.ok()) return BodyError(json.error());
   if (!json->is_object()) return Error(Code::kInvalidArgument, fmt::format("{}: expected an object", ShortJson(*json)));
   return json;
 }
 
-ServedModels Gateway::ModelsOf(const Call& call) const {
-  if (call.key == nullptr || call.key->limits.models.empty()) return models_;
+std::vector<CatalogView> Gateway::ViewsOf(const Call& call) const {
+  std::vector<CatalogView> views = models_.Views();
+  std::erase_if(views, [&](const CatalogView& view) { return !CheckModelAccess(call, view.name).ok(); });
+  return views;
+}
+
+Status Gateway::CheckModelAccess(const Call& call, const std::string& model) {
+  if (call.key == nullptr || call.key->limits.models.empty()) return Ok();
   const auto& allowed = call.key->limits.models;
-  ServedModels may;
-  for (const auto& model : models_) {
-    if (std::find(allowed.begin(), allowed.end(), model->name) != allowed.end()) may.push_back(model);
+  if (std::find(allowed.begin(), allowed.end(), model) != allowed.end()) return Ok();
+  return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", model, fmt::join(allowed, ", ")));
+}
+
+Result<Json> Gateway::ReadBody(Call& call) const {
+  BANTAM_ASSIGN(Json body, ReadObject(call));
+  const Json* named = &JsonMember(body, "model");
+  // Of old clients of Ollama.
+  if (named->is_null() && &call.route->dialect == &kOllamaDialect) named = &JsonMember(body, "name");
+  if (!named->is_null() && !named->is_string()) return Error(Code::kInvalidArgument, "model: expected the name of one");
+  std::string wanted = named->is_null() ? "" : named->get<std::string>();
+  if (wanted.empty()) {
+    // The first that the key may use.
+    if (const auto views = ViewsOf(call); !views.empty()) wanted = views.front().name;
   }
-  return may;
+  BANTAM_ASSIGN(const std::string name, models_.NameOf(wanted));
+  BANTAM_TRY(CheckModelAccess(call, name));
+  BANTAM_ASSIGN(call.model, models_.Find(name));
+  if (call.model == nullptr) {
+    call.waits_for = name;
+    return Error(Code::kUnavailable, "the model is being loaded");
+  }
+  call.record.model = name;
+  call.exchange->DropBody();
+  return body;
 }
 
-Result<std::shared_ptr<const ServedModel>> Gateway::FindModel(const Call& call, std::string_view name) const {
-  auto model = FindServedModel(ModelsOf(call), name);
-  if (model.ok()) return model;
-  const auto other = FindServedModel(models_, name);
-  if (!other.ok()) return model;
-  return Error(Code::kDenied,
-               fmt::format("this key may not use {}; it may use {}", (*other)->name, fmt::join(call.key->limits.models, ", ")));
-}
-
-Result<std::shared_ptr<const ServedModel>> Gateway::ModelOf(const Call& call, const Json& body) const {
-  const Json& name = JsonMember(body, "model");
-  if (!name.is_null() && !name.is_string()) return Error(Code::kInvalidArgument, "model: expected the name of one");
-  return FindModel(call, name.is_null() ? "" : name.get<std::string>());
-}
-
-Result<std::shared_ptr<const ServedModel>> Gateway::AnsweringModelOf(const Call& call, const Json& body) const {
-  BANTAM_ASSIGN(auto model, ModelOf(call, body));
-  if (model->Answers()) return model;
+Result<std::shared_ptr<const ServedModel>> Gateway::AnsweringModelOf(const Call& call) {
+  if (call.model->Answers()) return call.model;
   return Error(Code::kUnsupported,
-               fmt::format("model: {} makes vectors or classes of texts and writes none; ask /v1/embeddings", model->name));
+               fmt::format("model: {} makes vectors or classes of texts and writes none; ask /v1/embeddings", call.model->name));
 }
 
 void Gateway::AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const {
-  const auto model = ModelOf(*call, body);
-  if (!model.ok()) return call->Fail(model.error());
-  TextService* const texts = (*model)->texts;
+  TextService* const texts = call->model->texts;
   if (texts == nullptr) {
-    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", (*model)->name)));
+    return call->Fail(Error(Code::kUnsupported, fmt::format("model: {} makes no vectors of texts, and no classes", call->model->name)));
   }
-  call->record.model = (*model)->name;
   const auto done = [call, write](const Result<TextService::Answer>& answer) {
     if (call->gone) return call->EndGone();
     if (!answer.ok()) return call->Fail(answer.error());
@@ -356,7 +384,6 @@ void Gateway::AddHeaderMembers(const ServerRequest& request, Json* body) {
 
 void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
   Request& request = asked.plan.request;
-  call->record.model = asked.model->name;
   // Who asks: whoever they say to ask for buys them nothing.
   request.client = call->client;
   request.tenant = call->key == nullptr ? "" : call->key->name;
@@ -386,7 +413,7 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
     ApiError error = ApiErrorOf(ticket.error());
     if (engine.failed()) error = EngineFailed(ticket.error());
     // Others hold the memory.
-    if (ticket.error().code() == Code::kExhausted && fits_context && models_.size() > 1) {
+    if (ticket.error().code() == Code::kExhausted && fits_context && models_.loaded().size() > 1) {
       error = {.status = 429, .code = "rate_limit_exceeded", .message = error.message, .retry_after_s = 1};
     }
     if (error.status == 404) error = {.status = 400, .code = "adapter_not_found", .message = error.message, .param = "adapter"};
@@ -408,10 +435,24 @@ void Gateway::StopReading() { readers_.reset(); }
 
 std::optional<std::string> Gateway::NotReady() const {
   if (draining_) return "draining";
-  for (const auto& model : models_) {
+  for (const auto& model : models_.loaded()) {
     if (model->engine != nullptr && model->engine->failed()) return fmt::format("model {} failed", model->name);
   }
   return std::nullopt;
+}
+
+void Gateway::WriteModelChanges(MetricsText* text) const {
+  const std::vector<CatalogView> views = models_.Views();
+  text->Begin("bantam_model_loaded", MetricsText::Kind::kGauge, "Whether a model is in memory.");
+  for (const CatalogView& view : views) text->Add({{"model", view.name}}, view.model == nullptr ? 0 : 1);
+  text->Begin("bantam_model_changes_total", MetricsText::Kind::kCounter, "What was done with models, and what failed.");
+  for (const CatalogView& view : views) {
+    const std::pair<std::string, uint64_t> changes[] = {{"load", view.counters.loads},
+                                                        {"unload", view.counters.unloads},
+                                                        {"swap", view.counters.swaps},
+                                                        {"failure", view.counters.failures}};
+    for (const auto& [change, count] : changes) text->Add({{"model", view.name}, {"change", change}}, static_cast<double>(count));
+  }
 }
 
 std::string Gateway::MetricsPage() {
@@ -425,10 +466,12 @@ std::string Gateway::MetricsPage() {
   text.Begin("bantam_memory_resident_peak_bytes", Kind::kGauge, "The most that the process had in memory.");
   text.Add({}, static_cast<double>(PeakResidentBytes()));
   text.Begin("bantam_model_planned_bytes", Kind::kGauge, "Memory that is planned for a model.");
-  for (const auto& model : models_) text.Add({{"model", model->name}}, static_cast<double>(model->facts.planned_bytes));
+  const ServedModels loaded = models_.loaded();
+  for (const auto& model : loaded) text.Add({{"model", model->name}}, static_cast<double>(model->facts.planned_bytes));
+  WriteModelChanges(&text);
   const auto per_engine = [&](std::string_view name, Kind kind, std::string_view help, auto value) {
     text.Begin(name, kind, help);
-    for (const auto& model : models_) {
+    for (const auto& model : loaded) {
       if (model->engine != nullptr) text.Add({{"model", model->name}}, static_cast<double>(value(*model->engine)));
     }
   };

@@ -20,6 +20,7 @@
 #include "serve/chat_request.h"
 #include "serve/keys.h"
 #include "serve/metrics.h"
+#include "serve/model_catalog.h"
 #include "serve/response_store.h"
 #include "serve/served_model.h"
 #include "serve/text_service.h"
@@ -56,8 +57,9 @@ struct AnswerRequest {
 
 class Gateway final : public HttpHandler {
  public:
-  // The budget, clock and what the models point to outlive it.
-  static Result<std::unique_ptr<Gateway>> Make(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock);
+  // The models, the budget and the clock outlive it.
+  static Result<std::unique_ptr<Gateway>> Make(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget,
+                                               const Clock& clock);
   ~Gateway() override;
 
   // The server outlives it, stopped or not.
@@ -76,20 +78,21 @@ class Gateway final : public HttpHandler {
   ServerResponse Refuse(int status, std::string_view why, std::string_view client) override;
 
   // ---- For routes ----
-  const ServedModels& models() const { return models_; }
+  ModelCatalog& models() const { return models_; }
   const GatewayOptions& options() const { return options_; }
   const Clock& clock() const { return clock_; }
   ResponseStore& responses() { return responses_; }
-  // The body as an object, or the call fails.
-  static Result<Json> ReadBody(const Call& call);
-  // Those that the key may use.
-  ServedModels ModelsOf(const Call& call) const;
-  // One of them by name or alias, without a name the first. NotFound lists them; Denied for another.
-  Result<std::shared_ptr<const ServedModel>> FindModel(const Call& call, std::string_view name) const;
-  // The one that the body names.
-  Result<std::shared_ptr<const ServedModel>> ModelOf(const Call& call, const Json& body) const;
-  // The same, and Unsupported for one that writes no answers.
-  Result<std::shared_ptr<const ServedModel>> AnsweringModelOf(const Call& call, const Json& body) const;
+  // The body as an object.
+  static Result<Json> ReadObject(const Call& call);
+  // The same, and Call::model becomes the model that it names and the key may use. Where that is still to be loaded, the call waits for it
+  // (Call::waits_for).
+  Result<Json> ReadBody(Call& call) const;
+  // The call's model; Unsupported for one that writes no answers.
+  static Result<std::shared_ptr<const ServedModel>> AnsweringModelOf(const Call& call);
+  // Of those that the call's key may use.
+  std::vector<CatalogView> ViewsOf(const Call& call) const;
+  // Whether the call's key may use a model of this name.
+  static Status CheckModelAccess(const Call& call, const std::string& model);
   // Vectors, classes or a ranking, as the body asks the model that it names; `write` makes the answer's body (the name is JSON).
   using WriteTexts = std::string (*)(const std::string& model, const TextService::Answer& answer);
   void AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const;
@@ -102,17 +105,22 @@ class Gateway final : public HttpHandler {
   std::string MetricsPage();
 
  private:
-  Gateway(GatewayOptions options, ServedModels models, MemoryBudget& budget, const Clock& clock);
+  Gateway(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock);
   // A failure that is found before a route is: nothing otherwise.
   std::optional<ApiError> CheckAccess(Call& call);
   bool AnswersPreflight(const std::shared_ptr<Call>& call);
   void Begin(const std::shared_ptr<Call>& call);
+  // By a thread that reads requests: now, or when the model is there.
+  void Read(const std::shared_ptr<Call>& call);
+  void ReadSoon(const std::shared_ptr<Call>& call);
+  void ReadWhenLoaded(const std::shared_ptr<Call>& call);
   void Log(const Call& call) const;
   void Leave(Call& call);
+  void WriteModelChanges(MetricsText* text) const;
 
   const GatewayOptions options_;
-  const ServedModels models_;
-  MemoryBudget& budget_;
+  ModelCatalog& models_;
+  const MemoryBudget& budget_;
   const Clock& clock_;
   HttpServer* server_ = nullptr;
   std::atomic<bool> draining_ = false;

@@ -37,10 +37,28 @@ constexpr char kTemplate[] =
     "{% endfor %}assistant:";
 constexpr char kHello[] = R"("messages":[{"role":"user","content":"Once upon a time"}])";
 
+// A version of a model: an engine of its own on weights that others have too.
+class TestVersion final : public HostedModel {
+ public:
+  TestVersion(std::unique_ptr<EngineThread> engine, ServedModel served) : engine_(std::move(engine)) {
+    served.engine = engine_.get();
+    served_ = std::make_shared<const ServedModel>(std::move(served));
+  }
+  std::shared_ptr<const ServedModel> served() const override { return served_; }
+  void End() override { engine_.reset(); }
+
+ private:
+  std::unique_ptr<EngineThread> engine_;
+  std::shared_ptr<const ServedModel> served_;
+};
+
 // A gateway on a free port, in front of a small model that has learned to write.
 class GatewayTest : public ::testing::Test {
  protected:
   void Start(GatewayOptions options = {}, AdmissionLimits admission = {}, std::string name = "stories") {
+    StartCatalog({{.name = std::move(name), .path = "v1", .aliases = {"default"}}}, std::move(options), admission);
+  }
+  void StartCatalog(std::vector<CatalogEntry> entries, GatewayOptions options = {}, AdmissionLimits admission = {}) {
     options.version = "1.2.3";
     options.access_log = [this](const std::string& line) {
       const std::lock_guard lock(mutex_);
@@ -51,32 +69,48 @@ class GatewayTest : public ::testing::Test {
     model_ = LoadModel(OutlineModel(file, *RunnableKernels().front()).value(), file, {budget_, *pool_}, nullptr).value();
     PlanOptions plan_options = {/*context=*/512, KvType::kF16, /*step_tokens=*/64, /*step_outputs=*/8, pool_->size()};
     PlanSequences(4, &plan_options);
-    const MemoryPlan plan = PlanMemory(model_->program, plan_options, {});
+    plan_ = PlanMemory(model_->program, plan_options, {});
+    constraints_ = std::make_unique<Constraints>(*tokenizer_, budget_);
+    template_.emplace(ChatTemplate::Make(kTemplate, {}).value());
+    catalog_options_.load = [this, admission](const CatalogEntry& entry, const std::string& path) { return Load(entry, path, admission); };
+    catalog_ = ModelCatalog::Make(catalog_options_, std::move(entries), clock_).value();
+    ASSERT_TRUE(catalog_->LoadAll().ok());
+    gateway_ = Gateway::Make(std::move(options), *catalog_, budget_, clock_).value();
+    server_ = HttpServer::Start({}, *gateway_, clock_).value();
+  }
+  // Of paths that begin so, some cannot be loaded: "bad" ones never, and of "large" ones and others one at a time.
+  Result<std::unique_ptr<HostedModel>> Load(const CatalogEntry& entry, const std::string& path, const AdmissionLimits& admission) {
+    if (load_gate_) load_gate_();
+    if (path.starts_with("bad")) return Error(Code::kCorrupt, path + ": not a model");
+    const bool alone = path.starts_with("large") && !catalog_->loaded().empty();
+    if (alone) return Error(Code::kExhausted, path + ": does not fit beside the others");
     EngineOptions engine_options;
     engine_options.admission = admission;
     engine_options.check = true;
-    engine_ = EngineThread::Start({*model_, *tokenizer_, plan, clock_, engine_options}, {budget_, *pool_}).value();
-    constraints_ = std::make_unique<Constraints>(*tokenizer_, budget_);
-    template_.emplace(ChatTemplate::Make(kTemplate, {}).value());
-    auto served = std::make_shared<ServedModel>();
-    served->name = std::move(name);
-    served->aliases = {"default"};
-    served->tokenizer = tokenizer_.get();
-    served->context = 512;
-    served->engine = engine_.get();
-    served->constraints = constraints_.get();
-    served->chat_template = &*template_;
-    served->tool_template = &*template_;
-    served->template_shows_tools = true;
-    served->dialect = OutputDialect::Detect(kTemplate, *tokenizer_);
-    served->defaults.tokens_max = 64;
-    gateway_ = Gateway::Make(std::move(options), {served}, budget_, clock_).value();
-    server_ = HttpServer::Start({}, *gateway_, clock_).value();
+    BANTAM_ASSIGN(auto engine, EngineThread::Start({*model_, *tokenizer_, plan_, clock_, engine_options}, {budget_, *pool_}));
+    engine_ = engine.get();
+    ++loads_;
+    ServedModel served = {.name = entry.name, .aliases = entry.aliases};
+    served.facts.digest = path;
+    served.tokenizer = tokenizer_.get();
+    served.context = 512;
+    served.constraints = constraints_.get();
+    served.chat_template = &*template_;
+    served.tool_template = &*template_;
+    served.template_shows_tools = true;
+    served.dialect = OutputDialect::Detect(kTemplate, *tokenizer_);
+    served.defaults.tokens_max = 64;
+    return std::unique_ptr<HostedModel>(std::make_unique<TestVersion>(std::move(engine), std::move(served)));
   }
+  HttpAnswer Change(std::string_view action, const std::string& members) {
+    return Post("/admin/models/" + std::string(action), "{" + members + "}");
+  }
+  Json ModelNow(size_t index = 0) { return Get("/admin/models").json()["models"][index]; }
   ~GatewayTest() override {
     if (server_ != nullptr) server_->Stop();
+    if (gateway_ != nullptr) gateway_->StopReading();
+    if (catalog_ != nullptr) catalog_->Stop();
     gateway_.reset();
-    engine_.reset();
   }
   HttpAnswer Post(std::string_view target, std::string_view body, std::string_view fields = "") {
     return Ask(server_->port(), "POST", target, body, fields);
@@ -99,7 +133,12 @@ class GatewayTest : public ::testing::Test {
   std::unique_ptr<Model> model_;
   std::optional<ChatTemplate> template_;
   std::unique_ptr<Constraints> constraints_;
-  std::unique_ptr<EngineThread> engine_;
+  MemoryPlan plan_;
+  CatalogOptions catalog_options_;
+  std::unique_ptr<ModelCatalog> catalog_;
+  std::function<void()> load_gate_;  // asked before each load
+  std::atomic<int> loads_ = 0;
+  EngineThread* engine_ = nullptr;  // the last that was loaded
   std::unique_ptr<Gateway> gateway_;
   std::mutex mutex_;
   std::vector<std::string> log_;
@@ -666,6 +705,14 @@ TEST_F(GatewayTest, OpenApiHasTheMembersThatAreRead) {
         Post("/api/chat", Json{{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})}, {"options", {{name, nullptr}}}}.dump());
     EXPECT_EQ(answer.status, 200) << name << " " << answer.body;
   }
+  // What administers models changes nothing where there is no such model.
+  for (const char* path : {"/admin/models/load", "/admin/models/swap", "/admin/models/unload", "/admin/models/pin"}) {
+    for (const auto& [name, described] : schema(path)["properties"].items()) {
+      const HttpAnswer answer = Post(path, Json{{"model", "nobody"}, {name, name == "model" ? Json("nobody") : Json(nullptr)}}.dump());
+      EXPECT_THAT(answer.body, Not(HasSubstr("no member of a request"))) << path << " " << name;
+    }
+    EXPECT_THAT(Post(path, R"({"model":"nobody","membre":1})").body, HasSubstr("no member of a request")) << path;
+  }
   // Vectors, rankings and classes are read by one reader.
   std::set<std::string> of_texts;
   for (const char* path : {"/v1/embeddings", "/v1/rerank", "/v1/classify"}) {
@@ -847,6 +894,157 @@ TEST_F(GatewayTest, MetricsAndLogWithoutTexts) {
   EXPECT_EQ(line["path"], "/v1/chat/completions");
   EXPECT_EQ(line["generated_tokens"], 6);
   for (const std::string& one : log_) EXPECT_THAT(one, Not(HasSubstr("Lily")));
+}
+
+// ---- Models that come and go ----
+
+// What is loaded for the first request has its requests wait, and others go on meanwhile.
+TEST_F(GatewayTest, LoadsOnDemand) {
+  std::atomic<bool> open = true;
+  load_gate_ = [&] {
+    while (!open) std::this_thread::yield();
+  };
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "v1", .on_demand = true}});
+  EXPECT_EQ(loads_, 1);
+  EXPECT_EQ(ModelNow(1)["state"], "unloaded");
+  open = false;
+  std::vector<HttpAnswer> answers(3);
+  std::vector<std::thread> clients;
+  for (HttpAnswer& answer : answers) {
+    clients.emplace_back([&] { answer = Chat(std::string(kHello) + R"(,"max_tokens":5,"model":"later:latest")"); });
+  }
+  while (ModelNow(1)["state"] != "loading") std::this_thread::yield();
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5,"model":"stories")").status, 200);
+  open = true;
+  for (std::thread& client : clients) client.join();
+  for (const HttpAnswer& answer : answers) {
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    EXPECT_EQ(answer.json()["model"], "later");
+  }
+  EXPECT_EQ(loads_, 2);
+  EXPECT_THAT(Get("/metrics").body, HasSubstr(R"(bantam_model_changes_total{model="later",change="load"} 1)"));
+}
+
+// A new version takes over without a request that fails, a hundred times.
+TEST_F(GatewayTest, SwapsUnderLoad) {
+  catalog_options_.tick_ns = 1'000'000;
+  Start();
+  std::atomic<bool> stop = false;
+  std::atomic<int> asked = 0;
+  std::atomic<int> failed = 0;
+  const std::string text = Chat(std::string(kHello) + R"(,"max_tokens":12)").json()["choices"][0]["message"]["content"];
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.emplace_back([&] {
+      while (!stop) {
+        const HttpAnswer answer = Chat(std::string(kHello) + R"(,"max_tokens":12)");
+        ++asked;
+        if (answer.status != 200 || answer.json()["choices"][0]["message"]["content"] != text) ++failed;
+      }
+    });
+  }
+  for (int i = 0; i < 100; ++i) {
+    // Every fourth does not fit beside what is there.
+    const std::string path = i % 4 == 3 ? "large" : i % 2 == 0 ? "v2" : "v1";
+    const HttpAnswer swapped = Change("swap", R"("model":"stories","path":")" + path + "\"");
+    ASSERT_EQ(swapped.status, 200) << swapped.body;
+    ASSERT_EQ(swapped.json()["path"], path);
+  }
+  stop = true;
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(failed, 0);
+  EXPECT_GT(asked, 0);
+  EXPECT_EQ(ModelNow()["changes"]["swaps"], 100);
+}
+
+TEST_F(GatewayTest, RollsBackAndKeepsWhatWorks) {
+  StartCatalog({{.name = "stories", .path = "v1", .probes = {{.prompt = "Once upon a time", .expect = "e"}}}});
+  EXPECT_EQ(Change("rollback", R"("model":"stories")").status, 400);
+  EXPECT_EQ(Change("swap", R"("model":"stories","path":"v2")").json()["previous"], "v1");
+  // What cannot be loaded changes nothing.
+  const HttpAnswer bad = Change("swap", R"("model":"stories","path":"bad")");
+  EXPECT_EQ(bad.status, 400);
+  EXPECT_THAT(bad.body, HasSubstr("not a model"));
+  EXPECT_EQ(ModelNow()["path"], "v2");
+  EXPECT_THAT(ModelNow()["error"].get<std::string>(), HasSubstr("not a model"));
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5)").status, 200);
+  EXPECT_EQ(Change("rollback", R"("model":"stories")").json()["path"], "v1");
+  EXPECT_EQ(ModelNow()["previous"], "v2");
+}
+
+// A version that does not answer what it should takes no requests.
+TEST_F(GatewayTest, ChecksVersions) {
+  StartCatalog({{.name = "stories", .path = "v1"},
+                {.name = "strict", .path = "v1", .on_demand = true, .probes = {{.prompt = "Hello", .expect = "no story says this"}}}});
+  const HttpAnswer refused = Chat(std::string(kHello) + R"(,"model":"strict")");
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.body, HasSubstr("no story says this"));
+  EXPECT_EQ(refused.fields.count("retry-after"), 1u);
+  // Not tried again at once.
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"model":"strict")").status, 503);
+  EXPECT_EQ(loads_, 2);
+  EXPECT_EQ(ModelNow(1)["changes"]["failures"], 1);
+}
+
+TEST_F(GatewayTest, UnloadsAndPins) {
+  catalog_options_.tick_ns = 1'000'000;
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "second", .path = "v1"}});
+  EXPECT_EQ(Change("unload", R"("model":"second")").json()["state"], "stopped");
+  const HttpAnswer refused = Chat(std::string(kHello) + R"(,"model":"second")");
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.body, HasSubstr("unloaded by whoever runs the server"));
+  EXPECT_EQ(Get("/health/ready").status, 200);
+  EXPECT_EQ(Change("load", R"("model":"second")").json()["state"], "loaded");
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5,"model":"second")").status, 200);
+  // What does not fit takes the place of what is idle, but for what is pinned.
+  EXPECT_EQ(Change("pin", R"("model":"stories")").json()["pinned"], true);
+  EXPECT_EQ(Change("load", R"("model":"third","path":"large")").status, 507);
+  EXPECT_EQ(ModelNow(0)["state"], "loaded");
+  EXPECT_EQ(ModelNow(1)["state"], "unloaded");
+  EXPECT_EQ(Change("unpin", R"("model":"stories")").json()["pinned"], false);
+  EXPECT_EQ(Change("load", R"("model":"third","path":"large","aliases":["big"])").status, 200);
+  EXPECT_EQ(ModelNow(0)["state"], "unloaded");
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5,"model":"big")").json()["model"], "third");
+  EXPECT_EQ(Change("load", R"("model":"nothing")").status, 404);
+  EXPECT_EQ(Change("swap", R"("model":"third","pth":"x")").status, 400);
+}
+
+TEST_F(GatewayTest, UnloadsWhatIsIdle) {
+  catalog_options_.tick_ns = 1'000'000;
+  StartCatalog({{.name = "stories", .path = "v1", .idle_s = 1}});
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5)").status, 200);
+  while (ModelNow()["state"] != "unloaded") std::this_thread::yield();
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5)").status, 200);
+  EXPECT_EQ(loads_, 2);
+}
+
+// While memory is short, fewer bits answer.
+TEST_F(GatewayTest, FewerBitsWhileMemoryIsShort) {
+  std::atomic<double> share = 0.5;
+  catalog_options_.tick_ns = 1'000'000;
+  catalog_options_.memory_share = [&] { return share.load(); };
+  StartCatalog({{.name = "stories", .path = "q8", .precisions = {"q4", "q2"}}});
+  share = 0.95;
+  while (ModelNow()["path"] != "q4") std::this_thread::yield();
+  share = 0.85;
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5)").status, 200);
+  EXPECT_EQ(ModelNow()["path"], "q4");
+}
+
+// Keys that may not use a model do not have it loaded, and none but an administrator's changes models.
+TEST_F(GatewayTest, ModelsAreForThoseWhoMay) {
+  GatewayOptions options;
+  const auto key = [](const std::string& name, Role role, KeyLimits limits) {
+    return std::make_shared<const ApiKey>(ApiKey{name, role, DigestOfSecret(name), std::move(limits)});
+  };
+  options.access.keys = {key("kiosk", Role::kUse, {.models = {"stories"}}), key("boss", Role::kAdmin, {})};
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "secret", .path = "v1", .on_demand = true}}, options);
+  const std::string as_kiosk = "Authorization: Bearer kiosk\r\n";
+  const std::string as_boss = "Authorization: Bearer boss\r\n";
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"model":"secret")", as_kiosk).status, 403);
+  EXPECT_EQ(Post("/admin/models/unload", R"({"model":"stories"})", as_kiosk).status, 403);
+  EXPECT_EQ(loads_, 1);
+  EXPECT_EQ(Post("/admin/models/unload", R"({"model":"stories"})", as_boss).status, 200);
 }
 
 }  // namespace

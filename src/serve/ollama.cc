@@ -212,29 +212,17 @@ class NdjsonWriter final : public AnswerWriter {
 
 // ---- Routes ----
 
-// Names carry a tag, which says nothing here.
-void DropTag(Json* body) {
-  Json& name = (*body)["model"];
-  // Of old clients.
-  if (name.is_null()) name = TakeMember(body, "name");
-  constexpr std::string_view kLatest = ":latest";
-  if (name.is_string() && name.get_ref<const std::string&>().ends_with(kLatest)) {
-    std::string bare = name.get<std::string>();
-    bare.resize(bare.size() - kLatest.size());
-    name = std::move(bare);
-  }
-}
-
-Result<Json> ReadBody(const Call& call) {
-  BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
-  DropTag(&body);
+Result<Json> ReadBody(const Gateway& gateway, Call& call) {
+  BANTAM_ASSIGN(Json body, gateway.ReadBody(call));
+  // What old clients call the model.
+  body.erase("name");
   Gateway::AddHeaderMembers(call.request(), &body);
   return body;
 }
 
-Result<AnswerRequest> ReadRequest(const Gateway& gateway, const Call& call, const Json& body, bool chat) {
+Result<AnswerRequest> ReadRequest(const Call& call, const Json& body, bool chat) {
   AnswerRequest asked;
-  BANTAM_ASSIGN(asked.model, gateway.AnsweringModelOf(call, body));
+  BANTAM_ASSIGN(asked.model, Gateway::AnsweringModelOf(call));
   asked.stream = true;
   if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
     BANTAM_ASSIGN(asked.stream, ReadFlag("stream", stream));
@@ -253,9 +241,9 @@ bool OnlyLoads(const Json& body, bool chat) {
   return words.is_null() || words == "" || words == Json::array();
 }
 
-Result<Json> SayLoaded(const Gateway& gateway, const Call& call, const Json& body, bool chat) {
+Result<Json> SayLoaded(const Call& call, const Json& body, bool chat) {
   BANTAM_TRY(chat ? CheckMembers(body, kChatMembers) : CheckMembers(body, kGenerateMembers));
-  BANTAM_ASSIGN(const auto model, gateway.AnsweringModelOf(call, body));
+  BANTAM_ASSIGN(const auto model, Gateway::AnsweringModelOf(call));
   Json line = {{"model", model->name}, {"created_at", UtcText(std::time(nullptr))}};
   if (chat) {
     line["message"] = {{"role", "assistant"}, {"content", ""}};
@@ -268,19 +256,19 @@ Result<Json> SayLoaded(const Gateway& gateway, const Call& call, const Json& bod
 
 template <bool kChat>
 void Answers(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const Result<Json> body = ReadBody(*call);
+  const Result<Json> body = ReadBody(gateway, *call);
   if (!body.ok()) return call->Fail(body.error());
   if (OnlyLoads(*body, kChat)) {
-    const Result<Json> loaded = SayLoaded(gateway, *call, *body, kChat);
+    const Result<Json> loaded = SayLoaded(*call, *body, kChat);
     return loaded.ok() ? call->RespondJson(*loaded) : call->Fail(loaded.error());
   }
-  Result<AnswerRequest> asked = ReadRequest(gateway, *call, *body, kChat);
+  Result<AnswerRequest> asked = ReadRequest(*call, *body, kChat);
   if (!asked.ok()) return call->Fail(asked.error());
   gateway.Ask(call, std::move(asked).value());
 }
 
 void Embed(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  Result<Json> body = ReadBody(*call);
+  Result<Json> body = ReadBody(gateway, *call);
   if (!body.ok()) return call->Fail(body.error());
   for (const char* name : {"options", "keep_alive"}) body->erase(name);
   gateway.AskTexts(call, std::move(body).value(), VectorList::kPlain, [](const std::string& model, const TextService::Answer& answer) {
@@ -301,7 +289,13 @@ Json DetailsJson(const ServedModel& model) {
 template <bool kRunning>
 void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Json list = Json::array();
-  for (const auto& model : gateway.ModelsOf(*call)) {
+  for (const CatalogView& view : gateway.ViewsOf(*call)) {
+    const auto& model = view.model;
+    // What was never in memory is known by its name alone.
+    if (model == nullptr) {
+      if (!kRunning) list.push_back({{"name", view.name}, {"model", view.name}});
+      continue;
+    }
     Json json = {{"name", model->name}, {"model", model->name}, {"size", model->facts.file_bytes}, {"digest", model->facts.digest}};
     json["details"] = DetailsJson(*model);
     if (kRunning) {
@@ -316,19 +310,18 @@ void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
 }
 
 void Show(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const Result<Json> body = ReadBody(*call);
+  const Result<Json> body = ReadBody(gateway, *call);
   if (!body.ok()) return call->Fail(body.error());
-  const auto model = gateway.ModelOf(*call, *body);
-  if (!model.ok()) return call->Fail(model.error());
-  Json capabilities = Json::array({(*model)->Answers() ? "completion" : "embedding"});
-  if ((*model)->chat_template != nullptr) capabilities.push_back("tools");
-  const std::string& family = (*model)->facts.architecture;
-  call->RespondJson({{"modified_at", UtcText((*model)->loaded_s)},
-                     {"details", DetailsJson(**model)},
+  const ServedModel& model = *call->model;
+  Json capabilities = Json::array({model.Answers() ? "completion" : "embedding"});
+  if (model.chat_template != nullptr) capabilities.push_back("tools");
+  const std::string& family = model.facts.architecture;
+  call->RespondJson({{"modified_at", UtcText(model.loaded_s)},
+                     {"details", DetailsJson(model)},
                      {"model_info",
                       {{"general.architecture", family},
-                       {"general.parameter_count", (*model)->facts.parameters},
-                       {fmt::format("{}.context_length", family), (*model)->context}}},
+                       {"general.parameter_count", model.facts.parameters},
+                       {fmt::format("{}.context_length", family), model.context}}},
                      {"capabilities", std::move(capabilities)}});
 }
 

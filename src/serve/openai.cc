@@ -244,11 +244,11 @@ Result<StreamOptions> ReadStreamOptions(const Json& body) {
 
 using ReadPlan = Result<ChatPlan> (*)(Json body, const ChatContext& context);
 template <typename Writer>
-Result<AnswerRequest> ReadAnswerRequest(const Gateway& gateway, const Call& call, ReadPlan read) {
-  BANTAM_ASSIGN(Json body, Gateway::ReadBody(call));
+Result<AnswerRequest> ReadAnswerRequest(const Gateway& gateway, Call& call, ReadPlan read) {
+  BANTAM_ASSIGN(Json body, gateway.ReadBody(call));
   Gateway::AddHeaderMembers(call.request(), &body);
   AnswerRequest asked;
-  BANTAM_ASSIGN(asked.model, gateway.AnsweringModelOf(call, body));
+  BANTAM_ASSIGN(asked.model, Gateway::AnsweringModelOf(call));
   BANTAM_ASSIGN(const StreamOptions options, ReadStreamOptions(body));
   asked.stream = options.stream;
   BANTAM_ASSIGN(asked.plan, read(std::move(body), {*asked.model, LocalTime()}));
@@ -269,7 +269,7 @@ void Complete(Gateway& gateway, const std::shared_ptr<Call>& call) { Answers<Tex
 // What TextRequest reads: vectors, a ranking or classes, by the member that asks for them.
 template <TextRequest::Task kTask>
 void Encode(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  Result<Json> body = Gateway::ReadBody(*call);
+  Result<Json> body = gateway.ReadBody(*call);
   if (!body.ok()) return call->Fail(body.error());
   constexpr const char* kAsking[] = {"input", "classify", "query"};
   const char* asking = kAsking[static_cast<size_t>(kTask)];
@@ -279,20 +279,27 @@ void Encode(Gateway& gateway, const std::shared_ptr<Call>& call) {
   });
 }
 
-Json ModelJson(const ServedModel& model) {
-  return {{"id", model.name}, {"object", "model"}, {"created", model.loaded_s}, {"owned_by", "bantam"}, {"context", model.context}};
+Json ModelJson(const CatalogView& view) {
+  Json json = {{"id", view.name}, {"object", "model"}, {"created", 0}, {"owned_by", "bantam"}, {"status", ModelStateName(view.state)}};
+  if (view.model == nullptr) return json;
+  json["created"] = view.model->loaded_s;
+  json["context"] = view.model->context;
+  return json;
 }
 
 void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Json list = Json::array();
-  for (const auto& model : gateway.ModelsOf(*call)) list.push_back(ModelJson(*model));
+  for (const CatalogView& view : gateway.ViewsOf(*call)) list.push_back(ModelJson(view));
   call->RespondJson({{"object", "list"}, {"data", std::move(list)}});
 }
 
 void ShowModel(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const auto model = gateway.FindModel(*call, call->rest);
-  if (!model.ok()) return call->Fail(model.error());
-  call->RespondJson(ModelJson(**model));
+  const auto name = gateway.models().NameOf(call->rest);
+  if (!name.ok()) return call->Fail(name.error());
+  if (const Status may = Gateway::CheckModelAccess(*call, *name); !may.ok()) return call->Fail(may.error());
+  for (const CatalogView& view : gateway.models().Views()) {
+    if (view.name == *name) return call->RespondJson(ModelJson(view));
+  }
 }
 
 }  // namespace

@@ -46,12 +46,12 @@ struct Asked {
   Json body;
   Json items;
 };
-Result<Asked> ReadAsked(Gateway& gateway, const Call& call) {
+Result<Asked> ReadAsked(Gateway& gateway, Call& call) {
   Asked asked;
-  BANTAM_ASSIGN(asked.body, Gateway::ReadBody(call));
+  BANTAM_ASSIGN(asked.body, gateway.ReadBody(call));
   const Json& body = asked.body;
   Gateway::AddHeaderMembers(call.request(), &asked.body);
-  BANTAM_ASSIGN(asked.request.model, gateway.AnsweringModelOf(call, body));
+  BANTAM_ASSIGN(asked.request.model, Gateway::AnsweringModelOf(call));
   if (const Json& stream = JsonMember(body, "stream"); !stream.is_null()) {
     BANTAM_ASSIGN(asked.request.stream, ReadFlag("stream", stream));
   }
@@ -65,7 +65,7 @@ Result<Asked> ReadAsked(Gateway& gateway, const Call& call) {
   return asked;
 }
 
-Result<AnswerRequest> ReadRequest(Gateway& gateway, const Call& call) {
+Result<AnswerRequest> ReadRequest(Gateway& gateway, Call& call) {
   BANTAM_ASSIGN(Asked asked, ReadAsked(gateway, call));
   bool store = true;
   if (const Json& wanted = JsonMember(asked.body, "store"); !wanted.is_null()) {

@@ -12,6 +12,7 @@ std::span<const Route> ResponsesRoutes();
 std::span<const Route> AnthropicRoutes();
 std::span<const Route> OllamaRoutes();
 std::span<const Route> ServiceRoutes();
+std::span<const Route> ModelRoutes();
 // All of them; the first that matches counts.
 std::span<const Route> AllRoutes();
 

@@ -6,7 +6,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/memory_budget.h"
@@ -55,12 +54,17 @@ struct ServedModel {
   TextService* texts = nullptr;
 
   bool Answers() const { return engine != nullptr; }
-  bool HasName(std::string_view wanted) const;
 };
 
 using ServedModels = std::vector<std::shared_ptr<const ServedModel>>;
 
-// By name or alias; without one the first. NotFound lists those that there are.
-Result<std::shared_ptr<const ServedModel>> FindServedModel(const ServedModels& models, std::string_view name);
+// All that a version of a model is made of.
+class HostedModel {
+ public:
+  virtual ~HostedModel() = default;
+  virtual std::shared_ptr<const ServedModel> served() const = 0;
+  // Ends its threads: what runs ends as cancelled, and nobody asks any more.
+  virtual void End() = 0;
+};
 
 }  // namespace bantam

@@ -36,10 +36,10 @@ void ShowOpenApi(Gateway& gateway, const std::shared_ptr<Call>& call) {
 constexpr size_t kTextBytesMax = 256 << 10;
 constexpr size_t kTokensMax = 64 << 10;
 
-Result<Json> TokensOf(const Gateway& gateway, const Call& call) {
-  BANTAM_ASSIGN(const Json body, Gateway::ReadBody(call));
+Result<Json> TokensOf(const Gateway& gateway, Call& call) {
+  BANTAM_ASSIGN(const Json body, gateway.ReadBody(call));
   BANTAM_TRY(CheckMembers(body, {"model", "content", "prompt", "add_special", "with_pieces"}));
-  BANTAM_ASSIGN(const auto model, gateway.ModelOf(call, body));
+  const ServedModel& model = *call.model;
   const char* member = JsonMember(body, "prompt").is_null() ? "content" : "prompt";
   BANTAM_ASSIGN(const std::string text, ReadText(member, JsonMember(body, member)));
   if (text.size() > kTextBytesMax) {
@@ -52,32 +52,32 @@ Result<Json> TokensOf(const Gateway& gateway, const Call& call) {
       BANTAM_ASSIGN(*flag, ReadFlag(name, value));
     }
   }
-  BANTAM_ASSIGN(std::vector<uint32_t> tokens, model->tokenizer->Encode(text, /*special=*/true));
-  if (add_special) tokens = model->tokenizer->WithPrefix(std::move(tokens));
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, model.tokenizer->Encode(text, /*special=*/true));
+  if (add_special) tokens = model.tokenizer->WithPrefix(std::move(tokens));
   Json list = Json::array();
   for (const uint32_t token : tokens) {
-    with_pieces ? list.push_back({{"id", token}, {"piece", model->tokenizer->Name(token)}}) : list.push_back(token);
+    with_pieces ? list.push_back({{"id", token}, {"piece", model.tokenizer->Name(token)}}) : list.push_back(token);
   }
-  return Json{{"tokens", std::move(list)}, {"count", tokens.size()}, {"max_model_len", model->context}};
+  return Json{{"tokens", std::move(list)}, {"count", tokens.size()}, {"max_model_len", model.context}};
 }
 
-Result<Json> TextOf(const Gateway& gateway, const Call& call) {
-  BANTAM_ASSIGN(const Json body, Gateway::ReadBody(call));
+Result<Json> TextOf(const Gateway& gateway, Call& call) {
+  BANTAM_ASSIGN(const Json body, gateway.ReadBody(call));
   BANTAM_TRY(CheckMembers(body, {"model", "tokens"}));
-  BANTAM_ASSIGN(const auto model, gateway.ModelOf(call, body));
+  const ServedModel& model = *call.model;
   const Json& list = JsonMember(body, "tokens");
   if (!list.is_array() || list.size() > kTokensMax)
     return WrongMember("tokens", list, fmt::format("a list of at most {} token ids", kTokensMax));
   std::vector<uint32_t> tokens;
   for (const Json& id : list) {
-    BANTAM_ASSIGN(const uint64_t token, ReadWhole("tokens", id, 0, model->tokenizer->size() - 1));
+    BANTAM_ASSIGN(const uint64_t token, ReadWhole("tokens", id, 0, model.tokenizer->size() - 1));
     tokens.push_back(static_cast<uint32_t>(token));
   }
-  const std::string text = model->tokenizer->Decode(tokens, /*special=*/true);
+  const std::string text = model.tokenizer->Decode(tokens, /*special=*/true);
   return Json{{"content", text}, {"prompt", text}};
 }
 
-template <Result<Json> (*Compute)(const Gateway&, const Call&)>
+template <Result<Json> (*Compute)(const Gateway&, Call&)>
 void RespondWith(Gateway& gateway, const std::shared_ptr<Call>& call) {
   const Result<Json> json = Compute(gateway, *call);
   if (!json.ok()) return call->Fail(json.error());
