@@ -11,13 +11,13 @@
 
 #include "base/clock.h"
 #include "base/disk.h"
-#include "base/power_meter.h"
 #include "cli/batch_texts.h"
 #include "cli/load.h"
 #include "cli/model_folder.h"
 #include "cli/sampling.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "engine/engine_targets.h"
 #include "model/vocabulary.h"
 
 namespace bantam {
@@ -47,11 +47,6 @@ Result<EngineOptions> ReadEngineOptions(FileSystem& files, const Options& option
   engine.admission = {.requests_max = SIZE_MAX, .tokens_max = SIZE_MAX, .bytes_max = UINT64_MAX};
   engine.notice = [](std::string_view change) { Note(fmt::format("[{}]\n", change)); };
   engine.watch = [&files] { return ReadMemoryPressure(files, /*root=*/""); };
-  if (options.target_watts > 0) {
-    const auto meter = std::make_shared<PowerMeter>(files, /*root=*/"");
-    BANTAM_TRY(meter->Check().With("--target-power"));
-    engine.watts = [meter](int64_t now_ns) { return meter->Read(now_ns); };
-  }
   engine.exit_layer = options.exit_layer;
   if (options.calibration.empty()) return engine;
   BANTAM_ASSIGN(Calibration calibration, Calibration::Open(files, options.calibration));
@@ -129,7 +124,7 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
   if (places.force) BANTAM_TRY(places.output.Truncate(0));  // not before everything else is sure
   const MonotonicClock clock;
   Engine* engine = nullptr;
-  if (targets.any()) engine_options.adaptive = AdaptiveController::Make(targets, loaded.plan.options.sequences);
+  BANTAM_TRY(UseAdaptiveTargets(files, targets, loaded.plan.options.sequences, &engine_options).With("--target-power"));
   const auto make_engine = [&](Engine::Sink sink) -> Result<std::unique_ptr<Engine>> {
     BANTAM_ASSIGN(auto made,
                   Engine::Make({*loaded.model, tokenizer, loaded.plan, clock, engine_options, loaded.draft.get(), loaded.draft_plan},

@@ -13,8 +13,10 @@
 #include "cli/terminal.h"
 #include "cli/texts.h"
 #include "engine/constraints.h"
+#include "engine/engine_targets.h"
 #include "engine/engine_thread.h"
 #include "engine/text_encoder.h"
+#include "model/model_digest.h"
 #include "model/vocabulary.h"
 #include "serve/text_service.h"
 #include "text/chat_template.h"
@@ -61,6 +63,7 @@ class HostedAnswers final : public HostedModel {
  private:
   Status ReadTemplates();
   Status Load(FileSystem& files, const ModelEntry& entry, const Clock& clock);
+  Result<EngineOptions> ReadEngineOptions(FileSystem& files, const ModelEntry& entry);
 
   std::optional<OpenedEncoder> opened_;
   std::optional<ChatTemplate> chat_template_;
@@ -80,24 +83,45 @@ Status HostedAnswers::ReadTemplates() {
   return Ok();
 }
 
-Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clock& clock) {
-  const Tokenizer& tokenizer = opened_->model.tokenizer;
-  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, entry.run, {.sequences = entry.sequences}};
-  for (const auto& [name, path] : entry.adapters) request.adapters.push_back({.name = name, .path = path});
-  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened_->file), request));
-  BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened_->path));
-  BANTAM_ASSIGN(loaded_, LoadWithoutSession(std::move(prepared)));
-  EndProgressLine();
+// What does not depend on the weights.
+Result<EngineOptions> HostedAnswers::ReadEngineOptions(FileSystem& files, const ModelEntry& entry) {
   EngineOptions options;
   options.admission.requests_max = entry.requests_max;
   options.admission.first_token_max_ns = entry.first_token_ms_max * 1'000'000;
+  options.narrow_kv = entry.narrow_kv;
+  options.exit_layer = entry.exit_layer;
+  options.prefix_file = entry.prefix_file;
   options.watch = [&files] { return ReadMemoryPressure(files, /*root=*/""); };
-  options.notice = [name = entry.name](std::string_view change) { Note(fmt::format("[{}: {}]\n", name, change)); };
+  options.notice = [name = entry.name, changes = served_->changes](std::string_view change) {
+    ++*changes;
+    Note(fmt::format("[{}: {}]\n", name, change));
+  };
   if (!entry.calibration.empty()) {
     BANTAM_ASSIGN(Calibration calibration, Calibration::Open(files, entry.calibration));
     options.calibration = std::make_shared<const Calibration>(std::move(calibration));
   }
-  BANTAM_ASSIGN(thread_, EngineThread::Start({*loaded_.model, tokenizer, loaded_.plan, clock, options}, {*loaded_.budget, *loaded_.pool}));
+  if (!entry.prefix_file.empty()) {
+    BANTAM_ASSIGN(options.model_digest, DigestModel(opened_->file, MakeProgressLine()));
+  }
+  return options;
+}
+
+Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clock& clock) {
+  const Tokenizer& tokenizer = opened_->model.tokenizer;
+  BANTAM_ASSIGN(EngineOptions options, ReadEngineOptions(files, entry));
+  const StepShape shape = {.sequences = entry.sequences, .exits = entry.exit_layer > 0, .narrow_kv = entry.narrow_kv};
+  PrepareRequest request = {&tokenizer, /*text_bytes=*/0, entry.run, shape};
+  for (const auto& [name, path] : entry.adapters) request.adapters.push_back({.name = name, .path = path});
+  if (!entry.draft.empty()) {
+    BANTAM_ASSIGN(request.draft, FindModel(files, entry.draft));
+  }
+  BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened_->file), request));
+  BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened_->path));
+  BANTAM_ASSIGN(loaded_, LoadWithoutSession(std::move(prepared)));
+  EndProgressLine();
+  BANTAM_TRY(UseAdaptiveTargets(files, entry.targets, loaded_.plan.options.sequences, &options));
+  const Engine::Setup setup = {*loaded_.model, tokenizer, loaded_.plan, clock, options, loaded_.draft.get(), loaded_.draft_plan};
+  BANTAM_ASSIGN(thread_, EngineThread::Start(setup, {*loaded_.budget, *loaded_.pool}));
   for (const auto& [name, adapter] : loaded_.adapters) BANTAM_TRY(thread_->AddAdapter(name, adapter));
   constraints_ = std::make_unique<Constraints>(tokenizer, *loaded_.budget);
   return Ok();

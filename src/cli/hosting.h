@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "cli/load.h"
+#include "engine/adaptive.h"
 #include "serve/model_catalog.h"
 #include "serve/served_model.h"
 
@@ -28,6 +29,11 @@ struct ModelEntry {
   size_t answer_tokens = 0;        // most of an answer, where a request does not say; 0: what the context leaves
   std::vector<std::pair<std::string, std::string>> adapters = {};  // names and paths
   std::string calibration = {};
+  std::string draft = {};        // the path of a draft model, or its name in the model folder
+  std::string prefix_file = {};  // where prefixes are kept from one run to the next
+  bool narrow_kv = false;        // EngineOptions::narrow_kv
+  size_t exit_layer = 0;         // EngineOptions::exit_layer
+  AdaptiveTargets targets = {};
   CatalogEntry catalog = {};  // when it is loaded, what it is checked with; name, path and aliases are those above
 };
 

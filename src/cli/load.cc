@@ -134,6 +134,7 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   plan.step_outputs = shape.all_outputs ? shape.step_tokens : std::max<size_t>(shape.texts, 1);
   plan.step_texts = std::max<size_t>(shape.texts, 1);
   if (shape.sequences != 0) PlanSequences(shape.sequences, &plan);
+  plan.narrow_kv = shape.narrow_kv;
   return plan;
 }
 

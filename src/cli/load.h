@@ -88,9 +88,10 @@ Result<AdapterOption> ParseAdapterOption(const std::string& text, bool named);
 struct StepShape {
   size_t step_tokens = 128;
   bool all_outputs = false;
-  size_t texts = 0;      // whole texts of a step, on a model that makes vectors of them; 0: one that goes on with a text
-  size_t sequences = 0;  // of an engine; 0: a single session
-  bool exits = false;    // of an engine with early exit
+  size_t texts = 0;        // whole texts of a step, on a model that makes vectors of them; 0: one that goes on with a text
+  size_t sequences = 0;    // of an engine; 0: a single session
+  bool exits = false;      // of an engine with early exit
+  bool narrow_kv = false;  // PlanOptions::narrow_kv
 };
 
 // A model file with everything that is known before weights are read.

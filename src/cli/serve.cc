@@ -183,6 +183,7 @@ CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Ru
       if (one.name == known.name) entry = one;
     }
     entry.path = path;
+    running->manager.Tell(fmt::format("STATUS=loading {}", known.name));
     entry.run.memory = config.memory;
     entry.run.process = &running->memory;
     BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock));
@@ -206,11 +207,10 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
              std::vector<std::shared_ptr<const ApiKey>> keys, Running* running) {
   constexpr size_t kLogBytesMax = 1 << 20;
   BANTAM_ASSIGN(running->log, LogLines::Start(WriteLine, kLogBytesMax));
-  // Bodies, what two readers make of the largest, connections, answers that are kept, and lines that wait.
+  // Bodies, what two readers make of the largest, connections, and answers that are kept.
   constexpr uint64_t kPerConnection = 16 << 10;
   running->memory.planned_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
-                                  std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max +
-                                  kLogBytesMax;
+                                  std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max;
   BANTAM_ASSIGN(const uint64_t limit_bytes, MemoryLimitOf(ReadSystemLimits(files, /*root=*/"", AffinityProcessors()), config.memory));
   running->memory.budget = std::make_shared<MemoryBudget>(limit_bytes);
   std::vector<CatalogEntry> entries;
@@ -221,7 +221,6 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
     known.aliases = entry.aliases;
   }
   BANTAM_ASSIGN(running->models, ModelCatalog::Make(CatalogOptionsOf(files, config, running), std::move(entries), running->clock));
-  running->manager.Tell("STATUS=loading models");
   BANTAM_TRY(running->models->LoadAll());
   GatewayOptions options = {
       .version = BANTAM_VERSION, .access = {std::move(keys), config.hosts, config.origins}, .responses = config.responses};

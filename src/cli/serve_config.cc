@@ -138,13 +138,19 @@ Status ReadTls(const toml::table& table, std::string path, TlsOptions* tls) {
   return Error(Code::kInvalidArgument, fmt::format("{}: [tls]: expected certificate and key, the paths of files in PEM", Where(table)));
 }
 
-Status ReadResponses(const toml::table& table, std::string path, ResponseStoreLimits* limits) {
+Status ReadTargets(const toml::table& table, std::string path, AdaptiveTargets* targets) {
   Table read(table, std::move(path));
-  constexpr int64_t kNsPerSecond = 1'000'000'000;
-  BANTAM_TRY(read.Whole("count", 0, 1'000'000, &limits->responses_max));
-  BANTAM_TRY(read.Whole("bytes", 0, int64_t{1} << 32, &limits->bytes_max));
-  BANTAM_TRY(read.Whole("seconds", 1, int64_t{366} * 86'400, &limits->age_max_ns, /*scale=*/kNsPerSecond));
-  return read.Finish();
+  int64_t token_ms = 0;
+  int64_t watts = 0;
+  int64_t percent = 0;
+  BANTAM_TRY(read.Whole("token_ms", 0, 3'600'000, &token_ms));
+  BANTAM_TRY(read.Whole("watts", 0, 1'000'000, &watts));
+  BANTAM_TRY(read.Whole("memory_percent", 0, 100, &percent));
+  BANTAM_TRY(read.Finish());
+  Result<AdaptiveTargets> wanted =
+      ReadAdaptiveTargets(static_cast<double>(token_ms), static_cast<double>(watts), static_cast<double>(percent));
+  BANTAM_ASSIGN(*targets, std::move(wanted).With(Where(table)));
+  return Ok();
 }
 
 // [[models.NAME.checks]]
@@ -165,6 +171,15 @@ Status ReadProbes(Table* model, std::vector<ModelProbe>* probes) {
   return Ok();
 }
 
+Status ReadResponses(const toml::table& table, std::string path, ResponseStoreLimits* limits) {
+  Table read(table, std::move(path));
+  constexpr int64_t kNsPerSecond = 1'000'000'000;
+  BANTAM_TRY(read.Whole("count", 0, 1'000'000, &limits->responses_max));
+  BANTAM_TRY(read.Whole("bytes", 0, int64_t{1} << 32, &limits->bytes_max));
+  BANTAM_TRY(read.Whole("seconds", 1, int64_t{366} * 86'400, &limits->age_max_ns, /*scale=*/kNsPerSecond));
+  return read.Finish();
+}
+
 Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::string path) {
   ModelEntry entry = {.name = std::move(name)};
   entry.path = entry.name;
@@ -181,6 +196,12 @@ Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::st
   BANTAM_TRY(read.Whole("first_token_ms", 0, 86'400'000, &entry.first_token_ms_max));
   BANTAM_TRY(read.Whole("answer_tokens", 0, int64_t{1} << 24, &entry.answer_tokens));
   BANTAM_TRY(read.Text("calibration", &entry.calibration));
+  BANTAM_TRY(read.Text("draft", &entry.draft));
+  BANTAM_TRY(read.Text("prefix_file", &entry.prefix_file));
+  BANTAM_TRY(read.Flag("narrow_kv", &entry.narrow_kv));
+  BANTAM_TRY(read.Whole("exit_layer", 0, 100'000, &entry.exit_layer));
+  BANTAM_ASSIGN(const toml::table* targets, read.Inner("adaptive"));
+  if (targets != nullptr) BANTAM_TRY(ReadTargets(*targets, read.PathOf("adaptive"), &entry.targets));
   BANTAM_TRY(read.Flag("on_demand", &entry.catalog.on_demand));
   BANTAM_TRY(read.Flag("pinned", &entry.catalog.pinned));
   BANTAM_TRY(read.Whole("idle_seconds", 0, int64_t{1} << 31, &entry.catalog.idle_s));
@@ -321,6 +342,10 @@ std::string_view ServeConfigExample() {
 # first_token_ms = 0          # refuses what would wait longer for its first token; 0: any
 # answer_tokens = 0           # most of an answer where a request does not say; 0: what the context leaves
 # calibration = ""
+# draft = ""                  # a small model of the same vocabulary that guesses what answers go on with
+# prefix_file = ""            # where prefixes of prompts are kept from one run to the next
+# narrow_kv = false           # true: requests that come while memory is short keep their keys and values in 8 bits
+# exit_layer = 0              # layers that are asked first by requests with exit_confidence; 0: all are asked
 # on_demand = false           # true: loaded for the first request, not at the start
 # idle_seconds = 0            # unloaded when nobody asked for so long, and loaded again for the next request; 0: never
 # pinned = false              # true: never unloaded to make room for another
@@ -329,6 +354,10 @@ std::string_view ServeConfigExample() {
 # prompt = "What is the capital of France?"
 # expect = "Paris"            # is in the answer
 # tokens = 64
+# [models.NAME.adaptive]      # what the engine keeps to by changing itself; 0: no target
+# token_ms = 0                # between two tokens of an answer, for 95 of 100
+# watts = 0
+# memory_percent = 0          # of the limit, in use
 # [models.NAME.adapters]
 # polite = "/path/of/adapter"
 )";

@@ -18,9 +18,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory_budget.h"
-#include "base/power_meter.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
+#include "engine/engine_targets.h"
 #include "engine/engine_thread.h"
 #include "engine/json_request.h"
 #include "library/boundary.h"
@@ -117,12 +117,7 @@ Result<EngineOptions> ReadEngineOptions(const bantam_engine_options& options, ba
   BANTAM_ASSIGN(const AdaptiveTargets targets,
                 ReadAdaptiveTargets(static_cast<double>(options.target_token_ms), static_cast<double>(options.target_watts),
                                     static_cast<double>(options.target_memory_percent)));
-  if (targets.any()) read.adaptive = AdaptiveController::Make(targets, engine->plan.options.sequences);
-  if (targets.watts > 0) {
-    const auto meter = std::make_shared<PowerMeter>(*engine->files, /*root=*/"");
-    BANTAM_TRY(meter->Check());
-    read.watts = [meter](int64_t now_ns) { return meter->Read(now_ns); };
-  }
+  BANTAM_TRY(UseAdaptiveTargets(*engine->files, targets, engine->plan.options.sequences, &read));
   return read;
 }
 

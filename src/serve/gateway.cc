@@ -307,17 +307,24 @@ Result<Json> Gateway::ReadObject(const Call& call) {
   return json;
 }
 
-std::vector<CatalogView> Gateway::ViewsOf(const Call& call) const {
+std::span<const std::string> Gateway::AllowedTo(const Call& call) {
+  if (call.key == nullptr) return {};
+  return call.key->limits.models;
+}
+
+std::vector<CatalogView> Gateway::ModelsOf(const Call& call) const {
   std::vector<CatalogView> views = models_.Views();
-  std::erase_if(views, [&](const CatalogView& view) { return !CheckModelAccess(call, view.name).ok(); });
+  const auto allowed = AllowedTo(call);
+  const auto may_not = [&](const CatalogView& view) {
+    return !allowed.empty() && std::find(allowed.begin(), allowed.end(), view.name) == allowed.end();
+  };
+  views.erase(std::remove_if(views.begin(), views.end(), may_not), views.end());
   return views;
 }
 
-Status Gateway::CheckModelAccess(const Call& call, const std::string& model) {
-  if (call.key == nullptr || call.key->limits.models.empty()) return Ok();
-  const auto& allowed = call.key->limits.models;
-  if (std::find(allowed.begin(), allowed.end(), model) != allowed.end()) return Ok();
-  return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", model, fmt::join(allowed, ", ")));
+Result<std::string> Gateway::NameOf(const Call& call, const Json& name) const {
+  if (!name.is_null() && !name.is_string()) return Error(Code::kInvalidArgument, "model: expected the name of one");
+  return models_.NameOf(name.is_null() ? "" : name.get<std::string>(), AllowedTo(call));
 }
 
 Result<Json> Gateway::ReadBody(Call& call) const {
@@ -325,14 +332,7 @@ Result<Json> Gateway::ReadBody(Call& call) const {
   const Json* named = &JsonMember(body, "model");
   // Of old clients of Ollama.
   if (named->is_null() && &call.route->dialect == &kOllamaDialect) named = &JsonMember(body, "name");
-  if (!named->is_null() && !named->is_string()) return Error(Code::kInvalidArgument, "model: expected the name of one");
-  std::string wanted = named->is_null() ? "" : named->get<std::string>();
-  if (wanted.empty()) {
-    // The first that the key may use.
-    if (const auto views = ViewsOf(call); !views.empty()) wanted = views.front().name;
-  }
-  BANTAM_ASSIGN(const std::string name, models_.NameOf(wanted));
-  BANTAM_TRY(CheckModelAccess(call, name));
+  BANTAM_ASSIGN(const std::string name, NameOf(call, *named));
   BANTAM_ASSIGN(call.model, models_.Find(name));
   if (call.model == nullptr) {
     call.waits_for = name;
@@ -483,6 +483,10 @@ std::string Gateway::MetricsPage() {
              [](const auto& engine) { return engine.counters().drafted_tokens; });
   per_engine("bantam_accepted_tokens_total", Kind::kCounter, "Guesses that were right.",
              [](const auto& engine) { return engine.counters().accepted_tokens; });
+  per_engine("bantam_narrowed_requests_total", Kind::kCounter, "Requests with KV of 8 bits, for memory was short.",
+             [](const auto& engine) { return engine.counters().narrowed; });
+  text.Begin("bantam_adaptive_changes_total", Kind::kCounter, "What the engine changed of itself to keep to its targets.");
+  for (const auto& model : loaded) text.Add({{"model", model->name}}, static_cast<double>(model->changes->load()));
   if (options_.access_log_dropped) {
     text.Begin("bantam_access_log_dropped_total", Kind::kCounter, "Lines of the access log that there was no room for.");
     text.Add({}, static_cast<double>(options_.access_log_dropped()));

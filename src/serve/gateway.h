@@ -89,10 +89,10 @@ class Gateway final : public HttpHandler {
   Result<Json> ReadBody(Call& call) const;
   // The call's model; Unsupported for one that writes no answers.
   static Result<std::shared_ptr<const ServedModel>> AnsweringModelOf(const Call& call);
-  // Of those that the call's key may use.
-  std::vector<CatalogView> ViewsOf(const Call& call) const;
-  // Whether the call's key may use a model of this name.
-  static Status CheckModelAccess(const Call& call, const std::string& model);
+  // Those that the call's key may use.
+  std::vector<CatalogView> ModelsOf(const Call& call) const;
+  // One of them by name or alias; null: the first. NotFound lists them; Denied for another.
+  Result<std::string> NameOf(const Call& call, const Json& name) const;
   // Vectors, classes or a ranking, as the body asks the model that it names; `write` makes the answer's body (the name is JSON).
   using WriteTexts = std::string (*)(const std::string& model, const TextService::Answer& answer);
   void AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const;
@@ -106,6 +106,8 @@ class Gateway final : public HttpHandler {
 
  private:
   Gateway(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock);
+  // Names of models; empty: all.
+  static std::span<const std::string> AllowedTo(const Call& call);
   // A failure that is found before a route is: nothing otherwise.
   std::optional<ApiError> CheckAccess(Call& call);
   bool AnswersPreflight(const std::shared_ptr<Call>& call);

@@ -686,6 +686,11 @@ TEST_F(GatewayTest, OpenApiHasTheMembersThatAreRead) {
       {"/api/generate", R"({"prompt":"x","options":{"num_predict":1}})"},
       {"/tokenize", R"({"content":"x"})"},
       {"/detokenize", R"({"tokens":[1]})"},
+      {"/admin/models/load", R"({"model":"stories"})"},
+      {"/admin/models/swap", R"({"model":"stories","path":"v2"})"},
+      {"/admin/models/rollback", R"({"model":"stories"})"},
+      {"/admin/models/pin", R"({"model":"stories"})"},
+      {"/admin/models/unpin", R"({"model":"stories"})"},
   };
   for (const auto& [path, text] : kBodies) {
     const Json whole = ParseJson(text).value();

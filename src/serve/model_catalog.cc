@@ -46,6 +46,26 @@ struct ModelCatalog::Retired {
   }
 };
 
+namespace {
+
+// A request's hold of a version.
+class Hold {
+ public:
+  Hold(std::shared_ptr<std::atomic<size_t>> users, std::shared_ptr<const ServedModel> model)
+      : users_(std::move(users)), model_(std::move(model)) {
+    ++*users_;
+  }
+  ~Hold() { --*users_; }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  const std::shared_ptr<std::atomic<size_t>> users_;
+  const std::shared_ptr<const ServedModel> model_;
+};
+
+}  // namespace
+
 ModelCatalog::ModelCatalog(CatalogOptions options, const Clock& clock)
     : options_(std::move(options)), clock_(clock), retired_(std::make_shared<Retired>()) {
   retired_->came = [this] { changed_.notify_all(); };
@@ -118,12 +138,21 @@ ModelCatalog::Slot* ModelCatalog::SlotOf(std::string_view name) const {
   return SlotOf(name);
 }
 
-Result<std::string> ModelCatalog::NameOf(std::string_view name) const {
+Result<std::string> ModelCatalog::NameOf(std::string_view name, std::span<const std::string> allowed) const {
+  const auto may = [&](const std::string& one) {
+    return allowed.empty() || std::find(allowed.begin(), allowed.end(), one) != allowed.end();
+  };
   const std::lock_guard lock(mutex_);
-  if (name.empty() && !slots_.empty()) return slots_[0]->entry.name;
-  if (const Slot* slot = SlotOf(name)) return slot->entry.name;
+  const Slot* slot = name.empty() ? nullptr : SlotOf(name);
+  if (slot != nullptr && may(slot->entry.name)) return slot->entry.name;
   std::vector<std::string_view> names;
-  for (const auto& slot : slots_) names.push_back(slot->entry.name);
+  for (const auto& one : slots_) {
+    if (may(one->entry.name)) names.push_back(one->entry.name);
+  }
+  if (name.empty() && !names.empty()) return std::string(names[0]);
+  if (slot != nullptr) {
+    return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", slot->entry.name, fmt::join(allowed, ", ")));
+  }
   constexpr size_t kListedMax = 20;
   constexpr size_t kShownBytes = 200;
   return Error(Code::kNotFound, fmt::format("there is no model \"{}\" here; there are: {}", name.substr(0, kShownBytes),
@@ -135,7 +164,10 @@ Result<std::shared_ptr<const ServedModel>> ModelCatalog::Find(const std::string&
   Slot* const slot = SlotOf(name);
   if (slot == nullptr) return Error(Code::kNotFound, fmt::format("there is no model {} any more", name));
   slot->used_ns = clock_.NowNs();
-  if (slot->model != nullptr || slot->state == ModelState::kLoading) return slot->model;
+  if (slot->model != nullptr) {
+    return std::shared_ptr<const ServedModel>(std::make_shared<Hold>(slot->users, slot->model), slot->model.get());
+  }
+  if (slot->state == ModelState::kLoading) return slot->model;
   if (slot->state == ModelState::kStopped) {
     return Error(Code::kUnavailable, fmt::format("model {} was unloaded by whoever runs the server; ask another, or later", name));
   }
@@ -427,8 +459,8 @@ bool ModelCatalog::MakeRoom(const std::string& for_name) {
     const std::lock_guard lock(mutex_);
     Slot* least = nullptr;
     for (const auto& slot : slots_) {
-      // A hold is got under the lock, so where the catalogue has the only one nobody uses it.
-      const bool may = slot->model != nullptr && !slot->entry.pinned && slot->entry.name != for_name && slot->model.use_count() == 1;
+      // Holds are got under the lock.
+      const bool may = slot->model != nullptr && !slot->entry.pinned && slot->entry.name != for_name && *slot->users == 0;
       if (may && (least == nullptr || slot->used_ns < least->used_ns)) least = slot.get();
     }
     if (least == nullptr) return false;
@@ -534,7 +566,7 @@ void ModelCatalog::Tick() {
     for (const auto& slot : slots_) {
       if (slot->model == nullptr) continue;
       const bool failed = slot->model->engine != nullptr && slot->model->engine->failed();
-      if (slot->model.use_count() > 1) slot->used_ns = now_ns;
+      if (*slot->users > 0) slot->used_ns = now_ns;
       const bool idle = slot->entry.idle_s > 0 && !slot->entry.pinned && now_ns - slot->used_ns > slot->entry.idle_s * 1'000'000'000;
       if (failed || idle) {
         gone.push_back(std::exchange(slot->model, nullptr));

@@ -1,8 +1,9 @@
-// ModelCatalog: the models of a server by name: loaded, unloaded and exchanged while requests come (ADR 0025).
+// ModelCatalog: the models of a server by name: loaded, unloaded and exchanged while requests come (ADR 0027).
 #pragma once
 
 #include <pthread.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,11 +32,12 @@ struct CatalogEntry {
   std::string name;
   std::string path = {};
   std::vector<std::string> aliases = {};
-  bool on_demand = false;                   // loaded for the first request, not at the start
-  bool pinned = false;                      // stays in memory, whoever else needs it
-  int64_t idle_s = 0;                       // is unloaded when nobody asked for so long; 0: never
-  std::vector<ModelProbe> probes = {};      // what a version has to answer before it takes requests
-  std::vector<std::string> precisions = {}; // paths of the same model in fewer bits, each smaller than the one before, for when memory is short
+  bool on_demand = false;               // loaded for the first request, not at the start
+  bool pinned = false;                  // stays in memory, whoever else needs it
+  int64_t idle_s = 0;                   // is unloaded when nobody asked for so long; 0: never
+  std::vector<ModelProbe> probes = {};  // what a version has to answer before it takes requests
+  std::vector<std::string> precisions =
+      {};  // paths of the same model in fewer bits, each smaller than the one before, for when memory is short
 };
 
 struct CatalogOptions {
@@ -46,9 +49,9 @@ struct CatalogOptions {
   std::function<double()> memory_share = nullptr;
   double memory_share_max = 0.9;
   std::function<void(std::string_view name, std::string_view change)> notice = nullptr;
-  int64_t drain_ns = 60'000'000'000;   // requests of an old version may go on so long where both do not fit
-  int64_t tick_ns = 1'000'000'000;     // between two looks at who is idle
-  int64_t retry_ns = 5'000'000'000;    // what could not be loaded is not tried again before
+  int64_t drain_ns = 60'000'000'000;  // requests of an old version may go on so long where both do not fit
+  int64_t tick_ns = 1'000'000'000;    // between two looks at who is idle
+  int64_t retry_ns = 5'000'000'000;   // what could not be loaded is not tried again before
 };
 
 enum class ModelState : uint8_t {
@@ -84,8 +87,8 @@ enum class CatalogAction : uint8_t { kLoad, kUnload, kSwap, kRollback, kPin, kUn
 struct CatalogChange {
   CatalogAction action = CatalogAction::kLoad;
   std::string name = {};
-  std::string path = {};                 // of kSwap, and of kLoad where there is no such model yet
-  std::vector<std::string> aliases = {}; // of a model that is new
+  std::string path = {};                  // of kSwap, and of kLoad where there is no such model yet
+  std::vector<std::string> aliases = {};  // of a model that is new
 };
 
 // One thread loads, unloads and destroys; any other may ask. Requests hold the version that they began with until they end.
@@ -106,15 +109,16 @@ class ModelCatalog {
   // Ends every engine, whoever still holds it; who waits for a model is forgotten. Nobody asks any more.
   void Stop();
 
-  // By name, alias, or either with ":latest"; without a name the first. NotFound lists those that there are.
-  Result<std::string> NameOf(std::string_view name) const;
-  // The version that takes requests, of a name that NameOf gave. Null: it is being loaded, so wait for it. Unavailable, with the reason, when
-  // it is not to be had.
+  // By name, alias, or either with ":latest"; without a name the first. Of `allowed` only, unless that is empty: NotFound lists those that
+  // there are of them, and Denied is for one that there is and is not allowed.
+  Result<std::string> NameOf(std::string_view name, std::span<const std::string> allowed = {}) const;
+  // The version that takes requests, of a name that NameOf gave. Null: it is being loaded, so wait for it. Unavailable, with the reason,
+  // when it is not to be had.
   Result<std::shared_ptr<const ServedModel>> Find(const std::string& name);
   // Told when it can be found, or why not; perhaps at once, otherwise by the catalogue's thread. False: too many wait.
   bool Await(const std::string& name, std::function<void(const Status& loaded)> told);
-  // What is changed, and when; `done` is told by the catalogue's thread. Errors there: NotFound, InvalidArgument, Denied, those of loading, of
-  // probes; what was there before then goes on.
+  // What is changed, and when; `done` is told by the catalogue's thread. Errors there: NotFound, InvalidArgument, Denied, those of loading,
+  // of probes; what was there before then goes on.
   void Change(CatalogChange change, std::function<void(const Status& done)> done);
 
   std::vector<CatalogView> Views() const;
@@ -129,6 +133,7 @@ class ModelCatalog {
     std::string path = {};
     std::string previous = {};
     std::string error = {};
+    std::shared_ptr<std::atomic<size_t>> users = std::make_shared<std::atomic<size_t>>(0);  // requests; who only looks is none
     int64_t used_ns = 0;
     int64_t retry_ns = INT64_MIN;  // not before
     CatalogCounters counters = {};

@@ -14,7 +14,8 @@ namespace bantam {
 namespace {
 
 Json ViewJson(const CatalogView& view) {
-  Json json = {{"name", view.name}, {"aliases", view.aliases}, {"state", ModelStateName(view.state)}, {"path", view.path}, {"pinned", view.pinned}};
+  Json json = {
+      {"name", view.name}, {"aliases", view.aliases}, {"state", ModelStateName(view.state)}, {"path", view.path}, {"pinned", view.pinned}};
   if (!view.previous.empty()) json["previous"] = view.previous;
   if (!view.error.empty()) json["error"] = view.error;
   if (view.model != nullptr) {

@@ -289,7 +289,7 @@ Json DetailsJson(const ServedModel& model) {
 template <bool kRunning>
 void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Json list = Json::array();
-  for (const CatalogView& view : gateway.ViewsOf(*call)) {
+  for (const CatalogView& view : gateway.ModelsOf(*call)) {
     const auto& model = view.model;
     // What was never in memory is known by its name alone.
     if (model == nullptr) {

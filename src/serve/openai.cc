@@ -289,15 +289,14 @@ Json ModelJson(const CatalogView& view) {
 
 void ListModels(Gateway& gateway, const std::shared_ptr<Call>& call) {
   Json list = Json::array();
-  for (const CatalogView& view : gateway.ViewsOf(*call)) list.push_back(ModelJson(view));
+  for (const CatalogView& view : gateway.ModelsOf(*call)) list.push_back(ModelJson(view));
   call->RespondJson({{"object", "list"}, {"data", std::move(list)}});
 }
 
 void ShowModel(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const auto name = gateway.models().NameOf(call->rest);
+  const auto name = gateway.NameOf(*call, call->rest);
   if (!name.ok()) return call->Fail(name.error());
-  if (const Status may = Gateway::CheckModelAccess(*call, *name); !may.ok()) return call->Fail(may.error());
-  for (const CatalogView& view : gateway.models().Views()) {
+  for (const CatalogView& view : gateway.ModelsOf(*call)) {
     if (view.name == *name) return call->RespondJson(ModelJson(view));
   }
 }

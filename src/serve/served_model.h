@@ -1,6 +1,7 @@
 // A model as the gateway sees it: what it is called, what it answers with, and what is told of it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -50,6 +51,9 @@ struct ServedModel {
   OutputDialect dialect = {};
   std::vector<uint32_t> markers = {};  // of it
   Request defaults = {};
+
+  // That the engine made by itself (EngineOptions::notice).
+  std::shared_ptr<std::atomic<uint64_t>> changes = std::make_shared<std::atomic<uint64_t>>(0);
 
   TextService* texts = nullptr;
 
