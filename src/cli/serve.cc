@@ -202,7 +202,6 @@ CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Ru
       if (one.name == known.name) entry = one;
     }
     entry.path = path;
-    running->manager.Tell(fmt::format("STATUS=loading {}", known.name));
     entry.run.memory = config.memory;
     entry.run.process = &running->memory;
     BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock, least));
@@ -234,7 +233,8 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
   // Bodies, what two readers make of the largest, connections, and answers that are kept.
   constexpr uint64_t kPerConnection = 16 << 10;
   running->memory.planned_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
-                                  std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max;
+                                  std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max +
+                                  kLogBytesMax;
   BANTAM_ASSIGN(const uint64_t limit_bytes, MemoryLimitOf(ReadSystemLimits(files, /*root=*/"", AffinityProcessors()), config.memory));
   running->memory.budget = std::make_shared<MemoryBudget>(limit_bytes);
   std::vector<CatalogEntry> entries;
@@ -245,6 +245,7 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
     known.aliases = entry.aliases;
   }
   BANTAM_ASSIGN(running->models, ModelCatalog::Make(CatalogOptionsOf(files, config, running), std::move(entries), running->clock));
+  running->manager.Tell("STATUS=loading models");
   BANTAM_TRY(running->models->LoadAll());
   GatewayOptions options = {
       .version = BANTAM_VERSION, .access = {std::move(keys), config.hosts, config.origins}, .responses = config.responses};

@@ -714,6 +714,14 @@ TEST_F(GatewayTest, OpenApiHasTheMembersThatAreRead) {
         Post("/api/chat", Json{{"messages", Json::array({{{"role", "user"}, {"content", "x"}}})}, {"options", {{name, nullptr}}}}.dump());
     EXPECT_EQ(answer.status, 200) << name << " " << answer.body;
   }
+  // What administers models changes nothing where there is no such model.
+  for (const char* path : {"/admin/models/load", "/admin/models/swap", "/admin/models/unload", "/admin/models/pin"}) {
+    for (const auto& [name, described] : schema(path)["properties"].items()) {
+      const HttpAnswer answer = Post(path, Json{{"model", "nobody"}, {name, name == "model" ? Json("nobody") : Json(nullptr)}}.dump());
+      EXPECT_THAT(answer.body, Not(HasSubstr("no member of a request"))) << path << " " << name;
+    }
+    EXPECT_THAT(Post(path, R"({"model":"nobody","membre":1})").body, HasSubstr("no member of a request")) << path;
+  }
   // Vectors, rankings and classes are read by one reader.
   std::set<std::string> of_texts;
   for (const char* path : {"/v1/embeddings", "/v1/rerank", "/v1/classify"}) {
