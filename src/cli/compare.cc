@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cli/comparison.h"
+#include "cli/evaluation.h"
 #include "cli/model_folder.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -17,10 +18,39 @@ struct Arguments {
   std::string base;
   std::string candidate;
   std::string text;
+  std::string task;
   size_t windows = 0;
   bool json = false;
   RunOptions run;
 };
+
+struct EvaluatedPair {
+  Evaluation base;
+  Evaluation candidate;
+  size_t only_base = 0;  // questions that only it answers
+  size_t only_candidate = 0;
+};
+
+Result<EvaluatedPair> EvaluatePair(WindowModel& base, WindowModel& candidate, const Tokenizer& tokenizer, const std::string& path) {
+  const std::unique_ptr<Disk> disk = MakeDisk();
+  BANTAM_ASSIGN(const std::unique_ptr<PartFile> input, disk->OpenForReading(path));
+  EvaluatedPair pair;
+  BANTAM_ASSIGN(pair.base, EvaluateTask(base, tokenizer, *input).With(path));
+  BANTAM_ASSIGN(pair.candidate, EvaluateTask(candidate, tokenizer, *input).With(path));
+  for (size_t i = 0; i < std::min(pair.base.verdicts.size(), pair.candidate.verdicts.size()); ++i) {
+    const bool was = pair.base.verdicts[i] == Verdict::kRight;
+    const bool is = pair.candidate.verdicts[i] == Verdict::kRight;
+    pair.only_base += was && !is ? 1 : 0;
+    pair.only_candidate += is && !was ? 1 : 0;
+  }
+  return pair;
+}
+
+std::string EvaluatedText(const EvaluatedPair& pair) {
+  return fmt::format("  questions: base {}; candidate {}\n  answered by the base alone {}, by the candidate alone {}\n{}",
+                     TallyText(pair.base.all()), TallyText(pair.candidate.all()), pair.only_base, pair.only_candidate,
+                     EvaluationText(pair.candidate));
+}
 
 Result<std::string> RunCompare(FileSystem& files, const Arguments& arguments) {
   if (arguments.run.context != 0 && arguments.run.context < kWindowMin) {
@@ -41,8 +71,18 @@ Result<std::string> RunCompare(FileSystem& files, const Arguments& arguments) {
   BANTAM_ASSIGN(WindowModel candidate, LoadWindowModel(files, candidate_path, run, /*tokenizer=*/nullptr));
   BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(base, candidate, text, arguments.windows).With(arguments.text));
   if (Interrupted()) Note("[interrupted: the figures are those of the windows so far]\n");
-  if (arguments.json) return DumpJson(PairJson(base, candidate, pair), /*indent=*/2) + "\n";
-  return fmt::format("{} and {}\n{}", Printable(arguments.base), Printable(arguments.candidate), PairText(base, candidate, pair));
+  Json json = PairJson(base, candidate, pair);
+  std::string told =
+      fmt::format("{} and {}\n{}", Printable(arguments.base), Printable(arguments.candidate), PairText(base, candidate, pair));
+  if (!arguments.task.empty() && !Interrupted()) {
+    BANTAM_ASSIGN(const EvaluatedPair evaluated, EvaluatePair(base, candidate, *tokenizer, arguments.task));
+    json["task"] = {{"base", EvaluationJson(evaluated.base)},
+                    {"candidate", EvaluationJson(evaluated.candidate)},
+                    {"only_base", evaluated.only_base},
+                    {"only_candidate", evaluated.only_candidate}};
+    told += EvaluatedText(evaluated);
+  }
+  return arguments.json ? DumpJson(json, /*indent=*/2) + "\n" : told;
 }
 
 }  // namespace
@@ -53,6 +93,8 @@ void AddCompareVerb(CLI::App& app, Action* action) {
   verb->add_option("BASE", arguments->base, "the model that CANDIDATE was made of")->required();
   verb->add_option("CANDIDATE", arguments->candidate, "a model of the same vocabulary")->required();
   verb->add_option("--text", arguments->text, "the text that both read")->required();
+  verb->add_option("--task", arguments->task,
+                   "questions as bantam eval reads them, asked of both; longer ones than --context are left out");
   verb->add_option("--windows", arguments->windows, "windows of the text to read; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", arguments->json, "print JSON");
   const std::string windows = fmt::format("tokens of a window (default, and 0: {}, or what the models were trained on)", kWindowTokens);

@@ -31,10 +31,10 @@ Result<size_t> KnownContext(const ModelFile& file) {
 
 }  // namespace
 
-Result<size_t> WindowOf(FileSystem& files, const std::string& path) {
+Result<size_t> WindowOf(FileSystem& files, const std::string& path, size_t most) {
   BANTAM_ASSIGN(const ModelFile file, OpenModel(files, path));
   BANTAM_ASSIGN(const size_t known, KnownContext(file).With(path));
-  return std::min(kWindowTokens, known);
+  return std::min(most, known);
 }
 
 Result<WindowText> ReadWindowText(FileSystem& files, const Tokenizer& tokenizer, const std::string& path) {

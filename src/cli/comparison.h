@@ -37,7 +37,7 @@ Result<WindowText> ReadWindowText(FileSystem& files, const Tokenizer& tokenizer,
 inline constexpr size_t kWindowTokens = 512;
 inline constexpr size_t kWindowMin = 4;
 // What a window of that model has where nobody says.
-Result<size_t> WindowOf(FileSystem& files, const std::string& path);
+Result<size_t> WindowOf(FileSystem& files, const std::string& path, size_t most = kWindowTokens);
 Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, RunOptions options, std::unique_ptr<Tokenizer>* tokenizer);
 
 struct MeasuredPair {

@@ -32,6 +32,8 @@ void AddVerifyVerb(CLI::App& app, Action* action);
 void AddUnpackVerb(CLI::App& app, Action* action);
 void AddQuantizeVerb(CLI::App& app, Action* action);
 void AddCompareVerb(CLI::App& app, Action* action);
+void AddEvalVerb(CLI::App& app, Action* action);
+void AddPruneVerb(CLI::App& app, Action* action);
 void AddPullVerb(CLI::App& app, Action* action);
 void AddListVerb(CLI::App& app, Action* action);
 void AddRmVerb(CLI::App& app, Action* action);

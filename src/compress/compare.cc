@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "compress/logit_shape.h"
 
 namespace bantam {
 namespace {
@@ -19,33 +20,10 @@ struct Row {
   bool same_top = false;
 };
 
-// log of the sum of exp, and the likeliest token.
-struct Shape {
-  float largest;
-  double log_total;
-  size_t top;
-};
-Shape ShapeOf(std::span<const float> logits) {
-  const auto top = std::max_element(logits.begin(), logits.end());
-  double total = 0;
-  for (const float logit : logits) total += static_cast<double>(std::exp(logit - *top));
-  return {*top, std::log(total), static_cast<size_t>(top - logits.begin())};
-}
-
 Row CompareRow(std::span<const float> base, std::span<const float> candidate, uint32_t next) {
-  const Shape p = ShapeOf(base);
-  const Shape q = ShapeOf(candidate);
-  const auto log_p = [&](size_t i) { return static_cast<double>(base[i] - p.largest) - p.log_total; };
-  const auto log_q = [&](size_t i) { return static_cast<double>(candidate[i] - q.largest) - q.log_total; };
-  Row row = {-log_p(next), -log_q(next), 0, p.top == q.top};
-  const double normal = std::exp(-p.log_total);
-  for (size_t i = 0; i < base.size(); ++i) {
-    // Beyond this a probability is nothing beside the error of the sum.
-    constexpr float kFar = 40;
-    if (p.largest - base[i] > kFar) continue;
-    row.divergence += static_cast<double>(std::exp(base[i] - p.largest)) * normal * (log_p(i) - log_q(i));
-  }
-  row.divergence = std::max(row.divergence, 0.0);  // what rounding leaves of two that are the same
+  const LogitShape p = ShapeOf(base);
+  const LogitShape q = ShapeOf(candidate);
+  Row row = {-p.LogProbability(base[next]), -q.LogProbability(candidate[next]), DivergenceOf(base, p, candidate, q), p.top == q.top};
   if (std::isnan(row.base_surprise + row.surprise)) row.divergence = NAN;
   return row;
 }

@@ -8,35 +8,16 @@
 
 #include "base/rng.h"
 #include "compress/calibrate.h"
-#include "formats/gguf.h"
 #include "testing/model_runner.h"
 #include "testing/paths.h"
 #include "testing/tiny_model.h"
+#include "testing/windowed.h"
 
 namespace bantam {
 namespace {
 
-constexpr size_t kWindow = 32;
-
-// A model that reads windows.
-struct Windowed {
-  MemoryBudget budget{uint64_t{1} << 30};
-  std::unique_ptr<ThreadPool> pool;
-  std::unique_ptr<Model> model;
-  std::unique_ptr<WindowRunner> runner;
-
-  Windowed(const std::string& path, int threads, std::string_view kernels = "ref") : pool(ThreadPool::Make(threads).value()) {
-    const auto files = MakeFileSystem();
-    ModelFile file = OpenGguf(*files, path).value();
-    model = LoadModel(OutlineModel(file, *ChooseKernels(kernels).value()).value(), file, {budget, *pool}, nullptr).value();
-    PlanOptions options;
-    options.context = kWindow;
-    options.kv_type = KvType::kF32;
-    options.step_tokens = options.step_outputs = 12;  // windows are no multiple of it
-    options.threads = threads;
-    runner = WindowRunner::Make(*model, options, {budget, *pool}).value();
-  }
-};
+using testing::kWindow;
+using testing::Windowed;
 
 std::vector<uint32_t> RandomTokens(size_t count, uint32_t vocabulary) {
   Rng rng(4);

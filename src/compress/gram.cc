@@ -15,9 +15,9 @@ using kernels::kColumnsMax;
 constexpr size_t kF32 = static_cast<size_t>(PanelKind::kF32);
 
 // The factor in the making: rows one behind the other, in the order of columns.
-class Factoring {
+class FactorMaker {
  public:
-  Factoring(const UpperPanels& gram, const std::vector<uint32_t>& order, double added) : n_(gram.n()), r_(n_ * n_) {
+  FactorMaker(const UpperPanels& gram, const std::vector<uint32_t>& order, double added) : n_(gram.n()), r_(n_ * n_) {
     for (size_t i = 0; i < n_; ++i) {
       for (size_t j = i; j < n_; ++j) r_[i * n_ + j] = gram.At(std::min(order[i], order[j]), std::max(order[i], order[j]));
       float& diagonal = r_[i * n_ + i];
@@ -146,17 +146,19 @@ void AddGram(const GramRows& rows, const KernelSet& kernels, int thread, int tea
   }
 }
 
-Result<GramFactor> FactorGram(UpperPanels gram, const KernelSet& kernels, ThreadPool& pool, double damping) {
+Result<GramFactor> FactorGram(UpperPanels gram, const KernelSet& kernels, ThreadPool& pool, const Factoring& how) {
   const size_t n = gram.n();
   GramFactor factor;
   factor.order.resize(n);
   std::iota(factor.order.begin(), factor.order.end(), 0u);
-  std::stable_sort(factor.order.begin(), factor.order.end(), [&](uint32_t a, uint32_t b) { return gram.At(a, a) > gram.At(b, b); });
+  if (how.order == ColumnOrder::kLargestFirst) {
+    std::stable_sort(factor.order.begin(), factor.order.end(), [&](uint32_t a, uint32_t b) { return gram.At(a, a) > gram.At(b, b); });
+  }
   double mean = 0;
   for (size_t i = 0; i < n; ++i) mean += static_cast<double>(gram.At(i, i)) / static_cast<double>(n);
   if (!std::isfinite(mean)) return Error(Code::kCorrupt, "activations that are no numbers; the model is damaged, or its KV type too small");
-  for (; damping <= kDampingMax; damping *= 10) {
-    Factoring factoring(gram, factor.order, damping * mean);
+  for (double damping = how.damping; damping <= kDampingMax; damping *= 10) {
+    FactorMaker factoring(gram, factor.order, damping * mean);
     if (!factoring.Run(kernels, pool)) continue;
     factoring.Store(&gram);
     factor.r = std::move(gram);

@@ -46,8 +46,11 @@ struct GramRows {
 };
 void AddGram(const GramRows& rows, const KernelSet& kernels, int thread, int team, UpperPanels* gram);
 
+// The order in which columns come: as they stand, or those with the largest diagonal first (act-order; Frantar et al., "GPTQ", 2023).
+enum class ColumnOrder : uint8_t { kAsTheyStand, kLargestFirst };
+
 // R, upper triangular, with P H P^T = R R^T for the Gram matrix H with `damping` of its mean diagonal added to the diagonal, and P the
-// order in which columns come: those with the largest diagonal first (act-order; Frantar et al., "GPTQ", 2023). H = R R^T, and not R^T R,
+// order of columns. H = R R^T, and not R^T R,
 // for then no inverse is needed: error feedback is a substitution with R (Chen et al., "The geometry of LLM quantization: GPTQ as Babai's
 // nearest plane algorithm", 2025).
 struct GramFactor {
@@ -59,6 +62,10 @@ struct GramFactor {
 // were alone. Corrupt when no damping up to kDampingMax makes the matrix definite: activations that are no numbers.
 inline constexpr double kDamping = 0.01;
 inline constexpr double kDampingMax = 1;
-Result<GramFactor> FactorGram(UpperPanels gram, const KernelSet& kernels, ThreadPool& pool, double damping = kDamping);
+struct Factoring {
+  ColumnOrder order = ColumnOrder::kLargestFirst;
+  double damping = kDamping;
+};
+Result<GramFactor> FactorGram(UpperPanels gram, const KernelSet& kernels, ThreadPool& pool, const Factoring& how = {});
 
 }  // namespace bantam

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <utility>
 
@@ -14,6 +13,7 @@
 #include "base/memory_budget.h"
 #include "compress/error_feedback.h"
 #include "compress/ggml_vocabulary.h"
+#include "compress/grams_ahead.h"
 #include "formats/gguf_writer.h"
 #include "formats/tensor_rows.h"
 #include "security/sha256.h"
@@ -105,7 +105,7 @@ class Quantizer {
   std::vector<MetadataEntry> MakeMetadata() const {
     std::vector<MetadataEntry> metadata;
     for (const MetadataEntry& entry : file_.metadata.entries()) {
-      if (entry.key.starts_with("split.") || entry.key == kFileTypeKey || entry.key == kVersionKey) continue;
+      if (entry.key.starts_with("split.") || entry.key == kVersionKey || (entry.key == kFileTypeKey && !options_.keep_file_type)) continue;
       const bool again = std::any_of(vocabulary_.entries.begin(), vocabulary_.entries.end(),
                                      [&](const MetadataEntry& made) { return made.key == entry.key; });
       if (again || (!vocabulary_.entries.empty() && IsFolderVocabularyKey(entry.key))) continue;
@@ -113,7 +113,9 @@ class Quantizer {
     }
     metadata.insert(metadata.end(), vocabulary_.entries.begin(), vocabulary_.entries.end());
     metadata.push_back({kVersionKey, kQuantizationVersion, ValueType::kU32});
-    metadata.push_back({kFileTypeKey, uint64_t{options_.recipe.type().file_type}, ValueType::kU32});
+    if (!options_.keep_file_type || file_.metadata.Find(kFileTypeKey) == nullptr) {
+      metadata.push_back({kFileTypeKey, uint64_t{options_.recipe.type().file_type}, ValueType::kU32});
+    }
     return metadata;
   }
 
@@ -178,19 +180,18 @@ class Quantizer {
     const TensorInfo& tensor = file_.directory.tensors()[index];
     TensorReport& told = report_.tensors[index];
     BANTAM_TRY(FindImportance(tensor, &told));
-    BANTAM_ASSIGN(const GramFactor* factor, FactorOf(index));
+    BANTAM_ASSIGN(const std::shared_ptr<const GramFactor> factor, FactorOf(told));
     const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
     // Eight rows a thread at least: as many as feedback takes at once.
     const uint64_t groups = 8 * static_cast<uint64_t>(pool_.size());
     const uint64_t at_once = std::max<uint64_t>(1, kPieceFloats / (tensor.columns() * groups)) * groups;
     ErrorSums sums;
     const auto pack = [&](const TensorRows& rows) -> Status {
-      BANTAM_TRY(PackRows(tensor, told, rows, factor, &sums));
+      BANTAM_TRY(PackRows(tensor, told, rows, factor.get(), &sums));
       return Tell((rows.matrix * tensor.rows() + rows.first + rows.count) * row_bytes);
     };
     BANTAM_TRY(ForEachRows(tensor, *file_.source, at_once, pack));
     told.error = sums.square > 0 ? sums.error / sums.square : 0;
-    factors_.erase(told.name);
     return Ok();
   }
 
@@ -215,38 +216,17 @@ class Quantizer {
   }
 
   // The factor for error feedback; null where the tensor has none.
-  Result<const GramFactor*> FactorOf(size_t index) {
-    const TensorReport& told = report_.tensors[index];
-    if (!told.feedback) return nullptr;
-    if (!grams_.contains(told.name)) BANTAM_TRY(MeasureGrams(index));
-    const std::shared_ptr<UpperPanels> gram = grams_.at(told.name);
-    grams_.erase(told.name);
-    std::shared_ptr<GramFactor>& shared = by_gram_[gram.get()];
-    if (shared == nullptr) {
-      BANTAM_TRY(Tell(0));
-      BANTAM_ASSIGN(GramFactor factor, FactorGram(std::move(*gram), *options_.kernels, pool_));
-      shared = std::make_shared<GramFactor>(std::move(factor));
-    }
-    factors_[told.name] = shared;
-    const bool wanted_later = std::any_of(grams_.begin(), grams_.end(), [&](const auto& entry) { return entry.second == gram; });
-    if (!wanted_later) by_gram_.erase(gram.get());
-    return factors_[told.name].get();
-  }
-
-  // Of this tensor and as many of those behind it as memory has room for.
-  Status MeasureGrams(size_t index) {
-    std::vector<std::string> names;
-    for (size_t i = index; i < report_.tensors.size(); ++i) {
-      if (!report_.tensors[i].feedback) continue;
-      names.push_back(report_.tensors[i].name);
-      if (names.size() > 1 && options_.feedback->GramBytes(names) > options_.gram_bytes_max) {
-        names.pop_back();
-        break;
+  Result<std::shared_ptr<const GramFactor>> FactorOf(const TensorReport& told) {
+    if (!told.feedback) return std::shared_ptr<const GramFactor>();
+    if (!grams_) {
+      std::vector<std::string> names;
+      for (const TensorReport& tensor : report_.tensors) {
+        if (tensor.feedback) names.push_back(tensor.name);
       }
+      grams_.emplace(*options_.feedback, std::move(names), options_.gram_bytes_max);
     }
-    by_gram_.clear();
-    BANTAM_ASSIGN(grams_, options_.feedback->MeasureGrams(names));
-    return Ok();
+    BANTAM_TRY(Tell(0));
+    return grams_->TakeFactor(told.name, *options_.kernels, pool_, ColumnOrder::kLargestFirst);
   }
 
   Status PackRows(const TensorInfo& tensor, const TensorReport& told, const TensorRows& rows, const GramFactor* factor, ErrorSums* sums) {
@@ -311,10 +291,7 @@ class Quantizer {
   std::vector<float> values_;
   std::vector<uint8_t> blocks_;
   std::vector<ErrorSums> row_sums_;
-  // Of this one and those to come.
-  Calibrator::Grams grams_;
-  std::map<const UpperPanels*, std::shared_ptr<GramFactor>> by_gram_;
-  std::map<std::string, std::shared_ptr<GramFactor>> factors_;
+  std::optional<GramsAhead> grams_;  // of this one and those to come
 };
 
 }  // namespace

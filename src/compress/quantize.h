@@ -32,6 +32,7 @@ struct QuantizeOptions {
   const WatchedFiles* watched = nullptr;
   // What names source, calibration and program beside the recipe: an interrupted call is gone on with where it is the same.
   std::string identity = {};
+  bool keep_file_type = false;  // general.file_type stays: most tensors do
 };
 
 // What became of a tensor.

@@ -34,6 +34,7 @@ Result<bool> WindowRunner::Read(std::span<const uint32_t> tokens, const Extras& 
   Step step = {rows_, output_rows_, cache_.base()};
   step.cancelled = extras.cancelled;
   step.observer = extras.observer;
+  step.ranges = extras.ranges;
   if (!executor_->Run(step)) return false;
   sequence_.Commit(begin + tokens.size());
   return true;

@@ -22,13 +22,16 @@ class WindowRunner {
   size_t window() const { return options_.context; }
 
   // Forgets the window.
-  void Begin() { sequence_.Truncate(cache_, 0); }
+  void Begin() { Keep(0); }
+  // Forgets what lies behind so many tokens, and returns how many are kept: as many, or none where the model's states cannot go back.
+  size_t Keep(size_t length) { return sequence_.Truncate(cache_, length); }
   // The window's next tokens, at most step_tokens of them. The last `outputs` of them have logits then. False where it was cancelled: the
   // window is to be begun again.
   struct Extras {
     size_t outputs = 0;  // at most PlanOptions::step_outputs
     ProductObserver* observer = nullptr;
-    const Cancelled* cancelled = nullptr;
+    const Cancelled* cancelled = nullptr;    // not with ranges
+    std::span<const OpRange> ranges = {};    // of the program; empty: all of it
   };
   Result<bool> Read(std::span<const uint32_t> tokens, const Extras& extras);
   // [outputs][vocabulary] of the last call.

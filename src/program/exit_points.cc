@@ -41,6 +41,7 @@ ExitPoints FindExitPoints(const Program& program) {
     if (cut != cuts.end() && (layers.empty() || cut->first > layers.back())) layers.push_back(cut->first);
   }
   if (layers.size() != program.kv_layers.size() || layers.size() < 2) return points;
+  points.first = layers.front();
   points.layers.assign(layers.begin() + 1, layers.end());
   return points;
 }

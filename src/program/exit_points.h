@@ -18,7 +18,8 @@ struct OpRange {
 // positions (`angles`, an operation each) are read on both sides of a cut, and are made again for other rows.
 struct ExitPoints {
   BufferId stream = kNone;
-  std::vector<size_t> layers;  // [i]: the operation with which layer i begins, from the second layer on; empty: it cannot be cut
+  size_t first = 0;            // the operation with which the first layer begins
+  std::vector<size_t> layers;  // [i]: the operation with which layer i + 1 begins; empty: it cannot be cut
   size_t head = 0;
   std::vector<OpRange> angles;
 };

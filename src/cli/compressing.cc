@@ -1,0 +1,221 @@
+#include "cli/compressing.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include "base/bytes.h"
+#include "cli/model_folder.h"
+#include "cli/out_file.h"
+#include "cli/terminal.h"
+#include "formats/package.h"
+#include "model/open.h"
+#include "model/pack.h"
+
+namespace bantam {
+namespace {
+
+// A package has the vocabulary twice: as it is used, and, unless it was left away, as GGUF has it.
+Result<ModelFile> OpenSource(FileSystem& files, const std::string& path) {
+  if (!IsPackage(files, path)) return OpenModel(files, path);
+  BANTAM_ASSIGN(ModelFile file, OpenPackage(files, path, {.source_vocabulary = true}));
+  if (file.tokenizer.empty() || file.metadata.Find("tokenizer.ggml.tokens") != nullptr ||
+      file.metadata.Find("tokenizer.huggingface.json") != nullptr || file.metadata.Find("tokenizer.sentencepiece.model") != nullptr) {
+    return file;
+  }
+  return Error(Code::kNotFound,
+               fmt::format("{}: made without the source's vocabulary, which a GGUF file needs; quantize its source", path));
+}
+
+// What is written takes the place of nothing but files, and of none that is read.
+Status CheckPlaces(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, std::vector<std::string> inputs) {
+  const ModelFile& file = places.file;
+  inputs.insert(inputs.end(), file.further_paths.begin(), file.further_paths.end());
+  inputs.push_back(places.path);
+  if (const auto entries = files.List(places.path); entries.ok()) {
+    for (const FileSystem::Entry& entry : *entries) inputs.push_back(fmt::format("{}/{}", places.path, entry.name));
+  }
+  for (const std::string& input : {arguments.calibrate, arguments.text, arguments.imatrix}) {
+    if (!input.empty()) inputs.push_back(input);
+  }
+  std::vector<std::string> outputs = {arguments.out, places.made + ".part", places.made + ".part.json"};
+  if (places.package) outputs.push_back(places.made);
+  for (const std::string& output : {arguments.report, arguments.save_imatrix}) {
+    if (!output.empty()) outputs.push_back(output);
+  }
+  const auto place = [](const std::string& output) {
+    std::error_code unknown;
+    const auto whole = std::filesystem::weakly_canonical(output, unknown);
+    return unknown ? std::filesystem::path(output) : whole;
+  };
+  for (const std::string& output : outputs) {
+    BANTAM_TRY(CheckNewFile(output, inputs));
+    if (std::count_if(outputs.begin(), outputs.end(), [&](const std::string& other) { return place(other) == place(output); }) > 1) {
+      return Error(Code::kInvalidArgument, fmt::format("{}: named for two results; give each a name of its own", output));
+    }
+  }
+  return Ok();
+}
+
+Result<std::string> CompareResult(FileSystem& files, const CompressArguments& arguments, const std::string& made, CompressReader* reader,
+                                  Json* json) {
+  if (!arguments.compare || !reader->model) return std::string();
+  const std::string& path = arguments.text.empty() ? arguments.calibrate : arguments.text;
+  BANTAM_ASSIGN(WindowModel candidate, LoadWindowModel(files, made, arguments.run, /*tokenizer=*/nullptr));
+  BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader->model, candidate, reader->text, arguments.windows).With(path));
+  (*json)["comparison"] = PairJson(*reader->model, candidate, pair);
+  (*json)["comparison"]["text"] = FileName(path);
+  std::string text = PairText(*reader->model, candidate, pair);
+  if (arguments.text.empty()) text += "  measured on the text that it was calibrated on; --text FILE names another\n";
+  return text;
+}
+
+Status WriteReport(FileSystem& files, const std::string& path, const Json& json) {
+  const std::string text = DumpJson(json, /*indent=*/2) + "\n";
+  BANTAM_ASSIGN(const auto writer, files.Create(path));
+  BANTAM_TRY(writer->Append(AsBytes(text)));
+  return writer->Commit();
+}
+
+// A package of the file that was made, with the report and the digests of what it was made of.
+Status PackResult(FileSystem& files, const ModelFile& source, const std::string& made, const CompressArguments& arguments,
+                  const Json& report, ThreadPool& pool) {
+  WatchedFiles watched(files);
+  BANTAM_ASSIGN(ModelFile file, OpenModel(watched, made));
+  PackOptions options;
+  options.tool_version = BANTAM_VERSION;
+  options.watched = &watched;
+  options.report = DumpJson(report, /*indent=*/-1);
+  BANTAM_ASSIGN(options.sources, DigestSources(files, source, MakeProgressLine()));
+  BANTAM_ASSIGN(options.licence, FindLicence(files, source));
+  BANTAM_TRY(PackModel(files, file, arguments.out, options, pool, MakeProgressLine()));
+  return Ok();
+}
+
+}  // namespace
+
+std::string FileName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+Result<CompressPlaces> OpenCompressPlaces(FileSystem& files, WatchedFiles& watched, const CompressArguments& arguments,
+                                          const std::vector<std::string>& inputs) {
+  CompressPlaces places;
+  BANTAM_ASSIGN(places.path, FindModel(files, arguments.source));
+  BANTAM_ASSIGN(places.file, OpenSource(watched, places.path));
+  BANTAM_TRY(CheckOut(files, places.path, places.file.further_paths, arguments.out, arguments.force));
+  places.package = arguments.out.ends_with(".bantam");
+  places.made = places.package ? arguments.out + ".gguf" : arguments.out;
+  if (places.package) BANTAM_TRY(CheckOut(files, places.path, places.file.further_paths, places.made, arguments.force));
+  BANTAM_TRY(CheckPlaces(files, places, arguments, inputs));
+  return places;
+}
+
+Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes) {
+  const std::string& made = places.made;
+  bytes *= places.package ? 2 : 1;
+  std::error_code none;
+  const uintmax_t there = std::filesystem::file_size(made + ".part", none);
+  const uint64_t kept = none ? 0 : std::min<uint64_t>(bytes, there);
+  return CheckRoom(disk, FolderOf(made), bytes - kept, kRoomRemedy).With(made);
+}
+
+Status MeasureSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader) {
+  reader->progress = MakeProgressLine();
+  if (!arguments.imatrix.empty()) {
+    BANTAM_ASSIGN(reader->importance, ReadImportance(files, arguments.imatrix));
+  }
+  const bool compares = arguments.compare && !(arguments.calibrate.empty() && arguments.text.empty());
+  if (arguments.calibrate.empty() && !compares) return Ok();
+  BANTAM_ASSIGN(reader->model, LoadWindowModel(files, places.path, arguments.run, &reader->tokenizer));
+  if (compares) {
+    const std::string& named = arguments.text.empty() ? arguments.calibrate : arguments.text;
+    BANTAM_ASSIGN(reader->text, ReadWindowText(files, *reader->tokenizer, named));
+    // Known before hours of work.
+    if (!arguments.text.empty() && reader->text.tokens.size() < reader->model->runner->window()) {
+      return Error(Code::kInvalidArgument, fmt::format("{}: {} tokens, and a window has {}; name a longer text, or say --no-compare", named,
+                                                       reader->text.tokens.size(), reader->model->runner->window()));
+    }
+  }
+  if (arguments.calibrate.empty()) return Ok();
+  BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *reader->tokenizer, arguments.calibrate));
+  const WindowSizes sizes = {reader->model->runner->window(), arguments.calibrate_tokens, text.bos.value_or(UINT32_MAX)};
+  BANTAM_ASSIGN(reader->windows, CutWindows(text.tokens, sizes).With(arguments.calibrate));
+  const Loaded& loaded = reader->model->loaded;
+  reader->calibration.emplace(*loaded.model, *reader->model->runner, reader->windows, *loaded.pool, reader->progress);
+  if (!reader->importance) {
+    BANTAM_ASSIGN(reader->importance, reader->calibration->MeasureImportance());
+    reader->importance->text = FileName(arguments.calibrate);
+  }
+  if (!arguments.save_imatrix.empty()) BANTAM_TRY(WriteImportance(files, arguments.save_imatrix, *reader->importance));
+  return Ok();
+}
+
+uint64_t GramBytesMax(const CompressReader& reader, uint64_t most) {
+  if (!reader.model) return most;
+  const MemoryBudget& budget = *reader.model->loaded.budget;
+  return std::min(most, (budget.limit_bytes() - budget.used_bytes()) / 2);
+}
+
+Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const CompressArguments& arguments, const Progress& progress) {
+  Json sources = Json::array();
+  BANTAM_ASSIGN(const auto digests, DigestSources(files, file, progress));
+  for (const SourceFile& source : digests) sources.push_back({{"name", source.name}, {"sha256", HexOf(source.digest)}});
+  Json inputs = {{"bantam", BANTAM_VERSION}, {"sources", sources}};
+  const std::pair<const char*, const std::string&> others[] = {{"calibration", arguments.calibrate}, {"imatrix", arguments.imatrix}};
+  for (const auto& [what, path] : others) {
+    if (path.empty()) continue;
+    BANTAM_ASSIGN(const auto mapping, files.Map(path));
+    inputs[what] = {{"name", FileName(path)}, {"sha256", HexOf(Sha256Of(mapping->bytes()))}};
+  }
+  if (!arguments.calibrate.empty()) {
+    inputs["calibration"]["tokens_max"] = arguments.calibrate_tokens;
+  }
+  return inputs;
+}
+
+Result<std::string> FinishCompression(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments,
+                                      CompressReader* reader, ThreadPool& pool, Json* json) {
+  std::string text;
+  // The model is made, whatever can be said of it.
+  if (const auto compared = CompareResult(files, arguments, places.made, reader, json); compared.ok()) {
+    text = *compared;
+  } else {
+    text = fmt::format("  what it cost could not be measured: {}\n", Printable(compared.error().message()));
+    (*json)["comparison_error"] = compared.error().message();
+  }
+  if (places.package) {
+    BANTAM_TRY(PackResult(files, places.file, places.made, arguments, *json, pool));
+    BANTAM_TRY(files.Remove(places.made));
+  }
+  if (!arguments.report.empty()) BANTAM_TRY(WriteReport(files, arguments.report, *json));
+  if (arguments.compare && text.empty()) text = "  what it cost was not measured; give --text FILE, or run bantam compare\n";
+  return text;
+}
+
+int RunCompression(const std::function<Result<std::string>()>& verb) {
+  DeferInterrupts();
+  const Result<std::string> text = verb();
+  EndProgressLine();
+  if (!text.ok()) return Fail(text.error());
+  const int code = PrintResult(*text);
+  return code == 0 && Interrupted() ? ExitStatus(Code::kCancelled) : code;
+}
+
+void AddCompressOptions(CLI::App& verb, CompressArguments* arguments, const std::string& calibrate) {
+  verb.add_option("MODEL", arguments->source, "a .gguf or .bantam file, a Hugging Face folder, or a name in the model folder")->required();
+  verb.add_option("OUT", arguments->out, "the GGUF file, or a package where its name ends in .bantam")->required();
+  verb.add_option("--calibrate", arguments->calibrate, calibrate);
+  verb.add_option("--calibrate-tokens", arguments->calibrate_tokens, "tokens of it to read, spread over the text; 0: all")
+      ->check(WholeNumber())
+      ->capture_default_str();
+  verb.add_option("--text", arguments->text, "a text to measure the loss on (default: that of --calibrate)");
+  verb.add_option("--windows", arguments->windows, "windows of it to measure; 0: all")->check(WholeNumber())->capture_default_str();
+  verb.add_flag("!--no-compare", arguments->compare, "do not measure the loss");
+  verb.add_option("--report", arguments->report, "a file for everything that is known of the result, as JSON");
+  verb.add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: the usable physical cores)")->check(WholeNumber());
+  verb.add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
+  verb.add_flag("--json", arguments->json, "print the report as JSON");
+}
+
+}  // namespace bantam

@@ -1,0 +1,83 @@
+// What verbs share that make a smaller model of one (quantize, prune): the text that they measure on, the places they write to, and the
+// report.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/disk.h"
+#include "base/json.h"
+#include "base/watched_files.h"
+#include "cli/comparison.h"
+#include "compress/calibrate.h"
+#include "compress/importance.h"
+#include "compress/quantize.h"
+
+namespace bantam {
+
+struct CompressArguments {
+  std::string source;
+  std::string out;
+  std::string calibrate;
+  std::string imatrix;
+  std::string save_imatrix;
+  std::string text;
+  std::string report;
+  size_t calibrate_tokens = 16384;
+  size_t windows = 16;
+  bool compare = true;
+  bool force = false;
+  bool json = false;
+  RunOptions run;
+};
+// IN and OUT, and the options that all such verbs have. `calibrate` says what a calibration text is for.
+void AddCompressOptions(CLI::App& verb, CompressArguments* arguments, const std::string& calibrate);
+
+// What is in memory besides the file that is read: the model that is calibrated on and compared with, if either is wanted.
+struct CompressReader {
+  std::optional<WindowModel> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  CalibrationWindows windows;
+  std::optional<Calibrator> calibration;
+  std::optional<Importance> importance;
+  WindowText text;  // that what was made is compared on
+  Progress progress;
+};
+
+std::string FileName(const std::string& path);
+
+// The source, and where its result goes.
+struct CompressPlaces {
+  std::string path;      // of the source
+  ModelFile file;        // the source
+  bool package = false;  // OUT is one
+  std::string made;      // the GGUF file, beside OUT where that is a package
+};
+// Refuses results that would take the place of what is read, of anything but a file, or of each other. `inputs`: further files that are
+// read.
+Result<CompressPlaces> OpenCompressPlaces(FileSystem& files, WatchedFiles& watched, const CompressArguments& arguments,
+                                          const std::vector<std::string>& inputs);
+
+// Of a result of so many bytes, but for what an earlier call has left of it.
+Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes);
+
+// Loads the model where a text is to be read, and measures it. The reader does not move from here on.
+Status MeasureSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader);
+// Memory for Gram matrices: what the planner left, and half of it, for the factor of one lies beside them.
+uint64_t GramBytesMax(const CompressReader& reader, uint64_t most);
+
+// Everything that the bytes of the result depend on, but what the verb itself was told.
+Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const CompressArguments& arguments, const Progress& progress);
+
+// Compares what was made with its source, makes a package of it and writes the report, as the arguments say. Adds to `json`; returns what
+// people are told.
+Result<std::string> FinishCompression(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments,
+                                      CompressReader* reader, ThreadPool& pool, Json* json);
+
+// Runs a verb that makes a model, prints what it tells and returns the exit code.
+int RunCompression(const std::function<Result<std::string>()>& verb);
+
+}  // namespace bantam
