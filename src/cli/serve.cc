@@ -72,7 +72,8 @@ Result<ServeConfig> ReadConfig(FileSystem& files, const Options& options) {
     }
     config.models.push_back(std::move(entry));
   }
-  if (config.models.empty()) {
+  // Who only probes asks for none.
+  if (config.models.empty() && !options.probe) {
     BANTAM_ASSIGN(std::string path, FindDemoModel(files));
     config.models.push_back({.name = kDemoName, .path = std::move(path), .aliases = {"default"}});
   }
