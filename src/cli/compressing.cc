@@ -122,6 +122,9 @@ Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes) {
 
 Status MeasureSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader) {
   reader->progress = MakeProgressLine();
+  if (arguments.run.context != 0 && arguments.run.context < kWindowMin) {
+    return Error(Code::kInvalidArgument, fmt::format("--context {}: expected at least {}", arguments.run.context, kWindowMin));
+  }
   if (!arguments.imatrix.empty()) {
     BANTAM_ASSIGN(reader->importance, ReadImportance(files, arguments.imatrix));
   }
@@ -209,6 +212,9 @@ void AddCompressOptions(CLI::App& verb, CompressArguments* arguments, const std:
   verb.add_option("--calibrate-tokens", arguments->calibrate_tokens, "tokens of it to read, spread over the text; 0: all")
       ->check(WholeNumber())
       ->capture_default_str();
+  verb.add_option("--context", arguments->run.context,
+                  fmt::format("tokens of a window of both texts (default, and 0: {}, or what the model was trained on)", kWindowTokens))
+      ->check(WholeNumber());
   verb.add_option("--text", arguments->text, "a text to measure the loss on (default: that of --calibrate)");
   verb.add_option("--windows", arguments->windows, "windows of it to measure; 0: all")->check(WholeNumber())->capture_default_str();
   verb.add_flag("!--no-compare", arguments->compare, "do not measure the loss");
