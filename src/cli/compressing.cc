@@ -173,6 +173,7 @@ Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const Comp
   }
   if (!arguments.calibrate.empty()) {
     inputs["calibration"]["tokens_max"] = arguments.calibrate_tokens;
+    inputs["calibration"]["context"] = arguments.run.context;
   }
   return inputs;
 }

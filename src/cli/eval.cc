@@ -1,13 +1,12 @@
 // bantam eval: how many questions of a file a model answers.
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
 
 #include "cli/evaluation.h"
 #include "cli/model_folder.h"
+#include "cli/out_file.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "model/model_digest.h"
@@ -44,10 +43,10 @@ Result<std::string> Eval(FileSystem& files, const Arguments& arguments) {
   const std::unique_ptr<Disk> disk = MakeDisk();
   BANTAM_ASSIGN(const std::unique_ptr<PartFile> input, disk->OpenForReading(arguments.task));
   BANTAM_ASSIGN(const std::string path, FindModel(files, arguments.model));
-  for (const std::string& other : {arguments.task, path}) {
-    std::error_code unknown;
-    if (arguments.out.empty() || !std::filesystem::equivalent(other, arguments.out, unknown)) continue;
-    return Error(Code::kInvalidArgument, fmt::format("{}: is read; name another file for the answers", arguments.out));
+  if (!arguments.out.empty()) {
+    BANTAM_TRY(CheckNewFile(arguments.out, {arguments.task}));
+    BANTAM_ASSIGN(const ModelFile file, OpenModel(files, path));
+    BANTAM_TRY(CheckOut(files, path, file.further_paths, arguments.out, /*force=*/true));
   }
   RunOptions run = arguments.run;
   if (run.context == 0) {

@@ -94,9 +94,9 @@ Result<EngineOptions> HostedAnswers::ReadEngineOptions(FileSystem& files, const 
   options.exit_layer = entry.exit_layer;
   options.prefix_file = entry.prefix_file;
   options.watch = [&files] { return ReadMemoryPressure(files, /*root=*/""); };
-  options.notice = [name = entry.name, changes = served_->changes](std::string_view change) {
+  options.notice = [told = entry.notice, changes = served_->changes](std::string_view change) {
     ++*changes;
-    Note(fmt::format("[{}: {}]\n", name, change));
+    if (told) told(change);
   };
   if (!entry.calibration.empty()) {
     BANTAM_ASSIGN(Calibration calibration, Calibration::Open(files, entry.calibration));

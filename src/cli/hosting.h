@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -34,6 +36,7 @@ struct ModelEntry {
   bool narrow_kv = false;        // EngineOptions::narrow_kv
   size_t exit_layer = 0;         // EngineOptions::exit_layer
   AdaptiveTargets targets = {};
+  std::function<void(std::string_view change)> notice = nullptr;  // told, by the engine's thread, what it changes of itself
   CatalogEntry catalog = {};  // when it is loaded, what it is checked with; name, path and aliases are those above
 };
 

@@ -167,7 +167,9 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
   QuantizeOptions writing = {recipe};
   writing.watched = &watched;
   writing.keep_file_type = true;
-  writing.identity = DumpJson(described, /*indent=*/-1);
+  Json identity = described;
+  identity["selection"] = HexOf(pruned.selection);
+  writing.identity = DumpJson(identity, /*indent=*/-1);
   BANTAM_ASSIGN(QuantizeReport report, QuantizeModel(files, *disk, pruned.file, places.made, writing, pool, reader.progress));
   EndProgressLine();
   report.source_bytes = source_bytes;

@@ -1,5 +1,6 @@
 // bantam serve: models behind the APIs that programs know.
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -120,6 +121,7 @@ struct Running {
   std::unique_ptr<LogLines> log;
   MonotonicClock clock;
   ProcessMemory memory;
+  bool tls = false;  // the server speaks it
   std::unique_ptr<HttpServer> server;
   std::unique_ptr<ModelCatalog> models;
   std::unique_ptr<Gateway> gateway;
@@ -140,7 +142,12 @@ struct Running {
 void WriteLine(std::string_view line) {
   while (!line.empty()) {
     const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
-    if (written < 0 && errno != EINTR && errno != EAGAIN) return;
+    if (written < 0 && errno == EAGAIN) {
+      pollfd reader = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+      (void)::poll(&reader, 1, /*timeout=*/-1);
+      continue;
+    }
+    if (written < 0 && errno != EINTR) return;
     line.remove_prefix(static_cast<size_t>(std::max<ssize_t>(written, 0)));
   }
 }
@@ -203,6 +210,9 @@ CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Ru
       if (one.name == known.name) entry = one;
     }
     entry.path = path;
+    entry.notice = [running, name = known.name](std::string_view change) {
+      running->Say(fmt::format("[{}: {}]\n", Printable(name), change));
+    };
     entry.run.memory = config.memory;
     entry.run.process = &running->memory;
     BANTAM_ASSIGN(auto model, HostModel(files, entry, running->clock, least));
@@ -256,16 +266,21 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
   const HttpServerOptions server = {
       .address = place.address, .port = place.port, .listener = listener, .limits = config.limits, .tls = config.tls};
   BANTAM_ASSIGN(running->server, HttpServer::Start(server, *running->gateway, running->clock));
+  running->tls = config.tls.has_value();
   return Ok();
 }
 
-// Who may ask is read again; what else has changed is for the next start.
-Status Reload(FileSystem& files, const Options& options, Running& running) {
-  BANTAM_ASSIGN(const ServeConfig config, ReadConfig(files, options));
-  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
+std::string ShownPlace(const std::string& address, uint16_t port) {
+  return address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port) : fmt::format("[{}]:{}", address, port);
+}
+
+// Who may ask is read again; what else has changed is for the next start. The server listens where it did, whatever the file says now.
+Status Reload(FileSystem& files, const Options& options, const ListenPlace& place, Running& running) {
+  BANTAM_ASSIGN(ServeConfig config, ReadConfig(files, options));
+  config.listen = ShownPlace(place.address, place.port);
   BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
   BANTAM_TRY(CheckPlace(config, place, !keys.empty()));
-  if (config.tls) BANTAM_TRY(running.server->UseTls(*config.tls));
+  if (config.tls && running.tls) BANTAM_TRY(running.server->UseTls(*config.tls));
   const size_t count = keys.size();
   running.gateway->UseAccess({std::move(keys), config.hosts, config.origins});
   running.Say(fmt::format("[keys, hosts, origins and certificates are read again: {} key{}]\n", count, count == 1 ? "" : "s"));
@@ -288,7 +303,7 @@ void Drain(const ServeConfig& config, Running& running) {
 }
 
 // Until a signal ends it.
-void Run(FileSystem& files, const Options& options, Running& running) {
+void Run(FileSystem& files, const Options& options, const ListenPlace& place, Running& running) {
   constexpr int64_t kNsPerMs = 1'000'000;
   const int64_t watchdog_ms = running.manager.watchdog_ns() / kNsPerMs;
   const int wait_ms = watchdog_ms == 0 ? -1 : static_cast<int>(std::min<int64_t>(watchdog_ms, 3'600'000));
@@ -297,15 +312,11 @@ void Run(FileSystem& files, const Options& options, Running& running) {
     running.FeedWatchdog();
     if (!TakeHangup()) continue;
     running.manager.TellReloading();
-    const Status reloaded = Reload(files, options, running);
+    const Status reloaded = Reload(files, options, place, running);
     // What runs goes on as it was.
     if (!reloaded.ok()) running.Say(fmt::format("[not read again: {}]\n", Printable(reloaded.error().message())));
     running.manager.Tell("READY=1");
   }
-}
-
-std::string ShownPlace(const std::string& address, uint16_t port) {
-  return address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port) : fmt::format("[{}]:{}", address, port);
 }
 
 // Whether a server with this configuration takes requests: for containers, which ask by a command.
@@ -347,7 +358,7 @@ Status Serve(FileSystem& files, const Options& options) {
   const std::string url = fmt::format("{}://{}", config.tls ? "https" : "http", ShownPlace(place.address, running.server->port()));
   running.Say(fmt::format("listening on {}\n", url));
   running.manager.Tell(fmt::format("READY=1\nSTATUS=listening on {}", url));
-  Run(files, options, running);
+  Run(files, options, place, running);
   Drain(config, running);
   return Ok();
 }

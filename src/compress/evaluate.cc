@@ -94,6 +94,12 @@ Result<std::string> Evaluator::GoOn(const TaskItem& item, const Cancelled& cance
   BANTAM_ASSIGN(std::vector<uint32_t> tokens, Encode(item.prompt));
   if (tokens.empty()) return Error(Code::kInvalidArgument, "\"prompt\": empty, and this model begins texts with nothing");
   const size_t begin = tokens.size();
+  // Not when it is known what comes: then answers without an end would not count.
+  if (begin + item.tokens_max > runner_.window()) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("{} tokens and {} of an answer, and the context has {}; give a larger --context, or fewer \"tokens\"", begin,
+                             item.tokens_max, runner_.window()));
+  }
   std::string text;
   while (tokens.size() - begin < item.tokens_max) {
     uint32_t next = 0;

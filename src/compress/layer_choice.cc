@@ -123,10 +123,13 @@ class LayerChooser {
 Result<LayerChoice> ChooseLayers(const Model& model, WindowRunner& runner, const CalibrationWindows& windows, size_t count,
                                  ThreadPool& pool, const Progress& progress) {
   LayerChooser chooser(model, runner, windows, pool, progress);
-  if (!chooser.possible()) {
+  // Layers that share keys and values end in one place.
+  if (!chooser.possible() || chooser.layers() != model.config.layers.size()) {
     return Error(Code::kUnsupported, fmt::format("{}: its layers cannot be left away one by one", model.config.architecture));
   }
-  CHECK(count < chooser.layers());
+  if (count >= chooser.layers()) {
+    return Error(Code::kInvalidArgument, fmt::format("{} layers of {}: at least one has to stay", count, chooser.layers()));
+  }
   return chooser.Choose(count);
 }
 

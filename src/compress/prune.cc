@@ -339,6 +339,7 @@ class Pruner {
 
   Status Assemble() {
     for (const TensorCut& cut : cuts_) made_.formats.push_back(cut.from->dtype);
+    made_.selection = DigestOfCuts();
     auto source = std::make_unique<PrunedSource>(*file_.source, std::move(cuts_), options_);
     std::vector<MetadataEntry> entries;
     for (const MetadataEntry& entry : file_.metadata.entries()) {
@@ -362,6 +363,30 @@ class Pruner {
     return Ok();
   }
 
+  Digest DigestOfCuts() const {
+    Sha256 hash;
+    for (const TensorCut& cut : cuts_) {
+      hash.Update(std::as_bytes(std::span(cut.name)));
+      for (const auto* kept : {&cut.rows, &cut.columns}) {
+        const uint64_t count = kept->size();
+        hash.Update(std::as_bytes(std::span(&count, 1)));
+        hash.Update(std::as_bytes(std::span(*kept)));
+      }
+    }
+    return hash.Finish();
+  }
+
+  // What families take from the number of layers.
+  static bool SameBesideLayers(const Config& a, const Config& b) {
+    const auto same_rope = [](const RopeSpec& one, const RopeSpec& other) {
+      return one.rotated_dimensions == other.rotated_dimensions && one.base == other.base && one.factor == other.factor;
+    };
+    return a.attention_scale == b.attention_scale && a.alibi_max_bias == b.alibi_max_bias && a.residual_scale == b.residual_scale &&
+           a.embedding_scale == b.embedding_scale && a.logit_scale == b.logit_scale && a.attention_softcap == b.attention_softcap &&
+           a.logit_softcap == b.logit_softcap && a.parallel == b.parallel && a.query_key_norm == b.query_key_norm &&
+           std::equal(a.ropes.begin(), a.ropes.end(), b.ropes.begin(), b.ropes.end(), same_rope);
+  }
+
   static bool SameLayer(const LayerPlan& a, const LayerPlan& b) {
     return a.mixer == b.mixer && a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.window == b.window &&
            a.rope == b.rope && a.attention_norm == b.attention_norm && a.sparse == b.sparse && a.weights == b.weights &&
@@ -376,8 +401,7 @@ class Pruner {
     if (!outline.ok()) return Refused(outline.error().message());
     const std::vector<LayerPlan>& layers = outline->config.layers;
     const bool same = layers.size() == wanted_.size() && std::equal(layers.begin(), layers.end(), wanted_.begin(), SameLayer) &&
-                      outline->config.attention_scale == config_.attention_scale &&
-                      (config_.ropes.empty() || outline->config.ropes[0].rotated_dimensions == config_.ropes[0].rotated_dimensions);
+                      SameBesideLayers(outline->config, config_);
     if (!same) return Refused("its layers take their kind from their place or number");
     return Ok();
   }

@@ -15,6 +15,7 @@
 #include "compress/sparsify.h"
 #include "formats/model_file.h"
 #include "kernels/kernels.h"
+#include "security/sha256.h"
 
 namespace bantam {
 
@@ -49,6 +50,7 @@ struct PrunedModel {
   ModelFile file;
   std::vector<DType> formats;  // of each tensor: what the source has it in
   PruneReport report;
+  Digest selection{};  // of what stays: pieces of two selections do not go together
 };
 Result<PrunedModel> PruneModel(ModelFile& file, const PruneOptions& options);
 

@@ -151,7 +151,12 @@ void Core::Accept() {
     }
     error_code gone;
     const Tcp::endpoint peer = socket.remote_endpoint(gone);
-    if (!gone) Take(std::move(socket), peer.address().is_loopback() ? "loopback" : peer.address().to_string());
+    if (!gone) {
+      // A socket of both families shows addresses of the old one within the new.
+      asio::ip::address address = peer.address();
+      if (address.is_v6() && address.to_v6().is_v4_mapped()) address = asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
+      Take(std::move(socket), address.is_loopback() ? "loopback" : address.to_string());
+    }
     Accept();
   });
 }

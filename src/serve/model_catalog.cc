@@ -188,6 +188,7 @@ Result<std::string> ModelCatalog::NameOf(std::string_view name, std::span<const 
     }
   }
   if (name.empty() && !names.empty()) return names[0];
+  if (other.empty() && name.empty() && !allowed.empty()) other = "what is here";
   if (!other.empty()) {
     return Error(Code::kDenied, fmt::format("this key may not use {}; it may use {}", other, fmt::join(allowed, ", ")));
   }

@@ -1,5 +1,6 @@
 #include "serve/response_store.h"
 
+#include <algorithm>
 #include <iterator>
 
 namespace bantam {
@@ -28,7 +29,17 @@ void ResponseStore::Put(const std::string& owner, const std::string& id, StoredR
   if (const auto known = places_.find(key); known != places_.end()) RemoveAt(known->second);
   const uint64_t bytes = kPerResponseBytes + 2 * (owner.size() + id.size()) + response.response.capacity() + response.items.capacity();
   if (limits_.responses_max == 0 || bytes > limits_.bytes_max) return;
-  while (kept_.size() >= limits_.responses_max || bytes_ + bytes > limits_.bytes_max) RemoveAt(kept_.begin());
+  // Its owner's oldest go first, and others' only for what an owner may have in any case: half.
+  const auto own = [&](const Kept& one) { return one.key.first == owner; };
+  uint64_t own_bytes = 0;
+  for (const Kept& one : kept_) own_bytes += own(one) ? one.bytes : 0;
+  while (kept_.size() >= limits_.responses_max || bytes_ + bytes > limits_.bytes_max) {
+    const auto oldest = std::find_if(kept_.begin(), kept_.end(), own);
+    const bool spares = oldest != kept_.end() && own_bytes + bytes > limits_.bytes_max / 2;
+    const auto goes = spares || (oldest != kept_.end() && kept_.size() >= limits_.responses_max) ? oldest : kept_.begin();
+    if (own(*goes)) own_bytes -= goes->bytes;
+    RemoveAt(goes);
+  }
   kept_.push_back({key, std::move(response), bytes, clock_.NowNs()});
   places_.emplace(std::move(key), std::prev(kept_.end()));
   bytes_ += bytes;

@@ -59,6 +59,20 @@ TEST(ResponseStore, BytesAreLimited) {
   EXPECT_FALSE(none.Get("a", "1"));
 }
 
+// Who keeps much makes room for it among what is his own.
+TEST(ResponseStore, OneOwnerLeavesOthersTheirs) {
+  SetClock clock;
+  ResponseStore store({.bytes_max = 10'000}, clock);
+  store.Put("b", "first", {std::string(1000, 'x'), "[]"});
+  for (int i = 0; i < 20; ++i) store.Put("a", std::to_string(i), {std::string(2000, 'x'), "[]"});
+  EXPECT_TRUE(store.Get("b", "first"));
+  EXPECT_TRUE(store.Get("a", "19"));
+  EXPECT_LE(store.load().bytes, 10'000u);
+  // What one may have in any case is had of the others.
+  store.Put("c", "1", {std::string(1000, 'x'), "[]"});
+  EXPECT_TRUE(store.Get("c", "1"));
+}
+
 TEST(ResponseStore, WhatIsOldGoes) {
   SetClock clock;
   ResponseStore store({.age_max_ns = 100}, clock);

@@ -61,6 +61,28 @@ constexpr MemberName kMembers[] = {{"model", "model"},
 
 Error Refused(std::string_view member, std::string_view why) { return Error(Code::kUnsupported, fmt::format("{}: {}", member, why)); }
 
+// What is echoed is kept until the answer ends, and written with it: it has OpenAI's limits.
+Status CheckEchoed(const Json& body) {
+  constexpr size_t kEntriesMax = 16;
+  constexpr size_t kNameBytesMax = 64;
+  constexpr size_t kTextBytesMax = 512;
+  const Json& metadata = JsonMember(body, "metadata");
+  bool good = metadata.is_null() || (metadata.is_object() && metadata.size() <= kEntriesMax);
+  for (const auto& [name, value] : metadata.items()) {
+    good = good && name.size() <= kNameBytesMax && value.is_string() && value.get_ref<const std::string&>().size() <= kTextBytesMax;
+  }
+  if (!good) {
+    return WrongMember("metadata", metadata,
+                       fmt::format("at most {} texts of {} bytes, by names of {}", kEntriesMax, kTextBytesMax, kNameBytesMax));
+  }
+  for (const char* name : {"user", "safety_identifier", "prompt_cache_key", "previous_response_id"}) {
+    const Json& value = JsonMember(body, name);
+    if (value.is_null() || (value.is_string() && value.get_ref<const std::string&>().size() <= kTextBytesMax)) continue;
+    return WrongMember(name, value, fmt::format("a text of at most {} bytes", kTextBytesMax));
+  }
+  return Ok();
+}
+
 Status RefuseWhatIsNotHere(const Json& body) {
   constexpr std::pair<const char*, std::string_view> kAbsent[] = {
       {"conversation", "this server keeps no conversations; go on with previous_response_id, or send all items"},
@@ -79,7 +101,7 @@ Status RefuseWhatIsNotHere(const Json& body) {
   if (!truncation.is_null() && truncation != "disabled") {
     return Refused("truncation", "what does not fit the context is refused; expected \"disabled\"");
   }
-  return Ok();
+  return CheckEchoed(body);
 }
 
 // ---- Items ----
@@ -97,7 +119,10 @@ Result<Json> ReadParts(const std::string& member, const Json& content, bool assi
     add(content.get<std::string>());
     return parts;
   }
-  if (!content.is_array()) return WrongMember(member, content, "a text, or a list of parts");
+  constexpr size_t kPartsMax = 1024;
+  if (!content.is_array() || content.size() > kPartsMax) {
+    return WrongMember(member, content, fmt::format("a text, or a list of at most {} parts", kPartsMax));
+  }
   for (size_t i = 0; i < content.size(); ++i) {
     const std::string type = JsonText(content[i], "type").value_or("");
     const bool text_type = type == "input_text" || type == "output_text" || type == "text";
