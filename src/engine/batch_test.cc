@@ -64,8 +64,8 @@ class BatchTest : public ::testing::Test {
                                         .chat_template = nullptr,
                                         .now = LocalTime(),
                                         .defaults = {},
-                                        .context = 64,
-                                        .constraints = constraints_.get()};
+                                        .constraints = constraints_.get(),
+                                        .context = 64};
     return RunBatch({.input = input, .output = output, .context = context, .ahead = 6, .progress = progress}, [&](Engine::Sink sink) {
       EngineOptions engine_options;
       engine_options.admission = admission_;
