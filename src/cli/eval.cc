@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <span>
 #include <string>
 
 #include "cli/evaluation.h"
@@ -11,6 +12,7 @@
 #include "cli/verbs.h"
 #include "model/model_digest.h"
 #include "model/open.h"
+#include "security/sha256.h"
 
 namespace bantam {
 namespace {
@@ -36,7 +38,11 @@ Result<Evaluation> EvaluateInto(FileSystem& files, Disk& disk, const Arguments& 
   BANTAM_ASSIGN(const ModelFile file, OpenModel(files, model.path));
   BANTAM_ASSIGN(const Digest digest, DigestModel(file, MakeProgressLine()));
   if (arguments.force) BANTAM_TRY(output->Truncate(0));
-  return EvaluateTask(model, tokenizer, {input, *output}, HexOf(digest).substr(0, kNameDigits)).With(arguments.out);
+  // What answers depend on, beside the model.
+  const RunOptions& run = arguments.run;
+  const std::string asked_with = fmt::format("{} {} {} {}", HexOf(digest), model.runner->window(), run.kv, run.rope_scaling);
+  const std::string name = HexOf(Sha256Of(std::as_bytes(std::span(asked_with)))).substr(0, kNameDigits);
+  return EvaluateTask(model, tokenizer, {input, *output}, name).With(arguments.out);
 }
 
 Result<std::string> Eval(FileSystem& files, const Arguments& arguments) {

@@ -77,7 +77,8 @@ Result<Evaluation> ReadAnswers(PartFile& output, const std::string& model) {
     }
     if (JsonText(json, "model") != model) {
       return Error(Code::kInvalidArgument,
-                   fmt::format("line {} was answered by another model; give another file", evaluation.verdicts.size() + 1));
+                   fmt::format("line {} was answered by another model, or with other options; give another file, or --force",
+                               evaluation.verdicts.size() + 1));
     }
     const bool right = JsonFlag(json, "right", /*fallback=*/false);
     evaluation.verdicts.push_back(right ? Verdict::kRight : Verdict::kWrong);
@@ -121,6 +122,10 @@ Result<Evaluation> EvaluateTask(WindowModel& model, const Tokenizer& tokenizer, 
   BANTAM_TRY(lines.Sync());
   BANTAM_ASSIGN(Evaluation evaluation, ReadAnswers(files.output, name));
   evaluation.resumed = lines.summary().resumed;
+  // Figures of nothing would look like figures.
+  if (!evaluation.verdicts.empty() && evaluation.all().asked == 0 && !Interrupted()) {
+    return Error(Code::kInvalidArgument, fmt::format("no question could be asked: {}", evaluation.first_problem));
+  }
   if (!evaluation.verdicts.empty() || Interrupted()) return evaluation;
   return Error(Code::kInvalidArgument, "no questions; expected a JSON object on each line (docs/evaluation.md)");
 }

@@ -71,7 +71,8 @@ class LayerChooser {
       if (progress_ && !progress_("leaving layers away", round * count_ + w, rounds * count_)) {
         return Error(Code::kCancelled, "the choice of layers was interrupted");
       }
-      const auto tokens = std::span(windows_[w]).first(tokens_);
+      // From all over the text.
+      const auto tokens = std::span(windows_[w * windows_.size() / count_]).first(tokens_);
       runner_.Begin();
       BANTAM_TRY(runner_.Read(tokens, {.outputs = scored}));
       std::copy_n(runner_.logits(), base.size(), base.begin());

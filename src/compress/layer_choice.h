@@ -19,8 +19,8 @@ struct LayerChoice {
 
 // `count` layers, below the model's: one after the other the one without which the probabilities of the second half of each window diverge
 // least from those of the whole model. Of a window as many tokens are read as a step of the runner has, and at most kLayerChoiceTokens
-// together. Errors: Unsupported for models whose layers cannot be left away one by one (states, several streams); Corrupt (logits that are
-// no numbers), Cancelled, those of the runner.
+// together, of windows from all over the text. Errors: Unsupported for models whose layers cannot be left away one by one (states, several
+// streams); Corrupt (logits that are no numbers), Cancelled, those of the runner.
 inline constexpr size_t kLayerChoiceTokens = 4096;
 Result<LayerChoice> ChooseLayers(const Model& model, WindowRunner& runner, const CalibrationWindows& windows, size_t count,
                                  ThreadPool& pool, const Progress& progress);

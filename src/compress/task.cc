@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 namespace bantam {
 namespace {
@@ -32,6 +33,13 @@ Result<std::vector<std::string>> ReadTexts(const Json& json, const char* member,
     texts.push_back(text.get<std::string>());
   }
   return texts;
+}
+
+// Of two that are alike neither could be told from the other.
+Result<std::vector<std::string>> ReadDifferentTexts(const Json& json, const char* member) {
+  BANTAM_ASSIGN(std::vector<std::string> texts, ReadTexts(json, member, /*least=*/2, kTaskOptionsMax));
+  if (std::set<std::string>(texts.begin(), texts.end()).size() == texts.size()) return texts;
+  return Expected(member, "texts that differ", JsonMember(json, member));
 }
 
 // The index of the answer: a number, or one of the options.
@@ -67,7 +75,7 @@ void MoveSpaces(TaskItem* item) {
 
 Status ReadOptions(const Json& json, const char* member, TaskItem* item) {
   BANTAM_ASSIGN(item->prompt, RequireText(json, "prompt"));
-  BANTAM_ASSIGN(item->options, ReadTexts(json, member, /*least=*/2, kTaskOptionsMax));
+  BANTAM_ASSIGN(item->options, ReadDifferentTexts(json, member));
   BANTAM_ASSIGN(item->right, ReadRight(json, item->options));
   BANTAM_ASSIGN(const std::string join, ReadJoin(json, item->prompt));
   for (std::string& option : item->options) {
@@ -91,7 +99,7 @@ Status ReadCloze(const Json& json, TaskItem* item) {
     item->options = {std::move(answer)};
     item->rest.clear();  // the model has not read it when it is asked
   } else {
-    BANTAM_ASSIGN(item->options, ReadTexts(json, "choices", /*least=*/2, kTaskOptionsMax));
+    BANTAM_ASSIGN(item->options, ReadDifferentTexts(json, "choices"));
     BANTAM_ASSIGN(item->right, ReadRight(json, item->options));
   }
   MoveSpaces(item);
@@ -102,6 +110,7 @@ Status ReadExact(const Json& json, TaskItem* item) {
   BANTAM_ASSIGN(item->prompt, RequireText(json, "prompt"));
   if (JsonMember(json, "answer").is_string()) {
     BANTAM_ASSIGN(std::string answer, RequireText(json, "answer"));
+    if (answer.empty()) return Expected("answer", "a text", JsonMember(json, "answer"));
     item->answers = {std::move(answer)};
   } else {
     BANTAM_ASSIGN(item->answers, ReadTexts(json, "answer", /*least=*/1, kTaskOptionsMax));
@@ -116,7 +125,9 @@ Status ReadExact(const Json& json, TaskItem* item) {
     }
     item->tokens_max = tokens.get<size_t>();
   }
-  item->ignore_case = JsonFlag(json, "ignore_case", /*fallback=*/false);
+  const Json& ignore_case = JsonMember(json, "ignore_case");
+  if (!ignore_case.is_null() && !ignore_case.is_boolean()) return Expected("ignore_case", "true or false", ignore_case);
+  item->ignore_case = ignore_case == true;
   return Ok();
 }
 
