@@ -195,8 +195,11 @@ uint64_t BytesOfModel(const std::string& path) {
   std::error_code unknown;
   if (std::filesystem::is_regular_file(path, unknown)) return std::filesystem::file_size(path, unknown);
   uint64_t bytes = 0;
-  for (const auto& file : std::filesystem::directory_iterator(path, unknown)) {
-    if (file.path().extension() == ".safetensors") bytes += file.file_size(unknown);
+  std::filesystem::directory_iterator file(path, unknown);
+  for (; !unknown && file != std::filesystem::directory_iterator(); file.increment(unknown)) {
+    std::error_code none;
+    const uint64_t size = file->file_size(none);
+    if (!none && file->path().extension() == ".safetensors") bytes += size;
   }
   return bytes;
 }
@@ -257,7 +260,7 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
   }
   BANTAM_ASSIGN(running->models, ModelCatalog::Make(CatalogOptionsOf(files, config, running), std::move(entries), running->clock));
   running->manager.Tell("STATUS=loading models");
-  BANTAM_TRY(running->models->LoadAll());
+  BANTAM_TRY(running->models->LoadAll(Interrupted));
   GatewayOptions options = {
       .version = BANTAM_VERSION, .access = {std::move(keys), config.hosts, config.origins}, .responses = config.responses};
   if (config.access_log) options.access_log = [running](const std::string& line) { running->Say(line + "\n"); };

@@ -1010,6 +1010,18 @@ TEST_F(GatewayTest, FailedChangesChangeNothing) {
   EXPECT_EQ(Change("load", R"("model":"new","path":"v1","aliases":["a","a"])").status, 400);
 }
 
+// What breaks off in its middle leaves nobody waiting.
+TEST_F(GatewayTest, ABrokenChangeIsTold) {
+  catalog_options_.retry_ns = 0;
+  catalog_options_.may_fit = [](const std::string&, uint64_t) -> bool { throw std::bad_alloc(); };
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "large", .on_demand = true}});
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"model":"later")").status, 503);
+  EXPECT_EQ(ModelNow(1)["state"], "unloaded");
+  EXPECT_EQ(Change("load", R"("model":"later")").status, 507);
+  EXPECT_EQ(Change("unload", R"("model":"stories")").status, 200);
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5,"model":"later")").status, 200);
+}
+
 // A name is a name, however long.
 TEST_F(GatewayTest, NamesWithoutEnd) {
   Start();

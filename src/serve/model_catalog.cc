@@ -8,6 +8,7 @@
 #include <exception>
 #include <map>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "base/closest.h"
@@ -138,9 +139,17 @@ void ModelCatalog::Stop() {
   // Not under the lock: what ends lets go of others.
   for (const auto& model : living) model->End();
   living.clear();
-  DestroyRetired();
+  while (!EndRetired()) std::this_thread::sleep_for(kSlice);
+}
+
+// Whoever is letting go of the last hold of a version has brought it here before anything goes.
+bool ModelCatalog::EndRetired() {
+  std::vector<std::unique_ptr<HostedModel>> gone;
   const std::lock_guard lock(retired_->mutex);
-  retired_->ended = true;
+  gone.swap(retired_->waiting);
+  const auto& living = retired_->living;
+  retired_->ended = std::none_of(living.begin(), living.end(), [](const auto& one) { return one.second.expired(); });
+  return retired_->ended;
 }
 
 void ModelCatalog::AddSlot(CatalogEntry entry) {
@@ -291,7 +300,7 @@ ServedModels ModelCatalog::loaded() const {
   return models;
 }
 
-Status ModelCatalog::LoadAll() {
+Status ModelCatalog::LoadAll(const std::function<bool()>& interrupted) {
   std::mutex mutex;
   std::condition_variable came;
   for (const CatalogView& view : Views()) {
@@ -303,7 +312,9 @@ Status ModelCatalog::LoadAll() {
       came.notify_all();
     });
     std::unique_lock lock(mutex);
-    came.wait(lock, [&] { return loaded.has_value(); });
+    while (!came.wait_for(lock, 10 * kSlice, [&] { return loaded.has_value(); })) {
+      if (interrupted && interrupted()) stopping_ = true;
+    }
     BANTAM_TRY(*loaded);
   }
   return Ok();
@@ -337,8 +348,8 @@ void ModelCatalog::Work() {
         looked_ns = clock_.NowNs();
         Tick();
       }
-    } catch (const std::exception& error) {
-      Notice("models", error.what());
+    } catch (const std::exception&) {
+      // Who is told of it is told by what Turn does; there is no memory to say more.
     }
   }
   std::deque<Job> dropped;
@@ -346,17 +357,42 @@ void ModelCatalog::Work() {
     const std::lock_guard lock(mutex_);
     dropped.swap(jobs_);
   }
-  for (const Job& job : dropped) {
-    if (job.done) job.done(Error(Code::kCancelled, "the server stops"));
-  }
+  for (const Job& job : dropped) Tell(job.done, Error(Code::kCancelled, "the server stops"));
 }
 
 void ModelCatalog::Turn(std::optional<Job> job) {
   DestroyRetired();
   if (!job) return;
-  const Status status = Do(job->change, /*for_request=*/job->done == nullptr);
-  if (job->done) job->done(status);
+  Status status;
+  try {
+    status = Do(job->change, /*for_request=*/job->done == nullptr);
+  } catch (const std::exception& error) {
+    Recover(job->change.name);
+    status = Error(Code::kExhausted, fmt::format("model {}: {}", job->change.name, error.what()));
+  }
+  Tell(job->done, status);
   DestroyRetired();
+}
+
+// A change that broke off in its middle leaves nobody waiting.
+void ModelCatalog::Recover(const std::string& name) {
+  {
+    const std::lock_guard lock(mutex_);
+    Slot* slot = SlotOf(name);
+    if (slot == nullptr || slot->state != ModelState::kLoading) return;
+    slot->state = slot->version.model == nullptr ? ModelState::kUnloaded : ModelState::kLoaded;
+    slot->retry_ns = clock_.NowNs() + options_.retry_ns;
+  }
+  TellWaiters(name, CouldNotBeLoaded(name));
+}
+
+void ModelCatalog::Tell(const std::function<void(const Status&)>& done, const Status& status) {
+  if (!done) return;
+  try {
+    done(status);
+  } catch (const std::exception&) {
+    // Memory is gone: its client hears nothing, and everybody else goes on.
+  }
 }
 
 void ModelCatalog::DestroyRetired() {
@@ -525,17 +561,22 @@ void ModelCatalog::TellWaiters(const std::string& name, const Status& status) {
     const std::lock_guard lock(mutex_);
     const auto other = [&](const Waiter& waiter) { return waiter.name != name; };
     const auto first = std::stable_partition(waiters_.begin(), waiters_.end(), other);
-    told.assign(std::move_iterator(first), std::move_iterator(waiters_.end()));
-    waiters_.erase(first, waiters_.end());
+    const auto count = static_cast<size_t>(waiters_.end() - first);
     // What is there is theirs, whatever was tried; and nobody makes room with it before they have asked.
     const Slot& slot = *SlotOf(name);
-    if (slot.version.model != nullptr) {
-      for (size_t i = 0; i < told.size(); ++i) holds.push_back(HoldOf(slot));
-    }
+    for (size_t i = 0; i < count && slot.version.model != nullptr; ++i) holds.push_back(HoldOf(slot));
+    told.assign(std::move_iterator(first), std::move_iterator(waiters_.end()));
+    waiters_.erase(first, waiters_.end());
     stopped = slot.state == ModelState::kStopped;
   }
   const Result<Version> none = status.ok() ? Result<Version>(Version()) : stopped ? WasUnloaded(name) : CouldNotBeLoaded(name);
-  for (size_t i = 0; i < told.size(); ++i) told[i].told(i < holds.size() ? Result<Version>(std::move(holds[i])) : none);
+  for (size_t i = 0; i < told.size(); ++i) {
+    try {
+      told[i].told(i < holds.size() ? Result<Version>(std::move(holds[i])) : none);
+    } catch (const std::exception&) {
+      // As in Tell.
+    }
+  }
 }
 
 Status ModelCatalog::Unload(const std::string& name) {
@@ -566,19 +607,25 @@ void ModelCatalog::AwaitGone(const HostedModel* hosted) {
 bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path) {
   std::string name;
   const HostedModel* hosted = nullptr;
+  // Under the lock: holds are got under it.
+  const auto may = [&](const Slot& slot) {
+    return slot.version.model != nullptr && !slot.entry.pinned && slot.entry.name != for_name && *slot.users == 0;
+  };
+  uint64_t bytes = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& slot : slots_) bytes += may(*slot) ? slot->version.model->facts.planned_bytes : 0;
+  }
+  // It looks at files, which takes as long as it takes.
+  if (options_.may_fit && !options_.may_fit(path, bytes)) return false;
   {
     Built old;
     const std::lock_guard lock(mutex_);
     Slot* least = nullptr;
-    uint64_t bytes = 0;
     for (const auto& slot : slots_) {
-      // Holds are got under the lock.
-      const bool may = slot->version.model != nullptr && !slot->entry.pinned && slot->entry.name != for_name && *slot->users == 0;
-      if (!may) continue;
-      bytes += slot->version.model->facts.planned_bytes;
-      if (least == nullptr || slot->used_ns < least->used_ns) least = slot.get();
+      if (may(*slot) && (least == nullptr || slot->used_ns < least->used_ns)) least = slot.get();
     }
-    if (least == nullptr || stopping_ || (options_.may_fit && !options_.may_fit(path, bytes))) return false;
+    if (least == nullptr || stopping_) return false;
     old = std::exchange(least->version, {});
     least->state = ModelState::kUnloaded;
     ++least->counters.unloads;
@@ -720,16 +767,25 @@ void ModelCatalog::FollowPrecision(double share) {
       why = slot->precision->Update({.now_ns = now_ns, .memory_share = share, .running = 1});
       path = PathOfPrecision(*slot);
       // What could not be loaded is tried again some time later.
-      if (path == slot->path || now_ns < slot->retry_ns) continue;
-      slot->retry_ns = now_ns + options_.retry_ns;
+      if (path == slot->path || now_ns < slot->precision_retry_ns) continue;
       name = slot->entry.name;
       break;  // one at a time: it may be enough
     }
   }
   if (name.empty()) return;
   if (why) Notice(name, *why);
-  // Where memory is short there is none for two.
-  (void)Swap(name, path, /*beside=*/share < options_.memory_share_max);
+  Status swapped;
+  try {
+    // Where memory is short there is none for two.
+    swapped = Swap(name, path, /*beside=*/share < options_.memory_share_max);
+  } catch (const std::exception& error) {
+    Recover(name);
+    swapped = Error(Code::kExhausted, error.what());
+  }
+  if (swapped.ok()) return;
+  // Who asks has longer than a drain took.
+  const std::lock_guard lock(mutex_);
+  SlotOf(name)->precision_retry_ns = clock_.NowNs() + std::max(options_.retry_ns, 2 * options_.drain_ns);
 }
 
 void ModelCatalog::Notice(std::string_view name, std::string_view change) const {

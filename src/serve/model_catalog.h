@@ -109,8 +109,8 @@ class ModelCatalog {
   ModelCatalog(const ModelCatalog&) = delete;
   ModelCatalog& operator=(const ModelCatalog&) = delete;
 
-  // Loads what is not left to requests, in order; the first error ends it.
-  Status LoadAll();
+  // Loads what is not left to requests, in order; the first error ends it, and so does `interrupted`, which is asked meanwhile.
+  Status LoadAll(const std::function<bool()>& interrupted = nullptr);
   // Who waits for a model is told this, and loading ends as soon as it can: a stop is near.
   void Interrupt(const Error& error);
   // Ends every engine, whoever still holds it; who waits for a model is forgotten. Nobody asks any more.
@@ -152,6 +152,7 @@ class ModelCatalog {
     int64_t retry_ns = INT64_MIN;  // not before
     CatalogCounters counters = {};
     std::unique_ptr<AdaptiveController> precision = nullptr;
+    int64_t precision_retry_ns = INT64_MIN;
   };
   struct Job {
     CatalogChange change;
@@ -180,6 +181,9 @@ class ModelCatalog {
   Slot* SlotOf(std::string_view name) const;
   static Version HoldOf(const Slot& slot);
   void DestroyRetired();
+  bool EndRetired();
+  static void Tell(const std::function<void(const Status&)>& done, const Status& status);
+  void Recover(const std::string& name);
   bool Gone(const HostedModel* hosted) const;
 
   // By the thread.

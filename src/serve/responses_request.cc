@@ -208,7 +208,10 @@ Result<Json> ReadItem(const std::string& member, const Json& item) {
 std::string JoinTexts(const Json& parts) {
   if (parts.is_string()) return parts.get<std::string>();
   std::string joined;
-  for (const Json& part : parts) joined += (joined.empty() ? "" : "\n") + JsonText(part, "text").value_or("");
+  for (const Json& part : parts) {
+    if (!joined.empty()) joined += '\n';
+    joined += JsonText(part, "text").value_or("");
+  }
   return joined;
 }
 

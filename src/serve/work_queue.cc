@@ -12,6 +12,7 @@ namespace bantam {
 
 Result<std::unique_ptr<WorkQueue>> WorkQueue::Make(int threads, size_t waiting_max) {
   std::unique_ptr<WorkQueue> queue(new WorkQueue(waiting_max));
+  queue->threads_.reserve(static_cast<size_t>(threads));
   for (int i = 0; i < threads; ++i) {
     pthread_t handle;
     const int error_number = CreateThread(&handle, Main, queue.get());
