@@ -83,7 +83,7 @@ class GatewayTest : public ::testing::Test {
   }
   // Of paths that begin so, some cannot be loaded: "bad" ones never, and of "large" ones and others one at a time.
   Result<std::unique_ptr<HostedModel>> Load(const CatalogEntry& entry, const std::string& path, const AdmissionLimits& admission) {
-    if (load_gate_) load_gate_();
+    while (!gate_open_) std::this_thread::yield();
     if (path.starts_with("throws")) throw std::bad_alloc();
     if (path.starts_with("bad")) return Error(Code::kCorrupt, path + ": not a model");
     const bool alone = path.starts_with("large") && !catalog_->loaded().empty();
@@ -140,7 +140,7 @@ class GatewayTest : public ::testing::Test {
   MemoryPlan plan_;
   CatalogOptions catalog_options_;
   std::unique_ptr<ModelCatalog> catalog_;
-  std::function<void()> load_gate_;  // asked before each load
+  std::atomic<bool> gate_open_ = true;  // loads wait for it
   std::atomic<int> loads_ = 0;
   EngineThread* engine_ = nullptr;  // the last that was loaded
   std::unique_ptr<Gateway> gateway_;
@@ -905,14 +905,10 @@ TEST_F(GatewayTest, MetricsAndLogWithoutTexts) {
 
 // What is loaded for the first request has its requests wait, and others go on meanwhile.
 TEST_F(GatewayTest, LoadsOnDemand) {
-  std::atomic<bool> open = true;
-  load_gate_ = [&] {
-    while (!open) std::this_thread::yield();
-  };
   StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "v1", .on_demand = true}});
   EXPECT_EQ(loads_, 1);
   EXPECT_EQ(ModelNow(1)["state"], "unloaded");
-  open = false;
+  gate_open_ = false;
   std::vector<HttpAnswer> answers(3);
   std::vector<std::thread> clients;
   for (HttpAnswer& answer : answers) {
@@ -920,7 +916,7 @@ TEST_F(GatewayTest, LoadsOnDemand) {
   }
   while (ModelNow(1)["state"] != "loading") std::this_thread::yield();
   EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5,"model":"stories")").status, 200);
-  open = true;
+  gate_open_ = true;
   for (std::thread& client : clients) client.join();
   for (const HttpAnswer& answer : answers) {
     EXPECT_EQ(answer.status, 200) << answer.body;
@@ -1032,19 +1028,15 @@ TEST_F(GatewayTest, NamesWithoutEnd) {
 
 // The server stops while a request waits for a model.
 TEST_F(GatewayTest, StopsWhileAModelIsLoaded) {
-  std::atomic<bool> open = true;
-  load_gate_ = [&] {
-    while (!open) std::this_thread::yield();
-  };
   StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "v1", .on_demand = true}});
-  open = false;
+  gate_open_ = false;
   HttpAnswer answer;
   std::thread client([&] { answer = Chat(std::string(kHello) + R"(,"model":"later")"); });
   while (ModelNow(1)["state"] != "loading") std::this_thread::yield();
   gateway_->CancelAll();
   client.join();
   EXPECT_EQ(answer.status, 503) << answer.body;
-  open = true;
+  gate_open_ = true;
 }
 
 // A version that does not answer what it should takes no requests.
