@@ -30,8 +30,8 @@ class WindowRunner {
   struct Extras {
     size_t outputs = 0;  // at most PlanOptions::step_outputs
     ProductObserver* observer = nullptr;
-    const Cancelled* cancelled = nullptr;    // not with ranges
-    std::span<const OpRange> ranges = {};    // of the program; empty: all of it
+    const Cancelled* cancelled = nullptr;  // not with ranges
+    std::span<const OpRange> ranges = {};  // of the program; empty: all of it
   };
   Result<bool> Read(std::span<const uint32_t> tokens, const Extras& extras);
   // [outputs][vocabulary] of the last call.
