@@ -12,6 +12,9 @@
 namespace bantam {
 namespace {
 
+// Of a million questions with a few options.
+constexpr size_t kAnswersBytesMax = size_t{256} << 20;
+
 // Answers that nobody wants to keep.
 class LinesInMemory final : public PartFile {
  public:
@@ -22,6 +25,10 @@ class LinesInMemory final : public PartFile {
     return n;
   }
   Status Append(std::span<const std::byte> bytes) override {
+    if (bytes_.size() + bytes.size() > kAnswersBytesMax) {
+      return Error(Code::kExhausted,
+                   fmt::format("answers of more than {} bytes; give a file for them, or fewer questions", kAnswersBytesMax));
+    }
     bytes_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     return Ok();
   }

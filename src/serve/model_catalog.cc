@@ -17,7 +17,6 @@
 namespace bantam {
 namespace {
 
-constexpr size_t kNameBytesMax = 256;
 constexpr std::chrono::milliseconds kSlice(5);
 
 // A request's hold of a version.
@@ -189,7 +188,7 @@ Result<std::string> ModelCatalog::NameOf(std::string_view name, std::span<const 
   std::string other;
   {
     const std::lock_guard lock(mutex_);
-    const Slot* slot = name.empty() || name.size() > kNameBytesMax ? nullptr : SlotOf(name);
+    const Slot* slot = name.empty() || name.size() > kModelNameBytesMax ? nullptr : SlotOf(name);
     if (slot != nullptr && may(slot->entry.name)) return slot->entry.name;
     if (slot != nullptr) other = slot->entry.name;
     for (const auto& one : slots_) {
@@ -460,10 +459,10 @@ Status ModelCatalog::LoadNew(const CatalogChange& change, const std::string& pat
       return Error(Code::kExhausted, fmt::format("{} models are known, and no more may be", kModelsServedMax));
     }
     for (const std::string& alias : entry.aliases) {
-      const bool good = !alias.empty() && alias.size() <= kNameBytesMax && SlotOf(alias) == nullptr && names.insert(alias).second;
+      const bool good = !alias.empty() && alias.size() <= kModelNameBytesMax && SlotOf(alias) == nullptr && names.insert(alias).second;
       if (!good) {
         return Error(Code::kInvalidArgument, fmt::format("aliases: \"{}\": expected names of 1 to {} bytes that nothing else has",
-                                                         alias.substr(0, kNameBytesMax), kNameBytesMax));
+                                                         alias.substr(0, kModelNameBytesMax), kModelNameBytesMax));
       }
     }
   }

@@ -26,6 +26,7 @@
 namespace bantam {
 
 inline constexpr size_t kModelsServedMax = 64;
+inline constexpr size_t kModelNameBytesMax = 256;
 
 // What is known of a model, loaded or not.
 struct CatalogEntry {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/json_members.h"
+#include "serve/dialects.h"
 #include "serve/gateway.h"
 #include "serve/routes.h"
 
@@ -43,14 +44,11 @@ Result<CatalogChange> ReadChange(const Call& call, CatalogAction action) {
   const bool loads = action == CatalogAction::kLoad;
   const size_t taken = loads ? 3 : action == CatalogAction::kSwap ? 2 : 1;
   const std::span<const std::string_view> members = std::span(kMembers).first(taken);
-  for (const auto& [name, value] : body.items()) {
-    if (std::find(members.begin(), members.end(), name) == members.end()) return UnknownMember(name, members);
-  }
+  BANTAM_TRY(CheckMembers(body, members));
   CatalogChange change = {.action = action};
   BANTAM_ASSIGN(change.name, ReadText("model", JsonMember(body, "model")));
-  constexpr size_t kNameBytesMax = 256;
-  if (change.name.empty() || change.name.size() > kNameBytesMax) {
-    return WrongMember("model", JsonMember(body, "model"), fmt::format("a name of 1 to {} bytes", kNameBytesMax));
+  if (change.name.empty() || change.name.size() > kModelNameBytesMax) {
+    return WrongMember("model", JsonMember(body, "model"), fmt::format("a name of 1 to {} bytes", kModelNameBytesMax));
   }
   if (const Json& path = JsonMember(body, "path"); !path.is_null()) {
     BANTAM_ASSIGN(change.path, ReadText("path", path));
