@@ -15,14 +15,22 @@ if(BANTAM_SANITIZE)
   target_compile_options(bantam_flags INTERFACE -fsanitize=${BANTAM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(bantam_flags INTERFACE -fsanitize=${BANTAM_SANITIZE})
+  if(BANTAM_SANITIZE MATCHES "undefined")
+    # Checks of each pointer that is followed are half of what compiling with sanitizers costs (g++ 12: 12 s instead of 6 for a file).
+    # Outside of what reads memory that others laid out there is nothing for them to find: a null pointer traps by itself.
+    target_compile_options(bantam_flags INTERFACE
+      $<$<NOT:$<BOOL:$<TARGET_PROPERTY:BANTAM_RAW_MEMORY>>>:-fno-sanitize=alignment,null,object-size,vptr>)
+  endif()
 endif()
 
-# bantam_module(NAME LEVEL n SOURCES ... [DEPENDS modules or libraries ...])
+# bantam_module(NAME LEVEL n [RAW_MEMORY] SOURCES ... [DEPENDS modules or libraries ...])
+# RAW_MEMORY: it reads bytes of files and weights where they lie.
 function(bantam_module name)
-  cmake_parse_arguments(MODULE "" "LEVEL" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(MODULE "RAW_MEMORY" "LEVEL" "SOURCES;DEPENDS" ${ARGN})
   if(MODULE_LEVEL GREATER BANTAM_LEVEL_MAX)
     return()
   endif()
   add_library(bantam_${name} STATIC ${MODULE_SOURCES})
   target_link_libraries(bantam_${name} PUBLIC bantam_flags ${MODULE_DEPENDS})
+  set_target_properties(bantam_${name} PROPERTIES BANTAM_RAW_MEMORY ${MODULE_RAW_MEMORY})
 endfunction()

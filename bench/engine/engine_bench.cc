@@ -393,7 +393,9 @@ Status Main(const Options& options) {
                          [&exits, layer, confidence] { return exits.Measure(layer, confidence); });
     }
   }
-  cases.emplace_back("staggered 8", [&] { return Staggered(bench, 8, options); });
+  for (const size_t streams : options.streams) {
+    cases.emplace_back(fmt::format("staggered {}", streams), [&, streams] { return Staggered(bench, streams, options); });
+  }
   cases.emplace_back("long prompt", [&] { return LongPrompt(bench, options); });
   cases.emplace_back("flood", [&] { return Flood(bench, options); });
   Json rows = Json::array();
@@ -424,7 +426,7 @@ int main(int argc, char** argv) {
   CLI::App app("measures the engine");
   app.add_option("MODEL", options.model, "a model, also one of random weights (make_model)")->required();
   app.add_option("--draft-model", options.draft, "a smaller model of the same vocabulary, for the cases drafts N");
-  app.add_option("--only", options.only, "cases whose name contains this: streams N, drafts N, exits, staggered 8, long prompt, flood");
+  app.add_option("--only", options.only, "cases whose name contains this: streams N, drafts N, exits, staggered N, long prompt, flood");
   app.add_option("-t,--threads", options.threads, "threads")->capture_default_str();
   app.add_option("--streams", options.streams, "numbers of streams")->delimiter(',')->capture_default_str();
   app.add_option("-p,--prompt", options.prompt, "tokens of each stream's prompt")->capture_default_str();

@@ -4,6 +4,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { median } from '../../tools/node/median.mjs';
 import { mustRun, timeToFirstByte } from '../../tools/node/process.mjs';
 import { formatTable } from '../../tools/node/table.mjs';
 import { folder, llamaProgram, modelFile } from './places.mjs';
@@ -14,8 +15,6 @@ async function packageOf(bantam, gguf, name) {
   if (!existsSync(path) || statSync(path).mtimeMs < statSync(bantam).mtimeMs) await mustRun(bantam, ['pack', gguf, path]);
   return path;
 }
-
-const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 export async function raceFirstToken(bantam, entries, rounds) {
   const simple = await llamaProgram('llama-simple');

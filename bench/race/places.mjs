@@ -13,7 +13,6 @@ const say = (text) => process.stderr.write(`race: ${text}\n`);
 
 // The npm package that carries llama.cpp's source, and the version that was measured.
 const kPeerPackage = 'node-llama-cpp@3.22.1';
-const kPrograms = ['llama-bench', 'llama-simple'];
 
 export function folder(name) {
   const path = join(cache, name);
@@ -32,15 +31,25 @@ export async function modelFile({ model, type }) {
   return path;
 }
 
-// A program (llama-bench, llama-simple) of BANTAM_LLAMA_CPP, or built from the peer's package: ten minutes, once.
+// A program (such as llama-bench) of BANTAM_LLAMA_CPP, or built from the peer's package: ten minutes, once.
 export async function llamaProgram(name) {
   const given = process.env.BANTAM_LLAMA_CPP;
   const source = given || join(folder('peers'), 'llama.cpp');
   const program = join(source, 'build', 'bin', name);
   if (existsSync(program)) return program;
   if (given) throw new Error(`${program} is missing; build it there, or leave BANTAM_LLAMA_CPP away`);
+  if (!existsSync(join(source, 'CMakeLists.txt'))) await fetchPeer(source);
+  say(`building ${name} of ${kPeerPackage}, which takes about ten minutes the first time`);
+  await mustRun('cmake', ['-S', source, '-B', join(source, 'build'), '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DGGML_NATIVE=ON',
+    '-DLLAMA_CURL=OFF', '-DLLAMA_BUILD_TESTS=OFF', '-DLLAMA_BUILD_SERVER=OFF', '-DLLAMA_BUILD_EXAMPLES=ON']);
+  await mustRun('cmake', ['--build', join(source, 'build'), '--target', name]);
+  return program;
+}
+
+// The peer's source, out of its npm package; the folder appears when it is whole.
+async function fetchPeer(source) {
   const work = folder('peers/work');
-  say(`fetching ${kPeerPackage} and building its programs, which takes about ten minutes`);
+  say(`fetching ${kPeerPackage}`);
   await mustRun('npm', ['pack', '--loglevel=error', '--pack-destination', work, kPeerPackage]);
   const archive = join(work, `${kPeerPackage.replace('@', '-')}.tgz`);
   await mustRun('tar', ['-xzf', archive, '-C', work, 'package/llama/gitRelease.bundle']);
@@ -50,8 +59,4 @@ export async function llamaProgram(name) {
   rmSync(source, { recursive: true, force: true });
   renameSync(unfinished, source);
   rmSync(work, { recursive: true, force: true });
-  await mustRun('cmake', ['-S', source, '-B', join(source, 'build'), '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DGGML_NATIVE=ON',
-    '-DLLAMA_CURL=OFF', '-DLLAMA_BUILD_TESTS=OFF', '-DLLAMA_BUILD_SERVER=OFF', '-DLLAMA_BUILD_EXAMPLES=ON']);
-  await mustRun('cmake', ['--build', join(source, 'build'), '--target', ...kPrograms]);
-  return program;
 }

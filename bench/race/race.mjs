@@ -8,6 +8,8 @@ import { goalOf, ikOverLlama } from './figures.mjs';
 import { printFirstToken, raceFirstToken } from './first_token.mjs';
 import { folder, llamaProgram, modelFile, root } from './places.mjs';
 import { nameOf, runBantam, runLlamaBench } from './runners.mjs';
+import { printStreams, raceStreams } from './streams.mjs';
+import { median } from '../../tools/node/median.mjs';
 import { formatTable } from '../../tools/node/table.mjs';
 
 const kUsage = `usage: ./dev race [OPTIONS]
@@ -17,6 +19,7 @@ const kUsage = `usage: ./dev race [OPTIONS]
   --types A,B        only these formats: f16, bf16, q8_0, q4_0, q4_k_m
   --threads 1,2      only these numbers of threads
   --first-token      instead: milliseconds from starting a process to its first token, from packages and GGUF files
+  --streams N        instead: tokens/s of N streams at once, against llama.cpp's batched-bench
   --rounds N         medians of this many (default: 3)
   --json FILE        where to write the rows (default: race.json in the cache folder)
 
@@ -45,11 +48,6 @@ function entries(options) {
     .filter((each) => options.full || options.models !== undefined || options.types !== undefined || inSubset(each))
     .map((each) => ({ ...each, tests: options.full || each.type === 'q4_0' ? [...kShort, kDeep] : kShort }));
 }
-
-const median = (values) => {
-  const sorted = [...values].sort((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
-};
 
 // Every system once per round, in turn, so that what else the machine does hits all of them.
 async function measure(entry, systems, rounds) {
@@ -105,7 +103,8 @@ function print(rows) {
 async function main() {
   const { values: options } = parseArgs({
     options: { full: { type: 'boolean' }, models: { type: 'string' }, types: { type: 'string' }, threads: { type: 'string' },
-      rounds: { type: 'string', default: '3' }, json: { type: 'string' }, 'first-token': { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+      rounds: { type: 'string', default: '3' }, json: { type: 'string' }, 'first-token': { type: 'boolean' },
+      streams: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
   });
   if (options.help) return process.stdout.write(kUsage);
   const rounds = Number(options.rounds);
@@ -114,6 +113,13 @@ async function main() {
   if (wanted.length === 0) throw new Error('no model, format and number of threads is left to measure; ./dev race --help lists them');
   const bantam = join(root, 'build', 'release', 'bantam');
   if (options['first-token']) return printFirstToken(await raceFirstToken(bantam, wanted, rounds));
+  if (options.streams !== undefined) {
+    const streams = Number(options.streams);
+    if (!Number.isInteger(streams) || streams < 1) throw new Error(`--streams ${options.streams}: expected a whole number from 1`);
+    const rows = await raceStreams(wanted, streams, rounds);
+    writeFileSync(options.json ?? join(folder('results'), 'streams.json'), JSON.stringify({ processor: cpus()[0].model, rounds, rows }, null, 2));
+    return printStreams(rows);
+  }
   const llama = await llamaProgram('llama-bench');
   const systems = [{ name: 'bantam', run: (file, { threads, tests }) => runBantam(bantam, file, threads, tests) },
     { name: 'llama', run: (file, { threads, tests }) => runLlamaBench(llama, file, threads, tests) }];

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -103,7 +104,10 @@ Status Engine::Check(const Request& request) const {
                              "raise --context",
                              request.tokens.size(), plan_.options.context));
   }
-  if (request.tokens_max == 0 || request.tokens_min > request.tokens_max) {
+  if (request.prompt_details && (request.beams > 0 || request.exit_confidence > 0)) {
+    return Error(Code::kUnsupported, "probabilities of a prompt's tokens: not with beams or early exit; ask for one of both");
+  }
+  if ((request.tokens_max == 0 && !request.prompt_details) || request.tokens_min > request.tokens_max) {
     return Error(Code::kInvalidArgument, fmt::format("tokens_max {}: expected at least 1, and not less than tokens_min {}",
                                                      request.tokens_max, request.tokens_min));
   }
@@ -146,7 +150,8 @@ uint64_t Engine::BytesOf(const Request& request) const {
       exits_ && request.exit_confidence > 0 ? kSkippedMax * model_.program.buffers[exits_->stream].width * sizeof(float) : 0;
   const uint64_t per_choice = guesses + skipped + sizeof(Choice) + Generation::Bytes(request, model_.program.vocabulary) + tables +
                               (request.tokens.size() + answer) * sizeof(uint32_t) + answer * (kTextBytesPerToken + details);
-  const uint64_t echo = (1 + request.choices + 3 * request.beams) * request.echo.size();
+  const uint64_t of_prompt = request.prompt_details ? request.tokens.size() * details : 0;
+  const uint64_t echo = (1 + request.choices + 3 * request.beams) * request.echo.size() + (1 + request.choices) * of_prompt;
   // Beams, those that come from them, and answers that ended before.
   const size_t texts = request.beams > 0 ? 3 * request.beams : request.choices;
   return sizeof(Live) + request.tokens.size() * sizeof(uint32_t) + echo + texts * per_choice;
@@ -186,8 +191,9 @@ Result<RequestId> Engine::Submit(Request request, int64_t arrival_ns) {
   BANTAM_TRY(Check(request));
   if (!request.adapter.empty()) BANTAM_TRY(FindAdapter(request.adapter));
   const uint64_t bytes = BytesOf(request);
-  const size_t cached =
-      options_.prefix_cache && request.cache && !TakesNarrow(request) ? prefixes_->Find(RootOf(request), request.tokens) : 0;
+  const size_t cached = options_.prefix_cache && request.cache && !request.prompt_details && !TakesNarrow(request)
+                            ? prefixes_->Find(RootOf(request), request.tokens)
+                            : 0;
   const Status admitted = Admit(options_.admission, options_.policy, load(), request, bytes, cached);
   if (!admitted.ok()) ++counters_.refusals;
   BANTAM_TRY(Status(admitted));
@@ -211,6 +217,10 @@ Result<RequestId> Engine::Accept(Request request, int64_t arrival_ns, MemoryBudg
   live->held = std::move(held);
   live->id = next_id_;
   live->request = std::move(request);
+  if (live->request.prompt_details) {
+    live->request.cache = false;  // a prefix that is kept has no logits
+    live->prompt.push_back({{live->request.tokens[0], std::numeric_limits<float>::quiet_NaN()}, {}});
+  }
   live->request.tokens_max = std::min(live->request.tokens_max, settings_.answer_tokens);
   live->request.tokens_min = std::min(live->request.tokens_min, live->request.tokens_max);
   live->arrival_ns = arrival_ns;
@@ -379,8 +389,7 @@ std::vector<Grant> Engine::Reserve(const StepPlan& plan, const PolicySnapshot& s
     if (!was_resident) Begin(choice);
     size_t tokens = CutAtCheckpoint(choice, std::min(grant.tokens, choice.pending()));
     // With a prefix that is kept it may be further than the plan knew.
-    const bool decoding = choice.decoding();
-    if (decoding) {
+    if (choice.decoding() || choice.describes_prompt()) {
       tokens = std::min(tokens, plan_.options.step_outputs - outputs);
     } else if (tokens == choice.pending() && outputs == plan_.options.step_outputs) {
       --tokens;
@@ -394,7 +403,7 @@ std::vector<Grant> Engine::Reserve(const StepPlan& plan, const PolicySnapshot& s
     }
     const Status extended = choice.kv.Extend(CacheOf(*choice.live), choice.kv.length() + tokens);
     CHECK(extended.ok());
-    outputs += decoding ? tokens : tokens == choice.pending() ? 1 : 0;
+    outputs += OutputsOf(choice, tokens);
     reserved.push_back({grant.sequence, tokens});
   }
   return reserved;
@@ -463,7 +472,7 @@ void Engine::Adapt(const MemoryPressure& memory, std::optional<double> watts) {
 
 void Engine::AddRows(Choice& choice, size_t tokens) {
   const size_t length = choice.kv.length();
-  const bool decoding = choice.decoding();
+  const bool all = choice.decoding() || choice.describes_prompt();
   const size_t drafted = length + tokens - std::min(length + tokens, choice.known.size());
   if (drafted < choice.draft.size()) {
     choice.draft.resize(drafted);
@@ -471,7 +480,7 @@ void Engine::AddRows(Choice& choice, size_t tokens) {
   }
   for (size_t i = length; i < length + tokens; ++i) {
     const uint32_t token = i < choice.known.size() ? choice.known[i] : choice.draft[i - choice.known.size()];
-    if (decoding || i + 1 == choice.known.size()) output_rows_.push_back(static_cast<uint32_t>(rows_.size()));
+    if (all || i + 1 == choice.known.size()) output_rows_.push_back(static_cast<uint32_t>(rows_.size()));
     rows_.push_back(RowOf(choice, i, token));
   }
 }
@@ -541,8 +550,21 @@ void Engine::Commit(const std::vector<Grant>& grants, const std::vector<Choice*>
 }
 
 size_t Engine::OutputsOf(const Choice& choice, size_t tokens) const {
-  if (choice.decoding()) return tokens;
+  if (choice.decoding() || choice.describes_prompt()) return tokens;
   return tokens == choice.pending() ? 1 : 0;
+}
+
+// What the logits of `tokens` of the prompt, from `output` on, say of those behind each.
+void Engine::DescribePrompt(const Choice& choice, size_t tokens, size_t output) {
+  Live& live = *choice.live;
+  const std::vector<uint32_t>& prompt = live.request.tokens;
+  for (size_t i = 0; i < tokens; ++i) {
+    // One that was displaced computes again what is known.
+    const size_t next = choice.kv.length() + i + 1;
+    if (next == live.prompt.size() && next < prompt.size()) {
+      live.prompt.push_back(DescribeToken(Logits(output + i), prompt[next], live.request.top_logprobs));
+    }
+  }
 }
 
 void Engine::CommitGrant(const Grant& grant, Choice& choice, size_t output, int64_t begin_ns) {
@@ -550,6 +572,10 @@ void Engine::CommitGrant(const Grant& grant, Choice& choice, size_t output, int6
   if (live.first_step_ns < 0) live.first_step_ns = begin_ns;
   clients_.at(live.request.client).service += static_cast<double>(grant.tokens);
   const bool decoding = choice.decoding();
+  if (choice.describes_prompt()) {
+    DescribePrompt(choice, grant.tokens, output);
+    output += grant.tokens - 1;
+  }
   choice.kv.Commit(choice.kv.length() + grant.tokens);
   const bool whole = decoding || choice.kv.length() == choice.known.size();
   if (!decoding) {
@@ -584,6 +610,11 @@ void Engine::Advance(Choice& choice, size_t output) {
   Live& live = *choice.live;
   const size_t before = choice.known.size();
   Event event = {.request = live.id, .choice = choice.index};
+  if (choice.generation->tokens() == 0) event.prompt = live.prompt;
+  if (live.request.tokens_max == 0) {
+    choice.generation->End(StopReason::kLength, &event);
+    return FinishChoice(choice, std::move(event), std::nullopt);
+  }
   std::optional<Error> error;
   size_t accepted = 0;
   for (size_t i = 0; i <= choice.draft.size(); ++i) {

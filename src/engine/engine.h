@@ -260,6 +260,7 @@ class Engine {
   bantam::Step StepOf(std::span<const StepRow> rows, std::span<const uint32_t> outputs) const;
   // Logits that are wanted of so many tokens more.
   size_t OutputsOf(const Choice& choice, size_t tokens) const;
+  void DescribePrompt(const Choice& choice, size_t tokens, size_t output);
   void CommitGrant(const Grant& grant, Choice& choice, size_t output, int64_t begin_ns);
   void Commit(const std::vector<Grant>& grants, const std::vector<Choice*>& choices, int64_t begin_ns);
   // Takes tokens from the logits of its newest token, and of its drafts behind it, from `output` on.

@@ -54,6 +54,8 @@ struct Engine::Choice {
   bool decoding() const { return generation->tokens() > 0 && kv.length() + 1 == known.size(); }
   size_t pending() const { return beam && beam->ready ? 0 : known.size() - kv.length() + draft.size(); }
   bool ended() const { return generation->ended(); }
+  // All logits of its prompt are wanted.
+  bool describes_prompt() const;
 };
 
 struct Engine::Live {
@@ -71,6 +73,7 @@ struct Engine::Live {
   size_t drafted_tokens = 0;
   size_t accepted_tokens = 0;
   size_t exited_tokens = 0;
+  std::vector<TokenInfo> prompt;                 // with Request::prompt_details, as far as it was computed
   std::vector<std::unique_ptr<Choice>> choices;  // the first alone until its prompt is computed; of beam search those that run
   // ---- Beam search ----
   std::vector<Event> hypotheses;  // answers that ended, the best first, at most Request::beams
@@ -85,5 +88,9 @@ struct Engine::Live {
     return choices[0]->ended() && std::all_of(choices.begin(), choices.end(), [](const auto& choice) { return choice->ended(); });
   }
 };
+
+inline bool Engine::Choice::describes_prompt() const {
+  return live->request.prompt_details && live->prompt.size() < live->request.tokens.size();
+}
 
 }  // namespace bantam

@@ -155,15 +155,21 @@ void Engine::SetPressure(Pressure pressure) {
 }
 
 Result<size_t> Engine::LoadPrefixes(Disk& disk, const std::string& path) {
+  bool there = true;
   const auto load = [&]() -> Result<size_t> {
-    BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenForReading(path));
+    auto opened = disk.OpenForReading(path);
+    there = opened.ok() || opened.error().code() != Code::kNotFound;
+    BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, std::move(opened));
     return prefixes_->Load(*file, {options_.model_digest, plan_.options.kv_type});
   };
   Result<size_t> loaded = load();
   // What is no such file is not going to be replaced by one.
   if (!loaded.ok() && loaded.error().code() == Code::kInvalidArgument) return std::move(loaded).error().With(path);
   if (options_.notice && loaded.ok()) options_.notice(fmt::format("{}: {} blocks of prefixes are warm", path, *loaded));
-  if (options_.notice && !loaded.ok()) options_.notice(fmt::format("{}: no prefixes: {}", path, loaded.error().message()));
+  if (options_.notice && !loaded.ok()) {
+    options_.notice(
+        fmt::format("{}: no prefixes: {}", path, there ? loaded.error().message() : std::string("they are kept there when it ends")));
+  }
   return loaded.ok() ? *loaded : 0;
 }
 
@@ -175,8 +181,11 @@ Status Engine::SavePrefixes(Disk& disk, const std::string& path) const {
   // It holds what was asked.
   BANTAM_ASSIGN(const std::unique_ptr<PartFile> file, disk.OpenPrivatePart(part));
   BANTAM_TRY(file->Truncate(0));
-  BANTAM_TRY(prefixes_->Save(*file, {options_.model_digest, plan_.options.kv_type}).With(part));
-  return disk.Rename(part, path);
+  Status saved = prefixes_->Save(*file, {options_.model_digest, plan_.options.kv_type});
+  if (saved.ok()) saved = disk.Rename(part, path);
+  // Half of it helps nobody, and takes room that others may be short of.
+  if (!saved.ok()) (void)disk.RemoveTree(part);
+  return saved;
 }
 
 Status Engine::CheckHolders(const KvCache& cache, KvPart part, std::vector<uint32_t> held, uint64_t* taken) const {

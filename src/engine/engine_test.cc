@@ -83,7 +83,18 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     if (adapter != nullptr) {
       EXPECT_TRUE(session->Use(adapter, budget_).ok());
     }
-    EXPECT_TRUE(session->Append(request.tokens).ok());
+    std::vector<TokenInfo> prompt;
+    if (request.prompt_details) {
+      prompt.push_back({{request.tokens[0], std::nanf("")}, {}});
+      for (size_t i = 0; i + 1 < request.tokens.size(); ++i) {
+        EXPECT_TRUE(session->Append(std::span(request.tokens).subspan(i, 1)).ok());
+        prompt.push_back(DescribeToken(session->logits(), request.tokens[i + 1], request.top_logprobs));
+      }
+      EXPECT_TRUE(session->Append(std::span(request.tokens).last(1)).ok());
+      if (request.tokens_max == 0) return {.prompt = prompt, .finish = Finish{.reason = StopReason::kLength}};
+    } else {
+      EXPECT_TRUE(session->Append(request.tokens).ok());
+    }
     SamplerOptions sampler_options = request.sampler;
     sampler_options.seed += choice;
     Sampler sampler(sampler_options, model_->program.vocabulary);
@@ -91,7 +102,7 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
         Generate(*session, sampler, *tokenizer_, clock_,
                  {.tokens_max = request.tokens_max, .cancelled = nullptr, .stops = request.stops, .on_text = nullptr})
             .value();
-    Answer answer = {.text = result.text, .tokens = result.tokens};
+    Answer answer = {.text = result.text, .tokens = result.tokens, .prompt = prompt};
     answer.finish = Finish{.reason = result.reason};
     return answer;
   }
@@ -107,10 +118,21 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
       const Answer solo = Solo(same, choice, adapter);
       EXPECT_EQ(answer.text, solo.text) << "request " << id << " choice " << choice;
       EXPECT_EQ(answer.tokens, solo.tokens);
+      ASSERT_EQ(answer.prompt.size(), solo.prompt.size());
+      for (size_t i = 0; i < answer.prompt.size(); ++i) ExpectSame(answer.prompt[i], solo.prompt[i]);
       if (answer.finish->reason != StopReason::kContextFull) {
         EXPECT_EQ(answer.finish->reason, solo.finish->reason);
       }
     }
+  }
+  static void ExpectSame(const TokenInfo& one, const TokenInfo& other) {
+    const auto expect_same = [](const TokenLogprob& a, const TokenLogprob& b) {
+      EXPECT_EQ(a.token, b.token);
+      EXPECT_TRUE(a.logprob == b.logprob || (std::isnan(a.logprob) && std::isnan(b.logprob))) << a.logprob << " and " << b.logprob;
+    };
+    expect_same(one.chosen, other.chosen);
+    ASSERT_EQ(one.top.size(), other.top.size());
+    for (size_t i = 0; i < one.top.size(); ++i) expect_same(one.top[i], other.top[i]);
   }
   static Request RandomRequest(Rng& rng) {
     Request request;
@@ -133,6 +155,13 @@ class EngineTest : public ::testing::TestWithParam<Kind> {
     if (rng.Next() % 4 == 0) request.kv_type = KvType::kInt8;
     return request;
   }
+  // Some are asked for the probabilities of their prompts too, or for these alone.
+  static void MayDescribe(Rng& rng, Request* request) {
+    if (rng.Next() % 4 != 0) return;
+    request->token_details = request->prompt_details = true;
+    request->top_logprobs = rng.Next() % 3;
+    if (rng.Next() % 2 == 0) request->tokens_max = 0;
+  }
 
   testing::TinyModel tiny_ = {.width = 64, .feed_forward = 64};
   testing::TemporaryFolder folder_;
@@ -153,6 +182,7 @@ TEST_P(EngineTest, EveryAnswerIsThatOfItsOwnRun) {
     const auto engine = MakeEngine(/*sequences=*/4, kv_tokens);
     const uint64_t held = budget_.used_bytes();
     Rng rng(kv_tokens);
+    Rng details(kv_tokens + 1);
     std::map<RequestId, Request> requests;
     std::map<RequestId, bool> cancelled;
     for (int step = 0; step < 250; ++step) {
@@ -160,6 +190,11 @@ TEST_P(EngineTest, EveryAnswerIsThatOfItsOwnRun) {
         Request request = RandomRequest(rng);
         const RequestId id = engine->Submit(request).value();
         requests[id] = request;
+      }
+      if (details.Next() % 12 == 0) {
+        Request request = RandomRequest(details);
+        MayDescribe(details, &request);
+        requests[engine->Submit(request).value()] = request;
       }
       if (rng.Next() % 40 == 0 && !requests.empty()) {
         const RequestId id = 1 + rng.Next() % requests.size();
@@ -237,6 +272,7 @@ TEST_P(EngineTest, ReservationsMayFail) {
     std::map<RequestId, Request> requests;
     for (int i = 0; i < 8; ++i) {
       Request request = RandomRequest(rng);
+      MayDescribe(rng, &request);
       requests[engine->Submit(request).value()] = request;
     }
     RunAll(*engine);

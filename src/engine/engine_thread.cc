@@ -53,6 +53,7 @@ void AnswerStream::Push(Event event) {
     } else {
       pending.text += event.text;
       pending.token_count += event.token_count;
+      pending.prompt.insert(pending.prompt.end(), std::move_iterator(event.prompt.begin()), std::move_iterator(event.prompt.end()));
       pending.tokens.insert(pending.tokens.end(), std::move_iterator(event.tokens.begin()), std::move_iterator(event.tokens.end()));
       pending.finish = std::move(event.finish);
     }

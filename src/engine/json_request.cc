@@ -118,8 +118,8 @@ const std::vector<Member>& Members() {
       {"regex", Ignore},
       {"model", Ignore},
       {"stream", Ignore},
-      {"max_tokens", WholeInto(&Request::tokens_max, 1, UINT32_MAX)},
-      {"max_completion_tokens", WholeInto(&Request::tokens_max, 1, UINT32_MAX)},
+      {"max_tokens", WholeInto(&Request::tokens_max, 0, UINT32_MAX)},
+      {"max_completion_tokens", WholeInto(&Request::tokens_max, 0, UINT32_MAX)},
       {"min_tokens", WholeInto(&Request::tokens_min, 0, UINT32_MAX)},
       {"n", WholeInto(&Request::choices, 1, kChoicesMax)},
       {"top_logprobs", WholeInto(&Request::top_logprobs, 0, kTopLogprobsMax)},
@@ -282,9 +282,7 @@ Status ReadEcho(const Json& body, const JsonRequestContext& context, Request* re
   const Json& prompt = JsonMember(body, "prompt");
   if (prompt.is_null())
     return Error(Code::kInvalidArgument, "echo: only a \"prompt\" has a text to repeat; leave it out with \"messages\"");
-  if (request->token_details) {
-    return Error(Code::kUnsupported, "echo with logprobs: those of a prompt's tokens are not computed; ask for one of both");
-  }
+  request->prompt_details = request->token_details;
   if (prompt.is_string()) {
     request->echo = prompt.get<std::string>();
   } else {
@@ -320,11 +318,16 @@ Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& cont
     BANTAM_ASSIGN(request.tokens, ReadPrompt(prompt, context));
   }
   BANTAM_TRY(ReadEcho(body, context, &request));
+  if (request.tokens_max == 0 && !request.prompt_details) {
+    const char* const name = JsonMember(body, "max_tokens").is_null() ? "max_completion_tokens" : "max_tokens";
+    return WrongMember(name, 0, "a whole number from 1, or 0 with echo and logprobs");
+  }
   return request;
 }
 
 void ChoiceResult::Add(Event event) {
   text += event.text;
+  tokens.insert(tokens.end(), std::move_iterator(event.prompt.begin()), std::move_iterator(event.prompt.end()));
   tokens.insert(tokens.end(), std::move_iterator(event.tokens.begin()), std::move_iterator(event.tokens.end()));
   if (event.finish) finish = std::move(event.finish);
 }
@@ -347,6 +350,8 @@ std::string_view FinishReasonName(StopReason reason) {
   return "error";
 }
 
+Json LogprobJson(float logprob) { return std::isnan(logprob) ? Json(nullptr) : Json(logprob); }
+
 Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokenizer) {
   Json list = Json::array();
   Json usage;
@@ -354,7 +359,7 @@ Json WriteAnswer(std::span<const ChoiceResult> choices, const Tokenizer& tokeniz
   const auto token_json = [&](const TokenLogprob& token) {
     std::string bytes;
     tokenizer.AppendRaw(token.token, /*special=*/true, &bytes);
-    return Json{{"token", tokenizer.Unmark(bytes)}, {"id", token.token}, {"logprob", token.logprob}};
+    return Json{{"token", tokenizer.Unmark(bytes)}, {"id", token.token}, {"logprob", LogprobJson(token.logprob)}};
   };
   for (const ChoiceResult& result : choices) {
     const Finish& finish = *result.finish;

@@ -118,6 +118,10 @@ TEST_F(JsonRequestTest, EchoIsThePromptsText) {
   const Request ids = Good(R"({"prompt": [70, 71], "echo": true})");
   EXPECT_EQ(ids.echo, Text({70, 71}));
   EXPECT_FALSE(ids.echo.empty());
+  EXPECT_FALSE(ids.prompt_details);
+  const Request scored = Good(R"({"prompt": [70, 71], "echo": true, "logprobs": 1, "max_tokens": 0})");
+  EXPECT_TRUE(scored.prompt_details);
+  EXPECT_EQ(scored.tokens_max, 0u);
 }
 
 TEST_F(JsonRequestTest, WhatIsWrongIsNamed) {
@@ -153,7 +157,8 @@ TEST_F(JsonRequestTest, WhatIsWrongIsNamed) {
            {R"({"prompt": "a", "deadline_ms": 0})", "deadline_ms: 0"},
            {R"({"prompt": "a", "confidence_threshold": 2})", "confidence_threshold: 2"},
            {R"({"prompt": "a", "echo": 1})", "echo: 1: expected true or false"},
-           {R"({"prompt": "a", "echo": true, "logprobs": true})", "echo with logprobs"},
+           {R"({"prompt": "a", "echo": true, "max_completion_tokens": 0})", "max_completion_tokens: 0: expected a whole number from 1"},
+           {R"({"prompt": "a", "logprobs": true, "max_tokens": 0})", "max_tokens: 0"},
            {R"({"messages": [{"role": "user", "content": "x"}], "echo": true})", "echo: only a \"prompt\""},
        }) {
     EXPECT_NE(Refused(json).find(expected), std::string::npos) << json << ": " << Refused(json);

@@ -26,7 +26,7 @@ inline constexpr float kLengthPenaltyMax = 4;
 
 struct Request {
   std::vector<uint32_t> tokens = {};  // the prompt, with the vocabulary's prefix
-  size_t tokens_max = 256;            // of an answer
+  size_t tokens_max = 256;            // of an answer; 0 only with prompt_details
   size_t tokens_min = 0;              // an answer does not end its turn before
   SamplerOptions sampler = {};
   std::vector<std::string> stops = {};  // texts that end the answer, and are no part of it
@@ -48,6 +48,7 @@ struct Request {
   bool speculate = true;                        // drafts, where they pay
   bool token_details = false;                   // events name every token with its logarithm of the probability
   size_t top_logprobs = 0;                      // and so many of the likeliest tokens, with token_details
+  bool prompt_details = false;                  // the prompt's tokens are named too, which takes no prefix; not with beams or early exit
   std::shared_ptr<TokenMasks> constraint = {};  // what the answer has to be (Constraints); null: any text
   std::vector<uint32_t> written = {};           // control tokens that are part of the text, by their names (OutputDialect::MarkerTokens)
   std::string echo = {};                        // stands in front of each answer's text; stops do not look at it
@@ -98,7 +99,8 @@ struct Event {
   size_t choice = 0;
   std::string text = {};  // whole characters, and no part of what may become a stop
   std::vector<TokenInfo> tokens = {};
-  size_t token_count = 0;  // generated with this event
+  std::vector<TokenInfo> prompt = {};  // with the first event of a choice, where they were asked for; p of the first one is NaN
+  size_t token_count = 0;              // generated with this event
   std::optional<Finish> finish = {};
 };
 

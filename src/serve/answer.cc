@@ -31,20 +31,21 @@ std::optional<ToolCall> ReadForcedCall(const std::string& text) {
 }
 
 Answer::Answer(Parts parts) : parts_(std::move(parts)) {
-  choices_.resize(parts_.choices);
+  choices_.resize(parts_.prompts * parts_.choices);
+  prompt_counted_.resize(parts_.prompts);
   for (Choice& choice : choices_) {
     if (!parts_.parse.parsed || parts_.parse.forced_call) continue;
     choice.parser = std::make_unique<OutputParser>(parts_.model->dialect, OutputOptions{parts_.parse.prompt_end, parts_.parse.tools});
   }
 }
 
-void Answer::Start(EngineThread::Ticket ticket) {
-  ticket_ = std::move(ticket);
+void Answer::Start(std::vector<EngineThread::Ticket> tickets) {
+  tickets_ = std::move(tickets);
   started_ = true;
   Call& call = *parts_.call;
   call.on_gone = [weak = weak_from_this()] {
     if (const auto self = weak.lock()) {
-      self->parts_.model->engine->Cancel(self->ticket_.id);
+      self->Cancel();
       self->parts_.call->EndGone();
       self->End();
     }
@@ -57,7 +58,18 @@ void Answer::Start(EngineThread::Ticket ticket) {
 }
 
 void Answer::Cancel() {
-  if (started_ && !ended_) parts_.model->engine->Cancel(ticket_.id);
+  if (!started_ || ended_) return;
+  for (const EngineThread::Ticket& ticket : tickets_) parts_.model->engine->Cancel(ticket.id);
+}
+
+std::optional<Event> Answer::Next() {
+  for (size_t prompt = 0; prompt < tickets_.size(); ++prompt) {
+    std::optional<Event> event = tickets_[prompt].answer->Next(/*timeout_ns=*/0);
+    if (!event) continue;
+    event->choice += prompt * parts_.choices;
+    return event;
+  }
+  return std::nullopt;
 }
 
 void Answer::Pump() {
@@ -65,9 +77,9 @@ void Answer::Pump() {
   while (started_ && !ended_) {
     // What the client does not take waits in the answer's stream, where it is as large as the answer at most.
     if (parts_.stream && parts_.call->exchange->unsent_bytes() > HttpExchange::kUnsentBytesMax) return;
-    std::optional<Event> event = ticket_.answer->Next(/*timeout_ns=*/0);
+    std::optional<Event> event = Next();
     if (!event) {
-      if (ticket_.answer->ended()) Finish();
+      if (std::all_of(tickets_.begin(), tickets_.end(), [](const auto& ticket) { return ticket.answer->ended(); })) Finish();
       return;
     }
     Take(std::move(*event));
@@ -84,9 +96,12 @@ void Answer::Observe(const Event& event) {
   parts_.call->record.generated_tokens = seen_tokens_;
 }
 
-void Answer::AddUsage(const bantam::Finish& finish) {
-  usage_.prompt_tokens = finish.usage.prompt_tokens;
-  usage_.cached_tokens = finish.usage.cached_tokens;
+void Answer::AddUsage(size_t prompt, const bantam::Finish& finish) {
+  if (!prompt_counted_[prompt]) {
+    prompt_counted_[prompt] = true;
+    usage_.prompt_tokens += finish.usage.prompt_tokens;
+    usage_.cached_tokens += finish.usage.cached_tokens;
+  }
   usage_.generated_tokens += finish.usage.generated_tokens;
   usage_.queued_ns = finish.usage.queued_ns;
   usage_.first_token_ns = finish.usage.first_token_ns;
@@ -134,7 +149,7 @@ Output Answer::Parse(Choice& choice, const Event& event) {
 void Answer::Take(Event event) {
   Observe(event);
   if (event.finish) {
-    AddUsage(*event.finish);
+    AddUsage(event.choice / parts_.choices, *event.finish);
     const StopReason reason = event.finish->reason;
     if (reason == StopReason::kError) {
       // A grammar with too many readings, or fewer answers than were asked for, are the request's; damaged logits are not.
@@ -151,25 +166,27 @@ void Answer::Take(Event event) {
     }
   }
   Choice& choice = choices_[event.choice];
-  AnswerDelta delta = {.choice = event.choice, .output = Parse(choice, event), .tokens = event.tokens, .token_count = event.token_count};
+  AnswerDelta delta = {.choice = event.choice, .output = Parse(choice, event), .tokens = event.tokens, .prompt = event.prompt};
+  delta.token_count = event.token_count;
   delta.finish = event.finish ? &*event.finish : nullptr;
   delta.first = !std::exchange(choice.begun, true);
   choice.called = choice.called || !delta.output.tool_calls.empty();
   delta.called = choice.called;
   if (parts_.stream) {
-    if (Empty(delta.output) && delta.tokens.empty() && delta.finish == nullptr && !delta.first) return;
+    if (Empty(delta.output) && delta.tokens.empty() && delta.prompt.empty() && delta.finish == nullptr && !delta.first) return;
     Call& call = *parts_.call;
     if (!std::exchange(written_, true)) call.Begin(parts_.writer->stream_type(), parts_.writer->Begin());
     call.exchange->Write(parts_.writer->Add(delta));
     return;
   }
   Append(std::move(delta.output), &choice.all.output);
+  choice.all.prompt.insert(choice.all.prompt.end(), event.prompt.begin(), event.prompt.end());
   choice.all.tokens.insert(choice.all.tokens.end(), event.tokens.begin(), event.tokens.end());
   if (event.finish) choice.all.finish = std::move(*event.finish);
 }
 
 void Answer::Fail(const ApiError& error) {
-  parts_.model->engine->Cancel(ticket_.id);
+  Cancel();
   Call& call = *parts_.call;
   if (written_) {
     call.record.finish = error.code;

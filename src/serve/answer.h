@@ -1,4 +1,5 @@
-// Answer: one request at an engine, from its events to what a dialect's writer makes of them. Belongs to the server's thread.
+// Answer: one request at an engine, or one for each of several prompts, from its events to what a dialect's writer makes of them. Belongs
+// to the server's thread.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,7 @@ struct AnswerDelta {
   size_t choice = 0;
   Output output = {};  // taken apart; a text that is not is all content
   std::span<const TokenInfo> tokens = {};
+  std::span<const TokenInfo> prompt = {};  // Event::prompt
   size_t token_count = 0;
   const Finish* finish = nullptr;  // null: it goes on
   bool first = false;              // nothing of this choice came before
@@ -34,6 +36,7 @@ struct AnswerDelta {
 struct AnswerChoice {
   Output output = {};
   std::vector<TokenInfo> tokens = {};
+  std::vector<TokenInfo> prompt = {};  // Event::prompt
   Finish finish = {};
 };
 
@@ -69,7 +72,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
     std::unique_ptr<AnswerWriter> writer;
     bool stream = false;
     ParsePlan parse;
-    size_t choices = 1;
+    size_t prompts = 1;
+    size_t choices = 1;  // of each prompt
     bool beams = false;
     Priority priority = Priority::kNormal;
     Metrics& metrics;
@@ -78,8 +82,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
   };
   explicit Answer(Parts parts);
 
-  // The engine has taken it. At once, or in the end, `ended` is told.
-  void Start(EngineThread::Ticket ticket);
+  // The engine has taken it: a ticket for each prompt, whose choices stand one behind the other. At once, or in the end, `ended` is told.
+  void Start(std::vector<EngineThread::Ticket> tickets);
   // Takes what came.
   void Pump();
   // Ends it where it stands: the server stops.
@@ -94,23 +98,26 @@ class Answer : public std::enable_shared_from_this<Answer> {
     size_t calls = 0;
     AnswerChoice all = {};  // where nothing is streamed
   };
+  // The next event of any prompt, its choice counted through; nothing: none has one.
+  std::optional<Event> Next();
   void Take(Event event);
   Output Parse(Choice& choice, const Event& event);
   void LimitCalls(Choice& choice, Output* output) const;
   void Observe(const Event& event);
-  void AddUsage(const Finish& finish);
+  void AddUsage(size_t prompt, const Finish& finish);
   // The whole request fails, for one of its choices did.
   void Fail(const ApiError& error);
   void Finish();
   void End();
 
   Parts parts_;
-  EngineThread::Ticket ticket_;
+  std::vector<EngineThread::Ticket> tickets_;
   bool started_ = false;
   bool ended_ = false;
   bool written_ = false;  // the stream has begun
   std::vector<Choice> choices_;
   AnswerUsage usage_;
+  std::vector<bool> prompt_counted_;  // whether its tokens are in usage_
   size_t seen_tokens_ = 0;
   int64_t last_event_ns_ = -1;
 };

@@ -299,14 +299,23 @@ Result<ChatPlan> ReadCompletionRequest(Json body, const ChatContext& context) {
   for (const char* name : {"messages", "tools"}) {
     if (!JsonMember(body, name).is_null()) return Wrong(name, body[name], "\"prompt\" here; chats go to /v1/chat/completions");
   }
-  // A list of one text is that text.
-  Json& prompt = body["prompt"];
-  if (prompt.is_array() && prompt.size() == 1 && (prompt[0].is_string() || prompt[0].is_array())) prompt = Json(prompt[0]);
-  if (prompt.is_array() && !prompt.empty() && !prompt[0].is_number()) {
-    return Wrong("prompt", prompt, "one text or one list of token ids; send several prompts as several requests");
+  const Json prompt = TakeMember(&body, "prompt");
+  // A list of numbers is one prompt.
+  const bool several = prompt.is_array() && !prompt.empty() && !prompt[0].is_number();
+  if (several && prompt.size() > kPromptsPerBodyMax) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("prompt: a list of {} prompts; expected at most {}", prompt.size(), kPromptsPerBodyMax));
   }
   ChatPlan plan;
-  BANTAM_ASSIGN(plan.request, ReadJsonRequest(body, EngineContext(context, /*tools=*/false)));
+  for (size_t i = 0; i < (several ? prompt.size() : 1); ++i) {
+    body["prompt"] = several ? prompt[i] : prompt;
+    BANTAM_ASSIGN(Request request, ReadJsonRequest(body, EngineContext(context, /*tools=*/false)));
+    if (i == 0) {
+      plan.request = std::move(request);
+    } else {
+      plan.others.push_back(std::move(request));
+    }
+  }
   return plan;
 }
 

@@ -15,6 +15,7 @@
 namespace bantam {
 
 inline constexpr size_t kToolsMax = 128;
+inline constexpr size_t kPromptsPerBodyMax = 64;
 
 // How the text of an answer is taken apart.
 struct ParsePlan {
@@ -27,6 +28,7 @@ struct ParsePlan {
 
 struct ChatPlan {
   Request request = {};
+  std::vector<Request> others = {};  // of completions: one for each further prompt
   ParsePlan parse = {};
 };
 
@@ -40,7 +42,7 @@ struct ChatContext {
 // "stream_options" are not looked at. Errors name the member.
 Result<ChatPlan> ReadChatRequest(Json body, const ChatContext& context);
 
-// "prompt" and the members of ReadJsonRequest.
+// "prompt", also a list of texts or of lists of ids, and the members of ReadJsonRequest.
 Result<ChatPlan> ReadCompletionRequest(Json body, const ChatContext& context);
 
 // ---- For the other dialects' readers ----

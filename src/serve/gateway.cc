@@ -404,56 +404,70 @@ void Gateway::AddHeaderMembers(const ServerRequest& request, Json* body) {
   }
 }
 
+ApiError Gateway::NotTaken(const Error& refused, const ServedModel& model, const Refused& request) const {
+  if (model.engine->failed()) return EngineFailed(refused);
+  ApiError error = ApiErrorOf(refused);
+  // Others hold the memory.
+  if (refused.code() == Code::kExhausted && request.prompt_tokens < model.context && models_.loaded().size() > 1) {
+    error = {.status = 429, .code = "rate_limit_exceeded", .message = error.message, .retry_after_s = 1};
+  }
+  if (error.status == 404) error = {.status = 400, .code = "adapter_not_found", .message = error.message, .param = "adapter"};
+  if (error.status == 429) error.retry_after_s = RetryAfterSeconds(request.predicted_ns);
+  return error;
+}
+
 void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
-  Request& request = asked.plan.request;
+  Request& first = asked.plan.request;
   // From arrival: the model may have had to be loaded first.
-  const bool has_deadline = request.deadline_ns > 0;
-  if (has_deadline) request.deadline_ns -= clock_.NowNs() - call->begin_ns;
-  if (has_deadline && request.deadline_ns <= 0) {
+  const bool has_deadline = first.deadline_ns > 0;
+  if (has_deadline) first.deadline_ns -= clock_.NowNs() - call->begin_ns;
+  if (has_deadline && first.deadline_ns <= 0) {
     return call->Fail({.status = 504, .code = "deadline_exceeded", .message = "the deadline passed before the first token"});
   }
-  // Who asks: whoever they say to ask for buys them nothing.
-  request.client = call->client;
-  request.tenant = call->key == nullptr ? "" : call->key->name;
-  if (call->key != nullptr) request.priority = std::max(request.priority, call->key->limits.priority);
+  if (call->key != nullptr) first.priority = std::max(first.priority, call->key->limits.priority);
   const auto answer = std::make_shared<Answer>(Answer::Parts{.call = call,
                                                              .model = asked.model,
                                                              .writer = std::move(asked.writer),
                                                              .stream = asked.stream,
                                                              .parse = std::move(asked.plan.parse),
-                                                             .choices = request.choices,
-                                                             .beams = request.beams > 0,
-                                                             .priority = request.priority,
+                                                             .prompts = 1 + asked.plan.others.size(),
+                                                             .choices = first.choices,
+                                                             .beams = first.beams > 0,
+                                                             .priority = first.priority,
                                                              .metrics = metrics_,
                                                              .clock = clock_,
                                                              .ended = [this](const auto& ended) { answers_.erase(ended); }});
-  EngineThread& engine = *asked.model->engine;
-  const size_t prompt_tokens = request.tokens.size();
-  const bool fits_context = prompt_tokens < asked.model->context;
-  const int64_t predicted_ns = engine.PredictFirstToken(request);
   const auto came = [server = server_, weak = std::weak_ptr<Answer>(answer)] {
     server->Post([weak] {
       if (const auto self = weak.lock()) self->Pump();
     });
   };
-  Result<EngineThread::Ticket> ticket = engine.Submit(std::move(request), came);
-  if (!ticket.ok()) {
-    ApiError error = ApiErrorOf(ticket.error());
-    if (engine.failed()) error = EngineFailed(ticket.error());
-    // Others hold the memory.
-    if (ticket.error().code() == Code::kExhausted && fits_context && models_.loaded().size() > 1) {
-      error = {.status = 429, .code = "rate_limit_exceeded", .message = error.message, .retry_after_s = 1};
+  for (Request& other : asked.plan.others) {
+    other.deadline_ns = first.deadline_ns;
+    other.priority = first.priority;
+  }
+  asked.plan.others.insert(asked.plan.others.begin(), std::move(first));
+  EngineThread& engine = *asked.model->engine;
+  std::vector<EngineThread::Ticket> tickets;
+  size_t prompt_tokens = 0;
+  for (Request& request : asked.plan.others) {
+    // Who asks: whoever they say to ask for buys them nothing.
+    request.client = call->client;
+    request.tenant = call->key == nullptr ? "" : call->key->name;
+    const Refused known = {request.tokens.size(), engine.PredictFirstToken(request)};
+    Result<EngineThread::Ticket> ticket = engine.Submit(std::move(request), came);
+    if (!ticket.ok()) {
+      for (const EngineThread::Ticket& taken : tickets) engine.Cancel(taken.id);
+      const ApiError error = NotTaken(ticket.error(), *asked.model, known);
+      if (error.status == 429) metrics_.CountRefusal("admission");
+      return call->Fail(error);
     }
-    if (error.status == 404) error = {.status = 400, .code = "adapter_not_found", .message = error.message, .param = "adapter"};
-    if (error.status == 429) {
-      error.retry_after_s = RetryAfterSeconds(predicted_ns);
-      metrics_.CountRefusal("admission");
-    }
-    return call->Fail(error);
+    tickets.push_back(std::move(ticket).value());
+    prompt_tokens += known.prompt_tokens;
   }
   // Counted from here on, whether its client stays to the end or not.
   call->record.prompt_tokens = prompt_tokens;
-  server_->Post([this, answer, taken = std::move(ticket).value()] {
+  server_->Post([this, answer, taken = std::move(tickets)] {
     answers_.insert(answer);
     answer->Start(taken);
   });

@@ -106,6 +106,12 @@ class Gateway final : public HttpHandler {
   std::string MetricsPage();
 
  private:
+  // A request that an engine did not take, and what is told of it.
+  struct Refused {
+    size_t prompt_tokens = 0;
+    int64_t predicted_ns = 0;
+  };
+  ApiError NotTaken(const Error& refused, const ServedModel& model, const Refused& request) const;
   Gateway(GatewayOptions options, ModelCatalog& models, const MemoryBudget& budget, const Clock& clock);
   // Names of models; empty: all.
   static std::span<const std::string> AllowedTo(const Call& call);

@@ -220,6 +220,78 @@ TEST_F(GatewayTest, Logprobs) {
   EXPECT_EQ(completion["logprobs"]["text_offset"][0], 0);
 }
 
+std::vector<Json> CompletionEvents(const HttpAnswer& answer) {
+  std::vector<Json> events;
+  for (const std::string& data : answer.Lines("data: ")) {
+    if (data != "[DONE]") events.push_back(ParseJson(data).value());
+  }
+  return events;
+}
+
+// What evaluation tools ask: the probabilities of a text's own tokens.
+TEST_F(GatewayTest, LogprobsOfThePrompt) {
+  Start();
+  const std::string asked = R"({"prompt":"Once upon a time","echo":true,"logprobs":1,"max_tokens":)";
+  const Json scored = Post("/v1/completions", asked + "0}").json()["choices"][0];
+  EXPECT_EQ(scored["text"], "Once upon a time");
+  EXPECT_EQ(scored["finish_reason"], "length");
+  const Json& logprobs = scored["logprobs"];
+  const size_t tokens = logprobs["tokens"].size();
+  ASSERT_GT(tokens, 4u);
+  EXPECT_TRUE(logprobs["token_logprobs"][0].is_null());
+  EXPECT_TRUE(logprobs["top_logprobs"][0].is_null());
+  // The vocabulary's first token has no text.
+  EXPECT_EQ(logprobs["text_offset"][0], 0);
+  EXPECT_EQ(logprobs["text_offset"][1], 0);
+  for (size_t i = 1; i < tokens; ++i) {
+    EXPECT_LE(logprobs["token_logprobs"][i].get<double>(), 0);
+    EXPECT_EQ(logprobs["top_logprobs"][i].size(), 1u);
+    EXPECT_LT(logprobs["text_offset"][i].get<size_t>(), 16u);
+  }
+  // With an answer behind: the same, and the answer's tokens begin where the prompt's text ends.
+  const Json longer = Post("/v1/completions", asked + "3}").json()["choices"][0]["logprobs"];
+  ASSERT_EQ(longer["tokens"].size(), tokens + 3);
+  for (size_t i = 0; i < tokens; ++i) EXPECT_EQ(longer["token_logprobs"][i], logprobs["token_logprobs"][i]);
+  EXPECT_EQ(longer["text_offset"][tokens], 16);
+  // What the model said of the first token behind the prompt is what it says when that token is the prompt's.
+  const Json whole = Post("/v1/completions", R"({"prompt":"Once upon a time,","echo":true,"logprobs":1,"max_tokens":0})").json();
+  EXPECT_EQ(longer["tokens"][tokens], ",");
+  EXPECT_EQ(whole["choices"][0]["logprobs"]["token_logprobs"][tokens], longer["token_logprobs"][tokens]);
+  const HttpAnswer streamed = Post("/v1/completions", asked + R"(3,"stream":true})");
+  std::vector<Json> pieces;
+  for (const Json& event : CompletionEvents(streamed)) {
+    for (const Json& one : event["choices"][0]["logprobs"]["token_logprobs"]) pieces.push_back(one);
+  }
+  EXPECT_EQ(Json(pieces), longer["token_logprobs"]);
+}
+
+TEST_F(GatewayTest, SeveralPrompts) {
+  Start();
+  const auto answer_to = [&](const std::string& prompt, const std::string& more) {
+    return Post("/v1/completions", R"({"max_tokens":6,"prompt":)" + prompt + more + "}").json();
+  };
+  const Json first = answer_to(R"("Once upon a time")", R"(,"n":2)");
+  const Json second = answer_to(R"("The little dog")", R"(,"n":2)");
+  const Json both = answer_to(R"(["Once upon a time","The little dog"])", R"(,"n":2)");
+  ASSERT_EQ(both["choices"].size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(both["choices"][i]["index"], i);
+    EXPECT_EQ(both["choices"][i]["text"], (i < 2 ? first : second)["choices"][i % 2]["text"]);
+  }
+  for (const char* count : {"prompt_tokens", "completion_tokens"}) {
+    EXPECT_EQ(both["usage"][count].get<int>(), first["usage"][count].get<int>() + second["usage"][count].get<int>()) << count;
+  }
+  const HttpAnswer streamed =
+      Post("/v1/completions", R"({"max_tokens":6,"prompt":["Once upon a time",[1,403,407]],"stream":true,"echo":true})");
+  std::string texts[2];
+  for (const Json& event : CompletionEvents(streamed)) texts[event["choices"][0]["index"].get<size_t>()] += event["choices"][0]["text"];
+  EXPECT_EQ(texts[0], "Once upon a time" + first["choices"][0]["text"].get<std::string>());
+  EXPECT_FALSE(texts[1].empty());
+  // One that cannot be taken: none is.
+  const HttpAnswer refused = Post("/v1/completions", R"({"prompt":["Once",[]],"max_tokens":6})");
+  EXPECT_EQ(refused.status, 400) << refused.body;
+}
+
 TEST_F(GatewayTest, Completions) {
   Start();
   const std::string prompts[] = {R"("Once upon a time")", R"(["Once upon a time"])"};
@@ -233,9 +305,7 @@ TEST_F(GatewayTest, Completions) {
   EXPECT_THAT(texts, ElementsAre(StartsWith(", there was")));
   const HttpAnswer streamed = Post("/v1/completions", R"({"max_tokens":12,"prompt":"Once upon a time","stream":true})");
   std::string text;
-  for (const std::string& event : streamed.Lines("data: ")) {
-    if (event != "[DONE]") text += ParseJson(event).value()["choices"][0]["text"].get<std::string>();
-  }
+  for (const Json& event : CompletionEvents(streamed)) text += event["choices"][0]["text"].get<std::string>();
   EXPECT_EQ(text, *texts.begin());
 }
 
@@ -250,6 +320,8 @@ TEST_F(GatewayTest, WrongRequests) {
     std::string says;
   };
   const std::string chat = "/v1/chat/completions";
+  std::string many = R"("a")";
+  for (int i = 0; i < 64; ++i) many += R"(,"a")";
   const std::string hello = kHello;
   const Case kCases[] = {
       {chat, "", 400, "", "not JSON"},
@@ -280,7 +352,9 @@ TEST_F(GatewayTest, WrongRequests) {
        400, "", "uniqueItems"},
       {chat, R"({"prompt":"x"})", 400, "prompt", "/v1/completions"},
       {chat, R"({"messages":[{"role":"user","content":")" + std::string(100'000, 'x') + R"("}]})", 400, "", "context"},
-      {"/v1/completions", R"({"prompt":["a","b"]})", 400, "prompt", "several"},
+      {"/v1/completions", R"({"prompt":["a",1]})", 400, "prompt", "a text, or a list"},
+      {"/v1/completions", R"({"prompt":[]})", 400, "", "no tokens"},
+      {"/v1/completions", R"({"prompt":[)" + many + "]}", 400, "prompt", "at most 64"},
       {"/v1/completions", R"({"prompt":[999999]})", 400, "prompt", ""},
       {"/v1/embeddings", R"({"input":"x"})", 400, "model", "no vectors"},
       {"/v1/nothing", "{}", 404, "", "/v1/nothing"},

@@ -1,6 +1,7 @@
 // OpenAI's API: chat completions, completions, embeddings, models.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <ctime>
 #include <memory>
 #include <string>
@@ -64,27 +65,53 @@ void AddConfidence(const Finish& finish, Json* choice) {
 
 Json ChatLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens) { return {{"content", LogprobsJson(tokenizer, tokens)}}; }
 
-// Where each token begins, in bytes of the text, counted on from `offset`.
-Json TextLogprobs(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens, size_t* offset) {
-  Json names = Json::array();
-  Json logprobs = Json::array();
-  Json tops = Json::array();
-  Json offsets = Json::array();
-  for (const TokenInfo& info : tokens) {
-    const std::string text = TokenBytes(tokenizer, info.chosen.token);
-    names.push_back(text);
-    logprobs.push_back(info.chosen.logprob);
+// The tokens of a text: names, probabilities, and where each begins, in bytes of the text.
+class TextLogprobs {
+ public:
+  // Of the prompt, whose text, of so many bytes, is in front. What has no text in it, as the vocabulary's first token, begins where the
+  // next one does; and a space that the vocabulary puts in front of every text is none of its bytes.
+  void AddPrompt(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens, size_t bytes, size_t* offset) {
+    if (tokens.empty()) return;
+    TokenStream stream(tokenizer);
+    std::vector<size_t> begins;
+    size_t streamed = 0;
+    for (const TokenInfo& info : tokens) {
+      begins.push_back(streamed);
+      streamed += stream.Push(info.chosen.token).size();
+    }
+    streamed += stream.Finish().size();
+    const size_t added = streamed - std::min(streamed, bytes);
+    for (size_t i = 0; i < tokens.size(); ++i) Add(tokenizer, tokens[i], begins[i] - std::min(begins[i], added));
+    *offset = bytes;
+  }
+  void AddAnswer(const Tokenizer& tokenizer, std::span<const TokenInfo> tokens, size_t* offset) {
+    for (const TokenInfo& info : tokens) {
+      Add(tokenizer, info, *offset);
+      *offset += TokenBytes(tokenizer, info.chosen.token).size();
+    }
+  }
+  Json Take() {
+    return {{"tokens", std::move(names_)},
+            {"token_logprobs", std::move(logprobs_)},
+            {"top_logprobs", std::move(tops_)},
+            {"text_offset", std::move(offsets_)}};
+  }
+
+ private:
+  void Add(const Tokenizer& tokenizer, const TokenInfo& info, size_t offset) {
+    names_.push_back(TokenBytes(tokenizer, info.chosen.token));
+    logprobs_.push_back(LogprobJson(info.chosen.logprob));
     Json top = Json::object();
     for (const TokenLogprob& one : info.top) top[TokenBytes(tokenizer, one.token)] = one.logprob;
-    tops.push_back(std::move(top));
-    offsets.push_back(*offset);
-    *offset += text.size();
+    tops_.push_back(std::isnan(info.chosen.logprob) ? Json(nullptr) : std::move(top));
+    offsets_.push_back(offset);
   }
-  return {{"tokens", std::move(names)},
-          {"token_logprobs", std::move(logprobs)},
-          {"top_logprobs", std::move(tops)},
-          {"text_offset", std::move(offsets)}};
-}
+
+  Json names_ = Json::array();
+  Json logprobs_ = Json::array();
+  Json tops_ = Json::array();
+  Json offsets_ = Json::array();
+};
 
 Json CallJson(const ToolCall& call) {
   return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
@@ -95,6 +122,9 @@ struct WriterSetup {
   std::shared_ptr<const ServedModel> model;
   bool include_usage = false;
   bool logprobs = false;
+  // Of completions: answers to each prompt, and bytes of each prompt's text that stand in front of them.
+  size_t choices = 1;
+  std::vector<size_t> echo_bytes = {};
 };
 
 class ChatWriter final : public AnswerWriter {
@@ -182,7 +212,8 @@ class TextWriter final : public AnswerWriter {
 
   std::string Add(const AnswerDelta& delta) override {
     Json choice = {{"index", delta.choice}, {"text", delta.output.content}};
-    choice["logprobs"] = setup_.logprobs ? TextLogprobs(*setup_.model->tokenizer, delta.tokens, &offsets_[delta.choice]) : Json(nullptr);
+    if (delta.choice >= offsets_.size()) offsets_.resize(delta.choice + 1);
+    choice["logprobs"] = Logprobs(delta.choice, delta.prompt, delta.tokens, &offsets_[delta.choice]);
     choice["finish_reason"] = delta.finish == nullptr ? Json(nullptr) : Json(FinishReason(*delta.finish, /*called=*/false));
     if (delta.finish != nullptr) AddConfidence(*delta.finish, &choice);
     return Event(Completion(Json::array({std::move(choice)})));
@@ -201,7 +232,7 @@ class TextWriter final : public AnswerWriter {
     for (const AnswerChoice& choice : choices) {
       size_t offset = 0;
       Json json = {{"index", list.size()}, {"text", choice.output.content}};
-      json["logprobs"] = setup_.logprobs ? TextLogprobs(*setup_.model->tokenizer, choice.tokens, &offset) : Json(nullptr);
+      json["logprobs"] = Logprobs(list.size(), choice.prompt, choice.tokens, &offset);
       json["finish_reason"] = FinishReason(choice.finish, /*called=*/false);
       AddConfidence(choice.finish, &json);
       list.push_back(std::move(json));
@@ -212,6 +243,13 @@ class TextWriter final : public AnswerWriter {
   }
 
  private:
+  Json Logprobs(size_t choice, std::span<const TokenInfo> prompt, std::span<const TokenInfo> tokens, size_t* offset) const {
+    if (!setup_.logprobs) return nullptr;
+    TextLogprobs logprobs;
+    logprobs.AddPrompt(*setup_.model->tokenizer, prompt, setup_.echo_bytes[choice / setup_.choices], offset);
+    logprobs.AddAnswer(*setup_.model->tokenizer, tokens, offset);
+    return logprobs.Take();
+  }
   Json Completion(Json choices) const {
     return {
         {"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", setup_.model->name}, {"choices", std::move(choices)}};
@@ -220,7 +258,7 @@ class TextWriter final : public AnswerWriter {
   const WriterSetup setup_;
   const std::string id_ = RandomId("cmpl-");
   const int64_t created_ = std::time(nullptr);
-  std::array<size_t, kChoicesMax> offsets_{};
+  std::vector<size_t> offsets_;  // by choice
 };
 
 struct StreamOptions {
@@ -252,8 +290,10 @@ Result<AnswerRequest> ReadAnswerRequest(const Gateway& gateway, Call& call, Read
   BANTAM_ASSIGN(const StreamOptions options, ReadStreamOptions(body));
   asked.stream = options.stream;
   BANTAM_ASSIGN(asked.plan, read(std::move(body), {*asked.model, LocalTime()}));
-  const bool logprobs = asked.plan.request.token_details;
-  asked.writer = std::make_unique<Writer>(WriterSetup{asked.model, options.include_usage, logprobs});
+  const Request& request = asked.plan.request;
+  WriterSetup setup = {asked.model, options.include_usage, request.token_details, request.choices, {request.echo.size()}};
+  for (const Request& other : asked.plan.others) setup.echo_bytes.push_back(other.echo.size());
+  asked.writer = std::make_unique<Writer>(std::move(setup));
   return asked;
 }
 

@@ -29,6 +29,7 @@ struct EngineAnswer {
   std::string text = {};
   size_t tokens = 0;
   std::vector<TokenInfo> infos = {};
+  std::vector<TokenInfo> prompt = {};
   std::optional<Finish> finish = {};
 };
 
@@ -41,6 +42,7 @@ inline void TakeEvent(Event event, EngineAnswers* answers) {
   answer.text += event.text;
   answer.tokens += event.token_count;
   answer.infos.insert(answer.infos.end(), event.tokens.begin(), event.tokens.end());
+  answer.prompt.insert(answer.prompt.end(), event.prompt.begin(), event.prompt.end());
   if (event.finish) answer.finish = std::move(event.finish);
 }
 

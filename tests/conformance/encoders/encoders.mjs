@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readFileSync } from 'node:fs';
 
+import { median } from '../../../tools/node/median.mjs';
 import { mustRun, run } from '../../../tools/node/process.mjs';
 import { formatTable } from '../../../tools/node/table.mjs';
 
@@ -111,8 +112,6 @@ async function checkVectors(encode) {
   for (const row of other) console.log(`  other ids: ${JSON.stringify(row.text)}`);
   return other.length === 0 && worst.cosine > kCosineMin;
 }
-
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
 // Tokens per second of both, one after the other in each round. onnxruntime takes texts one by one and, as all have one length, in batches
 // without padding; its better figure counts.
