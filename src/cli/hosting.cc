@@ -63,7 +63,7 @@ class HostedAnswers final : public HostedModel {
   std::shared_ptr<const ServedModel> served() const override { return served_; }
 
  private:
-  Status ReadTemplates();
+  Status ReadTemplates(FileSystem& files, const std::string& path);
   Status Load(FileSystem& files, const ModelEntry& entry, const Clock& clock, const ServedModel* least);
   Result<EngineOptions> ReadEngineOptions(FileSystem& files, const ModelEntry& entry);
 
@@ -77,8 +77,15 @@ class HostedAnswers final : public HostedModel {
   std::shared_ptr<ServedModel> served_ = std::make_shared<ServedModel>();
 };
 
-Status HostedAnswers::ReadTemplates() {
+// Those of the model, or that of the path.
+Status HostedAnswers::ReadTemplates(FileSystem& files, const std::string& path) {
   const ModelFile& file = opened_->file;
+  if (!path.empty()) {
+    constexpr size_t kBytesMax = 1 << 20;
+    BANTAM_ASSIGN(template_source_, files.ReadText(path, kBytesMax));
+    BANTAM_ASSIGN(chat_template_, MakeChatTemplate(file, template_source_).With(path));
+    return Ok();
+  }
   if (Result<ChatTemplate> read = ReadChatTemplate(file, /*tools=*/false); read.ok()) chat_template_ = std::move(read).value();
   if (Result<ChatTemplate> read = ReadChatTemplate(file, /*tools=*/true); read.ok()) tool_template_ = std::move(read).value();
   if (Result<std::string> source = ReadTemplateSource(file); source.ok()) template_source_ = std::move(source).value();
@@ -147,7 +154,7 @@ Result<std::unique_ptr<HostedModel>> HostedAnswers::Make(FileSystem& files, cons
   ServedModel& served = *hosted->served_;
   served.facts = FactsOf(opened);
   hosted->opened_.emplace(std::move(opened));
-  BANTAM_TRY(hosted->ReadTemplates());
+  BANTAM_TRY(hosted->ReadTemplates(files, entry.chat_template));
   BANTAM_TRY(hosted->Load(files, entry, clock, least));
   AddPlan(hosted->loaded_.plan, &served.facts);
   const Tokenizer& tokenizer = hosted->opened_->model.tokenizer;

@@ -31,6 +31,7 @@ struct ModelEntry {
   size_t answer_tokens = 0;        // most of an answer, where a request does not say; 0: what the context leaves
   std::vector<std::pair<std::string, std::string>> adapters = {};  // names and paths
   std::string calibration = {};
+  std::string chat_template = {};  // a file with one, in place of the model's own
   std::string draft = {};        // the path of a draft model, or its name in the model folder
   std::string prefix_file = {};  // where prefixes are kept from one run to the next
   bool narrow_kv = false;        // EngineOptions::narrow_kv

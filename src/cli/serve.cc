@@ -24,6 +24,7 @@
 #include "net/http.h"
 #include "net/url.h"
 #include "serve/gateway.h"
+#include "serve/grpc_server.h"
 #include "serve/log_lines.h"
 
 namespace bantam {
@@ -33,6 +34,7 @@ struct Options {
   std::vector<std::string> models;  // NAME=PATH, or PATH
   std::string config;
   std::string listen;
+  std::string grpc;
   std::string keys;
   std::string memory;
   bool insecure = false;
@@ -60,6 +62,7 @@ Result<ServeConfig> ReadConfig(FileSystem& files, const Options& options) {
     BANTAM_ASSIGN(config, ParseServeConfig(text).With(options.config));
   }
   if (!options.listen.empty()) config.listen = options.listen;
+  if (!options.grpc.empty()) config.grpc = options.grpc;
   if (!options.keys.empty()) config.keys = options.keys;
   if (!options.memory.empty()) config.memory = options.memory;
   config.insecure = config.insecure || options.insecure;
@@ -91,12 +94,23 @@ Result<std::vector<std::shared_ptr<const ApiKey>>> OpenKeys(FileSystem& files, c
   return keys;
 }
 
-Status CheckPlace(const ServeConfig& config, const ListenPlace& place, bool keys) {
+Status CheckPlace(const ServeConfig& config, const std::string& listen, const ListenPlace& place, bool keys) {
   if (place.loopback || keys || config.insecure) return Ok();
   return Error(Code::kDenied,
                fmt::format("{}: others than this machine could ask there, and no keys are demanded; make some (bantam keys add) and name "
                            "their file with --keys, or say --insecure",
-                           config.listen));
+                           listen));
+}
+
+// Where gRPC listens, if it does.
+Result<std::optional<ListenPlace>> GrpcPlaceOf(const ServeConfig& config, bool keys) {
+  if (config.grpc.empty()) return std::optional<ListenPlace>();
+  if (!GrpcServer::Built()) {
+    return Error(Code::kUnsupported, "grpc: this program was built without gRPC; build it with -DBANTAM_GRPC=ON, or leave the setting out");
+  }
+  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.grpc).With("grpc"));
+  BANTAM_TRY(CheckPlace(config, config.grpc, place, keys));
+  return std::optional(place);
 }
 
 // Each connection is a descriptor.
@@ -125,7 +139,9 @@ struct Running {
   std::unique_ptr<HttpServer> server;
   std::unique_ptr<ModelCatalog> models;
   std::unique_ptr<Gateway> gateway;
+  std::unique_ptr<GrpcServer> grpc;  // or none
   ~Running() {
+    if (grpc != nullptr) grpc->Stop();
     // Texts that are still computed end with what they tell the gateway.
     if (server != nullptr) server->Stop();
     if (gateway != nullptr) gateway->StopReading();
@@ -239,16 +255,24 @@ CatalogOptions CatalogOptionsOf(FileSystem& files, const ServeConfig& config, Ru
   return options;
 }
 
+// Where HTTP and gRPC listen.
+struct Places {
+  ListenPlace http;
+  int listener = -1;  // a socket that listens already
+  std::optional<ListenPlace> grpc = {};
+};
+
 // The configuration outlives what runs.
-Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& place, int listener,
-             std::vector<std::shared_ptr<const ApiKey>> keys, Running* running) {
+Status Start(FileSystem& files, const ServeConfig& config, const Places& places, std::vector<std::shared_ptr<const ApiKey>> keys,
+             Running* running) {
+  const auto& [place, listener, grpc] = places;
   constexpr size_t kLogBytesMax = 1 << 20;
   BANTAM_ASSIGN(running->log, LogLines::Start(WriteLine, kLogBytesMax));
   // Bodies, what two readers make of the largest, connections, and answers that are kept.
   constexpr uint64_t kPerConnection = 16 << 10;
   running->memory.planned_bytes = config.limits.bodies_bytes_max + 4 * config.limits.request.body_bytes_max +
                                   std::min<uint64_t>(config.limits.connections_max, 1024) * kPerConnection + config.responses.bytes_max +
-                                  kLogBytesMax;
+                                  kLogBytesMax + (config.grpc.empty() ? 0 : GrpcServer::PlannedBytes(config.limits));
   BANTAM_ASSIGN(const uint64_t limit_bytes, MemoryLimitOf(ReadSystemLimits(files, /*root=*/"", AffinityProcessors()), config.memory));
   running->memory.budget = std::make_shared<MemoryBudget>(limit_bytes);
   std::vector<CatalogEntry> entries;
@@ -270,6 +294,9 @@ Status Start(FileSystem& files, const ServeConfig& config, const ListenPlace& pl
       .address = place.address, .port = place.port, .listener = listener, .limits = config.limits, .tls = config.tls};
   BANTAM_ASSIGN(running->server, HttpServer::Start(server, *running->gateway, running->clock));
   running->tls = config.tls.has_value();
+  if (!grpc) return Ok();
+  const GrpcServerOptions grpc_options = {.address = grpc->address, .port = grpc->port, .limits = config.limits, .tls = config.tls};
+  BANTAM_ASSIGN(running->grpc, GrpcServer::Start(grpc_options, *running->gateway, running->clock));
   return Ok();
 }
 
@@ -282,7 +309,8 @@ Status Reload(FileSystem& files, const Options& options, const ListenPlace& plac
   BANTAM_ASSIGN(ServeConfig config, ReadConfig(files, options));
   config.listen = ShownPlace(place.address, place.port);
   BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
-  BANTAM_TRY(CheckPlace(config, place, !keys.empty()));
+  BANTAM_TRY(CheckPlace(config, config.listen, place, !keys.empty()));
+  BANTAM_TRY(GrpcPlaceOf(config, !keys.empty()));
   if (config.tls && running.tls) BANTAM_TRY(running.server->UseTls(*config.tls));
   const size_t count = keys.size();
   running.gateway->UseAccess({std::move(keys), config.hosts, config.origins});
@@ -298,11 +326,12 @@ void Drain(const ServeConfig& config, Running& running) {
   const int signals = InterruptCount();
   constexpr int64_t kSliceNs = 100'000'000;
   const int64_t end_ns = running.clock.NowNs() + config.drain_seconds * 1'000'000'000;
-  while (!running.server->AwaitIdle(kSliceNs) && running.clock.NowNs() < end_ns && InterruptCount() == signals) {
-    running.FeedWatchdog();
-  }
+  const auto idle = [&running](int64_t timeout_ns) {
+    return running.server->AwaitIdle(timeout_ns) && (running.grpc == nullptr || running.grpc->AwaitIdle(timeout_ns));
+  };
+  while (!idle(kSliceNs) && running.clock.NowNs() < end_ns && InterruptCount() == signals) running.FeedWatchdog();
   running.gateway->CancelAll();
-  (void)running.server->AwaitIdle(/*timeout_ns=*/2'000'000'000);
+  (void)idle(/*timeout_ns=*/2'000'000'000);
 }
 
 // Until a signal ends it.
@@ -345,7 +374,8 @@ Status Serve(FileSystem& files, const Options& options) {
   if (inherited) config.listen = ShownPlace(inherited->address, inherited->port);
   BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
   BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
-  BANTAM_TRY(CheckPlace(config, place, !keys.empty()));
+  BANTAM_TRY(CheckPlace(config, config.listen, place, !keys.empty()));
+  BANTAM_ASSIGN(const auto grpc, GrpcPlaceOf(config, !keys.empty()));
   if (options.check) {
     for (const ModelEntry& entry : config.models) BANTAM_TRY(CheckModelEntry(files, entry));
     if (config.tls) BANTAM_TRY(CheckTlsFiles(*config.tls));
@@ -357,8 +387,9 @@ Status Serve(FileSystem& files, const Options& options) {
   DeferHangups();
   RaiseDescriptors();
   Running running(ServiceManager::FromEnvironment());
-  BANTAM_TRY(Start(files, config, place, inherited ? inherited->descriptor : -1, std::move(keys), &running));
+  BANTAM_TRY(Start(files, config, {place, inherited ? inherited->descriptor : -1, grpc}, std::move(keys), &running));
   const std::string url = fmt::format("{}://{}", config.tls ? "https" : "http", ShownPlace(place.address, running.server->port()));
+  if (grpc) running.Say(fmt::format("gRPC on {}\n", ShownPlace(grpc->address, running.grpc->port())));
   running.Say(fmt::format("listening on {}\n", url));
   running.manager.Tell(fmt::format("READY=1\nSTATUS=listening on {}", url));
   Run(files, options, place, running);
@@ -377,6 +408,8 @@ void AddServeVerb(CLI::App& app, Action* action) {
   verb->add_option("--config", options->config, "a TOML file (--example prints one)")->envname("BANTAM_SERVE_CONFIG");
   verb->add_option("--listen", options->listen, "address and port (default: 127.0.0.1:8080); port 0: any that is free")
       ->envname("BANTAM_SERVE_LISTEN");
+  verb->add_option("--grpc", options->grpc, "address and port of gRPC, such as 127.0.0.1:8081 (default: none)")
+      ->envname("BANTAM_SERVE_GRPC");
   verb->add_option("--keys", options->keys, "a file of keys (bantam keys): who shows none is refused")->envname("BANTAM_SERVE_KEYS");
   verb->add_option("--memory", options->memory, "hard limit for the whole process, such as 512M; auto: what is available");
   verb->add_flag("--insecure", options->insecure, "listen beyond this machine without keys");

@@ -138,6 +138,12 @@ Status ReadTls(const toml::table& table, std::string path, TlsOptions* tls) {
   return Error(Code::kInvalidArgument, fmt::format("{}: [tls]: expected certificate and key, the paths of files in PEM", Where(table)));
 }
 
+Status ReadGrpc(const toml::table& table, std::string path, std::string* listen) {
+  Table read(table, std::move(path));
+  BANTAM_TRY(read.Text("listen", listen));
+  return read.Finish();
+}
+
 Status ReadTargets(const toml::table& table, std::string path, AdaptiveTargets* targets) {
   Table read(table, std::move(path));
   int64_t token_ms = 0;
@@ -196,6 +202,7 @@ Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::st
   BANTAM_TRY(read.Whole("first_token_ms", 0, 86'400'000, &entry.first_token_ms_max));
   BANTAM_TRY(read.Whole("answer_tokens", 0, int64_t{1} << 24, &entry.answer_tokens));
   BANTAM_TRY(read.Text("calibration", &entry.calibration));
+  BANTAM_TRY(read.Text("chat_template", &entry.chat_template));
   BANTAM_TRY(read.Text("draft", &entry.draft));
   BANTAM_TRY(read.Text("prefix_file", &entry.prefix_file));
   BANTAM_TRY(read.Flag("narrow_kv", &entry.narrow_kv));
@@ -265,6 +272,8 @@ Result<ServeConfig> ParseServeConfig(std::string_view text) {
   if (limits != nullptr) BANTAM_TRY(ReadLimits(*limits, read.PathOf("limits"), &config.limits));
   BANTAM_ASSIGN(const toml::table* tls, read.Inner("tls"));
   if (tls != nullptr) BANTAM_TRY(ReadTls(*tls, read.PathOf("tls"), &config.tls.emplace()));
+  BANTAM_ASSIGN(const toml::table* grpc, read.Inner("grpc"));
+  if (grpc != nullptr) BANTAM_TRY(ReadGrpc(*grpc, read.PathOf("grpc"), &config.grpc));
   BANTAM_ASSIGN(const toml::table* responses, read.Inner("responses"));
   if (responses != nullptr) BANTAM_TRY(ReadResponses(*responses, read.PathOf("responses"), &config.responses));
   BANTAM_ASSIGN(const toml::table* models, read.Inner("models"));
@@ -313,6 +322,8 @@ std::string_view ServeConfigExample() {
 # key = "/etc/bantam/key.pem"
 # clients = ""                # certificates of those who vouch for clients: then each client needs one
 
+# [grpc]                      # the same models for clients that speak gRPC (a part that some builds leave out)
+# listen = ""                 # such as "127.0.0.1:8081"; keys, limits and certificates are those of HTTP
 # [limits]
 # connections = 2560
 # connections_per_address = 256   # but for this machine's own
@@ -342,6 +353,7 @@ std::string_view ServeConfigExample() {
 # first_token_ms = 0          # refuses what would wait longer for its first token; 0: any
 # answer_tokens = 0           # most of an answer where a request does not say; 0: what the context leaves
 # calibration = ""
+# chat_template = ""          # a file with a template (Jinja) in place of the model's own
 # draft = ""                  # a small model of the same vocabulary that guesses what answers go on with
 # prefix_file = ""            # where prefixes of prompts are kept from one run to the next
 # narrow_kv = false           # true: requests that come while memory is short keep their keys and values in 8 bits

@@ -27,6 +27,7 @@ struct ServeConfig {
   int64_t drain_seconds = 30;
   HttpServerLimits limits = {};
   std::optional<TlsOptions> tls = {};
+  std::string grpc = {};  // where gRPC listens; empty: nowhere
   std::vector<std::string> model_folders = {};  // of which models may be loaded while it runs, beside those of models that are named
   ResponseStoreLimits responses = {};
   std::vector<ModelEntry> models = {};

@@ -415,13 +415,18 @@ Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools) {
   BANTAM_ASSIGN(auto source, metadata.Text("tokenizer.chat_template").With(file.path));
   BANTAM_ASSIGN(const auto with_tools, metadata.Text("tokenizer.chat_template.tool_use").With(file.path));
   if (with_tools && (tools || !source)) source = with_tools;
+  return MakeChatTemplate(file, source.value_or("")).With(file.path);
+}
+
+Result<ChatTemplate> MakeChatTemplate(const ModelFile& file, std::string_view source) {
+  const Metadata& metadata = file.metadata;
   TemplateTokens tokens;
   if (file.tokenizer.empty()) {
     BANTAM_ASSIGN(tokens, ReadTemplateTokens(metadata).With(file.path));
   } else {
     BANTAM_ASSIGN(tokens, DecodeTokenizerNames(file.tokenizer).With(file.path));
   }
-  return ChatTemplate::Make(source.value_or(""), tokens).With(file.path);
+  return ChatTemplate::Make(source, tokens);
 }
 
 }  // namespace bantam

@@ -19,6 +19,8 @@ Result<Tokenizer> ReadVocabulary(const ModelFile& file);
 // From tokenizer.chat_template, or for requests with `tools` from tokenizer.chat_template.tool_use where the model has it. Whatever kind of
 // tokenizer the model has. Errors: Unsupported (no template, or what it says), Corrupt.
 Result<ChatTemplate> ReadChatTemplate(const ModelFile& file, bool tools);
+// Another template for the same file's tokens.
+Result<ChatTemplate> MakeChatTemplate(const ModelFile& file, std::string_view source);
 
 // The text of tokenizer.chat_template, empty where there is none.
 Result<std::string> ReadTemplateSource(const ModelFile& file);

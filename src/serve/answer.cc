@@ -22,6 +22,16 @@ void Append(Output more, Output* all) {
 
 }  // namespace
 
+std::string AnswerWriter::WholeBody(std::span<const AnswerChoice> choices, const AnswerUsage& usage) {
+  return DumpJson(Whole(choices, usage), /*indent=*/-1);
+}
+
+// How it ended where that is none of OpenAI's words stands beside it.
+std::string_view FinishReasonOf(const Finish& finish, bool called) {
+  if (finish.reason == StopReason::kDeadline) return "length";
+  return called && finish.reason == StopReason::kEndOfTurn ? "tool_calls" : FinishReasonName(finish.reason);
+}
+
 std::optional<ToolCall> ReadForcedCall(const std::string& text) {
   const Result<Json> json = ParseJson(text);
   if (!json.ok()) return std::nullopt;
@@ -205,7 +215,7 @@ void Answer::Finish() {
   } else {
     std::vector<AnswerChoice> all;
     for (Choice& choice : choices_) all.push_back(std::move(choice.all));
-    parts_.call->RespondJson(parts_.writer->Whole(all, usage_));
+    parts_.call->Respond({.fields = {{"Content-Type", "application/json"}}, .body = parts_.writer->WholeBody(all, usage_)});
   }
   End();
 }

@@ -62,6 +62,8 @@ class AnswerWriter {
   virtual std::optional<std::string> Break(const ApiError&) { return std::nullopt; }
   // Or all at once.
   virtual Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) = 0;
+  // As the body that is sent.
+  virtual std::string WholeBody(std::span<const AnswerChoice> choices, const AnswerUsage& usage);
 };
 
 class Answer : public std::enable_shared_from_this<Answer> {
@@ -121,6 +123,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
   size_t seen_tokens_ = 0;
   int64_t last_event_ns_ = -1;
 };
+
+// "stop", "length", "tool_calls" and so on: how a choice ended, in the words that OpenAI's clients know.
+std::string_view FinishReasonOf(const Finish& finish, bool called);
 
 // The call of a tool that a constrained answer is; nothing where it was cut off.
 std::optional<ToolCall> ReadForcedCall(const std::string& text);

@@ -1,6 +1,8 @@
 #include "serve/api_error.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "base/ascii.h"
 
@@ -27,6 +29,31 @@ int64_t RetryAfterSeconds(int64_t predicted_ns) {
   constexpr int64_t kNsPerSecond = 1'000'000'000;
   constexpr int64_t kLongestSeconds = 3600;
   return std::clamp<int64_t>((predicted_ns + kNsPerSecond - 1) / kNsPerSecond, 1, kLongestSeconds);
+}
+
+int GrpcCodeOf(int status) {
+  // By the numbers that gRPC publishes.
+  constexpr int kOk = 0;
+  constexpr int kUnknown = 2;
+  constexpr std::pair<int, int> kCodes[] = {
+      {400, 3},   // INVALID_ARGUMENT
+      {401, 16},  // UNAUTHENTICATED
+      {403, 7},   // PERMISSION_DENIED
+      {404, 5},   // NOT_FOUND
+      {405, 12},  // UNIMPLEMENTED
+      {408, 4},   // DEADLINE_EXCEEDED
+      {409, 9},   // FAILED_PRECONDITION
+      {413, 8},   // RESOURCE_EXHAUSTED
+      {429, 8},   // RESOURCE_EXHAUSTED
+      {499, 1},   // CANCELLED
+      {500, 13},  // INTERNAL
+      {503, 14},  // UNAVAILABLE
+      {504, 4},   // DEADLINE_EXCEEDED
+      {507, 8},   // RESOURCE_EXHAUSTED
+  };
+  if (status < 300) return kOk;
+  const auto known = std::find_if(std::begin(kCodes), std::end(kCodes), [&](const auto& pair) { return pair.first == status; });
+  return known == std::end(kCodes) ? kUnknown : known->second;
 }
 
 ApiError EngineFailed(const Error& error) { return {.status = 500, .code = "internal_error", .message = error.message()}; }

@@ -28,6 +28,9 @@ ApiError ModelNotThere(const Error& error);
 // Of a change of models that could not be made: what was there before goes on.
 ApiError ModelChangeFailed(const Error& error);
 
+// The code of gRPC that an HTTP status stands for.
+int GrpcCodeOf(int status);
+
 // The member that a message of ReadJsonRequest and its like begins with: "messages[2].content: ...", "\"tempratur\": ...". Empty without
 // one.
 std::string MemberOf(std::string_view message);

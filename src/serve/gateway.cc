@@ -50,13 +50,15 @@ Error BodyError(const Error& error) { return Error(Code::kInvalidArgument, fmt::
 
 const Dialect& DialectOfPath(std::string_view path) {
   if (path.starts_with("/api/")) return kOllamaDialect;
+  if (path.starts_with("/v2/")) return kInferenceDialect;
   return path.starts_with("/v1/messages") ? kAnthropicDialect : kOpenAiDialect;
 }
 
 std::span<const Route> AllRoutes() {
   static const std::vector<Route> kAll = [] {
     std::vector<Route> all;
-    for (const auto routes : {OpenAiRoutes(), ResponsesRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes(), ModelRoutes()}) {
+    for (const auto routes : {OpenAiRoutes(), ResponsesRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes(), ModelRoutes(),
+                              InferenceRoutes()}) {
       for (const Route& route : routes) all.push_back(route);
     }
     return all;
@@ -183,7 +185,7 @@ bool Gateway::AnswersPreflight(const std::shared_ptr<Call>& call) {
 
 // ---- One request ----
 
-void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
+std::shared_ptr<Call> Gateway::MakeCall(std::shared_ptr<HttpExchange> exchange) {
   const auto call = std::make_shared<Call>();
   call->exchange = std::move(exchange);
   const ServerRequest& request = call->request();
@@ -200,6 +202,18 @@ void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
                               [call] {
                                 if (call->on_taken) call->on_taken();
                               }});
+  return call;
+}
+
+void Gateway::HandleRoute(std::shared_ptr<HttpExchange> exchange, const Route& route) {
+  const auto call = MakeCall(std::move(exchange));
+  call->route = &route;
+  Begin(call);
+}
+
+void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
+  const auto call = MakeCall(std::move(exchange));
+  const ServerRequest& request = call->request();
   const Route unknown = {.method = request.method, .path = "unknown", .dialect = DialectOfPath(request.path), .handle = nullptr};
   RouteMatch match = FindRoute(request.method, request.path);
   call->route = match.route == nullptr ? &unknown : match.route;
@@ -349,7 +363,12 @@ Result<Json> Gateway::ReadBody(Call& call) const {
   const Json* named = &JsonMember(body, "model");
   // Of old clients of Ollama.
   if (named->is_null() && &call.route->dialect == &kOllamaDialect) named = &JsonMember(body, "name");
-  BANTAM_ASSIGN(const std::string name, NameOf(call, *named));
+  BANTAM_TRY(HoldModel(call, *named));
+  return body;
+}
+
+Status Gateway::HoldModel(Call& call, const Json& named) const {
+  BANTAM_ASSIGN(const std::string name, NameOf(call, named));
   // Who waited for it holds it.
   if (call.model == nullptr || call.model->name != name) {
     BANTAM_ASSIGN(call.model, models_.Find(name));
@@ -360,7 +379,7 @@ Result<Json> Gateway::ReadBody(Call& call) const {
   }
   call.record.model = name;
   call.exchange->DropBody();
-  return body;
+  return Ok();
 }
 
 Result<std::shared_ptr<const ServedModel>> Gateway::AnsweringModelOf(const Call& call) {

@@ -76,6 +76,11 @@ class Gateway final : public HttpHandler {
   bool draining() const { return draining_; }
 
   void Handle(std::shared_ptr<HttpExchange> exchange) override;
+  // The same for a request that came otherwise, and whose route is known; by the server's thread.
+  void HandleRoute(std::shared_ptr<HttpExchange> exchange, const Route& route);
+  // Runs it in the server's thread, soon; when the server has stopped it is dropped.
+  void Post(std::function<void()> work) const { server_->Post(std::move(work)); }
+  void CountRefusal(std::string_view reason) { metrics_.CountRefusal(reason); }
   ServerResponse Refuse(int status, std::string_view why, std::string_view client) override;
 
   // ---- For routes ----
@@ -88,6 +93,8 @@ class Gateway final : public HttpHandler {
   // The same, and Call::model becomes the model that it names and the key may use. Where that is still to be loaded, the call waits for it
   // (Call::waits_for).
   Result<Json> ReadBody(Call& call) const;
+  // The part of it that is about the model, for what names it elsewhere: null is the first. Behind it the call has no body any more.
+  Status HoldModel(Call& call, const Json& named) const;
   // The call's model; Unsupported for one that writes no answers.
   static Result<std::shared_ptr<const ServedModel>> AnsweringModelOf(const Call& call);
   // Those that the call's key may use.
@@ -95,7 +102,7 @@ class Gateway final : public HttpHandler {
   // One of them by name or alias; null: the first. NotFound lists them; Denied for another.
   Result<std::string> NameOf(const Call& call, const Json& name) const;
   // Vectors, classes or a ranking, as the body asks the model that it names; `write` makes the answer's body (the name is JSON).
-  using WriteTexts = std::string (*)(const std::string& model, const TextService::Answer& answer);
+  using WriteTexts = std::function<std::string(const std::string& model, const TextService::Answer& answer)>;
   void AskTexts(const std::shared_ptr<Call>& call, Json body, VectorList form, WriteTexts write) const;
   // Members that stand in header fields (X-Bantam-Priority and so on) go into the body, unless it has them.
   static void AddHeaderMembers(const ServerRequest& request, Json* body);
@@ -117,6 +124,7 @@ class Gateway final : public HttpHandler {
   static std::span<const std::string> AllowedTo(const Call& call);
   // A failure that is found before a route is: nothing otherwise.
   std::optional<ApiError> CheckAccess(Call& call);
+  std::shared_ptr<Call> MakeCall(std::shared_ptr<HttpExchange> exchange);
   bool AnswersPreflight(const std::shared_ptr<Call>& call);
   void Begin(const std::shared_ptr<Call>& call);
   // By a thread that reads requests: now, or when the model is there.

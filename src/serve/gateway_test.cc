@@ -18,6 +18,7 @@
 #include "model/vocabulary.h"
 #include "serve/openapi.h"
 #include "serve/routes.h"
+#include "testing/gateway_fixture.h"
 #include "testing/http_client.h"
 #include "testing/paths.h"
 
@@ -27,126 +28,12 @@ namespace {
 using testing::Ask;
 using testing::ClientSocket;
 using ::testing::ElementsAre;
+using testing::GatewayTest;
 using ::testing::HasSubstr;
 using testing::HttpAnswer;
+using testing::kHello;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-constexpr char kTemplate[] =
-    "{% if tools %}tools: {{ tools | tojson }}\n{% endif %}"
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}\n"
-    "{% endfor %}assistant:";
-constexpr char kHello[] = R"("messages":[{"role":"user","content":"Once upon a time"}])";
-
-// A version of a model: an engine of its own on weights that others have too.
-class TestVersion final : public HostedModel {
- public:
-  TestVersion(std::unique_ptr<EngineThread> engine, ServedModel served) : engine_(std::move(engine)) {
-    served.engine = engine_.get();
-    served_ = std::make_shared<const ServedModel>(std::move(served));
-  }
-  std::shared_ptr<const ServedModel> served() const override { return served_; }
-  void End() override { engine_.reset(); }
-
- private:
-  std::unique_ptr<EngineThread> engine_;
-  std::shared_ptr<const ServedModel> served_;
-};
-
-// A gateway on a free port, in front of a small model that has learned to write.
-class GatewayTest : public ::testing::Test {
- protected:
-  void Start(GatewayOptions options = {}, AdmissionLimits admission = {}, std::string name = "stories") {
-    StartCatalog({{.name = std::move(name), .path = "v1", .aliases = {"default"}}}, std::move(options), admission);
-  }
-  void StartCatalog(std::vector<CatalogEntry> entries, GatewayOptions options = {}, AdmissionLimits admission = {}) {
-    options.version = "1.2.3";
-    options.access_log = [this](const std::string& line) {
-      const std::lock_guard lock(mutex_);
-      log_.push_back(line);
-    };
-    ModelFile file = OpenGguf(*files_, testing::DataPath("models/stories260K.gguf")).value();
-    tokenizer_ = std::make_unique<Tokenizer>(ReadVocabulary(file).value());
-    model_ = LoadModel(OutlineModel(file, *RunnableKernels().front()).value(), file, {budget_, *pool_}, nullptr).value();
-    PlanOptions plan_options = {/*context=*/512, KvType::kF16, /*step_tokens=*/64, /*step_outputs=*/8, pool_->size()};
-    PlanSequences(4, &plan_options);
-    plan_ = PlanMemory(model_->program, plan_options, {});
-    constraints_ = std::make_unique<Constraints>(*tokenizer_, budget_);
-    template_.emplace(ChatTemplate::Make(kTemplate, {}).value());
-    catalog_options_.load = [this, admission](const CatalogEntry& entry, const std::string& path, const ServedModel*) {
-      return Load(entry, path, admission);
-    };
-    catalog_ = ModelCatalog::Make(catalog_options_, std::move(entries), clock_).value();
-    ASSERT_TRUE(catalog_->LoadAll().ok());
-    gateway_ = Gateway::Make(std::move(options), *catalog_, budget_, clock_).value();
-    server_ = HttpServer::Start({}, *gateway_, clock_).value();
-  }
-  // Of paths that begin so, some cannot be loaded: "bad" ones never, and of "large" ones and others one at a time.
-  Result<std::unique_ptr<HostedModel>> Load(const CatalogEntry& entry, const std::string& path, const AdmissionLimits& admission) {
-    while (!gate_open_) std::this_thread::yield();
-    if (path.starts_with("throws")) throw std::bad_alloc();
-    if (path.starts_with("bad")) return Error(Code::kCorrupt, path + ": not a model");
-    const bool alone = path.starts_with("large") && !catalog_->loaded().empty();
-    if (alone) return Error(Code::kExhausted, path + ": does not fit beside the others");
-    EngineOptions engine_options;
-    engine_options.admission = admission;
-    engine_options.check = true;
-    BANTAM_ASSIGN(auto engine, EngineThread::Start({*model_, *tokenizer_, plan_, clock_, engine_options}, {budget_, *pool_}));
-    engine_ = engine.get();
-    ++loads_;
-    ServedModel served = {.name = entry.name, .aliases = entry.aliases};
-    served.facts.digest = path;
-    served.tokenizer = tokenizer_.get();
-    served.context = 512;
-    served.constraints = constraints_.get();
-    served.chat_template = &*template_;
-    served.tool_template = &*template_;
-    served.template_shows_tools = true;
-    served.dialect = OutputDialect::Detect(kTemplate, *tokenizer_);
-    served.defaults.tokens_max = 64;
-    return std::unique_ptr<HostedModel>(std::make_unique<TestVersion>(std::move(engine), std::move(served)));
-  }
-  HttpAnswer Change(std::string_view action, const std::string& members) {
-    return Post("/admin/models/" + std::string(action), "{" + members + "}");
-  }
-  Json ModelNow(size_t index = 0) { return Get("/admin/models").json()["models"][index]; }
-  ~GatewayTest() override {
-    if (server_ != nullptr) server_->Stop();
-    if (gateway_ != nullptr) gateway_->StopReading();
-    if (catalog_ != nullptr) catalog_->Stop();
-    gateway_.reset();
-  }
-  HttpAnswer Post(std::string_view target, std::string_view body, std::string_view fields = "") {
-    return Ask(server_->port(), "POST", target, body, fields);
-  }
-  HttpAnswer Chat(const std::string& members, std::string_view fields = "") {
-    return Post("/v1/chat/completions", "{" + members + "}", fields);
-  }
-  HttpAnswer Get(std::string_view target, std::string_view fields = "") { return Ask(server_->port(), "GET", target, "", fields); }
-  // Until the engine has nothing: it is told of clients that go.
-  void AwaitNothing() {
-    while (engine_->load().requests > 0) std::this_thread::yield();
-  }
-
-  MonotonicClock clock_;
-  std::unique_ptr<FileSystem> files_ = MakeFileSystem();
-  MemoryBudget budget_{uint64_t{1} << 30};
-  std::unique_ptr<ThreadPool> pool_ = ThreadPool::Make(1).value();
-  std::unique_ptr<HttpServer> server_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<Model> model_;
-  std::optional<ChatTemplate> template_;
-  std::unique_ptr<Constraints> constraints_;
-  MemoryPlan plan_;
-  CatalogOptions catalog_options_;
-  std::unique_ptr<ModelCatalog> catalog_;
-  std::atomic<bool> gate_open_ = true;  // loads wait for it
-  std::atomic<int> loads_ = 0;
-  EngineThread* engine_ = nullptr;  // the last that was loaded
-  std::unique_ptr<Gateway> gateway_;
-  std::mutex mutex_;
-  std::vector<std::string> log_;
-};
 
 TEST_F(GatewayTest, ChatsWholeAndStreamed) {
   Start();
@@ -735,6 +622,7 @@ TEST_F(GatewayTest, OpenApiHasTheRoutesThatThereAre) {
       EXPECT_EQ(operation.contains("security"), match.route->role == Role::kAnybody) << path;
       const std::string error = match.route->dialect.name == "openai"   ? "OpenAi"
                                 : match.route->dialect.name == "ollama" ? "Ollama"
+                                : match.route->dialect.name == "kserve" ? "Ollama"  // the same shape
                                                                         : "Anthropic";
       EXPECT_EQ(operation["responses"]["403"]["$ref"], "#/components/responses/" + error + "403") << path;
       EXPECT_EQ(operation.contains("requestBody"), upper == "POST") << path;
@@ -798,6 +686,54 @@ TEST_F(GatewayTest, OpenApiHasTheMembersThatAreRead) {
     for (const auto& [name, described] : schema(path)["properties"].items()) of_texts.insert(name);
   }
   EXPECT_EQ(of_texts, std::set<std::string>(TextRequestMembers().begin(), TextRequestMembers().end()));
+}
+
+// KServe's protocol in JSON, and its extension for texts.
+TEST_F(GatewayTest, InferenceProtocol) {
+  Start({}, {}, "org/stories");
+  EXPECT_EQ(Get("/v2").json()["version"], "1.2.3");
+  EXPECT_EQ(Get("/v2/health/live").json()["live"], true);
+  EXPECT_EQ(Get("/v2/health/ready").json()["ready"], true);
+  EXPECT_EQ(Get("/v2/models/org/stories/ready").json()["ready"], true);
+  EXPECT_EQ(Get("/v2/models/default").json()["inputs"][0]["name"], "text_input");
+  EXPECT_EQ(Get("/v2/models/other/ready").status, 404);
+  const std::string text = Post("/v1/completions", R"({"prompt":"Once upon a time","max_tokens":9})").json()["choices"][0]["text"];
+  const std::string input = R"("inputs":[{"name":"text_input","datatype":"BYTES","shape":[1,1],"data":["Once upon a time"]})";
+  for (const std::string& asked :
+       {input + R"(],"parameters":{"max_tokens":9,"binary_data_output":true})",
+        input + R"(,{"name":"sampling_parameters","datatype":"BYTES","shape":[1],"data":["{\"max_tokens\":9}"]}])"}) {
+    const HttpAnswer answer = Post("/v2/models/org/stories/infer", R"({"id":"7",)" + asked + "}");
+    ASSERT_EQ(answer.status, 200) << answer.body;
+    EXPECT_EQ(answer.json()["id"], "7");
+    EXPECT_EQ(answer.json()["outputs"][0],
+              ParseJson(R"({"name":"text_output","datatype":"BYTES","shape":[1],"data":[)" + Json(text).dump() + "]}").value());
+    EXPECT_EQ(answer.json()["parameters"]["generated_tokens"], 9);
+  }
+  const HttpAnswer two = Post("/v2/models/default/infer", "{" + input + R"(],"parameters":{"max_tokens":2,"n":2}})");
+  EXPECT_EQ(two.json()["outputs"][0]["shape"], Json::array({2})) << two.body;
+  const std::string asks = R"({"text_input":"Once upon a time","max_tokens":4,"parameters":{"max_tokens":9}})";
+  EXPECT_EQ(Post("/v2/models/default/generate", asks).json()["text_output"], text);
+  const HttpAnswer streamed = Post("/v2/models/default/generate_stream", asks);
+  EXPECT_EQ(streamed.fields.at("content-type"), "text/event-stream");
+  std::string joined;
+  for (const std::string& event : streamed.Lines("data: ")) joined += ParseJson(event).value()["text_output"].get<std::string>();
+  EXPECT_EQ(joined, text);
+  const std::string wrong[] = {"{}",
+                               R"({"inputs":[]})",
+                               R"({"inputs":[{"name":"text_input","datatype":"FP32","shape":[1],"data":[1]}]})",
+                               R"({"inputs":[{"name":"text_input","datatype":"BYTES","shape":[2],"data":["x"]}]})",
+                               R"({"inputs":[{"name":"text_input","datatype":"BYTES","shape":[2],"data":["x","y"]}]})",
+                               R"({"inputs":[{"name":"other","datatype":"BYTES","shape":[1],"data":["x"]}]})",
+                               "{" + input + R"(],"parameters":{"max_token":1}})",
+                               "{" + input + R"(],"parameters":{"prompt":"x"}})"};
+  for (const std::string& body : wrong) {
+    const HttpAnswer answer = Post("/v2/models/default/infer", body);
+    EXPECT_EQ(answer.status, 400) << body << answer.body;
+    EXPECT_TRUE(answer.json()["error"].is_string()) << answer.body;
+  }
+  EXPECT_EQ(Post("/v2/models/default/generate", R"({"text_input":"x","stream":true})").status, 400);
+  EXPECT_EQ(Post("/v2/models/other/infer", "{" + input + "]}").status, 404);
+  EXPECT_EQ(Post("/v2/models/default/infer", "{" + input + "]}", "Inference-Header-Content-Length: 5\r\n").status, 400);
 }
 
 TEST_F(GatewayTest, ModelsAndTokens) {

@@ -42,12 +42,6 @@ std::string ErrorBody(const ApiError& error) { return DumpJson(ErrorJson(error),
 std::string Event(const Json& json) { return fmt::format("data: {}\n\n", DumpJson(json, /*indent=*/-1)); }
 std::string ErrorEvent(const ApiError& error) { return Event(ErrorJson(error)) + "data: [DONE]\n\n"; }
 
-// What OpenAI's clients know; how it ended where that is none of them stands beside it.
-std::string_view FinishReason(const Finish& finish, bool called) {
-  if (finish.reason == StopReason::kDeadline) return "length";
-  return called && finish.reason == StopReason::kEndOfTurn ? "tool_calls" : FinishReasonName(finish.reason);
-}
-
 Json UsageJson(const AnswerUsage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens},
           {"completion_tokens", usage.generated_tokens},
@@ -152,7 +146,7 @@ class ChatWriter final : public AnswerWriter {
       events += Event(Chunk(Json::array({std::move(choice)})));
     }
     if (delta.finish != nullptr) {
-      Json choice = {{"index", delta.choice}, {"delta", Json::object()}, {"finish_reason", FinishReason(*delta.finish, delta.called)}};
+      Json choice = {{"index", delta.choice}, {"delta", Json::object()}, {"finish_reason", FinishReasonOf(*delta.finish, delta.called)}};
       AddConfidence(*delta.finish, &choice);
       events += Event(Chunk(Json::array({std::move(choice)})));
     }
@@ -178,7 +172,7 @@ class ChatWriter final : public AnswerWriter {
         message["tool_calls"] = Json::array();
         for (const ToolCall& call : choice.output.tool_calls) message["tool_calls"].push_back(CallJson(call));
       }
-      Json json = {{"index", list.size()}, {"message", std::move(message)}, {"finish_reason", FinishReason(choice.finish, called)}};
+      Json json = {{"index", list.size()}, {"message", std::move(message)}, {"finish_reason", FinishReasonOf(choice.finish, called)}};
       json["logprobs"] = setup_.logprobs ? ChatLogprobs(*setup_.model->tokenizer, choice.tokens) : Json(nullptr);
       AddConfidence(choice.finish, &json);
       list.push_back(std::move(json));
@@ -214,7 +208,7 @@ class TextWriter final : public AnswerWriter {
     Json choice = {{"index", delta.choice}, {"text", delta.output.content}};
     if (delta.choice >= offsets_.size()) offsets_.resize(delta.choice + 1);
     choice["logprobs"] = Logprobs(delta.choice, delta.prompt, delta.tokens, &offsets_[delta.choice]);
-    choice["finish_reason"] = delta.finish == nullptr ? Json(nullptr) : Json(FinishReason(*delta.finish, /*called=*/false));
+    choice["finish_reason"] = delta.finish == nullptr ? Json(nullptr) : Json(FinishReasonOf(*delta.finish, /*called=*/false));
     if (delta.finish != nullptr) AddConfidence(*delta.finish, &choice);
     return Event(Completion(Json::array({std::move(choice)})));
   }
@@ -233,7 +227,7 @@ class TextWriter final : public AnswerWriter {
       size_t offset = 0;
       Json json = {{"index", list.size()}, {"text", choice.output.content}};
       json["logprobs"] = Logprobs(list.size(), choice.prompt, choice.tokens, &offset);
-      json["finish_reason"] = FinishReason(choice.finish, /*called=*/false);
+      json["finish_reason"] = FinishReasonOf(choice.finish, /*called=*/false);
       AddConfidence(choice.finish, &json);
       list.push_back(std::move(json));
     }

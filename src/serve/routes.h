@@ -13,6 +13,7 @@ std::span<const Route> AnthropicRoutes();
 std::span<const Route> OllamaRoutes();
 std::span<const Route> ServiceRoutes();
 std::span<const Route> ModelRoutes();
+std::span<const Route> InferenceRoutes();
 // All of them; the first that matches counts.
 std::span<const Route> AllRoutes();
 
@@ -21,5 +22,6 @@ const Dialect& DialectOfPath(std::string_view path);
 extern const Dialect kOpenAiDialect;
 extern const Dialect kAnthropicDialect;
 extern const Dialect kOllamaDialect;
+extern const Dialect kInferenceDialect;
 
 }  // namespace bantam

@@ -1,4 +1,4 @@
-// ./dev conformance clients: the official clients of three APIs against bantam serve: chats, streams, tools, structured output, errors, and
+// ./dev conformance clients: the official clients of three APIs, and gRPC's, against bantam serve: chats, streams, tools, structured output, errors, and
 // clients that change their mind. Prints what passed, and ends with 1 unless all did.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
@@ -8,14 +8,17 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
+import { grpcCases } from './grpc.mjs';
+
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 // ./dev has installed the clients here.
 const require = createRequire(join(root, 'build', 'conformance-clients', 'package.json'));
 const pinned = JSON.parse(readFileSync(new URL('package.json', import.meta.url), 'utf8')).dependencies;
 const load = (name) => import(pathToFileURL(require.resolve(name)));
-const program = process.env.BANTAM ?? join(root, 'build', 'release', 'bantam');
+const program = process.env.BANTAM ?? join(root, 'build', 'grpc', 'bantam');
 const chatModel = join(root, '../shared/models/minimind2-small');
 const vectorModel = join(root, 'tests/data/archs/nomic-bert.gguf');
+const classModel = join(root, 'tests/data/archs/bert.gguf');
 
 const kMessages = [{ role: 'user', content: 'Hello! What is a pump?' }];
 const kSchema = {
@@ -27,14 +30,18 @@ const kSchema = {
 const kLight = { type: 'object', properties: { on: { type: 'boolean' } }, required: ['on'], additionalProperties: false };
 
 function startServer() {
-  const server = spawn(program, ['serve', '--listen', '127.0.0.1:0', '--model', `chat=${chatModel}`, '--model', `vectors=${vectorModel}`]);
+  const models = { chat: chatModel, vectors: vectorModel, classes: classModel };
+  const named = Object.entries(models).flatMap(([name, path]) => ['--model', `${name}=${path}`]);
+  const server = spawn(program, ['serve', '--listen', '127.0.0.1:0', '--grpc', '127.0.0.1:0', ...named]);
   process.on('exit', () => server.kill('SIGTERM'));
   return new Promise((resolve, reject) => {
     let said = '';
+    let address;
     createInterface({ input: server.stderr }).on('line', (line) => {
       said += `${line}\n`;
       const at = line.match(/^listening on (.*)$/);
-      if (at) resolve(at[1]);
+      address ??= line.match(/^gRPC on (.*)$/)?.[1];
+      if (at) resolve([at[1], address]);
     });
     server.on('exit', (code) => reject(new Error(`bantam serve ended with ${code}: ${said}`)));
   });
@@ -150,7 +157,7 @@ async function openaiCases(url) {
     models: async () => {
       const ids = [];
       for await (const model of client.models.list()) ids.push(model.id);
-      assert.deepEqual(ids, ['chat', 'vectors']);
+      assert.deepEqual(ids, ['chat', 'vectors', 'classes']);
       assert.equal((await client.models.retrieve('chat')).id, 'chat');
     },
     chat: async () => {
@@ -311,7 +318,7 @@ async function ollamaCases(url) {
       assert.equal(vectors.embeddings.length, 2);
     },
     'list, show, ps, version': async () => {
-      assert.deepEqual((await client.list()).models.map((model) => model.name), ['chat', 'vectors']);
+      assert.deepEqual((await client.list()).models.map((model) => model.name), ['chat', 'vectors', 'classes']);
       assert.equal((await client.show({ model: 'chat' })).details.family, 'llama');
       assert.equal((await client.ps()).models.length, 2);
       assert.ok((await client.version()).version);
@@ -399,9 +406,10 @@ async function langchainCases(url) {
   };
 }
 
-const url = await startServer();
+const [url, address] = await startServer();
 let failed = 0;
 const makers = { openai: openaiCases, '@anthropic-ai/sdk': anthropicCases, ollama: ollamaCases, ai: aiCases, '@langchain/openai': langchainCases };
+makers['@grpc/grpc-js'] = () => grpcCases({ load, root, address, url, awaitNothing });
 for (const [name, make] of Object.entries(makers)) {
   const cases = Object.entries(await make(url));
   let passed = 0;

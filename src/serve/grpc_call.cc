@@ -1,0 +1,290 @@
+#include "serve/grpc_call.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/ascii.h"
+#include "serve/gateway.h"
+#include "serve/grpc_routes.h"
+
+namespace bantam {
+namespace {
+
+constexpr int64_t kNsPerMs = 1'000'000;
+// Behind it a deadline says nothing.
+constexpr int64_t kDeadlineMsMax = int64_t{24} * 3'600'000;
+
+// "ipv4:127.0.0.1:1234", "ipv6:[::1]:1234" (its brackets may be in percent signs) to the address; this machine's own to one name.
+std::string AddressOf(const std::string& peer) {
+  const std::string decoded = DecodePercent(peer).value_or(peer);
+  const size_t scheme = decoded.find(':');
+  if (scheme == std::string::npos) return decoded;
+  std::string address = decoded.substr(scheme + 1, decoded.rfind(':') - scheme - 1);
+  if (address.starts_with('[') && address.ends_with(']')) address = address.substr(1, address.size() - 2);
+  if (address.starts_with("::ffff:")) address = address.substr(7);
+  return address.starts_with("127.") || address == "::1" ? "127.0.0.1" : address;
+}
+
+void AddDeadline(const grpc::GenericCallbackServerContext& context, ServerRequest* request) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return;
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::system_clock::now()).count();
+  // The first of its name counts.
+  if (left < kDeadlineMsMax) request->fields.push_back({"X-Bantam-Deadline-Ms", std::to_string(std::max<int64_t>(left, 1))});
+}
+
+}  // namespace
+
+grpc::Status GrpcError(grpc::StatusCode code, const std::string& message) { return {code, message}; }
+
+std::string BytesOf(const grpc::ByteBuffer& buffer) {
+  std::string bytes;
+  std::vector<grpc::Slice> slices;
+  if (!buffer.Dump(&slices).ok()) return bytes;
+  bytes.reserve(buffer.Length());
+  for (const grpc::Slice& slice : slices) bytes.append(slice.begin(), slice.end());
+  return bytes;
+}
+
+grpc::ByteBuffer BufferOf(std::string_view bytes) {
+  const grpc::Slice slice(bytes.data(), bytes.size());
+  return {&slice, 1};
+}
+
+GrpcCall::GrpcCall(std::shared_ptr<GrpcShared> shared, const Route& route, grpc::GenericCallbackServerContext& context)
+    : shared_(std::move(shared)), route_(route), context_(&context) {
+  request_.method = route.method;
+  request_.path = route.path;
+  request_.client = AddressOf(context.peer());
+  request_.fields.push_back({"Host", context.host()});
+  AddDeadline(context, &request_);
+  for (const auto& [name, value] : context.client_metadata()) {
+    request_.fields.push_back({std::string(name.data(), name.size()), std::string(value.data(), value.size())});
+  }
+}
+
+void GrpcCall::Begin(grpc::ServerGenericBidiReactor* reactor) {
+  bool stopping = false;
+  bool room = false;
+  {
+    const std::lock_guard lock(shared_->mutex);
+    stopping = shared_->stopping;
+    room = shared_->calls.size() < std::max<size_t>(shared_->limits.connections_max, kGrpcStreamsMax);
+    shared_->calls.insert(shared_from_this());
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    reactor_ = reactor;
+    reading_ = !stopping && room;
+    phase_begin_ns_ = shared_->clock.NowNs();
+  }
+  if (!stopping && room) return reactor->StartRead(&incoming_);
+  shared_->gateway.CountRefusal(stopping ? "draining" : "connections");
+  End(GrpcError(grpc::StatusCode::UNAVAILABLE, stopping ? "the server stops" : "too many calls; end some, or try again"));
+}
+
+void GrpcCall::OnRead(bool ok) {
+  {
+    const std::lock_guard lock(mutex_);
+    reading_ = false;
+    if (ended_) return;
+  }
+  if (!ok) return End(GrpcError(grpc::StatusCode::INVALID_ARGUMENT, "the call came without its message"));
+  request_.body = BytesOf(incoming_);
+  incoming_.Clear();
+  body_bytes_ = request_.body.size();
+  const uint64_t all = shared_->bodies_bytes.fetch_add(body_bytes_) + body_bytes_;
+  if (all > shared_->limits.bodies_bytes_max) {
+    DropBody();
+    shared_->gateway.CountRefusal("memory");
+    return End(GrpcError(grpc::StatusCode::UNAVAILABLE, "too many messages come at once; try again"), /*retry_ms=*/1000);
+  }
+  const auto exchange = std::make_shared<GrpcExchange>(shared_from_this());
+  shared_->gateway.Post([&gateway = shared_->gateway, exchange, route = &route_] { gateway.HandleRoute(exchange, *route); });
+}
+
+void GrpcCall::DropBody() {
+  request_.body = {};
+  shared_->bodies_bytes -= body_bytes_.exchange(0);
+}
+
+void GrpcCall::Listen(HttpExchange::Listener listener) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+    listener_ = std::move(listener);
+    if (!gone_) return;
+  }
+  OnCancelled();
+}
+
+void GrpcCall::OnCancelled() {
+  const std::lock_guard lock(mutex_);
+  gone_ = true;
+  if (ended_ || !listener_.gone) return;
+  waiting_.clear();
+  // In the gateway's thread, and not again. Whoever was told drops the exchange in time, which ends the call.
+  shared_->gateway.Post([listener = std::exchange(listener_, {})] { listener.gone(); });
+}
+
+void GrpcCall::SetHead(const std::vector<HttpField>& fields) {
+  const std::lock_guard lock(mutex_);
+  head_ = fields;
+}
+
+void GrpcCall::Send(std::string_view message) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_ || gone_ || context_ == nullptr) return;
+    waiting_.emplace_back(message);
+    unsent_bytes_ += message.size();
+    full_ = full_ || unsent_bytes_ > HttpExchange::kUnsentBytesMax;
+  }
+  Advance();
+}
+
+void GrpcCall::End(grpc::Status status, int64_t retry_ms) {
+  HttpExchange::Listener listener;  // it holds the call, which holds this
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(ended_, true)) return;
+    listener = std::exchange(listener_, {});
+    status_ = std::move(status);
+    retry_ms_ = retry_ms;
+  }
+  DropBody();
+  Advance();
+}
+
+void GrpcCall::Abort(const grpc::Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.clear();
+    if (ended_ && !finished_) status_ = status;
+  }
+  OnCancelled();
+  End(status);
+}
+
+void GrpcCall::BreakOff() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+  }
+  Abort(GrpcError(grpc::StatusCode::CANCELLED, "the call was broken off"));
+}
+
+void GrpcCall::Advance() {
+  enum class Next : uint8_t { kNothing, kWrite, kFinish } next = Next::kNothing;
+  {
+    const std::lock_guard lock(mutex_);
+    if (context_ == nullptr || reactor_ == nullptr || writing_ || finished_) return;
+    for (const HttpField& field : std::exchange(head_, {})) {
+      // What is HTTP's own is gRPC's business.
+      if (field.name == "x-request-id") context_->AddInitialMetadata(field.name, field.value);
+    }
+    if (!waiting_.empty()) {
+      next = Next::kWrite;
+      writing_ = true;
+      writing_bytes_ = waiting_.front().size();
+      phase_begin_ns_ = shared_->clock.NowNs();
+      outgoing_ = BufferOf(waiting_.front());
+      waiting_.pop_front();
+    } else if (ended_) {
+      next = Next::kFinish;
+      finished_ = true;
+      // Clients that try again by themselves wait so long.
+      if (retry_ms_ > 0) context_->AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(retry_ms_));
+    }
+  }
+  switch (next) {
+    case Next::kNothing:
+      break;
+    case Next::kWrite:
+      reactor_->StartWrite(&outgoing_);
+      break;
+    case Next::kFinish:
+      reactor_->Finish(status_);
+      break;
+  }
+}
+
+void GrpcCall::OnWritten(bool ok) {
+  {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    unsent_bytes_ -= writing_bytes_;
+    if (!ok) waiting_.clear();
+    if (full_ && unsent_bytes_ < HttpExchange::kUnsentBytesMax / 4 && !ended_) {
+      full_ = false;
+      if (listener_.taken) shared_->gateway.Post([taken = listener_.taken] { taken(); });
+    }
+  }
+  if (!ok) OnCancelled();
+  Advance();
+}
+
+void GrpcCall::OnDone() {
+  {
+    const std::lock_guard lock(mutex_);
+    context_ = nullptr;
+    reactor_ = nullptr;
+    finished_ = true;
+  }
+  const auto self = shared_from_this();
+  const std::lock_guard lock(shared_->mutex);
+  shared_->calls.erase(self);
+  if (shared_->calls.empty()) shared_->idle.notify_all();
+}
+
+void GrpcCall::Look(int64_t now_ns) {
+  bool late = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const int64_t waited_ms = (now_ns - phase_begin_ns_) / kNsPerMs;
+    late = reading_ && !ended_ && waited_ms > shared_->limits.body_timeout_ms;
+    // What is written then fails, and ends the call.
+    if (writing_ && context_ != nullptr && waited_ms > shared_->limits.write_timeout_ms) context_->TryCancel();
+  }
+  if (!late) return;
+  shared_->gateway.CountRefusal("slow_client");
+  Abort(GrpcError(grpc::StatusCode::DEADLINE_EXCEEDED, "the message did not come in time"));
+}
+
+// ---- The gateway's side ----
+
+GrpcExchange::~GrpcExchange() { call_->BreakOff(); }
+
+void GrpcExchange::Respond(ServerResponse response) {
+  call_->SetHead(response.fields);
+  if (response.status == 200) {
+    call_->Send(response.body);
+    return call_->End(grpc::Status::OK);
+  }
+  const GrpcFailure failure = ReadGrpcFailure(response.body);
+  call_->End({static_cast<grpc::StatusCode>(failure.code), failure.message, failure.details}, failure.retry_ms);
+}
+
+void GrpcExchange::Begin(ServerResponse head) {
+  call_->SetHead(head.fields);
+  Write(std::move(head.body));
+}
+
+void GrpcExchange::Write(std::string bytes) {
+  for (std::string_view left = bytes; !left.empty();) {
+    const GrpcPiece piece = TakeGrpcFrame(&left);
+    if (!piece.error) {
+      call_->Send(piece.bytes);
+      continue;
+    }
+    const GrpcFailure failure = ReadGrpcFailure(piece.bytes);
+    call_->End({static_cast<grpc::StatusCode>(failure.code), failure.message, failure.details}, failure.retry_ms);
+  }
+}
+
+void GrpcExchange::End() { call_->End(grpc::Status::OK); }
+
+}  // namespace bantam
