@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "kernels/tiles.h"
+#include "program/hadamard.h"
 #include "program/routing.h"
 
 namespace bantam {
@@ -387,8 +388,18 @@ void Executor::Execute(const KvAppendOp& op, int thread) {
     const StepRow& row = step_->rows[t];
     const KvLayout& kv = KvOf(row);
     uint8_t* block = KvBaseOf(row, part) + row.tables[part][row.position / kKvBlockTokens] * kv.block_bytes(part);
-    kv.Store(block, op.layer, head, row.position % kKvBlockTokens, FloatRow(op.keys, t) + head * head_dim,
-             FloatRow(op.values, t) + head * head_dim);
+    const float* key = FloatRow(op.keys, t) + head * head_dim;
+    const float* value = FloatRow(op.values, t) + head * head_dim;
+    if (IsRotated(kv.type())) {
+      float* rotated = scratch_[static_cast<size_t>(thread)];
+      std::copy_n(key, head_dim, rotated);
+      std::copy_n(value, head_dim, rotated + head_dim);
+      HadamardRotate(rotated, head_dim);
+      HadamardRotate(rotated + head_dim, head_dim);
+      key = rotated;
+      value = rotated + head_dim;
+    }
+    kv.Store(block, op.layer, head, row.position % kKvBlockTokens, key, value);
   }
 }
 

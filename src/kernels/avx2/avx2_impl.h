@@ -514,7 +514,7 @@ struct Vector8 {
 };
 
 struct F32Kv {
-  static constexpr size_t kBytes = 4;
+  static constexpr size_t Bytes(size_t n) { return 4 * n; }
   static constexpr bool kScaled = false;
   static __m256 Load(const uint8_t* data, size_t i) { return _mm256_loadu_ps(reinterpret_cast<const float*>(data) + i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -524,7 +524,7 @@ struct F32Kv {
   }
 };
 struct F16Kv {
-  static constexpr size_t kBytes = 2;
+  static constexpr size_t Bytes(size_t n) { return 2 * n; }
   static constexpr bool kScaled = false;
   static __m256 Load(const uint8_t* data, size_t i) { return LoadHalf8(data + 2 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -534,10 +534,25 @@ struct F16Kv {
   }
 };
 struct Int8Kv {
-  static constexpr size_t kBytes = 1;
+  static constexpr size_t Bytes(size_t n) { return n; }
   static constexpr bool kScaled = true;
   static __m256 Load(const uint8_t* data, size_t i) { return LoadBytes8Signed(data + i); }
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+struct Int4Kv {
+  static constexpr size_t Bytes(size_t n) { return (n + 1) / 2; }
+  static constexpr bool kScaled = true;
+  static __m256 Load(const uint8_t* data, size_t i) {
+    int32_t eight;
+    __builtin_memcpy(&eight, data + i / 2, 4);
+    const __m128i packed = _mm_cvtsi32_si128(eight);
+    const __m128i low = _mm_and_si128(packed, _mm_set1_epi8(15));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(packed, 4), _mm_set1_epi8(15));
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kInt4Values));
+    const __m128i values = _mm_shuffle_epi8(table, _mm_unpacklo_epi8(low, high));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values));
+  }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(kInt4Values[data[i / 2] >> (i % 2 * 4) & 15]); }
 };
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
@@ -609,7 +624,8 @@ constexpr KernelSet MakeSet(const char* name) {
       .activate = {Activate<Vector8, Activation::kSilu>, Activate<Vector8, Activation::kGelu>, Activate<Vector8, Activation::kRelu>,
                    Activate<Vector8, Activation::kReluSquared>, Activate<Vector8, Activation::kErfGelu>,
                    Activate<Vector8, Activation::kClampedSilu>},
-      .attention = {Attend<Vector8, F32Kv>, Attend<Vector8, F16Kv>, Attend<Vector8, Int8Kv>},
+      .attention = {Attend<Vector8, F32Kv, F32Kv>, Attend<Vector8, F16Kv, F16Kv>, Attend<Vector8, Int8Kv, Int8Kv>,
+                    Attend<Vector8, Int8Kv, Int4Kv>},
       .convolve = Convolve<Vector8>,
       .scan = Scan<Vector8>,
       .delta = Delta<Vector8>,

@@ -574,7 +574,7 @@ struct Vector16 {
 };
 
 struct F32Kv {
-  static constexpr size_t kBytes = 4;
+  static constexpr size_t Bytes(size_t n) { return 4 * n; }
   static constexpr bool kScaled = false;
   static __m512 Load(const uint8_t* data, size_t i) { return _mm512_loadu_ps(data + 4 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -584,7 +584,7 @@ struct F32Kv {
   }
 };
 struct F16Kv {
-  static constexpr size_t kBytes = 2;
+  static constexpr size_t Bytes(size_t n) { return 2 * n; }
   static constexpr bool kScaled = false;
   static __m512 Load(const uint8_t* data, size_t i) { return LoadHalf16(data + 2 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -594,10 +594,23 @@ struct F16Kv {
   }
 };
 struct Int8Kv {
-  static constexpr size_t kBytes = 1;
+  static constexpr size_t Bytes(size_t n) { return n; }
   static constexpr bool kScaled = true;
   static __m512 Load(const uint8_t* data, size_t i) { return LoadBytes16Signed(data + i); }
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+struct Int4Kv {
+  static constexpr size_t Bytes(size_t n) { return (n + 1) / 2; }
+  static constexpr bool kScaled = true;
+  static __m512 Load(const uint8_t* data, size_t i) {
+    const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(data + i / 2));
+    const __m128i low = _mm_and_si128(packed, _mm_set1_epi8(15));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(packed, 4), _mm_set1_epi8(15));
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kInt4Values));
+    const __m128i values = _mm_shuffle_epi8(table, _mm_unpacklo_epi8(low, high));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(values));
+  }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(kInt4Values[data[i / 2] >> (i % 2 * 4) & 15]); }
 };
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
@@ -679,7 +692,8 @@ const KernelSet kAvx512 = {
     .activate = {Activate<Vector16, Activation::kSilu>, Activate<Vector16, Activation::kGelu>, Activate<Vector16, Activation::kRelu>,
                  Activate<Vector16, Activation::kReluSquared>, Activate<Vector16, Activation::kErfGelu>,
                  Activate<Vector16, Activation::kClampedSilu>},
-    .attention = {Attend<Vector16, F32Kv>, Attend<Vector16, F16Kv>, Attend<Vector16, Int8Kv>},
+    .attention = {Attend<Vector16, F32Kv, F32Kv>, Attend<Vector16, F16Kv, F16Kv>, Attend<Vector16, Int8Kv, Int8Kv>,
+                  Attend<Vector16, Int8Kv, Int4Kv>},
     .convolve = Convolve<Vector16>,
     .scan = Scan<Vector16>,
     .delta = Delta<Vector16>,

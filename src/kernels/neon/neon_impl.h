@@ -502,7 +502,7 @@ struct Vector4 {
 
 // Four elements of K or V.
 struct F32Kv {
-  static constexpr size_t kBytes = 4;
+  static constexpr size_t Bytes(size_t n) { return 4 * n; }
   static constexpr bool kScaled = false;
   static float32x4_t Load(const uint8_t* data, size_t i) { return LoadFloat4(data + 4 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -512,7 +512,7 @@ struct F32Kv {
   }
 };
 struct F16Kv {
-  static constexpr size_t kBytes = 2;
+  static constexpr size_t Bytes(size_t n) { return 2 * n; }
   static constexpr bool kScaled = false;
   static float32x4_t Load(const uint8_t* data, size_t i) { return LoadHalf4(data + 2 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -522,10 +522,23 @@ struct F16Kv {
   }
 };
 struct Int8Kv {
-  static constexpr size_t kBytes = 1;
+  static constexpr size_t Bytes(size_t n) { return n; }
   static constexpr bool kScaled = true;
   static float32x4_t Load(const uint8_t* data, size_t i) { return LoadBytes4Signed(data + i); }
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+struct Int4Kv {
+  static constexpr size_t Bytes(size_t n) { return (n + 1) / 2; }
+  static constexpr bool kScaled = true;
+  static float32x4_t Load(const uint8_t* data, size_t i) {
+    uint16_t four;
+    __builtin_memcpy(&four, data + i / 2, 2);
+    const uint8x8_t packed = vreinterpret_u8_u16(vdup_n_u16(four));
+    const uint8x8_t codes = vzip1_u8(vand_u8(packed, vdup_n_u8(15)), vshr_n_u8(packed, 4));
+    const int8x8_t values = vqtbl1_s8(vld1q_s8(kInt4Values), codes);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(values))));
+  }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(kInt4Values[data[i / 2] >> (i % 2 * 4) & 15]); }
 };
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
@@ -610,7 +623,8 @@ constexpr KernelSet MakeSet(const char* name) {
       .activate = {Activate<Vector4, Activation::kSilu>, Activate<Vector4, Activation::kGelu>, Activate<Vector4, Activation::kRelu>,
                    Activate<Vector4, Activation::kReluSquared>, Activate<Vector4, Activation::kErfGelu>,
                    Activate<Vector4, Activation::kClampedSilu>},
-      .attention = {Attend<Vector4, F32Kv>, Attend<Vector4, F16Kv>, Attend<Vector4, Int8Kv>},
+      .attention = {Attend<Vector4, F32Kv, F32Kv>, Attend<Vector4, F16Kv, F16Kv>, Attend<Vector4, Int8Kv, Int8Kv>,
+                    Attend<Vector4, Int8Kv, Int4Kv>},
       .convolve = Convolve<Vector4>,
       .scan = Scan<Vector4>,
       .delta = Delta<Vector4>,
