@@ -8,7 +8,7 @@
 namespace bantam::kernels {
 
 inline constexpr size_t kRows = 16;            // rows of a panel
-inline constexpr size_t kKinds = 18;           // panel kinds, in the order of PanelKind
+inline constexpr size_t kKinds = 20;           // panel kinds, in the order of PanelKind
 inline constexpr size_t kColumnsMax = 8;       // activation vectors of one product call
 inline constexpr size_t kKvTokens = 16;        // tokens of a KV block
 inline constexpr size_t kAttentionTokens = 8;  // query positions of one attention call

@@ -159,7 +159,13 @@ class Executor {
   void Normalize(const NormOp& op, size_t group, const float* in, float* out) const;
   void EmbedRow(WeightId table, size_t row, float* out) const;
   // Rounds to the form of `out`.
-  void StoreQuantized(BufferId out, size_t row, const float* x, int thread);
+  struct RoundedRow {
+    BufferId out;
+    size_t row;
+    float step;  // QuantizeOp::step
+  };
+  void StoreQuantized(const RoundedRow& to, const float* x, int thread);
+  void QuantizeBlocks(const float* x, size_t n, float step, kernels::ActivationBlock* out) const;
   // One product with a weight's panel and n columns: out is [n][16].
   void Product(WeightId weight, const kernels::Panel& panel, const void* const* columns, size_t n, float* out) const;
   struct PartPanel {

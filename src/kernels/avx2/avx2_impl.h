@@ -117,9 +117,10 @@ struct Expand2 {
   static constexpr int kAdds = 8;  // 8 * 3 * 127 * 2 = 6,096
   static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) { ExpandPairs(planes + 32 * half, w); }
 };
+template <int kSubtract>
 struct Expand3 {
   static constexpr bool kSigned = false;
-  static constexpr int kZero = 4;
+  static constexpr int kZero = kSubtract;
   static constexpr int kAdds = 8;  // 8 * 7 * 127 * 2 = 14,224
   static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) {
     ExpandPairs(planes + 32 * half, w);
@@ -592,15 +593,16 @@ template <typename Bytes>
 constexpr KernelSet MakeSet(const char* name) {
   return {
       .name = name,
-      .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
+      .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
       .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>,
                   AnyBlockProduct<Bytes, Expand8, false, 512>, AnyBlockProduct<Bytes, Expand4<8>, false, 256>,
                   AnySuperProduct<Bytes, ExpandLut4, 32, false, 256>, AnySuperProduct<Bytes, Expand4<0>, 32, true, 256>,
                   AnySuperProduct<Bytes, Expand5<0>, 32, true, 320>, AnySuperProduct<Bytes, Expand6, 16, false, 384>,
                   AnySuperProduct<Bytes, Expand2<0>, 16, true, 128>, AnyBlockProduct<Bytes, Expand4<0>, true, 256>,
                   AnyBlockProduct<Bytes, Expand5<16>, false, 320>, AnyBlockProduct<Bytes, Expand5<0>, true, 320>,
-                  AnySuperProduct<Bytes, Expand3, 16, false, 192>, AnyBlockProduct<Bytes, Expand2<1>, false, 128>,
-                  AnySuperProduct<Bytes, ExpandLut4, 16, false, 256>, AnyBlockProduct<Bytes, ExpandLut4, false, 256>, AnyFp4Product<Bytes>},
+                  AnySuperProduct<Bytes, Expand3<4>, 16, false, 192>, AnyBlockProduct<Bytes, Expand2<1>, false, 128>,
+                  AnySuperProduct<Bytes, ExpandLut4, 16, false, 256>, AnyBlockProduct<Bytes, ExpandLut4, false, 256>, AnyFp4Product<Bytes>,
+                  AnyBlockProduct<Bytes, Expand3<4>, false, 192>, AnyBlockProduct<Bytes, Expand3<0>, true, 192>},
       .tiles = {{},
                 {},
                 {},
@@ -614,11 +616,13 @@ constexpr KernelSet MakeSet(const char* name) {
                 BlockTiles<Bytes, Expand4<0>, true, 256>(),
                 BlockTiles<Bytes, Expand5<16>, false, 320>(),
                 BlockTiles<Bytes, Expand5<0>, true, 320>(),
-                SuperTiles<Bytes, Expand3, 16, false, 192>(),
+                SuperTiles<Bytes, Expand3<4>, 16, false, 192>(),
                 BlockTiles<Bytes, Expand2<1>, false, 128>(),
                 SuperTiles<Bytes, ExpandLut4, 16, false, 256>(),
                 BlockTiles<Bytes, ExpandLut4, false, 256>(),
-                {kChunkBlocksOfCodes, UnpackFp4<Scales8, Planes<Bytes, ExpandLut4>>, MultiplyCodes<Bytes, ExpandLut4, 2, false>}},
+                {kChunkBlocksOfCodes, UnpackFp4<Scales8, Planes<Bytes, ExpandLut4>>, MultiplyCodes<Bytes, ExpandLut4, 2, false>},
+                BlockTiles<Bytes, Expand3<4>, false, 192>(),
+                BlockTiles<Bytes, Expand3<0>, true, 192>()},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .activate = {Activate<Vector8, Activation::kSilu>, Activate<Vector8, Activation::kGelu>, Activate<Vector8, Activation::kRelu>,

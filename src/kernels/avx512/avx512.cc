@@ -102,8 +102,9 @@ struct Expand2 {
   static constexpr int kZero = kSubtract;
   static void Run(const uint8_t* planes, __m512i, __m512i w[8]) { ExpandPairs(planes, w); }
 };
+template <int kSubtract>
 struct Expand3 {
-  static constexpr int kZero = 4;
+  static constexpr int kZero = kSubtract;
   static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
     ExpandPairs(planes, w);
     AddBitPlane(planes + 128, 4, w);
@@ -661,14 +662,15 @@ uint64_t RunFloatPeak(uint64_t rounds) {
 
 const KernelSet kAvx512 = {
     .name = "avx512",
-    .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
+    .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
     .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, false, 512>,
                 AnyBlockProduct<Expand4<8>, false, 256>, AnySuperProduct<ExpandLut4, 32, false, 256>,
                 AnySuperProduct<Expand4<0>, 32, true, 256>, AnySuperProduct<Expand5<0>, 32, true, 320>,
                 AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2<0>, 16, true, 128>,
                 AnyBlockProduct<Expand4<0>, true, 256>, AnyBlockProduct<Expand5<16>, false, 320>, AnyBlockProduct<Expand5<0>, true, 320>,
-                AnySuperProduct<Expand3, 16, false, 192>, AnyBlockProduct<Expand2<1>, false, 128>,
-                AnySuperProduct<ExpandLut4, 16, false, 256>, AnyBlockProduct<ExpandLut4, false, 256>, AnyFp4Product},
+                AnySuperProduct<Expand3<4>, 16, false, 192>, AnyBlockProduct<Expand2<1>, false, 128>,
+                AnySuperProduct<ExpandLut4, 16, false, 256>, AnyBlockProduct<ExpandLut4, false, 256>, AnyFp4Product,
+                AnyBlockProduct<Expand3<4>, false, 192>, AnyBlockProduct<Expand3<0>, true, 192>},
     .tiles = {{},
               {},
               {},
@@ -682,11 +684,13 @@ const KernelSet kAvx512 = {
               BlockTiles<Expand4<0>, true, 256>(),
               BlockTiles<Expand5<16>, false, 320>(),
               BlockTiles<Expand5<0>, true, 320>(),
-              SuperTiles<Expand3, 16, false, 192>(),
+              SuperTiles<Expand3<4>, 16, false, 192>(),
               BlockTiles<Expand2<1>, false, 128>(),
               SuperTiles<ExpandLut4, 16, false, 256>(),
               BlockTiles<ExpandLut4, false, 256>(),
-              {kChunkBlocksOfCodes, UnpackFp4<Scales16, Planes<ExpandLut4>>, MultiplyCodes<2, false, ExpandLut4::kZero>}},
+              {kChunkBlocksOfCodes, UnpackFp4<Scales16, Planes<ExpandLut4>>, MultiplyCodes<2, false, ExpandLut4::kZero>},
+              BlockTiles<Expand3<4>, false, 192>(),
+              BlockTiles<Expand3<0>, true, 192>()},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .activate = {Activate<Vector16, Activation::kSilu>, Activate<Vector16, Activation::kGelu>, Activate<Vector16, Activation::kRelu>,

@@ -121,12 +121,13 @@ struct Expand2 {
     Subtract<kZero>(codes, w);
   }
 };
+template <int kZero>
 struct Expand3 {
   static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
     uint8x16_t codes[8];
     ExpandPairs(planes + 16 * quarter, codes);
     AddBitPlane(planes + 128, quarter, 4, codes);
-    Subtract<4>(codes, w);
+    Subtract<kZero>(codes, w);
   }
 };
 
@@ -591,15 +592,16 @@ template <typename Dot>
 constexpr KernelSet MakeSet(const char* name) {
   return {
       .name = name,
-      .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
+      .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
       .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Dot, Expand8, false, 512>,
                   AnyBlockProduct<Dot, Expand4<8>, false, 256>, AnySuperProduct<Dot, ExpandLut4, 32, false, 256>,
                   AnySuperProduct<Dot, Expand4<0>, 32, true, 256>, AnySuperProduct<Dot, Expand5<0>, 32, true, 320>,
                   AnySuperProduct<Dot, Expand6, 16, false, 384>, AnySuperProduct<Dot, Expand2<0>, 16, true, 128>,
                   AnyBlockProduct<Dot, Expand4<0>, true, 256>, AnyBlockProduct<Dot, Expand5<16>, false, 320>,
-                  AnyBlockProduct<Dot, Expand5<0>, true, 320>, AnySuperProduct<Dot, Expand3, 16, false, 192>,
+                  AnyBlockProduct<Dot, Expand5<0>, true, 320>, AnySuperProduct<Dot, Expand3<4>, 16, false, 192>,
                   AnyBlockProduct<Dot, Expand2<1>, false, 128>, AnySuperProduct<Dot, ExpandLut4, 16, false, 256>,
-                  AnyBlockProduct<Dot, ExpandLut4, false, 256>, AnyFp4Product<Dot>},
+                  AnyBlockProduct<Dot, ExpandLut4, false, 256>, AnyFp4Product<Dot>,
+                  AnyBlockProduct<Dot, Expand3<4>, false, 192>, AnyBlockProduct<Dot, Expand3<0>, true, 192>},
       .tiles = {{},
                 {},
                 {},
@@ -613,11 +615,13 @@ constexpr KernelSet MakeSet(const char* name) {
                 BlockTiles<Dot, Expand4<0>, true, 256>(),
                 BlockTiles<Dot, Expand5<16>, false, 320>(),
                 BlockTiles<Dot, Expand5<0>, true, 320>(),
-                SuperTiles<Dot, Expand3, 16, false, 192>(),
+                SuperTiles<Dot, Expand3<4>, 16, false, 192>(),
                 BlockTiles<Dot, Expand2<1>, false, 128>(),
                 SuperTiles<Dot, ExpandLut4, 16, false, 256>(),
                 BlockTiles<Dot, ExpandLut4, false, 256>(),
-                {kChunkBlocksOfCodes, UnpackFp4<Scales4, Planes<Dot, ExpandLut4>>, MultiplyCodes<Dot, 2, false>}},
+                {kChunkBlocksOfCodes, UnpackFp4<Scales4, Planes<Dot, ExpandLut4>>, MultiplyCodes<Dot, 2, false>},
+                BlockTiles<Dot, Expand3<4>, false, 192>(),
+                BlockTiles<Dot, Expand3<0>, true, 192>()},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .activate = {Activate<Vector4, Activation::kSilu>, Activate<Vector4, Activation::kGelu>, Activate<Vector4, Activation::kRelu>,

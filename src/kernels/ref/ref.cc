@@ -279,7 +279,7 @@ const KernelSet kReference = {
                 Product<PanelKind::kQ4>, Product<PanelKind::kLut4>, Product<PanelKind::kQ4S>, Product<PanelKind::kQ5S>,
                 Product<PanelKind::kQ6S>, Product<PanelKind::kQ2S>, Product<PanelKind::kQ4M>, Product<PanelKind::kQ5>,
                 Product<PanelKind::kQ5M>, Product<PanelKind::kQ3S>, Product<PanelKind::kQ2>, Product<PanelKind::kLut4H>,
-                Product<PanelKind::kLut4B>, Product<PanelKind::kFp4>},
+                Product<PanelKind::kLut4B>, Product<PanelKind::kFp4>, Product<PanelKind::kQ3>, Product<PanelKind::kQ3M>},
     .tiles = {},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
