@@ -123,8 +123,9 @@ Result<double> MeasureKvType(const Model& model, KvType type, std::span<const ui
   const int64_t end = clock.NowNs() + kTimeMaxNs;
   bool one = false;  // window is done
   const auto late = [&] { return one && clock.NowNs() > end; };
-  BANTAM_ASSIGN(const Comparison comparison, Compare(*base, *candidate, tokens, {}, resources.pool,
-                                                     [&](const Comparison&, size_t) { one = true; }, late));
+  BANTAM_ASSIGN(const Comparison comparison,
+                Compare(
+                    *base, *candidate, tokens, {}, resources.pool, [&](const Comparison&, size_t) { one = true; }, late));
   return comparison.divergence.value;
 }
 

@@ -168,8 +168,7 @@ Status CheckKv(const Prepared& prepared, Loaded* loaded) {
   const MonotonicClock clock;
   KvChoice choice = ChooseKvType(checks, wanted);
   for (; !choice.known; choice = ChooseKvType(checks, wanted)) {
-    const auto divergence =
-        MeasureKvType(*loaded->model, choice.type, prepared.kv_check->tokens, {*loaded->budget, *loaded->pool}, clock);
+    const auto divergence = MeasureKvType(*loaded->model, choice.type, prepared.kv_check->tokens, {*loaded->budget, *loaded->pool}, clock);
     if (!divergence.ok()) {
       Note(fmt::format("[what --kv {} costs this model could not be measured: {}]\n", KvTypeName(wanted),
                        Printable(divergence.error().message())));
@@ -188,9 +187,10 @@ Status CheckKv(const Prepared& prepared, Loaded* loaded) {
   Program program = loaded->model->program;
   Result<MemoryPlan> plan = FitMemory(&program, fit);
   if (!plan.ok()) {
-    Note(fmt::format("[keys and values in {} cost this model a mean KL divergence of {:.4f}, more than {}; but for {} memory is short, so "
-                     "they are taken]\n",
-                     KvTypeName(wanted), checks.divergence[wanted], kKvDivergenceMax, KvTypeName(choice.type)));
+    Note(
+        fmt::format("[keys and values in {} cost this model a mean KL divergence of {:.4f}, more than {}; but for {} memory is short, so "
+                    "they are taken]\n",
+                    KvTypeName(wanted), checks.divergence[wanted], kKvDivergenceMax, KvTypeName(choice.type)));
     return Ok();
   }
   Note(KvFallbackNote(checks, wanted, choice.type));

@@ -119,8 +119,8 @@ struct Prepared {
     std::vector<uint32_t> tokens;
   };
   std::optional<KvCheck> kv_check;
-  ProcessMemory* process = nullptr;                       // RunOptions::process
-  bool rows_for_memory = false;                           // the planner kept weights as rows, for panels would not fit
+  ProcessMemory* process = nullptr;  // RunOptions::process
+  bool rows_for_memory = false;      // the planner kept weights as rows, for panels would not fit
 };
 
 struct PrepareRequest {

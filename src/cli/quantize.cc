@@ -10,9 +10,9 @@
 
 #include "base/json.h"
 #include "base/watched_files.h"
-#include "cli/scaling_step.h"
 #include "cli/compressing.h"
 #include "cli/out_file.h"
+#include "cli/scaling_step.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "compress/auto_recipe.h"
@@ -59,7 +59,8 @@ Status CheckArguments(const Arguments& arguments) {
     return Error(Code::kInvalidArgument, "--awq scales for weights of few bits, --smooth for activations of eight; leave one away");
   }
   if (!(arguments.scaling.smooth_alpha > 0 && arguments.scaling.smooth_alpha < 1)) {
-    return Error(Code::kInvalidArgument, fmt::format("--smooth-alpha {}: expected a number between 0 and 1", arguments.scaling.smooth_alpha));
+    return Error(Code::kInvalidArgument,
+                 fmt::format("--smooth-alpha {}: expected a number between 0 and 1", arguments.scaling.smooth_alpha));
   }
   if (!arguments.save_imatrix.empty() && arguments.calibrate.empty()) {
     return Error(Code::kInvalidArgument, "--save-imatrix: there is nothing to save without --calibrate TEXT");
@@ -237,10 +238,12 @@ void AddQuantizeVerb(CLI::App& app, Action* action) {
   verb->add_option("--save-imatrix", arguments->save_imatrix, "keep what --calibrate measured in such a file");
   verb->add_flag("--awq", arguments->awq,
                  "scale activations so that weights which matter most lose least (AWQ); undone where the divergence is larger for it");
-  verb->add_flag("--static-activations", arguments->scaling.static_activations,
-                 "measure one step for the 8-bit activations of each product, as microcontrollers and NPUs round them; they are in the report");
-  verb->add_flag("--smooth", arguments->smooth,
-                 "the same, behind scales that make activations easier to round (SmoothQuant); undone where the divergence is larger for it");
+  verb->add_flag(
+      "--static-activations", arguments->scaling.static_activations,
+      "measure one step for the 8-bit activations of each product, as microcontrollers and NPUs round them; they are in the report");
+  verb->add_flag(
+      "--smooth", arguments->smooth,
+      "the same, behind scales that make activations easier to round (SmoothQuant); undone where the divergence is larger for it");
   verb->add_option("--smooth-alpha", arguments->scaling.smooth_alpha, "how much of the difficulty weights take")->capture_default_str();
   verb->add_flag("!--no-feedback", arguments->feedback, "leave away error feedback: faster, and worse");
   verb->footer(

@@ -73,8 +73,8 @@ class ScaledMaker {
       }
       case Scaling::kAwq: {
         BANTAM_ASSIGN(const QuantizeReport plan, PlanQuantize(places_.file, options));
-        const AwqSetup setup = {places_.file,      program, plan, *options.importance, *reader_.calibration, *options.kernels, pool_,
-                                options.gram_bytes_max};
+        const AwqSetup setup = {places_.file,         program,          plan,  *options.importance,
+                                *reader_.calibration, *options.kernels, pool_, options.gram_bytes_max};
         BANTAM_ASSIGN(const AwqReport found, SearchAwq(setup, reader_.progress));
         scales_ = found.scales;
         step_.json["awq"] = {{"points", found.points}, {"looked_at", found.looked_at}, {"predicted_error", found.error}};
@@ -148,7 +148,8 @@ class ScaledMaker {
     if (!arguments_.compare) return Ok();
     BANTAM_ASSIGN(const double divergence, Divergence(places_.made, steps));
     step_.json["static_activations"]["kl_divergence"] = divergence;
-    step_.text += fmt::format("  activations in 8 bits by fixed steps ({} products): mean KL divergence {:.5f}\n", steps.size(), divergence);
+    step_.text +=
+        fmt::format("  activations in 8 bits by fixed steps ({} products): mean KL divergence {:.5f}\n", steps.size(), divergence);
     return Ok();
   }
 

@@ -1,4 +1,5 @@
-// bantam quantize --awq, --smooth and --static-activations: scales are found, the model is made with and without them, and the better one stays.
+// bantam quantize --awq, --smooth and --static-activations: scales are found, the model is made with and without them, and the better one
+// stays.
 #pragma once
 
 #include <string>

@@ -62,7 +62,8 @@ std::vector<float> AwqScales(const std::vector<float>& magnitudes, double alpha)
   return scales;
 }
 
-Result<double> OutputError(const ScaledRows& rows, const PackedAs& as, const UpperPanels& gram, const KernelSet& kernels, ThreadPool& pool) {
+Result<double> OutputError(const ScaledRows& rows, const PackedAs& as, const UpperPanels& gram, const KernelSet& kernels,
+                           ThreadPool& pool) {
   const size_t n = rows.scales.size();
   const size_t count = rows.values.size() / n;
   std::vector<float> means(rows.means.size());
@@ -78,7 +79,8 @@ Result<double> OutputError(const ScaledRows& rows, const PackedAs& as, const Upp
     for (size_t r = begin; r < end; ++r) {
       const float* values = rows.values.data() + r * n;
       for (size_t i = 0; i < n; ++i) row[i] = values[i] * rows.scales[i];
-      const Status packed = as.group == 0 ? PackRow(as.dtype, row, means, blocks.data()) : PackGroups(as.dtype, as.group, row, means, blocks.data());
+      const Status packed =
+          as.group == 0 ? PackRow(as.dtype, row, means, blocks.data()) : PackGroups(as.dtype, as.group, row, means, blocks.data());
       if (!packed.ok()) {
         const std::lock_guard<std::mutex> guard(lock);
         failed = packed.error();

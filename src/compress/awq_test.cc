@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/rng.h"
+#include "compress/smooth.h"
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
 #include "model/arch/registry.h"
@@ -29,7 +30,8 @@ TEST(Awq, ReachesTheReferenceLayer) {
     size_t group;
     double plain, scaled;
   };
-  constexpr Row kRows[] = {{DType::kQ4_1, 128, 0.008798, 0.006413}, {DType::kQ4_1, 64, 0.007478, 0.005305}, {DType::kInt3M, 128, 0.040819, 0.029549}};
+  constexpr Row kRows[] = {
+      {DType::kQ4_1, 128, 0.008798, 0.006413}, {DType::kQ4_1, 64, 0.007478, 0.005305}, {DType::kInt3M, 128, 0.040819, 0.029549}};
   const Layer layer;
   const KernelSet& kernels = *ChooseKernels("auto").value();
   const auto pool = ThreadPool::Make(2).value();
@@ -119,6 +121,28 @@ TEST_F(Scaling, ChangesNothingThatTheModelSays) {
     ASSERT_TRUE(scaled.ok()) << scaled.error().message();
     EXPECT_LT(testing::Nmse((*scaled)->Logits(tokens), plain), 1e-10) << biases;
   }
+}
+
+// What activations lose weights get: both reach as far, and steps are those of what is divided.
+TEST_F(Scaling, SmoothsActivations) {
+  EXPECT_EQ(SmoothScales({4, 0, 9, 5}, {1, 2, 4, 0}, 0.5), (std::vector<float>{2, 1, 1.5f, 1}));
+  const testing::TinyModel tiny = {.layers = 1, .width = 64, .heads = 4, .kv_heads = 2, .feed_forward = 96, .tied = true};
+  PointsOf(tiny);
+  testing::Windowed model(path_, /*threads=*/2, "ref", /*window=*/12);
+  Rng rng(6);
+  std::vector<uint32_t> tokens(300);
+  for (uint32_t& token : tokens) token = static_cast<uint32_t>(rng.Next() % tiny.vocabulary);
+  const CalibrationWindows windows = CutWindows(tokens, {12}).value();
+  Calibrator calibrator(*model.model, *model.runner, windows, *model.pool, nullptr);
+  const Calibrator::Ranges ranges = calibrator.MeasureRanges().value();
+  const ModelScales scales = SmoothModel(*file_, program_, ranges, kSmoothAlpha).value();
+  ASSERT_EQ(scales.size(), 9u);  // two norms, and seven matrices
+  testing::Windowed scaled(ScaleModel(*file_, scales).value(), /*threads=*/2, "ref", /*window=*/12);
+  Calibrator of_scaled(*scaled.model, *scaled.runner, windows, *scaled.pool, nullptr);
+  const StaticSteps predicted = StepsOf(ranges, scales);
+  const StaticSteps measured = StepsOf(of_scaled.MeasureRanges().value(), {});
+  for (const auto& [name, step] : predicted) EXPECT_NEAR(step / measured.at(name), 1, 1e-3) << name;
+  EXPECT_EQ(predicted.at("blk.0.attn_q.weight"), predicted.at("blk.0.attn_k.weight"));
 }
 
 // Of a model with large activations: outputs lose less, and what is predicted of divided inputs is what is measured of the scaled model.

@@ -74,9 +74,9 @@ TEST(ErrorFeedback, GroupsReachTheReferenceLayer) {
     size_t group;
     double plain, feedback;  // 0: not known
   };
-  constexpr Row kRows[] = {{DType::kQ4_0, 128, 0.010092, 0},        {DType::kQ4_0, 64, 0.008980, 0},
-                           {DType::kInt3, 128, 0.047445, 0},        {DType::kQ4_1, 128, 0.008798, 0.002400},
-                           {DType::kQ4_1, 64, 0.007478, 0.002062},  {DType::kInt3M, 128, 0.040819, 0.011032}};
+  constexpr Row kRows[] = {{DType::kQ4_0, 128, 0.010092, 0},       {DType::kQ4_0, 64, 0.008980, 0},
+                           {DType::kInt3, 128, 0.047445, 0},       {DType::kQ4_1, 128, 0.008798, 0.002400},
+                           {DType::kQ4_1, 64, 0.007478, 0.002062}, {DType::kInt3M, 128, 0.040819, 0.011032}};
   Layer layer;
   const KernelSet& kernels = *ChooseKernels("auto").value();
   const auto pool = ThreadPool::Make(2).value();

@@ -15,8 +15,8 @@ namespace bantam {
 
 // What becomes of a tensor: rows (of vectors: elements) are divided, columns multiplied.
 struct TensorScales {
-  std::vector<float> row_divisors;     // or empty
-  std::vector<float> column_factors;   // or empty
+  std::vector<float> row_divisors;    // or empty
+  std::vector<float> column_factors;  // or empty
 };
 using ModelScales = std::map<std::string, TensorScales, std::less<>>;
 
@@ -44,7 +44,7 @@ class ScaledSource : public TensorSource {
   TensorSource& whole_;
   const std::vector<TensorInfo> from_;
   const ModelScales scales_;
-  std::vector<TensorInfo> tensors_;  // scaled ones in F32, one behind the other
+  std::vector<TensorInfo> tensors_;      // scaled ones in F32, one behind the other
   std::vector<const TensorScales*> of_;  // each tensor's, or null
   size_t made_index_ = SIZE_MAX;
   std::vector<float> made_;  // the scaled tensor that was read last

@@ -1,5 +1,5 @@
-// Scales that share the difficulty of rounding between activations and weights (Xiao et al., "SmoothQuant", 2023), and the fixed steps by which
-// activations are rounded where a processor knows one scale for all that a product reads.
+// Scales that share the difficulty of rounding between activations and weights (Xiao et al., "SmoothQuant", 2023), and the fixed steps by
+// which activations are rounded where a processor knows one scale for all that a product reads.
 #pragma once
 
 #include "base/progress.h"

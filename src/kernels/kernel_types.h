@@ -113,11 +113,11 @@ struct Attention {
   size_t head_offset;  // of this layer and kv head in a block
   size_t head_dim;
   size_t group;
-  size_t tokens;      // 1..kAttentionTokens
-  size_t row_stride;  // of the query
+  size_t tokens;          // 1..kAttentionTokens
+  size_t row_stride;      // of the query
   size_t out_stride = 0;  // of what FinishAttention gives; 0: the query's
-  size_t window;      // 0: all tokens. Of blocks in front of it nothing is read
-  size_t n_context;   // end of what the first token sees, at least 1
+  size_t window;          // 0: all tokens. Of blocks in front of it nothing is read
+  size_t n_context;       // end of what the first token sees, at least 1
   // Of the sequence, where it ends before what a token could see: a token in the middle of its window sees later ones too.
   size_t context_end = SIZE_MAX;
   float scale;        // of the scores, usually 1 / sqrt(head_dim)

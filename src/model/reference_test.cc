@@ -142,8 +142,9 @@ TEST(Reference, KvTypes) {
     const std::string path = std::string(name) == "llama-dense" ? DataPath("archs/llama-dense") : SharedPath("golden/archs/") + name;
     if (!std::filesystem::exists(path + ".gguf")) continue;
     for (const KernelSet* kernels : RunnableKernels()) {
-      for (const auto& [type, limit] : {std::pair(KvType::kF16, 1e-5), std::pair(KvType::kInt8, 1e-3), std::pair(KvType::kInt8Rotated, 1e-3),
-                                        std::pair(KvType::kInt8Int4, 3e-2), std::pair(KvType::kInt8Int4Rotated, 3e-2)}) {
+      for (const auto& [type, limit] :
+           {std::pair(KvType::kF16, 1e-5), std::pair(KvType::kInt8, 1e-3), std::pair(KvType::kInt8Rotated, 1e-3),
+            std::pair(KvType::kInt8Int4, 3e-2), std::pair(KvType::kInt8Int4Rotated, 3e-2)}) {
         EXPECT_LT(ErrorOf(path + ".gguf", path + ".logits", {kernels, type, 2, {1000}}), limit) << name << ", " << KvTypeName(type);
       }
     }

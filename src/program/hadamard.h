@@ -6,8 +6,9 @@
 
 namespace bantam {
 
-// x [head_dim] in place: each block of the largest power of two that divides head_dim is multiplied with Sylvester's Hadamard matrix over the
-// root of its size. Products of vectors that were both rotated are what they were, and a second rotation turns back; both up to rounding.
+// x [head_dim] in place: each block of the largest power of two that divides head_dim is multiplied with Sylvester's Hadamard matrix over
+// the root of its size. Products of vectors that were both rotated are what they were, and a second rotation turns back; both up to
+// rounding.
 void HadamardRotate(float* x, size_t head_dim);
 
 }  // namespace bantam

@@ -20,7 +20,8 @@ std::vector<float> RandomHead(Rng& rng, size_t n) {
 // Row i of Sylvester's matrix has the sign of the parity of i & j in column j.
 TEST(Hadamard, IsSylvestersMatrixInBlocks) {
   Rng rng(1);
-  for (const auto& [head_dim, block] : {std::pair<size_t, size_t>(64, 64), {128, 128}, {80, 16}, {96, 32}, {24, 8}, {6, 2}, {7, 1}, {1, 1}}) {
+  for (const auto& [head_dim, block] :
+       {std::pair<size_t, size_t>(64, 64), {128, 128}, {80, 16}, {96, 32}, {24, 8}, {6, 2}, {7, 1}, {1, 1}}) {
     const std::vector<float> x = RandomHead(rng, head_dim);
     std::vector<float> got = x;
     HadamardRotate(got.data(), head_dim);

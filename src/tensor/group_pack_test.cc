@@ -97,7 +97,8 @@ TEST(GroupPack, PlainRules) {
     const double step = 2 * largest / ((1 << bits) - 1);
     const std::vector<float> got = values_of(dtype);
     for (size_t i = 0; i < 64; ++i) {
-      const double code = std::clamp(std::nearbyint(static_cast<double>(row[i]) / step), -std::ldexp(1, bits - 1), std::ldexp(1, bits - 1) - 1);
+      const double code =
+          std::clamp(std::nearbyint(static_cast<double>(row[i]) / step), -std::ldexp(1, bits - 1), std::ldexp(1, bits - 1) - 1);
       EXPECT_NEAR(static_cast<double>(got[i]), code * step, 0.002 * largest) << Info(dtype).name << " " << i;
     }
   }
