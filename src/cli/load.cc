@@ -182,6 +182,7 @@ Status CheckKv(const Prepared& prepared, Loaded* loaded) {
   FitRequest fit = prepared.fit;
   fit.wanted = prepared.plan.options;
   fit.wanted.kv_type = choice.type;
+  fit.wanted.kv_tokens = 0;  // as many as fit, again
   fit.weight_form = prepared.plan.weight_form;
   fit.fixed_context = true;
   Program program = loaded->model->program;
