@@ -184,8 +184,8 @@ void TestVectors(const KernelSet& set, Bytes& in) {
 }
 
 void TestAttention(const KernelSet& set, Bytes& in) {
-  constexpr size_t kElementBytes[kernels::kKvTypes] = {4, 2, 1};
-  const size_t type = in.Below(kernels::kKvTypes);
+  constexpr size_t kElementBytes[kernels::kKvForms] = {4, 2, 1, 1};  // of keys
+  const size_t type = in.Below(kernels::kKvForms);
   const size_t head_dim = 1 + in.Below(80);
   const size_t group = 1 + in.Below(9);
   // Some go over the end of a segment.
@@ -193,8 +193,9 @@ void TestAttention(const KernelSet& set, Bytes& in) {
   const size_t window = in.Below(n_context + 1);
   const size_t tokens = 1 + in.Below(kernels::kAttentionTokens);
   const size_t n_blocks = (n_context + tokens - 1 + 15) / 16;
-  const size_t elements = 2 * kernels::kKvTokens * head_dim;
-  const size_t block_bytes = elements * kElementBytes[type] + 2 * kernels::kKvTokens * sizeof(float);
+  const size_t value_bytes = type == 3 ? (head_dim + 1) / 2 : head_dim * kElementBytes[type];
+  const size_t data_bytes = kernels::kKvTokens * (head_dim * kElementBytes[type] + value_bytes);
+  const size_t block_bytes = data_bytes + 2 * kernels::kKvTokens * sizeof(float);
   std::vector<uint8_t> kv(n_blocks * block_bytes);
   const bool any = in.Byte() % 4 == 0;
   for (size_t b = 0; b < n_blocks; ++b) {
@@ -203,7 +204,7 @@ void TestAttention(const KernelSet& set, Bytes& in) {
       in.Fill(block, block_bytes);
       continue;
     }
-    for (size_t i = 0; i < elements; ++i) {
+    for (size_t i = 0; i < data_bytes / kElementBytes[type]; ++i) {
       const float value = static_cast<float>(in.Byte()) / 64 - 2;
       const uint16_t half = F32ToF16(value);
       const auto byte = static_cast<int8_t>(value * 60);
@@ -212,7 +213,7 @@ void TestAttention(const KernelSet& set, Bytes& in) {
     }
     for (size_t i = 0; i < 2 * kernels::kKvTokens; ++i) {
       const float scale = static_cast<float>(1 + in.Byte() % 16) / 512;
-      std::memcpy(block + elements * kElementBytes[type] + 4 * i, &scale, 4);
+      std::memcpy(block + data_bytes + 4 * i, &scale, 4);
     }
   }
   std::vector<uint32_t> blocks(n_blocks);

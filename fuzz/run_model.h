@@ -51,7 +51,7 @@ inline Status RunTwoTokens(ModelFile& file, size_t choice) {
   const KernelSet& kernels = *sets[choice % sets.size()];
   BANTAM_ASSIGN(ModelOutline outline, OutlineModel(file, kernels));
   PlanOptions options;
-  options.kv_type = static_cast<KvType>(choice / sets.size() % kernels::kKvTypes);
+  options.kv_type = kAllKvTypes[choice / sets.size() % kAllKvTypes.size()];
   options.context = 32;
   options.step_tokens = 2;
   const MemoryPlan plan = PlanMemory(outline.program, options, {});

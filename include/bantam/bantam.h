@@ -52,7 +52,7 @@ typedef struct bantam_engine_options {
   uint32_t context;      /* tokens of one request and its answer; 0: the model's, at most 4096 */
   uint32_t threads;      /* 0: the usable physical cores */
   uint32_t sequences;    /* answers that are computed at once, if memory allows; 0: 8 */
-  const char* kv;        /* keys and values: "f32", "f16" or "q8"; NULL: f16, or q8 when memory is short */
+  const char* kv;        /* keys and values: "f32", "f16", "q8", "q8-q4", "q8-rotate", "q8-q4-rotate"; NULL: f16, or q8 if memory is short */
   uint32_t requests_max; /* that wait or run; 0: 256 */
   uint32_t first_token_ms_max; /* requests whose first token would come later are refused; 0: none are */
   /* Called now and then while weights are read, on the calling thread; 0 stops. May be NULL. */

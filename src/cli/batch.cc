@@ -74,6 +74,7 @@ std::string Describe(const BatchSummary& summary, const EngineCounters& counters
 Result<PrepareRequest> WhatToPrepare(FileSystem& files, const Options& options, const Tokenizer& tokenizer) {
   PrepareRequest request = {
       &tokenizer, /*text_bytes=*/0, options.texts.common.run, {.sequences = options.sequences, .exits = options.exit_layer > 0}};
+  request.kv_check = true;
   for (const std::string& text : options.adapters) {
     BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(text, /*named=*/true));
     request.adapters.push_back(std::move(adapter));
@@ -117,8 +118,8 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened.path));
   NoteContext(prepared);
-  context.context = prepared.plan.options.context;
   BANTAM_ASSIGN(const Loaded loaded, LoadWithoutSession(std::move(prepared)));
+  context.context = loaded.plan.options.context;
   Constraints constraints(tokenizer, *loaded.budget);
   context.constraints = &constraints;
   if (places.force) BANTAM_TRY(places.output.Truncate(0));  // not before everything else is sure
@@ -230,6 +231,7 @@ void AddBatchVerb(CLI::App& app, Action* action) {
   AddTextBatchOptions(*verb, &options->texts);
   AddSamplingOptions(*verb, &options->sampling);
   AddRunOptions(*verb, &options->texts.common.run);
+  AddKvCheckOption(*verb, &options->texts.common.run);
   verb->footer(
       "Example: printf '{\"prompt\": \"Water boils at\"}\\n' >in.jsonl; bantam batch MODEL in.jsonl out.jsonl\n"
       "Each line of OUT has \"index\", \"id\" (of the request's \"custom_id\" or \"id\"), \"usage\", and \"choices\", \"embeddings\", "

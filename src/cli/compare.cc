@@ -19,6 +19,7 @@ struct Arguments {
   std::string candidate;
   std::string text;
   std::string task;
+  std::string candidate_kv;
   size_t windows = 0;
   bool json = false;
   RunOptions run;
@@ -68,6 +69,7 @@ Result<std::string> RunCompare(FileSystem& files, const Arguments& arguments) {
   std::unique_ptr<Tokenizer> tokenizer;
   BANTAM_ASSIGN(WindowModel base, LoadWindowModel(files, base_path, run, &tokenizer));
   BANTAM_ASSIGN(const WindowText text, ReadWindowText(files, *tokenizer, arguments.text));
+  if (!arguments.candidate_kv.empty()) run.kv = arguments.candidate_kv;
   BANTAM_ASSIGN(WindowModel candidate, LoadWindowModel(files, candidate_path, run, /*tokenizer=*/nullptr));
   BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(base, candidate, text, arguments.windows).With(arguments.text));
   if (Interrupted()) Note("[interrupted: the figures are those of the windows so far]\n");
@@ -95,6 +97,7 @@ void AddCompareVerb(CLI::App& app, Action* action) {
   verb->add_option("--text", arguments->text, "the text that both read")->required();
   verb->add_option("--task", arguments->task,
                    "questions as bantam eval reads them, asked of both; longer ones than --context are left out");
+  verb->add_option("--candidate-kv", arguments->candidate_kv, "the candidate's KV type, where it is to differ from --kv");
   verb->add_option("--windows", arguments->windows, "windows of the text to read; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", arguments->json, "print JSON");
   const std::string windows = fmt::format("tokens of a window (default, and 0: {}, or what the models were trained on)", kWindowTokens);

@@ -48,7 +48,14 @@ Result<WindowText> ReadWindowText(FileSystem& files, const Tokenizer& tokenizer,
   return text;
 }
 
-Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, RunOptions options, std::unique_ptr<Tokenizer>* tokenizer) {
+namespace {
+
+struct WhatToLoad {
+  std::unique_ptr<Tokenizer>* tokenizer = nullptr;
+  const StaticSteps* steps = nullptr;
+};
+Result<WindowModel> LoadFor(const WhatToLoad& what, FileSystem& files, const std::string& path, RunOptions options) {
+  std::unique_ptr<Tokenizer>* const tokenizer = what.tokenizer;
   WindowModel model;
   model.path = path;
   BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
@@ -70,10 +77,21 @@ Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, 
   BANTAM_ASSIGN(Prepared prepared,
                 Prepare(files, std::move(file), {tokenizer == nullptr ? nullptr : tokenizer->get(), /*text_bytes=*/0, options, shape}));
   if (tokenizer != nullptr) BANTAM_TRY(CheckVocabulary(**tokenizer, prepared, path));
+  if (what.steps != nullptr) SetStaticSteps(*what.steps, &prepared.outline.program);
   BANTAM_ASSIGN(model.loaded, LoadWithoutSession(std::move(prepared)));
   Loaded& loaded = model.loaded;
   BANTAM_ASSIGN(model.runner, WindowRunner::Make(*loaded.model, loaded.plan.options, {*loaded.budget, *loaded.pool}));
   return model;
+}
+
+}  // namespace
+
+Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, RunOptions options, std::unique_ptr<Tokenizer>* tokenizer) {
+  return LoadFor({.tokenizer = tokenizer}, files, path, std::move(options));
+}
+
+Result<WindowModel> LoadRoundedModel(FileSystem& files, const std::string& path, const RunOptions& options, const StaticSteps& steps) {
+  return LoadFor({.steps = &steps}, files, path, options);
 }
 
 Result<MeasuredPair> MeasurePair(WindowModel& base, WindowModel& candidate, const WindowText& text, size_t windows) {

@@ -39,6 +39,8 @@ inline constexpr size_t kWindowMin = 4;
 // What a window of that model has where nobody says.
 Result<size_t> WindowOf(FileSystem& files, const std::string& path, size_t most = kWindowTokens);
 Result<WindowModel> LoadWindowModel(FileSystem& files, const std::string& path, RunOptions options, std::unique_ptr<Tokenizer>* tokenizer);
+// The same of one whose activations are rounded by fixed steps (SetStaticSteps).
+Result<WindowModel> LoadRoundedModel(FileSystem& files, const std::string& path, const RunOptions& options, const StaticSteps& steps);
 
 struct MeasuredPair {
   Comparison comparison;

@@ -119,7 +119,9 @@ Result<EngineOptions> HostedAnswers::ReadEngineOptions(FileSystem& files, const 
 Status CheckLeast(const Prepared& prepared, const ServedModel& least) {
   const PlanOptions& plan = prepared.plan.options;
   const size_t context = std::min(least.context, prepared.outline.program.context_max);
-  if (plan.context >= context && plan.sequences >= least.facts.sequences && KvTypeName(plan.kv_type) == least.facts.kv) return Ok();
+  // What is still to be measured may come to another type than that of the version that runs.
+  const bool same_kv = prepared.kv_check.has_value() || KvTypeName(plan.kv_type) == least.facts.kv;
+  if (plan.context >= context && plan.sequences >= least.facts.sequences && same_kv) return Ok();
   return Error(Code::kExhausted,
                fmt::format("beside the version that runs there is memory for {} answers at once in a context of {} ({}) "
                            "and not for {} in {} ({})",
@@ -131,6 +133,7 @@ Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clo
   BANTAM_ASSIGN(EngineOptions options, ReadEngineOptions(files, entry));
   const StepShape shape = {.sequences = entry.sequences, .exits = entry.exit_layer > 0, .narrow_kv = entry.narrow_kv};
   PrepareRequest request = {&tokenizer, /*text_bytes=*/0, entry.run, shape};
+  request.kv_check = true;
   for (const auto& [name, path] : entry.adapters) request.adapters.push_back({.name = name, .path = path});
   if (!entry.draft.empty()) {
     BANTAM_ASSIGN(request.draft, FindModel(files, entry.draft));

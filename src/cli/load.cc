@@ -16,6 +16,7 @@
 #include "engine/constraints.h"
 #include "engine/engine.h"
 #include "model/checked_packages.h"
+#include "model/model_digest.h"
 #include "model/open.h"
 
 namespace bantam {
@@ -36,7 +37,7 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
       ->capture_default_str();
   verb.add_option("--kernels", options->kernels, fmt::format("kernel set: auto or {}", fmt::join(KernelSetNames(), ", ")))
       ->capture_default_str();
-  verb.add_option("--kv", options->kv, "KV type: f32, f16 or q8 (default: f16, of encoders f32; q8 when memory is short)");
+  verb.add_option("--kv", options->kv, fmt::format("KV type: {} (default: f16, of encoders f32; q8 when memory is short)", KvTypeNames()));
   verb.add_option("--weights", options->weights,
                   "IQ1, IQ2, IQ3, TQ and Q1_0 in memory: panels (fast), rows (small, as in the file) or auto (panels if they fit)")
       ->capture_default_str();
@@ -48,6 +49,11 @@ void AddLoadOptions(CLI::App& verb, RunOptions* options) {
       ->capture_default_str()
       ->check(CLI::IsMember({"always", "changed", "never"}));
   verb.add_flag("!--no-tuned", options->tuned, "leave away what bantam tune keeps beside the model");
+}
+
+void AddKvCheckOption(CLI::App& verb, RunOptions* options) {
+  verb.add_flag("!--no-kv-check", options->kv_check,
+                "take --kv as it is, without measuring first on a short text whether that costs this model too much");
 }
 
 void AddRunOptions(CLI::App& verb, RunOptions* options) {
@@ -123,7 +129,7 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   if (outline.program.whole_texts) plan.kv_type = KvType::kF32;
   if (!options.kv.empty()) {
     const auto type = KvTypeFromName(options.kv);
-    if (!type) return Error(Code::kInvalidArgument, fmt::format("--kv {}: expected f32, f16 or q8", options.kv));
+    if (!type) return Error(Code::kInvalidArgument, fmt::format("--kv {}: expected {}", options.kv, KvTypeNames()));
     plan.kv_type = *type;
   }
   if (options.context > kContextLengthMax) {
@@ -136,6 +142,62 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   if (shape.sequences != 0) PlanSequences(shape.sequences, &plan);
   plan.narrow_kv = shape.narrow_kv;
   return plan;
+}
+
+// Finds out what is known of the KV type that was asked for, and takes a better one if that is known to be needed.
+Status KnowKv(FileSystem& files, const ModelFile& file, const PrepareRequest& request, FitRequest* fit, Prepared* prepared) {
+  const KvType wanted = fit->wanted.kv_type;
+  if (!request.kv_check || !request.run.kv_check || request.run.kv.empty() || IsFloat(wanted)) return Ok();
+  BANTAM_ASSIGN(const Digest digest, DigestModel(file, MakeProgressLine()));
+  const KvChecks known = ReadKvChecks(files, file.path, digest);
+  const KvChoice choice = ChooseKvType(known, wanted);
+  if (choice.known) {
+    if (choice.type != wanted) Note(KvFallbackNote(known, wanted, choice.type));
+    fit->wanted.kv_type = choice.type;
+    return Ok();
+  }
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, KvCheckTokens(*request.tokenizer, prepared->outline.program));
+  prepared->kv_check = Prepared::KvCheck{known, wanted, std::move(tokens)};
+  return Ok();
+}
+
+// Measures types until one is good enough, and plans anew if that is not the one of the plan.
+Status CheckKv(const Prepared& prepared, Loaded* loaded) {
+  KvChecks checks = prepared.kv_check->known;
+  const KvType wanted = prepared.kv_check->wanted;
+  const MonotonicClock clock;
+  KvChoice choice = ChooseKvType(checks, wanted);
+  for (; !choice.known; choice = ChooseKvType(checks, wanted)) {
+    const auto divergence = MeasureKvType(*loaded->model, choice.type, prepared.kv_check->tokens, {*loaded->budget, *loaded->pool}, clock);
+    if (!divergence.ok()) {
+      Note(fmt::format("[what --kv {} costs this model could not be measured: {}]\n", KvTypeName(wanted),
+                       Printable(divergence.error().message())));
+      return Ok();
+    }
+    checks.divergence[choice.type] = *divergence;
+  }
+  // Where it cannot be written down, the next start measures again.
+  (void)WriteKvChecks(*MakeFileSystem(), prepared.file.path, checks);
+  if (choice.type == wanted) return Ok();
+  FitRequest fit = prepared.fit;
+  fit.wanted = prepared.plan.options;
+  fit.wanted.kv_type = choice.type;
+  fit.wanted.kv_tokens = 0;  // as many as fit, again
+  fit.weight_form = prepared.plan.weight_form;
+  fit.fixed_context = true;
+  Program program = loaded->model->program;
+  Result<MemoryPlan> plan = FitMemory(&program, fit);
+  if (!plan.ok()) {
+    Note(
+        fmt::format("[keys and values in {} cost this model a mean KL divergence of {:.4f}, more than {}; but for {} memory is short, so "
+                    "they are taken]\n",
+                    KvTypeName(wanted), checks.divergence[wanted], kKvDivergenceMax, KvTypeName(choice.type)));
+    return Ok();
+  }
+  Note(KvFallbackNote(checks, wanted, choice.type));
+  plan->weight_form = prepared.plan.weight_form;
+  loaded->plan = *plan;
+  return Ok();
 }
 
 // What is kept beside the model, if it holds here. What is wrong with it is no reason not to run the model.
@@ -215,6 +277,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   if (tuning) fit.wanted.token_tile = tuning->token_tile;
   BANTAM_ASSIGN(fit.limit_bytes, MemoryLimitOf(limits, request.run.memory));
   if (request.run.process != nullptr) prepared.shared_budget = ShareMemory(*request.run.process, &fit.limit_bytes);
+  BANTAM_TRY(KnowKv(files, file, request, &fit, &prepared));
   fit.held.vocabulary = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes() + request.text_bytes;
   fit.held.header = file.held_bytes();
   if (request.shape.sequences != 0) {
@@ -236,6 +299,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     if (!fit.weight_form) return Error(Code::kInvalidArgument, fmt::format("--weights {}: expected auto, panels or rows", run.weights));
   }
   BANTAM_ASSIGN(prepared.plan, FitMemory(&prepared.outline.program, fit).With(file.path));
+  prepared.fit = fit;
   if (prepared.draft) {
     prepared.draft_plan = PlanDraft(*prepared.draft, fit.limit_bytes - std::min(fit.limit_bytes, fit.held.spare), &prepared.plan);
   }
@@ -243,6 +307,7 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
     Note("[--weights rows: no weights of this model would be smaller as in the file]\n");
   }
   prepared.rows_for_memory = !fit.weight_form && prepared.plan.weight_form == WeightForm::kRows;
+  prepared.process = request.run.process;
   if (request.run.process != nullptr) prepared.planned = PlannedShare(*request.run.process, prepared.plan.total_bytes());
   prepared.memory_limit_bytes = fit.limit_bytes;
   prepared.processors = limits.processors;
@@ -286,6 +351,14 @@ Result<Loaded> LoadWithoutSession(Prepared prepared) {
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
   if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(*source);
+  if (prepared.kv_check) {
+    BANTAM_TRY(CheckKv(prepared, &loaded));
+    if (prepared.draft) {
+      const uint64_t limit = prepared.memory_limit_bytes - std::min(prepared.memory_limit_bytes, prepared.fit.held.spare);
+      prepared.draft_plan = PlanDraft(*prepared.draft, limit, &loaded.plan);
+    }
+    if (prepared.process != nullptr) loaded.planned = PlannedShare(*prepared.process, loaded.plan.total_bytes());
+  }
   if (prepared.draft) {
     loaded.draft_plan = prepared.draft_plan;
     BANTAM_ASSIGN(loaded.draft,

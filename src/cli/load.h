@@ -7,12 +7,14 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory_budget.h"
 #include "base/system_limits.h"
 #include "base/threads.h"
+#include "cli/kv_check.h"
 #include "engine/draft_model.h"
 #include "engine/session.h"
 #include "model/load.h"
@@ -60,6 +62,7 @@ struct RunOptions {
   std::string rope_scaling;          // --rope-scaling KIND:FACTOR, empty: the model's own
   std::string verify = "changed";    // when the weights of packages are checked before they are used: always, changed or never
   ProcessMemory* process = nullptr;  // null: the model has the memory to itself
+  bool kv_check = true;              // of verbs that write: a KV type of few bits that costs the model too much gives way (cli/kv_check.h)
   bool tuned = true;  // takes kernels, threads and the like that are not given from what `bantam tune` keeps beside the model
 };
 
@@ -69,6 +72,8 @@ Result<uint64_t> MemoryLimitOf(const SystemLimits& limits, const std::string& me
 // For options that take a count: decimal digits.
 CLI::Validator WholeNumber(uint64_t max = UINT32_MAX);
 
+// --no-kv-check, of verbs that ask for the check.
+void AddKvCheckOption(CLI::App& verb, RunOptions* options);
 // How a model is loaded: memory, kernels, KV type, positions. AddRunOptions adds the context and the threads.
 void AddLoadOptions(CLI::App& verb, RunOptions* options);
 void AddRunOptions(CLI::App& verb, RunOptions* options);
@@ -106,7 +111,16 @@ struct Prepared {
   uint64_t memory_limit_bytes = 0;
   std::shared_ptr<MemoryBudget> shared_budget = nullptr;  // of the process; null: the model gets its own
   int processors = 1;                                     // usable at once
-  bool rows_for_memory = false;                           // the planner kept weights as rows, for panels would not fit
+  // What the plan was made of; whether its KV type is to be measured before it is used, and with what.
+  FitRequest fit;
+  struct KvCheck {
+    KvChecks known;
+    KvType wanted;
+    std::vector<uint32_t> tokens;
+  };
+  std::optional<KvCheck> kv_check;
+  ProcessMemory* process = nullptr;  // RunOptions::process
+  bool rows_for_memory = false;      // the planner kept weights as rows, for panels would not fit
 };
 
 struct PrepareRequest {
@@ -117,6 +131,7 @@ struct PrepareRequest {
   TextOptions text = {};
   std::vector<AdapterOption> adapters = {};
   std::string draft = {};  // the path of a draft model, with a tokenizer; empty: none
+  bool kv_check = false;   // where options allow it
 };
 
 // Errors are those of each step; they name the input.

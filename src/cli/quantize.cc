@@ -12,6 +12,7 @@
 #include "base/watched_files.h"
 #include "cli/compressing.h"
 #include "cli/out_file.h"
+#include "cli/scaling_step.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "compress/auto_recipe.h"
@@ -30,6 +31,9 @@ struct Arguments : CompressArguments {
   std::string memory;
   bool pure = false;
   bool feedback = true;
+  bool awq = false;
+  bool smooth = false;
+  ScalingOptions scaling = {};
 };
 
 Status CheckArguments(const Arguments& arguments) {
@@ -45,6 +49,18 @@ Status CheckArguments(const Arguments& arguments) {
   if (arguments.type.empty() && arguments.recipe != kAuto) {
     return Error(Code::kInvalidArgument,
                  fmt::format("--type: expected one of {}; Q4_K_M is what most small devices want", fmt::join(Recipe::Names(), ", ")));
+  }
+  const bool scales = arguments.awq || arguments.smooth || arguments.scaling.static_activations;
+  if (scales && arguments.calibrate.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "--awq, --smooth, --static-activations: expected --calibrate TEXT too; what is large in activations decides");
+  }
+  if (arguments.awq && arguments.smooth) {
+    return Error(Code::kInvalidArgument, "--awq scales for weights of few bits, --smooth for activations of eight; leave one away");
+  }
+  if (!(arguments.scaling.smooth_alpha > 0 && arguments.scaling.smooth_alpha < 1)) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("--smooth-alpha {}: expected a number between 0 and 1", arguments.scaling.smooth_alpha));
   }
   if (!arguments.save_imatrix.empty() && arguments.calibrate.empty()) {
     return Error(Code::kInvalidArgument, "--save-imatrix: there is nothing to save without --calibrate TEXT");
@@ -88,8 +104,25 @@ std::string TypesText(const QuantizeReport& report) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+// Groups that are smaller than was wanted.
+std::string GroupText(const ModelFile& file, const QuantizeReport& report, const Recipe& recipe) {
+  const size_t wanted = recipe.type().group;
+  std::map<std::pair<uint64_t, size_t>, size_t> counts;
+  for (size_t i = 0; i < report.tensors.size(); ++i) {
+    const TensorReport& tensor = report.tensors[i];
+    if (tensor.to != recipe.type().type || wanted == kWholeRow || tensor.group == 0 || tensor.group == wanted) continue;
+    ++counts[{file.directory.tensors()[i].columns(), tensor.group}];
+  }
+  std::string text;
+  for (const auto& [key, count] : counts) {
+    text += fmt::format("  rows of {} do not divide by groups of {}: groups of {} in {} tensor{}\n", key.first, wanted, key.second, count,
+                        count == 1 ? "" : "s");
+  }
+  return text;
+}
+
 // Tensors whose rows do not divide by the blocks of what was wanted, by their width.
-std::string FallbackText(const ModelFile& file, const QuantizeReport& report) {
+std::string FallbackText(const ModelFile& file, const QuantizeReport& report, const Recipe& recipe) {
   std::map<std::tuple<uint64_t, DType, DType>, std::vector<std::string>> by_width;
   for (size_t i = 0; i < report.tensors.size(); ++i) {
     const TensorReport& tensor = report.tensors[i];
@@ -104,13 +137,14 @@ std::string FallbackText(const ModelFile& file, const QuantizeReport& report) {
                         Info(to).name, Info(wanted).name, Printable(names.front()),
                         names.size() == 1 ? "" : fmt::format(" and {} more", names.size() - 1));
   }
-  return text;
+  return text + GroupText(file, report, recipe);
 }
 
 Json TensorJson(const TensorReport& tensor) {
   Json json = {{"name", tensor.name}, {"from", Info(tensor.from).name}, {"to", Info(tensor.to).name}};
   if (tensor.to != tensor.wanted) json["wanted"] = Info(tensor.wanted).name;
   json["bytes"] = tensor.bytes;
+  if (tensor.group != 0) json["group"] = tensor.group;
   if (tensor.error) json["error"] = *tensor.error;
   if (tensor.error) json["importance"] = tensor.weighted;
   if (tensor.error) json["feedback"] = tensor.feedback;
@@ -141,7 +175,9 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   if (!arguments.recipe.empty() && arguments.recipe != kAuto) inputs.push_back(arguments.recipe);
   BANTAM_ASSIGN(CompressPlaces places, OpenCompressPlaces(files, watched, arguments, inputs));
   // What cannot be done is known before anything is measured.
-  BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(places.file, QuantizeOptions{recipe}));
+  QuantizeOptions options = {recipe};
+  options.own_formats = places.package;
+  BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(places.file, options));
   const auto disk = MakeDisk();
   // What --recipe auto chooses is not known yet.
   if (arguments.recipe != kAuto) BANTAM_TRY(CheckRoomFor(*disk, places, planned.bytes));
@@ -156,16 +192,25 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   }
   ThreadPool& pool = reader.model ? *reader.model->loaded.pool : *own_pool;
   if (arguments.recipe == kAuto) BANTAM_TRY(ChooseByMemory(places.file, arguments, *kernels, reader, pool, &recipe));
-  QuantizeOptions options = {recipe};
   options.importance = reader.importance ? &*reader.importance : nullptr;
   options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
   options.kernels = kernels;
   options.watched = &watched;
   options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
   options.identity = DumpJson(described, /*indent=*/-1);
-  BANTAM_ASSIGN(const QuantizeReport report, QuantizeModel(files, *disk, places.file, places.made, options, pool, reader.progress));
+  ScalingOptions scaling = arguments.scaling;
+  scaling.static_activations = scaling.static_activations || arguments.smooth;
+  scaling.scaling = arguments.awq ? Scaling::kAwq : arguments.smooth ? Scaling::kSmooth : Scaling::kAbsent;
+  ScalingStep step;
+  if (scaling.scaling != Scaling::kAbsent || scaling.static_activations) {
+    BANTAM_ASSIGN(step, QuantizeWithScaling({files, *disk, places, arguments, reader}, options, scaling));
+  } else {
+    BANTAM_ASSIGN(step.report, QuantizeModel(files, *disk, places.file, places.made, options, pool, reader.progress));
+  }
+  const QuantizeReport& report = step.report;
   EndProgressLine();
   Json json = ReportJson(arguments, reader, report);
+  if (!step.json.is_null()) json.update(step.json);
   json["inputs"] = described;
   BANTAM_ASSIGN(const std::string cost, FinishCompression(files, places, arguments, &reader, pool, &json));
   if (arguments.json) return DumpJson(json, /*indent=*/2) + "\n";
@@ -173,7 +218,7 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
                                  FormatBytes(report.bytes), FormatBytes(report.source_bytes), report.bits_per_weight(), TypesText(report));
   if (report.resumed_bytes > 0) text += fmt::format("  {} were there from an earlier call\n", FormatBytes(report.resumed_bytes));
   if (!report.own_vocabulary.empty()) text += fmt::format("  only Bantam reads its vocabulary: {}\n", report.own_vocabulary);
-  return text + FallbackText(places.file, report) + cost;
+  return text + FallbackText(places.file, report, recipe) + step.text + cost;
 }
 
 }  // namespace
@@ -191,6 +236,15 @@ void AddQuantizeVerb(CLI::App& app, Action* action) {
   verb->add_flag("--pure", arguments->pure, "the same format for all matrices, the output matrix too");
   verb->add_option("--imatrix", arguments->imatrix, "importance of columns from a file, as llama.cpp's imatrix tool writes them");
   verb->add_option("--save-imatrix", arguments->save_imatrix, "keep what --calibrate measured in such a file");
+  verb->add_flag("--awq", arguments->awq,
+                 "scale activations so that weights which matter most lose least (AWQ); undone where the divergence is larger for it");
+  verb->add_flag(
+      "--static-activations", arguments->scaling.static_activations,
+      "measure one step for the 8-bit activations of each product, as microcontrollers and NPUs round them; they are in the report");
+  verb->add_flag(
+      "--smooth", arguments->smooth,
+      "the same, behind scales that make activations easier to round (SmoothQuant); undone where the divergence is larger for it");
+  verb->add_option("--smooth-alpha", arguments->scaling.smooth_alpha, "how much of the difficulty weights take")->capture_default_str();
   verb->add_flag("!--no-feedback", arguments->feedback, "leave away error feedback: faster, and worse");
   verb->footer(
       "Examples: bantam quantize model.gguf model-q4.gguf --type Q4_K_M --calibrate text.txt\n"

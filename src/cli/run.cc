@@ -306,6 +306,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
     BANTAM_ASSIGN(chat_template, ReadChatTemplate(file, /*tools=*/false));
   }
   PrepareRequest request = {&tokenizer, /*text_bytes=*/0, options.run, StepShape{}};
+  request.kv_check = true;
   if (!options.adapter.empty()) {
     BANTAM_ASSIGN(AdapterOption adapter, ParseAdapterOption(options.adapter, /*named=*/false));
     request.adapters.push_back(std::move(adapter));
@@ -340,6 +341,7 @@ void AddRunVerb(CLI::App& app, Action* action) {
   verb->add_option("--lora", options->adapter, "an adapter: a PEFT folder or a GGUF file, and :SCALE to multiply it with");
   AddSamplingOptions(*verb, &options->sampling);
   AddRunOptions(*verb, &options->run);
+  AddKvCheckOption(*verb, &options->run);
   verb->footer("Examples: bantam run\n          bantam run model.gguf -p \"What is a gateway?\" --memory 1G");
   verb->callback([=] {
     options->has_model = model->count() > 0;

@@ -195,6 +195,7 @@ Result<ModelEntry> ReadModel(std::string name, const toml::table& table, std::st
   BANTAM_TRY(read.Whole("context", 0, int64_t{1} << 24, &entry.run.context));
   BANTAM_TRY(read.Whole("threads", 0, ThreadPool::kThreadsMax, &entry.run.threads));
   BANTAM_TRY(read.Text("kv", &entry.run.kv));
+  BANTAM_TRY(read.Flag("kv_check", &entry.run.kv_check));
   BANTAM_TRY(read.Text("weights", &entry.run.weights));
   BANTAM_TRY(read.Text("verify", &entry.run.verify));
   BANTAM_TRY(read.Whole("sequences", 1, static_cast<int64_t>(kSequencesMax), &entry.sequences));
@@ -345,7 +346,8 @@ std::string_view ServeConfigExample() {
 # aliases = []
 # context = 0                 # tokens; 0: the model's, at most 4096
 # threads = 0
-# kv = ""                     # f32, f16 or q8
+# kv = ""                     # f32, f16, q8, q8-q4, q8-rotate or q8-q4-rotate
+# kv_check = true             # false: kv is taken as it is; true: a better type, where that costs the model too much
 # weights = "auto"
 # verify = "changed"
 # sequences = 8               # requests that are computed at once, if memory allows

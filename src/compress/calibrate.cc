@@ -168,6 +168,42 @@ class GramObserver : public ProductObserver {
   std::vector<std::shared_ptr<UpperPanels>> grams_;
 };
 
+class RangeObserver : public ProductObserver {
+ public:
+  RangeObserver(const Program& program, size_t step_tokens)
+      : products_(FindProducts(program, /*experts=*/false)), by_op_(program.ops.size()), stage_(step_tokens, WidthMax(products_)) {
+    for (size_t i = 0; i < products_.size(); ++i) {
+      by_op_[products_[i].op] = i + 1;
+      largest_.emplace_back(products_[i].columns);
+    }
+  }
+
+  bool Wants(size_t op) const override { return by_op_[op] != 0; }
+  void See(const Product& product, size_t row, std::span<const float> x) override { stage_.Put(product, row, x); }
+  void Finish(const Product& product, int thread, int team) override {
+    std::vector<float>& largest = largest_[by_op_[product.op] - 1];
+    const auto [begin, end] = Share(largest.size(), thread, team);
+    for (size_t c = begin; c < end; ++c) {
+      const float* x = stage_.Column(c, product.rows);
+      for (size_t r = 0; r < product.rows; ++r) largest[c] = std::max(largest[c], std::fabs(x[r]));
+    }
+  }
+
+  Calibrator::Ranges Take() const {
+    Calibrator::Ranges ranges;
+    for (size_t i = 0; i < products_.size(); ++i) {
+      for (const std::string& name : products_[i].names) ranges[name] = largest_[i];
+    }
+    return ranges;
+  }
+
+ private:
+  const std::vector<Watched> products_;
+  std::vector<size_t> by_op_;
+  Stage stage_;
+  std::vector<std::vector<float>> largest_;
+};
+
 // The products that have one of these names.
 std::vector<Watched> Named(const Program& program, const std::vector<std::string>& names) {
   std::vector<Watched> found;
@@ -244,12 +280,30 @@ Result<Importance> Calibrator::MeasureImportance() {
   return importance;
 }
 
+Result<Calibrator::Ranges> Calibrator::MeasureRanges() {
+  RangeObserver observer(model_.program, runner_.step_tokens());
+  BANTAM_TRY(Pass(observer, /*outputs=*/true, "measuring ranges"));
+  return observer.Take();
+}
+
 Result<Calibrator::Grams> Calibrator::MeasureGrams(const std::vector<std::string>& names) {
   std::vector<Watched> products = Named(model_.program, names);
   const bool outputs = ReadsOutputs(model_.program, products);
   GramObserver observer(model_, std::move(products), runner_.step_tokens());
   BANTAM_TRY(Pass(observer, outputs, "correlating activations"));
-  return observer.Take();
+  Grams grams = observer.Take();
+  std::vector<const UpperPanels*> done;  // those that several share, once
+  for (auto& [name, gram] : grams) {
+    const auto found = divisors_.find(name);
+    if (found == divisors_.end() || std::find(done.begin(), done.end(), gram.get()) != done.end()) continue;
+    done.push_back(gram.get());
+    const std::vector<float>& by = found->second;
+    CHECK(by.size() == gram->n());
+    for (size_t j = 0; j < gram->n(); ++j) {
+      for (size_t i = 0; i <= j; ++i) gram->At(i, j) /= by[i] * by[j];
+    }
+  }
+  return grams;
 }
 
 uint64_t Calibrator::GramBytes(const std::vector<std::string>& names) const {

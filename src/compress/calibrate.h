@@ -45,6 +45,14 @@ class Calibrator {
   using Grams = std::map<std::string, std::shared_ptr<UpperPanels>, std::less<>>;
   Result<Grams> MeasureGrams(const std::vector<std::string>& names);
 
+  // The largest magnitude of each column that a product reads, by the names of its matrices; experts have none.
+  using Ranges = std::map<std::string, std::vector<float>, std::less<>>;
+  Result<Ranges> MeasureRanges();
+
+  // From here on what the named matrices are multiplied with counts as divided, column by column: of a model whose activations are scaled.
+  // Matrices that read the same have the same divisors.
+  void Divide(std::map<std::string, std::vector<float>, std::less<>> divisors) { divisors_ = std::move(divisors); }
+
   // Memory of the Gram matrices of these names together.
   uint64_t GramBytes(const std::vector<std::string>& names) const;
 
@@ -56,6 +64,7 @@ class Calibrator {
   const CalibrationWindows& windows_;
   ThreadPool& pool_;
   const Progress progress_;
+  std::map<std::string, std::vector<float>, std::less<>> divisors_;
 };
 
 }  // namespace bantam

@@ -17,6 +17,7 @@
 #include "formats/gguf_writer.h"
 #include "formats/tensor_rows.h"
 #include "security/sha256.h"
+#include "tensor/group_pack.h"
 
 namespace bantam {
 namespace {
@@ -31,15 +32,16 @@ Error Interrupted(const std::string& out) {
 }
 
 // What programs that know nothing of Bantam would get wrong.
-Status CheckTensor(const TensorInfo& tensor, DType to) {
+Status CheckTensor(const TensorInfo& tensor, DType to, bool own_formats) {
   if (tensor.name.ends_with(".order") || tensor.name.ends_with(".factor")) {
     return Error(Code::kUnsupported, fmt::format("tensor {}: columns of a quantised folder that are in another order, or have factors, "
                                                  "which GGUF cannot say; quantise the model that the folder was made of",
                                                  tensor.name));
   }
-  if (Info(to).gguf_id >= kOwnFormats) {
-    return Error(Code::kUnsupported, fmt::format("tensor {}: {} stays, and no other program reads that; name a recipe that changes it",
-                                                 tensor.name, Info(to).name));
+  if (Info(to).gguf_id >= kOwnFormats && !own_formats) {
+    return Error(Code::kUnsupported,
+                 fmt::format("tensor {}: no other program reads {}; make a package (OUT.bantam), or name a recipe that changes it",
+                             tensor.name, Info(to).name));
   }
   return Ok();
 }
@@ -84,7 +86,7 @@ class Quantizer {
   std::string PlanName() const {
     std::string text = fmt::format("{}\n{}\n", options_.identity, options_.recipe.Describe());
     for (const TensorReport& tensor : report_.tensors)
-      text += fmt::format("{} {} {}\n", tensor.name, Info(tensor.to).name, tensor.feedback);
+      text += fmt::format("{} {} {} {}\n", tensor.name, Info(tensor.to).name, tensor.group, tensor.feedback);
     return HexOf(Sha256Of(AsBytes(text)));
   }
 
@@ -245,7 +247,9 @@ class Quantizer {
       for (size_t r = begin; r < end; ++r) {
         const std::span<float> row = std::span(values_).subspan(r * columns, columns);
         Unpack(tensor.dtype, rows.bytes + r * from_bytes, columns, row.data());
-        if (Status packed = PackRow(told.to, row, means, blocks_.data() + r * to_bytes); !packed.ok()) {
+        uint8_t* blocks = blocks_.data() + r * to_bytes;
+        Status packed = told.group == 0 ? PackRow(told.to, row, means, blocks) : PackGroups(told.to, told.group, row, means, blocks);
+        if (!packed.ok()) {
           const std::lock_guard<std::mutex> lock(failed_lock);
           if (!failed || r < failed->first) failed.emplace(r, packed.error());
           return;
@@ -314,7 +318,8 @@ Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions
     }
     told.elements = tensor.elements();
     told.bytes = tensor.elements() / tensor.columns() * RowBytes(told.to, tensor.columns());
-    BANTAM_TRY(CheckTensor(tensor, told.to).With(file.path));
+    if (told.to != told.from) told.group = options.recipe.GroupOf(told.to, tensor.columns());
+    BANTAM_TRY(CheckTensor(tensor, told.to, options.own_formats).With(file.path));
     // The table of tokens is looked up too, and there columns are not summed.
     told.feedback = options.feedback != nullptr && told.to != told.from && TakesFeedback(told.to) && tensor.matrices() == 1 &&
                     told.name != "token_embd.weight" && options.feedback->GramBytes({told.name}) > 0;

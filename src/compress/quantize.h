@@ -32,6 +32,7 @@ struct QuantizeOptions {
   const WatchedFiles* watched = nullptr;
   // What names source, calibration and program beside the recipe: an interrupted call is gone on with where it is the same.
   std::string identity = {};
+  bool own_formats = false;     // for a package: formats that no other program knows are written too
   bool keep_file_type = false;  // general.file_type stays: most tensors do
 };
 
@@ -43,6 +44,7 @@ struct TensorReport {
   DType wanted = DType::kF32;  // another than `to` where rows do not divide by its blocks
   uint64_t elements = 0;
   uint64_t bytes = 0;
+  size_t group = 0;  // columns that share a scale; 0: those of a block
   // Sum of squared differences over the sum of squares, columns weighed by importance where it is known. Of tensors that were
   // kept, or were done by an earlier call: nothing.
   std::optional<double> error;

@@ -14,6 +14,7 @@
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
 #include "model/load.h"
+#include "tensor/group_pack.h"
 #include "testing/faulty_files.h"
 #include "testing/paths.h"
 #include "testing/tiny_model.h"
@@ -58,7 +59,9 @@ TEST_F(QuantizeTest, PacksMatricesAndKeepsTheRest) {
     Recipe recipe = *Recipe::Make(type);
     recipe.MakePure();
     std::filesystem::remove(out_);
-    const auto report = Run(out_, {recipe});
+    QuantizeOptions options = {recipe};
+    options.own_formats = true;
+    const auto report = Run(out_, options);
     ASSERT_TRUE(report.ok()) << type << ": " << report.error().message();
     ModelFile in = OpenGguf(*files_, in_).value();
     ModelFile out = OpenGguf(*files_, out_).value();
@@ -70,7 +73,12 @@ TEST_F(QuantizeTest, PacksMatricesAndKeepsTheRest) {
     const DType dtype = recipe.type().type;
     const std::vector<float> values = Floats(in, "blk.1.ffn_down.weight");
     std::vector<uint8_t> blocks(RowBytes(dtype, values.size()));
-    ASSERT_TRUE(PackRow(dtype, values, {}, blocks.data()).ok());
+    const size_t group = recipe.GroupOf(dtype, tiny_.feed_forward);
+    for (size_t row = 0; row < tiny_.width; ++row) {
+      const std::span<const float> one = std::span(values).subspan(row * tiny_.feed_forward, tiny_.feed_forward);
+      uint8_t* to = blocks.data() + row * RowBytes(dtype, tiny_.feed_forward);
+      ASSERT_TRUE((group == 0 ? PackRow(dtype, one, {}, to) : PackGroups(dtype, group, one, {}, to)).ok());
+    }
     const TensorInfo* made = out.directory.Find("blk.1.ffn_down.weight");
     ASSERT_EQ(made->dtype, dtype);
     const auto bytes = out.source->View(made->offset_bytes, made->size_bytes).value();

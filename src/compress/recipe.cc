@@ -10,6 +10,7 @@
 
 #include "base/ascii.h"
 #include "base/closest.h"
+#include "tensor/group_pack.h"
 
 namespace bantam {
 namespace {
@@ -66,13 +67,48 @@ constexpr Rule kRules[] = {
     {"IQ4_XS", Part::kDown, When::kFirstEighthUnmeasured, DType::kQ5_K},
 };
 
+// Of files of formats that other programs do not know: "guessed".
+constexpr uint32_t kOwnType = 1024;
+
 constexpr RecipeType kTypes[] = {
-    {"TQ1_0", DType::kTQ1_0, 36},   {"TQ2_0", DType::kTQ2_0, 37},   {"Q2_K", DType::kQ2_K, 10},   {"Q3_K", DType::kQ3_K, 12},
-    {"Q3_K_S", DType::kQ3_K, 11},   {"Q3_K_M", DType::kQ3_K, 12},   {"Q3_K_L", DType::kQ3_K, 13}, {"MXFP4", DType::kMXFP4, 38},
-    {"IQ4_XS", DType::kIQ4_XS, 30}, {"IQ4_NL", DType::kIQ4_NL, 25}, {"Q4_0", DType::kQ4_0, 2},    {"Q4_K", DType::kQ4_K, 15},
-    {"Q4_K_S", DType::kQ4_K, 14},   {"Q4_K_M", DType::kQ4_K, 15},   {"Q4_1", DType::kQ4_1, 3},    {"Q5_0", DType::kQ5_0, 8},
-    {"Q5_K", DType::kQ5_K, 17},     {"Q5_K_S", DType::kQ5_K, 16},   {"Q5_K_M", DType::kQ5_K, 17}, {"Q5_1", DType::kQ5_1, 9},
-    {"Q6_K", DType::kQ6_K, 18},     {"Q8_0", DType::kQ8_0, 7},      {"BF16", DType::kBF16, 32},   {"F16", DType::kF16, 1},
+    {"TQ1_0", DType::kTQ1_0, 36},
+    {"TQ2_0", DType::kTQ2_0, 37},
+    {"Q2_K", DType::kQ2_K, 10},
+    {"Q3_K", DType::kQ3_K, 12},
+    {"Q3_K_S", DType::kQ3_K, 11},
+    {"Q3_K_M", DType::kQ3_K, 12},
+    {"Q3_K_L", DType::kQ3_K, 13},
+    {"MXFP4", DType::kMXFP4, 38},
+    {"IQ4_XS", DType::kIQ4_XS, 30},
+    {"IQ4_NL", DType::kIQ4_NL, 25},
+    {"Q4_0", DType::kQ4_0, 2},
+    {"Q4_K", DType::kQ4_K, 15},
+    {"Q4_K_S", DType::kQ4_K, 14},
+    {"Q4_K_M", DType::kQ4_K, 15},
+    {"Q4_1", DType::kQ4_1, 3},
+    {"Q5_0", DType::kQ5_0, 8},
+    {"Q5_K", DType::kQ5_K, 17},
+    {"Q5_K_S", DType::kQ5_K, 16},
+    {"Q5_K_M", DType::kQ5_K, 17},
+    {"Q5_1", DType::kQ5_1, 9},
+    {"Q6_K", DType::kQ6_K, 18},
+    {"Q8_0", DType::kQ8_0, 7},
+    {"BF16", DType::kBF16, 32},
+    {"F16", DType::kF16, 1},
+    {"INT3-G128", DType::kInt3, kOwnType, 128},
+    {"INT3-G64", DType::kInt3, kOwnType, 64},
+    {"INT3-G32", DType::kInt3, kOwnType, 32},
+    {"INT3-G128-ASYM", DType::kInt3M, kOwnType, 128},
+    {"INT3-G64-ASYM", DType::kInt3M, kOwnType, 64},
+    {"INT3-G32-ASYM", DType::kInt3M, kOwnType, 32},
+    {"NF4", DType::kNF4, kOwnType, 64},
+    {"INT4-G128", DType::kQ4_0, 2, 128},
+    {"INT4-G64", DType::kQ4_0, 2, 64},
+    {"INT4-G32", DType::kQ4_0, 2, 32},
+    {"INT4-G128-ASYM", DType::kQ4_1, 3, 128},
+    {"INT4-G64-ASYM", DType::kQ4_1, 3, 64},
+    {"INT4-G32-ASYM", DType::kQ4_1, 3, 32},
+    {"INT8", DType::kQ8_0, 7, kWholeRow},
 };
 
 std::string Upper(std::string_view text) {
@@ -262,6 +298,9 @@ DType Recipe::Of(const TensorInfo& tensor, const MixFacts& facts) const {
     if (Fits(pattern, tensor.name)) return type;
   }
   const bool floats = Info(type_->type).decode == nullptr;
+  // Tables of tokens and the output matrix bear few bits worst.
+  const bool ends = tensor.name == "output.weight" || tensor.name == "token_embd.weight";
+  if (type_->group != 0 && !pure_) return ends ? DType::kQ8_0 : type_->type;
   if (pure_ || floats || type_->type == DType::kQ8_0) return type_->type;
   const bool table = tensor.name == "token_embd.weight" || tensor.name == "per_layer_token_embd.weight";
   if (tensor.name == "output.weight" || (facts.tied && tensor.name == "token_embd.weight")) {
@@ -275,6 +314,16 @@ DType Recipe::Of(const TensorInfo& tensor, const MixFacts& facts) const {
     if (rule.mix == type_->name && rule.part == part && part != Part::kOther && Holds(rule.when, layer, facts)) return rule.type;
   }
   return type_->type;
+}
+
+size_t Recipe::GroupOf(DType to, uint64_t columns) const {
+  if (type_->group == 0 || !SharesScales(to)) return 0;
+  if (to == DType::kQ8_0) return columns;
+  if (to != type_->type) return 0;
+  for (size_t group = type_->group; group > Info(to).block_elements; group /= 2) {
+    if (columns % group == 0) return group;
+  }
+  return Info(to).block_elements;
 }
 
 std::string Recipe::Describe() const {

@@ -1,6 +1,7 @@
 // Which weight format each tensor of a model gets: one for all, a mix by what the tensor does, or what a file says (docs/compression.md).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -33,7 +34,11 @@ struct RecipeType {
   std::string_view name;  // "Q4_K_M"
   DType type;             // of most tensors
   uint32_t file_type;     // GGUF's general.file_type
+  // Columns of the type's blocks that share a scale; 0: those of a block, as the format has it.
+  size_t group = 0;
 };
+// A scale for each row of a matrix: int8 per channel.
+inline constexpr size_t kWholeRow = SIZE_MAX;
 
 class Recipe {
  public:
@@ -53,6 +58,9 @@ class Recipe {
   const RecipeType& type() const { return *type_; }
   // Of a compressible tensor, before its columns are looked at.
   DType Of(const TensorInfo& tensor, const MixFacts& facts) const;
+  // Columns that share a scale in a tensor which became `to`, rows of which have so many: the recipe's, or a smaller group that divides
+  // them; 0: those of a block.
+  size_t GroupOf(DType to, uint64_t columns) const;
   // What decides, in words that are the same for the same decisions.
   std::string Describe() const;
 

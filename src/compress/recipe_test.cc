@@ -91,6 +91,14 @@ TEST(Recipe, RowsThatDoNotDivideGetSmallerBlocks) {
   EXPECT_EQ(FittingType(DType::kTQ1_0, 288), DType::kQ4_0);
   EXPECT_EQ(FittingType(DType::kQ4_0, 90), DType::kF16);
   EXPECT_EQ(FittingType(DType::kQ6_K, 90), DType::kF16);
+  const Recipe groups = *Recipe::Make("int4-g128");
+  EXPECT_EQ(groups.GroupOf(DType::kQ4_0, 512), 128u);
+  EXPECT_EQ(groups.GroupOf(DType::kQ4_0, 448), 64u) << "of a row that groups of 128 do not divide";
+  EXPECT_EQ(groups.GroupOf(DType::kQ4_0, 96), 32u);
+  EXPECT_EQ(groups.GroupOf(DType::kQ8_0, 96), 96u) << "a scale for each row";
+  EXPECT_EQ(groups.GroupOf(DType::kQ4_K, 512), 0u);
+  EXPECT_EQ(Recipe::Make("Q4_0")->GroupOf(DType::kQ4_0, 512), 0u);
+  EXPECT_EQ(Recipe::Make("INT8")->GroupOf(DType::kQ8_0, 512), 512u);
 }
 
 TEST(Recipe, SmallTensorsStay) {

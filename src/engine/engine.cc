@@ -75,7 +75,7 @@ Result<std::unique_ptr<Engine>> Engine::Make(const Setup& setup, const Resources
   std::unique_ptr<Engine> engine(new Engine(setup, resources, std::move(sink)));
   const StateSizes states = {program.state_floats, options.sequences + options.checkpoints};
   BANTAM_ASSIGN(engine->kv_, KvCache::Make(PlannedKv(program, options), PoolBlocks(program, options), states, resources.budget));
-  if (options.narrow_kv && options.kv_type != KvType::kInt8) {
+  if (options.narrow_kv && IsFloat(options.kv_type)) {
     BANTAM_ASSIGN(engine->narrow_kv_, engine->kv_.MakeBeside(NarrowKv(program, options)));
   }
   BANTAM_ASSIGN(engine->executor_, Executor::Make({program, setup.model.weights, *setup.model.kernels, options}, resources));

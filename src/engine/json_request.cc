@@ -50,7 +50,7 @@ Status ReadPriority(std::string_view member, const Json& value, Request* request
 
 Status ReadKv(std::string_view member, const Json& value, Request* request) {
   request->kv_type = value.is_string() ? KvTypeFromName(value.get<std::string>()) : std::nullopt;
-  return request->kv_type ? Ok() : Status(WrongMember(member, value, "\"f32\", \"f16\" or \"q8\""));
+  return request->kv_type ? Ok() : Status(WrongMember(member, value, KvTypeNames()));
 }
 
 // "logprobs": true or false of chats; a number of the likeliest tokens of completions.

@@ -59,7 +59,7 @@ void MergeAttention(const float* later, size_t rows, size_t head_dim, float* sta
 
 void FinishAttention(const Attention& a, const float* states, float* out) {
   for (size_t row = 0; row < a.tokens * a.group; ++row, states += AttentionStateFloats(a.head_dim)) {
-    float* to = out + row / a.group * a.row_stride + row % a.group * a.head_dim;
+    float* to = out + row / a.group * (a.out_stride == 0 ? a.row_stride : a.out_stride) + row % a.group * a.head_dim;
     const float total = states[a.head_dim + 1];
     if (a.sinks == nullptr) {
       for (size_t d = 0; d < a.head_dim; ++d) to[d] = states[d] / total;

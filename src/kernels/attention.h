@@ -23,7 +23,7 @@ size_t BlocksRead(const kernels::Attention& attention, size_t segment);
 // Adds what a later segment gave to the states of the ones before it.
 void MergeAttention(const float* later, size_t rows, size_t head_dim, float* states);
 
-// The states of all segments together to what attention gives: out is [tokens] of [group][head_dim], row_stride floats apart as the query.
+// The states of all segments together to what attention gives: out is [tokens] of [group][head_dim], out_stride floats apart.
 void FinishAttention(const kernels::Attention& attention, const float* states, float* out);
 
 // All of it, on this thread. `scratch` is two times the states of tokens * group queries.

@@ -6,14 +6,17 @@
 //
 // A set's `V` has: F, a register of kLanes (4, 8 or 16) floats; kQueries (4) that share what is loaded; kScoreBlocks KV blocks whose scores
 // are summed side by side; kValueVectors registers of values; Zero, Set, Load, Store, Add, Subtract, Multiply, Divide, MultiplyAdd(a, b,
-// c) = a b + c, Max (of a NaN in the first place the second stays), Exp, Largest, Total, Prefetch. A KV type `Kv` has kBytes of an element,
-// kScaled, Load(data, i) of kLanes elements from i on, and Load1.
+// c) = a b + c, Max (of a NaN in the first place the second stays), Exp, Largest, Total, Prefetch. What keys (`K`) and values (`U`) are
+// stored as has Bytes(n) of n elements, kScaled, Load(data, i) of kLanes elements from i on (a multiple of kLanes), and Load1.
 #pragma once
 
 #include "kernels/kernel_types.h"
 
 namespace bantam::kernels {
 namespace {
+
+// What the codes of 4-bit values mean, in multiples of their scale: the table of IQ4_NL.
+[[maybe_unused]] constexpr int8_t kInt4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 constexpr size_t kChunkBlocks = 4;
 constexpr size_t kChunkTokens = kChunkBlocks * kKvTokens;
@@ -66,7 +69,7 @@ inline typename V::F Cap(typename V::F score, float cap) {
 }
 
 // scores[q][16 b + t]: products of kQ queries with the tokens of kB blocks.
-template <typename V, typename Kv, size_t kQ, size_t kB>
+template <typename V, typename K, size_t kQ, size_t kB>
 inline void Score(const Attention& a, const Query* queries, const uint8_t* const* keys, const uint8_t* const* ahead,
                   float (*scores)[kChunkTokens]) {
   constexpr size_t kPerBlock = kKvTokens / V::kLanes;
@@ -77,8 +80,8 @@ inline void Score(const Attention& a, const Query* queries, const uint8_t* const
   for (size_t d = 0; d < a.head_dim; ++d) {
     typename V::F key[kB * kPerBlock];
     for (size_t b = 0; b < kB; ++b) {
-      for (size_t v = 0; v < kPerBlock; ++v) key[b * kPerBlock + v] = Kv::Load(keys[b], d * kKvTokens + v * V::kLanes);
-      V::Prefetch(ahead[b] + d * kKvTokens * Kv::kBytes);
+      for (size_t v = 0; v < kPerBlock; ++v) key[b * kPerBlock + v] = K::Load(keys[b], d * kKvTokens + v * V::kLanes);
+      V::Prefetch(ahead[b] + K::Bytes(d * kKvTokens));
     }
     for (size_t q = 0; q < kQ; ++q) {
       const auto x = V::Set(queries[q].vector[d]);
@@ -91,18 +94,19 @@ inline void Score(const Attention& a, const Query* queries, const uint8_t* const
 }
 
 // Scores to the softmax's weights, relative to the largest score so far. Returns how much of the earlier sums to keep.
-template <typename V, typename Kv>
+template <typename V, typename K, typename U>
 inline float Weigh(const Attention& a, const Query& query, const Chunk& chunk, float* scores) {
   if (query.from == query.to) return 1.0f;
   const float lowest = -__builtin_huge_valf();
   const size_t begin = query.from / kKvTokens * kKvTokens;
   const size_t end = (query.to + kKvTokens - 1) / kKvTokens * kKvTokens;
   const auto scales_of = [&](size_t t) {
-    return reinterpret_cast<const float*>(chunk.keys[t / kKvTokens] + 2 * kKvTokens * a.head_dim * Kv::kBytes) + t % kKvTokens;
+    return reinterpret_cast<const float*>(chunk.keys[t / kKvTokens] + K::Bytes(kKvTokens * a.head_dim) + kKvTokens * U::Bytes(a.head_dim)) +
+           t % kKvTokens;
   };
   for (size_t t = begin; t < end; t += V::kLanes) {
     auto score = V::Multiply(V::Load(scores + t), V::Set(a.scale));
-    if (Kv::kScaled) score = V::Multiply(score, V::Load(scales_of(t)));
+    if (K::kScaled) score = V::Multiply(score, V::Load(scales_of(t)));
     if (a.softcap != 0) score = Cap<V>(score, a.softcap);
     V::Store(scores + t, score);
   }
@@ -122,7 +126,7 @@ inline float Weigh(const Attention& a, const Query& query, const Chunk& chunk, f
   for (size_t t = begin; t < end; t += V::kLanes) {
     auto weight = V::Exp(V::Subtract(V::Load(scores + t), V::Set(raised)));
     total = V::Add(total, weight);
-    if (Kv::kScaled) weight = V::Multiply(weight, V::Load(scales_of(t) + kKvTokens));
+    if (U::kScaled) weight = V::Multiply(weight, V::Load(scales_of(t) + kKvTokens));
     V::Store(scores + t, weight);
   }
   *query.total = *query.total * keep[0] + V::Total(total);
@@ -131,21 +135,21 @@ inline float Weigh(const Attention& a, const Query& query, const Chunk& chunk, f
 }
 
 // Adds the weighted values of tokens [from, to) to kV registers of dimensions from d on of kQ queries, after scaling what is there.
-template <typename V, typename Kv, size_t kQ, size_t kV>
+template <typename V, typename K, typename U, size_t kQ, size_t kV>
 inline void AddRange(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
                      size_t d, size_t from, size_t to) {
-  const size_t value_offset = kKvTokens * a.head_dim * Kv::kBytes;
+  const size_t value_offset = K::Bytes(kKvTokens * a.head_dim);
   typename V::F sums[kQ][kV];
   for (size_t q = 0; q < kQ; ++q) {
     for (size_t v = 0; v < kV; ++v) sums[q][v] = V::Multiply(V::Load(queries[q].sums + d + V::kLanes * v), V::Set(keep[q]));
   }
   for (size_t t = from; t < to; ++t) {
-    const size_t at = (t % kKvTokens * a.head_dim + d) * Kv::kBytes;
-    const uint8_t* values = chunk.keys[t / kKvTokens] + value_offset + at;
-    const uint8_t* ahead = chunk.ahead[t / kKvTokens] + value_offset + at;
-    for (size_t byte = 0; byte < V::kLanes * kV * Kv::kBytes; byte += 64) V::Prefetch(ahead + byte);
+    const size_t at = value_offset + t % kKvTokens * U::Bytes(a.head_dim);
+    const uint8_t* values = chunk.keys[t / kKvTokens] + at;
+    const uint8_t* ahead = chunk.ahead[t / kKvTokens] + at + U::Bytes(d);
+    for (size_t byte = 0; byte < U::Bytes(V::kLanes * kV); byte += 64) V::Prefetch(ahead + byte);
     typename V::F value[kV];
-    for (size_t v = 0; v < kV; ++v) value[v] = Kv::Load(values, V::kLanes * v);
+    for (size_t v = 0; v < kV; ++v) value[v] = U::Load(values, d + V::kLanes * v);
     for (size_t q = 0; q < kQ; ++q) {
       const auto weight = V::Set(weights[q][t]);
       for (size_t v = 0; v < kV; ++v) sums[q][v] = V::MultiplyAdd(value[v], weight, sums[q][v]);
@@ -156,18 +160,19 @@ inline void AddRange(const Attention& a, const Query* queries, const Chunk& chun
   }
 }
 
-template <typename V, typename Kv, size_t kQ>
+template <typename V, typename K, typename U, size_t kQ>
 inline void AddAll(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], const float* keep,
                    size_t from, size_t to) {
   constexpr size_t kWide = V::kLanes * V::kValueVectors;
   size_t d = 0;
-  for (; d + kWide <= a.head_dim; d += kWide) AddRange<V, Kv, kQ, V::kValueVectors>(a, queries, chunk, weights, keep, d, from, to);
-  for (; d + V::kLanes <= a.head_dim; d += V::kLanes) AddRange<V, Kv, kQ, 1>(a, queries, chunk, weights, keep, d, from, to);
+  for (; d + kWide <= a.head_dim; d += kWide) AddRange<V, K, U, kQ, V::kValueVectors>(a, queries, chunk, weights, keep, d, from, to);
+  for (; d + V::kLanes <= a.head_dim; d += V::kLanes) AddRange<V, K, U, kQ, 1>(a, queries, chunk, weights, keep, d, from, to);
   for (; d < a.head_dim; ++d) {
     for (size_t q = 0; q < kQ; ++q) {
       float sum = queries[q].sums[d] * keep[q];
       for (size_t t = from; t < to; ++t) {
-        sum += Kv::Load1(chunk.keys[t / kKvTokens] + kKvTokens * a.head_dim * Kv::kBytes, t % kKvTokens * a.head_dim + d) * weights[q][t];
+        const uint8_t* values = chunk.keys[t / kKvTokens] + K::Bytes(kKvTokens * a.head_dim) + t % kKvTokens * U::Bytes(a.head_dim);
+        sum += U::Load1(values, d) * weights[q][t];
       }
       queries[q].sums[d] = sum;
     }
@@ -176,7 +181,7 @@ inline void AddAll(const Attention& a, const Query* queries, const Chunk& chunk,
 
 // Tokens that only some of the queries see are added to those alone, each query's tokens in order: what is not visible is not
 // multiplied with zero, for it need not be a number.
-template <typename V, typename Kv, size_t kQ>
+template <typename V, typename K, typename U, size_t kQ>
 inline void AddValues(const Attention& a, const Query* queries, const Chunk& chunk, const float (*weights)[kChunkTokens], float* keep) {
   size_t from = 0;
   size_t to = kChunkTokens;
@@ -188,39 +193,39 @@ inline void AddValues(const Attention& a, const Query* queries, const Chunk& chu
   for (size_t q = 0; q < kQ; ++q) {
     const size_t end = queries[q].to < from ? queries[q].to : from;
     if (queries[q].from >= end) continue;
-    AddAll<V, Kv, 1>(a, queries + q, chunk, weights + q, keep + q, queries[q].from, end);
+    AddAll<V, K, U, 1>(a, queries + q, chunk, weights + q, keep + q, queries[q].from, end);
     keep[q] = 1.0f;
   }
   if (from < to) {
-    AddAll<V, Kv, kQ>(a, queries, chunk, weights, keep, from, to);
+    AddAll<V, K, U, kQ>(a, queries, chunk, weights, keep, from, to);
     for (size_t q = 0; q < kQ; ++q) keep[q] = 1.0f;
   }
   for (size_t q = 0; q < kQ; ++q) {
     const size_t begin = queries[q].from > to ? queries[q].from : to;
-    if (begin < queries[q].to) AddAll<V, Kv, 1>(a, queries + q, chunk, weights + q, keep + q, begin, queries[q].to);
+    if (begin < queries[q].to) AddAll<V, K, U, 1>(a, queries + q, chunk, weights + q, keep + q, begin, queries[q].to);
   }
 }
 
-template <typename V, typename Kv, size_t kQ>
+template <typename V, typename K, typename U, size_t kQ>
 void AttendChunk(const Attention& a, Query* queries, const Chunk& chunk) {
   alignas(64) float weights[kQ][kChunkTokens];
   for (size_t b = chunk.begin; b < chunk.end;) {
     auto* scores = reinterpret_cast<float(*)[kChunkTokens]>(weights[0] + b * kKvTokens);
     if (b % V::kScoreBlocks == 0 && b + V::kScoreBlocks <= chunk.end) {
-      Score<V, Kv, kQ, V::kScoreBlocks>(a, queries, chunk.keys + b, chunk.ahead + b, scores);
+      Score<V, K, kQ, V::kScoreBlocks>(a, queries, chunk.keys + b, chunk.ahead + b, scores);
       b += V::kScoreBlocks;
     } else {
-      Score<V, Kv, kQ, 1>(a, queries, chunk.keys + b, chunk.ahead + b, scores);
+      Score<V, K, kQ, 1>(a, queries, chunk.keys + b, chunk.ahead + b, scores);
       ++b;
     }
   }
   float keep[kQ];
-  for (size_t q = 0; q < kQ; ++q) keep[q] = Weigh<V, Kv>(a, queries[q], chunk, weights[q]);
-  AddValues<V, Kv, kQ>(a, queries, chunk, weights, keep);
+  for (size_t q = 0; q < kQ; ++q) keep[q] = Weigh<V, K, U>(a, queries[q], chunk, weights[q]);
+  AddValues<V, K, U, kQ>(a, queries, chunk, weights, keep);
 }
 
 // Tiles of queries over one chunk, which stays in the cache nearest.
-template <typename V, typename Kv>
+template <typename V, typename K, typename U>
 void AttendTiles(const Attention& a, float* states, size_t chunk_begin, const Chunk& chunk) {
   static_assert(V::kQueries == 4);
   const size_t rows = a.tokens * a.group;
@@ -237,15 +242,15 @@ void AttendTiles(const Attention& a, float* states, size_t chunk_begin, const Ch
       any = any || from < to;
     }
     if (!any) continue;
-    if (n == 4) AttendChunk<V, Kv, 4>(a, queries, chunk);
-    if (n == 3) AttendChunk<V, Kv, 3>(a, queries, chunk);
-    if (n == 2) AttendChunk<V, Kv, 2>(a, queries, chunk);
-    if (n == 1) AttendChunk<V, Kv, 1>(a, queries, chunk);
+    if (n == 4) AttendChunk<V, K, U, 4>(a, queries, chunk);
+    if (n == 3) AttendChunk<V, K, U, 3>(a, queries, chunk);
+    if (n == 2) AttendChunk<V, K, U, 2>(a, queries, chunk);
+    if (n == 1) AttendChunk<V, K, U, 1>(a, queries, chunk);
   }
 }
 
 // Softmax with a running maximum (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
-template <typename V, typename Kv>
+template <typename V, typename K, typename U>
 void Attend(const Attention& a, size_t segment, float* states) {
   static_assert(kSegmentTokens % kChunkTokens == 0);
   const size_t rows = a.tokens * a.group;
@@ -272,7 +277,7 @@ void Attend(const Attention& a, size_t segment, float* states) {
       chunk.keys[b] = a.kv_base + a.blocks[block] * a.block_bytes + a.head_offset;
       chunk.ahead[b] = a.kv_base + a.blocks[ahead] * a.block_bytes + a.head_offset;
     }
-    AttendTiles<V, Kv>(a, states, begin, chunk);
+    AttendTiles<V, K, U>(a, states, begin, chunk);
   }
 }
 

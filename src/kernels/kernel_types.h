@@ -8,12 +8,12 @@
 namespace bantam::kernels {
 
 inline constexpr size_t kRows = 16;            // rows of a panel
-inline constexpr size_t kKinds = 18;           // panel kinds, in the order of PanelKind
+inline constexpr size_t kKinds = 20;           // panel kinds, in the order of PanelKind
 inline constexpr size_t kColumnsMax = 8;       // activation vectors of one product call
 inline constexpr size_t kKvTokens = 16;        // tokens of a KV block
 inline constexpr size_t kAttentionTokens = 8;  // query positions of one attention call
 inline constexpr float kQuantizedMin = 1e-30f;
-inline constexpr size_t kKvTypes = 3;  // F32, F16, int8, in the order of KvType
+inline constexpr size_t kKvForms = 4;  // F32, F16, int8, int8 keys with 4-bit values (KvFormOf)
 
 // 32 activations as integers: x[i] is about scale * q[i].
 struct ActivationBlock {
@@ -99,8 +99,9 @@ using ActivateFunction = void (*)(const float* x, const float* factor, size_t n,
 
 // Consecutive query positions of one kv head: `group` query heads that share its keys and values. Token t sees the tokens in front of
 // n_context + t, or the last `window` of them; what a token gives does not depend on the others.
-// A KV block of one head: K as [head_dim][16 tokens], then V as [16 tokens][head_dim], then for int8 the scales of K [16]
-// and V [16] as f32.
+// A KV block of one head: K as [head_dim][16 tokens], then V as [16 tokens][head_dim], then for integers the scales of K [16]
+// and V [16] as f32. Values of 4 bits are codes into the table of IQ4_NL, two in a byte, the first in the low half; a token's begin with a
+// byte.
 struct Attention {
   const float* query;      // [tokens] of [group][head_dim], row_stride floats apart
   const uint8_t* kv_base;  // block b of the sequence starts at kv_base + blocks[b] * block_bytes
@@ -112,10 +113,11 @@ struct Attention {
   size_t head_offset;  // of this layer and kv head in a block
   size_t head_dim;
   size_t group;
-  size_t tokens;      // 1..kAttentionTokens
-  size_t row_stride;  // of the query
-  size_t window;      // 0: all tokens. Of blocks in front of it nothing is read
-  size_t n_context;   // end of what the first token sees, at least 1
+  size_t tokens;          // 1..kAttentionTokens
+  size_t row_stride;      // of the query
+  size_t out_stride = 0;  // of what FinishAttention gives; 0: the query's
+  size_t window;          // 0: all tokens. Of blocks in front of it nothing is read
+  size_t n_context;       // end of what the first token sees, at least 1
   // Of the sequence, where it ends before what a token could see: a token in the middle of its window sees later ones too.
   size_t context_end = SIZE_MAX;
   float scale;        // of the scores, usually 1 / sqrt(head_dim)
@@ -224,7 +226,7 @@ struct KernelSet {
   ToBf16Function to_bf16 = nullptr;  // null: the product of bf16 panels takes floats
   RmsNormFunction rms_norm;
   ActivateFunction activate[kActivations];  // in the order of Activation
-  AttentionFunction attention[kKvTypes];
+  AttentionFunction attention[kKvForms];
   ConvolveFunction convolve;
   ScanFunction scan;
   DeltaFunction delta;

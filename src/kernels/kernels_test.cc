@@ -432,8 +432,9 @@ class AttentionCase {
  public:
   AttentionCase(const KvCase& c, size_t type) : case_(c), type_(type), rng_(c.head_dim * 100 + type) {
     const size_t blocks = (End() + 15) / 16;
-    values_bytes_ = 16 * c.head_dim * kElementBytes[type];
-    block_bytes_ = kOffset + 2 * values_bytes_ + 128 + 64;
+    keys_bytes_ = 16 * c.head_dim * kElementBytes[type];
+    value_row_bytes_ = type == kInt4 ? (c.head_dim + 1) / 2 : c.head_dim * kElementBytes[type];
+    block_bytes_ = kOffset + keys_bytes_ + 16 * value_row_bytes_ + 128 + 64;
     kv_.assign(blocks * block_bytes_, 0xff);  // unwritten slots are NaN
     keys_.resize(End() * c.head_dim);
     values_.resize(End() * c.head_dim);
@@ -495,7 +496,8 @@ class AttentionCase {
   size_t RowStride() const { return case_.group * case_.head_dim + 3; }
 
  private:
-  static constexpr size_t kElementBytes[] = {4, 2, 1};
+  static constexpr size_t kElementBytes[] = {4, 2, 1, 1};  // of keys
+  static constexpr size_t kInt4 = 3;
   static constexpr size_t kOffset = 64;
 
   size_t End() const { return std::min(case_.n_context + case_.tokens - 1, case_.context_end); }
@@ -523,21 +525,31 @@ class AttentionCase {
     uint8_t* base = kv_.data() + order_[t / 16] * block_bytes_ + kOffset;
     const float key_scale = 0.01f * static_cast<float>(1 + t % 3);
     const float value_scale = 0.02f * static_cast<float>(1 + t % 5);
-    std::memcpy(base + 2 * values_bytes_ + 4 * (t % 16), &key_scale, 4);
-    std::memcpy(base + 2 * values_bytes_ + 64 + 4 * (t % 16), &value_scale, 4);
+    uint8_t* scales = base + keys_bytes_ + 16 * value_row_bytes_;
+    std::memcpy(scales + 4 * (t % 16), &key_scale, 4);
+    std::memcpy(scales + 64 + 4 * (t % 16), &value_scale, 4);
+    uint8_t* values = base + keys_bytes_ + t % 16 * value_row_bytes_;
     const size_t bytes = kElementBytes[type_];
     for (size_t d = 0; d < case_.head_dim; ++d) {
       const size_t at = t * case_.head_dim + d;
       keys_[at] = Put(base + (d * 16 + t % 16) * bytes, static_cast<float>(rng_.Uniform() * 4 - 2), key_scale);
-      values_[at] =
-          Put(base + values_bytes_ + (t % 16 * case_.head_dim + d) * bytes, static_cast<float>(rng_.Uniform() * 4 - 2), value_scale);
+      if (type_ == kInt4) {
+        // What is left of a byte stays 1s.
+        const size_t code = rng_.Next() % 16;
+        uint8_t& byte = values[d / 2];
+        byte = static_cast<uint8_t>(d % 2 == 0 ? (byte & 0xf0) | code : (byte & 15) | code << 4);
+        values_[at] = TableOf(DType::kIQ4_NL).value[code] * static_cast<double>(value_scale);
+        continue;
+      }
+      values_[at] = Put(values + d * bytes, static_cast<float>(rng_.Uniform() * 4 - 2), value_scale);
     }
   }
 
   KvCase case_;
   size_t type_;
   Rng rng_;
-  size_t values_bytes_ = 0;
+  size_t keys_bytes_ = 0;
+  size_t value_row_bytes_ = 0;
   size_t block_bytes_ = 0;
   std::vector<uint8_t> kv_;
   std::vector<double> keys_;
@@ -585,7 +597,7 @@ constexpr KvCase kKvCases[] = {
     {.head_dim = 16, .group = 1, .n_context = 40, .window = 129, .tokens = 3, .scale = kSmall, .context_end = 9}};
 
 TEST_P(Sets, AttentionMatchesDouble) {
-  for (size_t type = 0; type < kernels::kKvTypes; ++type) {
+  for (size_t type = 0; type < kernels::kKvForms; ++type) {
     for (const KvCase& c : kKvCases) {
       AttentionCase attention(c, type);
       const std::vector<float> out = attention.Run(*GetParam(), /*from=*/0, c.tokens);
@@ -606,7 +618,7 @@ TEST_P(Sets, AttentionMatchesDouble) {
 
 // A token's result is the same to the bit alone and among others.
 TEST_P(Sets, AttentionOfATokenDoesNotDependOnOthers) {
-  for (size_t type = 0; type < kernels::kKvTypes; ++type) {
+  for (size_t type = 0; type < kernels::kKvForms; ++type) {
     for (const KvCase& c : kKvCases) {
       AttentionCase attention(c, type);
       const std::vector<float> together = attention.Run(*GetParam(), /*from=*/0, c.tokens);

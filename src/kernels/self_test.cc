@@ -254,21 +254,23 @@ struct AttentionShape {
 };
 
 // Blocks in reverse order, the last partly filled.
-Status TestAttention(const KernelSet& set, size_t kv_type, const AttentionShape& shape, Rng& rng) {
-  constexpr size_t kElementBytes[kernels::kKvTypes] = {4, 2, 1};
+Status TestAttention(const KernelSet& set, size_t kv_form, const AttentionShape& shape, Rng& rng) {
+  constexpr size_t kElementBytes[kernels::kKvForms] = {4, 2, 1, 1};  // of keys
   const size_t queries = shape.tokens * shape.group;
-  const size_t block_bytes = 2 * kernels::kKvTokens * shape.head_dim * kElementBytes[kv_type] + 2 * kernels::kKvTokens * sizeof(float);
+  const size_t value_bytes = kv_form == 3 ? (shape.head_dim + 1) / 2 : shape.head_dim * kElementBytes[kv_form];
+  const size_t block_bytes =
+      kernels::kKvTokens * (shape.head_dim * kElementBytes[kv_form] + value_bytes) + 2 * kernels::kKvTokens * sizeof(float);
   const size_t n_blocks = (shape.n_context + shape.tokens - 1 + kernels::kKvTokens - 1) / kernels::kKvTokens;
   std::vector<uint8_t> kv(n_blocks * block_bytes);
-  for (size_t at = 0; at < kv.size(); at += kElementBytes[kv_type]) {
+  for (size_t at = 0; at < kv.size(); at += kElementBytes[kv_form]) {
     const float value = Small(rng);
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
-    if (kv_type == 1) bits = F32ToF16(value);
-    if (kv_type == 2) bits = static_cast<uint32_t>(static_cast<int>(value * 127));
-    std::memcpy(kv.data() + at, &bits, kElementBytes[kv_type]);
+    if (kv_form == 1) bits = F32ToF16(value);
+    if (kv_form >= 2) bits = static_cast<uint32_t>(static_cast<int>(value * 127));
+    std::memcpy(kv.data() + at, &bits, kElementBytes[kv_form]);
   }
-  for (size_t block = 1; kv_type == 2 && block <= n_blocks; ++block) {
+  for (size_t block = 1; kv_form >= 2 && block <= n_blocks; ++block) {
     for (size_t i = 1; i <= 2 * kernels::kKvTokens; ++i) {
       const float scale = 0.01f * static_cast<float>(i % 7 + 1);
       std::memcpy(kv.data() + block * block_bytes - 4 * i, &scale, 4);
@@ -299,9 +301,9 @@ Status TestAttention(const KernelSet& set, size_t kv_type, const AttentionShape&
                                         .softcap = shape.biased ? 0.7f : 0,
                                         .slopes = shape.biased ? slopes.data() : nullptr,
                                         .sinks = shape.biased ? sinks.data() : nullptr};
-  AttendAll(set.attention[kv_type], attention, scratch.data(), got.data());
-  AttendAll(kReference.attention[kv_type], attention, scratch.data(), expected.data());
-  return Compare(set, fmt::format("attention over KV type {}", kv_type), got, expected, /*magnitude=*/1);
+  AttendAll(set.attention[kv_form], attention, scratch.data(), got.data());
+  AttendAll(kReference.attention[kv_form], attention, scratch.data(), expected.data());
+  return Compare(set, fmt::format("attention over KV form {}", kv_form), got, expected, /*magnitude=*/1);
 }
 
 }  // namespace
@@ -315,16 +317,16 @@ Status SelfTest(const KernelSet& set) {
   BANTAM_TRY(TestToBf16(set, rng));
   BANTAM_TRY(TestVectors(set, rng));
   BANTAM_TRY(TestRecurrence(set, rng));
-  for (size_t kv_type = 0; kv_type < kernels::kKvTypes; ++kv_type) {
-    BANTAM_TRY(TestAttention(set, kv_type, {.head_dim = 40, .group = 5, .tokens = 3, .window = 24, .n_context = 27}, rng));
+  for (size_t kv_form = 0; kv_form < kernels::kKvForms; ++kv_form) {
+    BANTAM_TRY(TestAttention(set, kv_form, {.head_dim = 40, .group = 5, .tokens = 3, .window = 24, .n_context = 27}, rng));
     BANTAM_TRY(TestAttention(
-        set, kv_type, {.head_dim = 16, .group = 3, .tokens = 2, .window = 0, .n_context = kernels::kSegmentTokens + 2, .biased = true},
+        set, kv_form, {.head_dim = 16, .group = 3, .tokens = 2, .window = 0, .n_context = kernels::kSegmentTokens + 2, .biased = true},
         rng));
     BANTAM_TRY(
-        TestAttention(set, kv_type, {.head_dim = 24, .group = 1, .tokens = 5, .window = 21, .n_context = 32, .context_end = 33}, rng));
+        TestAttention(set, kv_form, {.head_dim = 24, .group = 1, .tokens = 5, .window = 21, .n_context = 32, .context_end = 33}, rng));
     // Over the end of a segment.
     BANTAM_TRY(
-        TestAttention(set, kv_type, {.head_dim = 8, .group = 1, .tokens = 2, .window = 40, .n_context = kernels::kSegmentTokens + 3}, rng));
+        TestAttention(set, kv_form, {.head_dim = 8, .group = 1, .tokens = 2, .window = 40, .n_context = kernels::kSegmentTokens + 3}, rng));
   }
   return Ok();
 }

@@ -89,7 +89,7 @@ Result<PlanOptions> ReadPlanOptions(const bantam_engine_options& options, const 
   }
   if (options.kv != nullptr) {
     const auto type = KvTypeFromName(options.kv);
-    if (!type) return Error(Code::kInvalidArgument, fmt::format("kv {}: expected f32, f16 or q8", options.kv));
+    if (!type) return Error(Code::kInvalidArgument, fmt::format("kv {}: expected {}", options.kv, KvTypeNames()));
     plan.kv_type = *type;
   }
   PlanSequences(options.sequences == 0 ? kSequencesDefault : options.sequences, &plan);

@@ -122,7 +122,7 @@ TEST(Reference, WindowsAsARing) {
   const auto tokens = testing::ReadReferenceLogits(DataPath("archs/llama-dense.logits")).tokens;
   const std::string model = DataPath("archs/llama-dense.gguf");
   for (const KernelSet* kernels : RunnableKernels()) {
-    for (const KvType type : {KvType::kF32, KvType::kInt8}) {
+    for (const KvType type : {KvType::kF32, KvType::kInt8Int4Rotated}) {
       for (const size_t window : {size_t{1}, size_t{5}, size_t{16}, size_t{33}}) {
         const auto kept = RunModel(model, {kernels, type, 1, {1000}, window, /*ring=*/false}, tokens);
         for (const std::vector<size_t>& chunks : {std::vector<size_t>{1}, std::vector<size_t>{7, 1, 16, 3}}) {
@@ -142,8 +142,11 @@ TEST(Reference, KvTypes) {
     const std::string path = std::string(name) == "llama-dense" ? DataPath("archs/llama-dense") : SharedPath("golden/archs/") + name;
     if (!std::filesystem::exists(path + ".gguf")) continue;
     for (const KernelSet* kernels : RunnableKernels()) {
-      EXPECT_LT(ErrorOf(path + ".gguf", path + ".logits", {kernels, KvType::kF16, 2, {1000}}), 1e-5) << name;
-      EXPECT_LT(ErrorOf(path + ".gguf", path + ".logits", {kernels, KvType::kInt8, 2, {1000}}), 1e-3) << name;
+      for (const auto& [type, limit] :
+           {std::pair(KvType::kF16, 1e-5), std::pair(KvType::kInt8, 1e-3), std::pair(KvType::kInt8Rotated, 1e-3),
+            std::pair(KvType::kInt8Int4, 3e-2), std::pair(KvType::kInt8Int4Rotated, 3e-2)}) {
+        EXPECT_LT(ErrorOf(path + ".gguf", path + ".logits", {kernels, type, 2, {1000}}), limit) << name << ", " << KvTypeName(type);
+      }
     }
   }
 }

@@ -205,6 +205,7 @@ std::vector<Case> Cases() {
       {.sparse = {16, 100, 5}, .heads = 3, .kv_heads = 3},
       {.sparse = {16, 3, 4}, .tokens = 300, .heads = 6, .kv_heads = 1, .kv_type = KvType::kF16},
       {.sparse = {32, 1, 2}, .kv_type = KvType::kInt8},
+      {.sparse = {32, 1, 2}, .heads = 6, .kv_heads = 1, .kv_type = KvType::kInt8Rotated},
   };
 }
 

@@ -7,7 +7,9 @@
 
 #include "base/check.h"
 #include "kernels/tiles.h"
+#include "program/hadamard.h"
 #include "program/routing.h"
+#include "tensor/half.h"
 
 namespace bantam {
 namespace {
@@ -308,11 +310,27 @@ void Executor::Execute(const NormQuantizeOp& op, int thread) {
   const auto [begin, end] = QuantizedShare(op.norm.out, thread);
   for (size_t t = begin; t < end; ++t) {
     Normalize(op.norm, /*group=*/0, FloatRow(op.norm.in, t), normed);
-    StoreQuantized(op.norm.out, t, normed, thread);
+    StoreQuantized({op.norm.out, t, op.step}, normed, thread);
   }
 }
 
-void Executor::StoreQuantized(BufferId out, size_t row, const float* x, int thread) {
+void Executor::QuantizeBlocks(const float* x, size_t n, float step, ActivationBlock* out) const {
+  if (step == 0) return kernels_.quantize(x, n, out);
+  const float inverse = 1 / step;
+  for (size_t b = 0; b < n / 32; ++b, x += 32, ++out) {
+    out->scale = step;
+    int sums[2] = {0, 0};
+    for (size_t i = 0; i < 32; ++i) {
+      out->q[i] = RoundToInt8(x[i] * inverse);
+      sums[i / 16] += out->q[i];
+    }
+    out->sum16[0] = static_cast<int16_t>(sums[0]);
+    out->sum16[1] = static_cast<int16_t>(sums[1]);
+  }
+}
+
+void Executor::StoreQuantized(const RoundedRow& to, const float* x, int thread) {
+  const auto& [out, row, step] = to;
   const BufferSpec& buffer = program_.buffers[out];
   if (buffer.form == BufferForm::kBf16) {
     kernels_.to_bf16(x, buffer.width, reinterpret_cast<uint16_t*>(InputRow(out, row, thread)));
@@ -320,14 +338,14 @@ void Executor::StoreQuantized(BufferId out, size_t row, const float* x, int thre
   }
   const size_t blocks = buffer.width / 32;
   if (row >= TiledRows(out)) {
-    kernels_.quantize(x, 32 * blocks, reinterpret_cast<ActivationBlock*>(InputRow(out, row, thread)));
+    QuantizeBlocks(x, 32 * blocks, step, reinterpret_cast<ActivationBlock*>(InputRow(out, row, thread)));
     return;
   }
   const size_t column = row % kTileColumns;
   auto* tiles = reinterpret_cast<ActivationTile*>(InputRow(out, row - column, thread));
   for (size_t b = 0; b < blocks; ++b) {
     ActivationBlock block;
-    kernels_.quantize(x + 32 * b, 32, &block);
+    QuantizeBlocks(x + 32 * b, 32, step, &block);
     StoreColumn(block, column, &tiles[b]);
   }
 }
@@ -335,13 +353,13 @@ void Executor::StoreQuantized(BufferId out, size_t row, const float* x, int thre
 void Executor::Execute(const QuantizeOp& op, int thread) {
   if (TiledRows(op.out) > 0 || OwnRows(op.out) || program_.buffers[op.out].form == BufferForm::kBf16) {
     const auto [begin, end] = QuantizedShare(op.out, thread);
-    for (size_t t = begin; t < end; ++t) StoreQuantized(op.out, t, FloatRow(op.in, t), thread);
+    for (size_t t = begin; t < end; ++t) StoreQuantized({op.out, t, op.step}, FloatRow(op.in, t), thread);
     return;
   }
   // Rows follow one another without gaps, so blocks can be shared out whatever the row they belong to.
   const size_t blocks = RowCount(op.in) * (program_.buffers[op.in].width / 32);
   const auto [begin, end] = Share(blocks, thread, pool_.team());
-  kernels_.quantize(Floats(op.in) + 32 * begin, 32 * (end - begin), reinterpret_cast<ActivationBlock*>(buffers_[op.out]) + begin);
+  QuantizeBlocks(Floats(op.in) + 32 * begin, 32 * (end - begin), op.step, reinterpret_cast<ActivationBlock*>(buffers_[op.out]) + begin);
 }
 
 void Executor::Execute(const RopeAnglesOp& op, int thread) {
@@ -387,8 +405,18 @@ void Executor::Execute(const KvAppendOp& op, int thread) {
     const StepRow& row = step_->rows[t];
     const KvLayout& kv = KvOf(row);
     uint8_t* block = KvBaseOf(row, part) + row.tables[part][row.position / kKvBlockTokens] * kv.block_bytes(part);
-    kv.Store(block, op.layer, head, row.position % kKvBlockTokens, FloatRow(op.keys, t) + head * head_dim,
-             FloatRow(op.values, t) + head * head_dim);
+    const float* key = FloatRow(op.keys, t) + head * head_dim;
+    const float* value = FloatRow(op.values, t) + head * head_dim;
+    if (IsRotated(kv.type())) {
+      float* rotated = scratch_[static_cast<size_t>(thread)];
+      std::copy_n(key, head_dim, rotated);
+      std::copy_n(value, head_dim, rotated + head_dim);
+      HadamardRotate(rotated, head_dim);
+      HadamardRotate(rotated + head_dim, head_dim);
+      key = rotated;
+      value = rotated + head_dim;
+    }
+    kv.Store(block, op.layer, head, row.position % kKvBlockTokens, key, value);
   }
 }
 

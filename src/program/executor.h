@@ -159,7 +159,13 @@ class Executor {
   void Normalize(const NormOp& op, size_t group, const float* in, float* out) const;
   void EmbedRow(WeightId table, size_t row, float* out) const;
   // Rounds to the form of `out`.
-  void StoreQuantized(BufferId out, size_t row, const float* x, int thread);
+  struct RoundedRow {
+    BufferId out;
+    size_t row;
+    float step;  // QuantizeOp::step
+  };
+  void StoreQuantized(const RoundedRow& to, const float* x, int thread);
+  void QuantizeBlocks(const float* x, size_t n, float step, kernels::ActivationBlock* out) const;
   // One product with a weight's panel and n columns: out is [n][16].
   void Product(WeightId weight, const kernels::Panel& panel, const void* const* columns, size_t n, float* out) const;
   struct PartPanel {
@@ -231,9 +237,13 @@ class Executor {
   bool LookAlike(const AttendOp& op, size_t first_row, size_t last_row) const;
   const KvLayout& KvOf(const StepRow& row) const { return row.narrow ? narrow_kv_ : kv_; }
   uint8_t* KvBaseOf(const StepRow& row, KvPart part) const { return (row.narrow ? step_->narrow_kv_base : step_->kv_base)[part]; }
-  kernels::AttentionFunction AttentionFor(const StepRow& row) const { return kernels_.attention[static_cast<size_t>(KvOf(row).type())]; }
+  kernels::AttentionFunction AttentionFor(const StepRow& row) const { return kernels_.attention[KvFormOf(KvOf(row).type())]; }
   // One kv head of these rows.
   kernels::Attention AttentionOf(const AttendOp& op, const Seen& seen, size_t head) const;
+  // Where KV is rotated: has the kernels see the queries rotated too, from `room` on in place of the buffer.
+  void RotateQueries(const StepRow& row, float* room, kernels::Attention* attention) const;
+  // And turns back what they gave.
+  void RotateBack(const StepRow& row, const kernels::Attention& attention, float* out) const;
   // Every thread takes its share of all rows' and heads' segments; who finishes a head's last one merges them.
   void AttendInSegments(const AttendOp& op, int thread);
   void Execute(const EmbedOp& op, int thread);

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "kernels/attention.h"
 #include "program/executor.h"
+#include "program/hadamard.h"
 
 namespace bantam {
 namespace {
@@ -76,6 +77,27 @@ kernels::Attention Executor::AttentionOf(const AttendOp& op, const Seen& seen, s
           .sinks = op.sinks == kNone ? nullptr : weights_.Vector(op.sinks) + head * group};
 }
 
+void Executor::RotateQueries(const StepRow& row, float* room, kernels::Attention* attention) const {
+  if (!IsRotated(KvOf(row).type())) return;
+  const size_t width = attention->group * attention->head_dim;
+  for (size_t t = 0; t < attention->tokens; ++t) {
+    float* queries = room + t * width;
+    std::copy_n(attention->query + t * attention->row_stride, width, queries);
+    for (size_t head = 0; head < attention->group; ++head) HadamardRotate(queries + head * attention->head_dim, attention->head_dim);
+  }
+  attention->out_stride = attention->row_stride;
+  attention->query = room;
+  attention->row_stride = width;
+}
+
+void Executor::RotateBack(const StepRow& row, const kernels::Attention& attention, float* out) const {
+  if (!IsRotated(KvOf(row).type())) return;
+  for (size_t i = 0; i < attention.tokens * attention.group; ++i) {
+    const size_t at = i / attention.group * attention.out_stride + i % attention.group * attention.head_dim;
+    HadamardRotate(out + at, attention.head_dim);
+  }
+}
+
 void Executor::Execute(const AttendOp& op, int thread) {
   const size_t kv_heads = kv_.heads(op.layer);
   const KvPart part = kv_.part(op.layer);
@@ -97,9 +119,13 @@ void Executor::Execute(const AttendOp& op, int thread) {
     for (size_t head = 0; head < kv_heads; ++head) {
       // Later positions see more tokens: dealing pieces out in turn balances them.
       if (piece++ % threads != static_cast<size_t>(thread)) continue;
-      const kernels::Attention attention = AttentionOf(op, seen, head);
-      AttendAll(AttentionFor(rows[t]), attention, scratch_[static_cast<size_t>(thread)],
-                FloatRow(op.out, t) + head * attention.group * attention.head_dim);
+      kernels::Attention attention = AttentionOf(op, seen, head);
+      const size_t queries = attention.tokens * attention.group;
+      float* states = scratch_[static_cast<size_t>(thread)];
+      RotateQueries(rows[t], states + 2 * AttentionStatesFloats(queries, attention.head_dim), &attention);
+      float* out = FloatRow(op.out, t) + head * attention.group * attention.head_dim;
+      AttendAll(AttentionFor(rows[t]), attention, states, out);
+      RotateBack(rows[t], attention, out);
       const AttentionSegments segments = SegmentsOf(attention);
       for (size_t segment = segments.begin; segment < segments.end; ++segment) place.kv_blocks += BlocksRead(attention, segment);
     }
@@ -120,7 +146,7 @@ void Executor::AttendInSegments(const AttendOp& op, int thread) {
   for (size_t i = 0; i < step_->rows.size() * kv_heads; ++i) {
     const size_t head = i % kv_heads;
     if (head == 0) seen = SeenBy(op, i / kv_heads, /*rows=*/1, thread);
-    const kernels::Attention attention = AttentionOf(op, seen, head);
+    kernels::Attention attention = AttentionOf(op, seen, head);
     const AttentionSegments segments = SegmentsOf(attention);
     const size_t count = segments.end - segments.begin;
     CHECK(count <= segments_max);
@@ -130,14 +156,18 @@ void Executor::AttendInSegments(const AttendOp& op, int thread) {
     const size_t end = std::clamp(share_end, first, first + count) - first;
     first += count;
     if (begin == end) continue;
+    const StepRow& row = step_->rows[i / kv_heads];
+    RotateQueries(row, scratch_[static_cast<size_t>(thread)], &attention);
     for (size_t segment = begin; segment < end; ++segment) {
-      AttentionFor(step_->rows[i / kv_heads])(attention, segments.begin + segment, states(segment));
+      AttentionFor(row)(attention, segments.begin + segment, states(segment));
       op_[static_cast<size_t>(thread)].kv_blocks += BlocksRead(attention, segments.begin + segment);
     }
     if (segments_done_[i].fetch_add(end - begin, std::memory_order_acq_rel) + end - begin < count) continue;
     segments_done_[i].store(0, std::memory_order_relaxed);  // the others look again behind a barrier
     for (size_t segment = 1; segment < count; ++segment) MergeAttention(states(segment), attention.group, attention.head_dim, states(0));
-    FinishAttention(attention, states(0), FloatRow(op.out, i / kv_heads) + head * attention.group * attention.head_dim);
+    float* out = FloatRow(op.out, i / kv_heads) + head * attention.group * attention.head_dim;
+    FinishAttention(attention, states(0), out);
+    RotateBack(row, attention, out);
   }
 }
 

@@ -75,6 +75,31 @@ TEST(Executor, BothRotaryLayoutsAreOneFunction) {
   EXPECT_GT(testing::Nmse(mismatched, interleaved), 1e-3) << "the layout matters";
 }
 
+// Activations by fixed steps: on every set that rounds, however a text is cut, and only where all readers have the same step.
+TEST(Executor, RoundsActivationsByFixedSteps) {
+  const testing::TinyModel tiny = {.layers = 1, .width = 64, .heads = 4, .feed_forward = 96, .matrices = DType::kQ8_0};
+  for (const KernelSet* kernels : RunnableKernels()) {
+    if (!kernels->quantized[static_cast<size_t>(PanelKind::kQ8)]) continue;
+    const auto with = [&](float q, float k, float down, const std::vector<uint32_t>& steps = {kTokens}) {
+      const StaticSteps map = {
+          {"blk.0.attn_q.weight", q}, {"blk.0.attn_k.weight", k}, {"blk.0.attn_v.weight", q}, {"blk.0.ffn_down.weight", down}};
+      size_t count = 0;
+      auto logits = Logits(
+          tiny, [&](Program* program) { count = SetStaticSteps(map, program); }, *kernels, kOptions, steps);
+      EXPECT_EQ(count, q == k ? 2u : 1u) << kernels->name;
+      return logits;
+    };
+    const auto dynamic = Logits(
+        tiny, [](Program*) {}, *kernels);
+    const auto fine = with(0.04f, 0.04f, 0.04f);
+    EXPECT_LT(testing::Nmse(fine, dynamic), 5e-3) << kernels->name;
+    const auto coarse = with(2, 2, 2);
+    EXPECT_GT(testing::Nmse(coarse, dynamic), 10 * testing::Nmse(fine, dynamic)) << kernels->name;
+    EXPECT_EQ(with(2, 2, 2, {5, 1, 13}), coarse) << kernels->name;
+    with(1, 2, 1);
+  }
+}
+
 // Dimensions past the rotated pairs pass unchanged: a pair that turns by nothing and a pair that is not there are the same.
 TEST(Executor, RotatesOnlyTheGivenPairs) {
   // Frequencies of 5 pairs, as a rotation of 10 dimensions makes them and as divisors of all pairs do.

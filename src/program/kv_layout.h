@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -13,14 +14,27 @@
 
 namespace bantam {
 
-// In the order of kernels::KernelSet::attention.
+// In the order of their numbers in files (docs/formats/prefixes.md).
 enum class KvType : uint8_t {
   kF32,
   kF16,
-  kInt8,  // with one f32 scale per token, head, and K or V
+  kInt8,      // with one f32 scale per token, head, and K or V
+  kInt8Int4,  // the same, but 4 bits for values: codes of IQ4_NL's table
+  // The same of keys and values that were rotated first (program/hadamard.h), as queries are then, and outputs are turned back.
+  kInt8Rotated,
+  kInt8Int4Rotated,
 };
-std::string_view KvTypeName(KvType type);  // "f32", "f16", "q8"
+inline constexpr std::array kAllKvTypes = {KvType::kF32,      KvType::kF16,         KvType::kInt8,
+                                           KvType::kInt8Int4, KvType::kInt8Rotated, KvType::kInt8Int4Rotated};
+std::string_view KvTypeName(KvType type);  // "f32", "f16", "q8", "q8-q4", "q8-rotate", "q8-q4-rotate"
 std::optional<KvType> KvTypeFromName(std::string_view name);
+std::string KvTypeNames();  // "f32, f16, ... or q8-q4-rotate", for messages
+bool IsRotated(KvType type);
+bool IsFloat(KvType type);
+// Which of kernels::KernelSet::attention reads it.
+size_t KvFormOf(KvType type);
+// The next type that loses less: rotated where that takes no more memory, else of more bits; none behind f16.
+std::optional<KvType> BetterKvType(KvType type);
 
 struct KvHeads {
   size_t heads = 0;
@@ -48,7 +62,7 @@ class PerKvPart {
 // Where a sequence's blocks are: table[b] is the block that holds tokens 16 b to 16 b + 15 (of a ring, if it still does).
 using KvTables = PerKvPart<const uint32_t*>;
 
-// Within a block: the part's layers one after another, in each its heads, in each K [head_dim][16], V [16][head_dim], and for int8 the
+// Within a block: the part's layers one after another, in each its heads, in each K [head_dim][16], V [16][head_dim], and for integers the
 // scales of K [16] and V [16] as f32. Heads start on 64-byte boundaries.
 class KvLayout {
  public:
@@ -65,7 +79,7 @@ class KvLayout {
   // Of a head's K within a block.
   size_t HeadOffset(uint32_t layer, size_t head) const { return layers_[layer].offset + head * layers_[layer].head_bytes; }
 
-  // Stores one token's key and value [head_dim] of one head at `slot` (0..15) of a block.
+  // Stores one token's key and value [head_dim], which the caller has rotated where the type is, of one head at `slot` (0..15) of a block.
   void Store(uint8_t* block, uint32_t layer, size_t head, size_t slot, const float* key, const float* value) const;
 
   // Bytes that attention reads for one query over `context` tokens, all layers together.

@@ -85,10 +85,13 @@ uint64_t ThreadScratchBytes(const Program& program) {
       floats = std::max<uint64_t>(floats, program.buffers[norm->norm.in].width);
     } else if (const auto* positions = std::get_if<EmbedPositionsOp>(&op)) {
       floats = std::max<uint64_t>(floats, program.buffers[positions->out].width);
+    } else if (const auto* append = std::get_if<KvAppendOp>(&op)) {
+      floats = std::max<uint64_t>(floats, 2 * program.kv_layers[append->layer].head_dim);  // a rotated key and value
     } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
       const KvHeads& kv = program.kv_layers[attend->layer];
       const size_t queries = kernels::kAttentionTokens * (attend->heads / kv.heads);
-      floats = std::max<uint64_t>(floats, 2 * AttentionStatesFloats(queries, kv.head_dim));
+      // The states of two segments, and queries where they are rotated.
+      floats = std::max<uint64_t>(floats, 2 * AttentionStatesFloats(queries, kv.head_dim) + queries * kv.head_dim);
     } else if (std::holds_alternative<MatMulOp>(op) || std::holds_alternative<GatedMatMulOp>(op)) {
       constexpr size_t kTileBytes = kTokenTile * kPanelRows * sizeof(float) + sizeof(UnpackedChunk);
       floats = std::max<uint64_t>(floats, kernels::kTilePanels * kTileBytes / sizeof(float));
@@ -220,7 +223,7 @@ MemoryPlan Shrink(const Program& program, const FitRequest& request, size_t leas
   while (true) {
     MemoryPlan plan = PlanMemory(program, options, request.held);
     if (plan.total_bytes() <= request.limit_bytes) return plan;
-    const bool can_shrink_kv = !request.fixed_kv && options.kv_type != KvType::kInt8;
+    const bool can_shrink_kv = !request.fixed_kv && IsFloat(options.kv_type);
     const bool can_shrink_context = !request.fixed_context && options.context > least;
     // Of most models a sequence costs little beside its tokens: fewer are taken where that is enough, or nothing else is left.
     if (options.sequences > 1 && (SmallerFits(program, request, options) || !(can_shrink_kv || can_shrink_context))) {

@@ -78,6 +78,48 @@ size_t WindowMax(const Program& program) {
   return widest;
 }
 
+namespace {
+
+// The step of everything that reads what operation `from` leaves in `out`; 0 where they differ, or one has none.
+float CommonStep(const StaticSteps& steps, const Program& program, size_t from, BufferId out) {
+  float common = 0;
+  for (size_t i = from + 1; i < program.ops.size(); ++i) {
+    const OpBuffers buffers = BuffersOf(program.ops[i]);
+    if (std::find(buffers.reads.begin(), buffers.reads.end(), out) != buffers.reads.end()) {
+      std::vector<WeightId> weights;
+      if (const auto* product = std::get_if<MatMulOp>(&program.ops[i])) {
+        for (const MatMulPart& part : product->parts) weights.push_back(part.weight);
+      } else if (const auto* gated = std::get_if<GatedMatMulOp>(&program.ops[i])) {
+        weights = {gated->gate.weight, gated->up.weight};
+      } else {
+        return 0;
+      }
+      for (const WeightId weight : weights) {
+        const auto step = steps.find(program.weights[weight].name);
+        if (step == steps.end() || (common != 0 && step->second != common)) return 0;
+        common = step->second;
+      }
+    }
+    if (std::find(buffers.writes.begin(), buffers.writes.end(), out) != buffers.writes.end()) break;
+  }
+  return common;
+}
+
+}  // namespace
+
+size_t SetStaticSteps(const StaticSteps& steps, Program* program) {
+  size_t count = 0;
+  for (size_t i = 0; i < program->ops.size(); ++i) {
+    auto* quantize = std::get_if<QuantizeOp>(&program->ops[i]);
+    auto* norm = std::get_if<NormQuantizeOp>(&program->ops[i]);
+    if (quantize == nullptr && norm == nullptr) continue;
+    float& step = quantize != nullptr ? quantize->step : norm->step;
+    step = CommonStep(steps, *program, i, quantize != nullptr ? quantize->out : norm->norm.out);
+    count += step != 0 ? 1 : 0;
+  }
+  return count;
+}
+
 const char* OpName(const Op& op) {
   static constexpr const char* kNames[] = {
       "embed",   "embed_positions", "norm",          "rope_angles", "rope",      "kv_append",    "attend",

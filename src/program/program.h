@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -345,14 +347,17 @@ enum class Pooling : uint8_t {
 
 // ---- What fusion adds ----
 
-// To integers or bf16, as the form of `out` says.
+// To integers or bf16, as the form of `out` says. Integers have a scale per block, or all of them `step` where it is not 0: what processors
+// do that know one scale for all activations of a product (SetStaticSteps).
 struct QuantizeOp {
   BufferId in;
   BufferId out;
+  float step = 0;
 };
 // A norm of one group, to the form of norm.out.
 struct NormQuantizeOp {
   NormOp norm;
+  float step = 0;
 };
 // out = activation(gate * in) * (up * in).
 struct GatedMatMulOp {
@@ -391,6 +396,11 @@ struct Program {
 
 // The widest window of its attention layers; 0 when none has one.
 size_t WindowMax(const Program& program);
+
+// Has activations rounded by fixed steps where all products that read them have the same, by the name of their matrix; others keep a scale
+// per block. Of a fused program. Returns how many operations round so.
+using StaticSteps = std::map<std::string, float, std::less<>>;
+size_t SetStaticSteps(const StaticSteps& steps, Program* program);
 
 // Short name of an operation's kind, for listings and profiles.
 const char* OpName(const Op& op);

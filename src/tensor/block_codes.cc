@@ -120,6 +120,23 @@ void DecodeQ5_1(const uint8_t* block, size_t, BlockCodes* codes) {
   AddFifthBits(block + 4, codes->code.data());
 }
 
+// f16 d, 8 bytes of bit pairs (of byte k, those of elements k, 8 + k, 16 + k and 24 + k), 4 bytes of third bits.
+void DecodeInt3(const uint8_t* block, size_t, BlockCodes* codes) {
+  codes->d = LoadUnaligned<uint16_t>(block);
+  const uint64_t pairs = LoadUnaligned<uint64_t>(block + 2);
+  for (size_t run = 0; run < 4; ++run) {
+    const uint64_t eight = (pairs >> 2 * run & 3 * kOnes) | EightBits(block[10 + run]) << 2;
+    std::memcpy(&codes->code[8 * run], &eight, 8);
+  }
+}
+
+// The same with an f16 minimum (added) behind d.
+void DecodeInt3M(const uint8_t* block, size_t, BlockCodes* codes) {
+  DecodeInt3(block + 2, /*group=*/0, codes);
+  codes->d = LoadUnaligned<uint16_t>(block);
+  codes->dmin = NegatedF16(LoadUnaligned<uint16_t>(block + 2));
+}
+
 // 16 bytes of scale (low nibble) and minimum (high nibble), 64 bytes of 2-bit codes, f16 d, f16 dmin.
 void DecodeQ2_K(const uint8_t* block, size_t, BlockCodes* codes) {
   const uint8_t* quants = block + 16;

@@ -29,6 +29,9 @@ void DecodeMXFP4(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeNVFP4(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeQ1_0(const uint8_t* block, size_t group, BlockCodes* codes);
 void DecodeQ2_0(const uint8_t* block, size_t group, BlockCodes* codes);
+// Our own (docs/formats/package.md).
+void DecodeInt3(const uint8_t* block, size_t group, BlockCodes* codes);
+void DecodeInt3M(const uint8_t* block, size_t group, BlockCodes* codes);
 
 // IQ4_NL and IQ4_XS: 16 levels, dense around zero.
 extern const PanelTable kIQ4Table;

@@ -103,6 +103,21 @@ void EncodeQ5_1(const BlockCodes& codes, size_t, uint8_t* block) {
   PutNibbles(codes.code.data(), block + 8);
 }
 
+void EncodeInt3(const BlockCodes& codes, size_t, uint8_t* block) {
+  PutU16(codes.d, block);
+  std::memset(block + 2, 0, 12);
+  for (size_t i = 0; i < 32; ++i) {
+    block[2 + i % 8] = static_cast<uint8_t>(block[2 + i % 8] | (codes.code[i] & 3) << (i / 8 * 2));
+    block[10 + i / 8] = static_cast<uint8_t>(block[10 + i / 8] | (codes.code[i] >> 2 & 1) << (i % 8));
+  }
+}
+
+void EncodeInt3M(const BlockCodes& codes, size_t group, uint8_t* block) {
+  EncodeInt3(codes, group, block + 2);
+  PutU16(codes.d, block);
+  PutU16(NegatedF16(codes.dmin), block + 2);
+}
+
 void EncodeQ2_K(const BlockCodes& codes, size_t, uint8_t* block) {
   for (size_t s = 0; s < 16; ++s) block[s] = static_cast<uint8_t>(codes.sub_scale[s] | codes.sub_min[s] << 4);
   PutPlane(codes, {.shift = 0, .width = 2}, block + 16);

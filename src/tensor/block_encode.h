@@ -28,5 +28,7 @@ void EncodeMXFP4(const BlockCodes& codes, size_t group, uint8_t* block);
 // Two groups of 32 a block.
 void EncodeNVFP4(const BlockCodes& codes, size_t group, uint8_t* block);
 void EncodeQ2_0(const BlockCodes& codes, size_t group, uint8_t* block);
+void EncodeInt3(const BlockCodes& codes, size_t group, uint8_t* block);
+void EncodeInt3M(const BlockCodes& codes, size_t group, uint8_t* block);
 
 }  // namespace bantam

@@ -5,6 +5,7 @@
 
 #include "tensor/block_codes.h"
 #include "tensor/block_encode.h"
+#include "tensor/group_pack.h"
 #include "tensor/half.h"
 
 namespace bantam {
@@ -429,6 +430,10 @@ void PackTQ2_0(const float* x, const float* w, uint8_t* block) {
     block[i] = static_cast<uint8_t>(four[0] | four[32] << 2 | four[64] << 4 | four[96] << 6);
   }
 }
+
+void PackNF4(const float* x, const float* w, uint8_t* block) { PackGroup(DType::kNF4, x, w, /*n=*/32, block); }
+void PackInt3(const float* x, const float* w, uint8_t* block) { PackGroup(DType::kInt3, x, w, /*n=*/32, block); }
+void PackInt3M(const float* x, const float* w, uint8_t* block) { PackGroup(DType::kInt3M, x, w, /*n=*/32, block); }
 
 void PackMXFP4(const float* x, const float* w, uint8_t* block) {
   const float largest = std::fabs(Extreme(x, 32));

@@ -25,5 +25,9 @@ void PackIQ4_XS(const float* x, const float* w, uint8_t* block);
 void PackTQ1_0(const float* x, const float* w, uint8_t* block);
 void PackTQ2_0(const float* x, const float* w, uint8_t* block);
 void PackMXFP4(const float* x, const float* w, uint8_t* block);
+// Groups of one block (group_pack.h).
+void PackNF4(const float* x, const float* w, uint8_t* block);
+void PackInt3(const float* x, const float* w, uint8_t* block);
+void PackInt3M(const float* x, const float* w, uint8_t* block);
 
 }  // namespace bantam

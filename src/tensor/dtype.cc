@@ -49,7 +49,9 @@ constexpr std::array<DTypeInfo, kDTypes> kTable = {{
     {DType::kNVFP4, "NVFP4", 40, 64, 36, PanelKind::kFp4, DecodeNVFP4, &kFp4Table, nullptr, nullptr, EncodeNVFP4},
     {DType::kQ1_0, "Q1_0", 41, 128, 18, PanelKind::kQ2, DecodeQ1_0, nullptr, nullptr, nullptr, nullptr},
     {DType::kQ2_0, "Q2_0", 42, 64, 18, PanelKind::kQ2, DecodeQ2_0, nullptr, nullptr, nullptr, EncodeQ2_0},
-    {DType::kNF4, "NF4", kOwnFormats, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kNF4Table, nullptr, nullptr, EncodeIQ4_NL},
+    {DType::kNF4, "NF4", kOwnFormats, 32, 18, PanelKind::kLut4B, DecodeIQ4_NL, &kNF4Table, PackNF4, nullptr, EncodeIQ4_NL},
+    {DType::kInt3, "INT3", kOwnFormats + 1, 32, 14, PanelKind::kQ3, DecodeInt3, nullptr, PackInt3, nullptr, EncodeInt3},
+    {DType::kInt3M, "INT3M", kOwnFormats + 2, 32, 16, PanelKind::kQ3M, DecodeInt3M, nullptr, PackInt3M, nullptr, EncodeInt3M},
 }};
 
 constexpr bool InOrder() {
@@ -148,7 +150,7 @@ void Unpack(DType dtype, const uint8_t* blocks, size_t elements, float* values) 
   }
 }
 
-Status PackRow(DType dtype, std::span<const float> values, std::span<const float> importance, uint8_t* blocks) {
+Status CheckPackable(DType dtype, std::span<const float> values, std::span<const float> importance) {
   const DTypeInfo& info = Info(dtype);
   CHECK(values.size() % info.block_elements == 0 && (importance.empty() || importance.size() == values.size()));
   if (info.decode != nullptr && info.pack == nullptr) {
@@ -161,6 +163,12 @@ Status PackRow(DType dtype, std::span<const float> values, std::span<const float
                    fmt::format("importance of element {} is {}, expected a finite number of at least 0", i, importance[i]));
     }
   }
+  return Ok();
+}
+
+Status PackRow(DType dtype, std::span<const float> values, std::span<const float> importance, uint8_t* blocks) {
+  const DTypeInfo& info = Info(dtype);
+  BANTAM_TRY(CheckPackable(dtype, values, importance));
   if (info.decode == nullptr) {
     PackFloats(dtype, values, blocks);
     return Ok();

@@ -42,8 +42,10 @@ enum class DType : uint8_t {
   kQ1_0,
   kQ2_0,
   kNF4,
+  kInt3,   // 3 bits, f16 scale per 32
+  kInt3M,  // and f16 minimum
 };
-inline constexpr size_t kDTypes = 29;
+inline constexpr size_t kDTypes = 31;
 // Ids from here on are our own: in a GGUF file, no other program knows them.
 inline constexpr uint32_t kOwnFormats = 1u << 30;
 
@@ -83,6 +85,9 @@ void Unpack(DType dtype, const uint8_t* blocks, size_t elements, float* values);
 // the squared error of each value and makes formats search for their scales (block_pack.h). Errors: Unsupported (a format that
 // is only read), Corrupt (a value that is not finite or too large), InvalidArgument (a negative importance); they name the element.
 Status PackRow(DType dtype, std::span<const float> values, std::span<const float> importance, uint8_t* blocks);
+
+// The errors of PackRow.
+Status CheckPackable(DType dtype, std::span<const float> values, std::span<const float> importance);
 
 // Packs 16 rows of `columns` elements into one panel of Info(dtype).panel. Row pointers are null for padding rows, which
 // become zeros. `panel` holds PanelBytes bytes.

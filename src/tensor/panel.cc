@@ -85,6 +85,8 @@ constexpr std::array<PanelInfo, kPanelKinds> kInfo = {
     SuperPanel(PanelKind::kLut4H, "lut4h", {.sub_columns = 16, .low_bits = 4, .has_table = true}),
     BlockPanel(PanelKind::kLut4B, "lut4b", {.sub_columns = 32, .low_bits = 4, .has_table = true}),
     BlockPanel(PanelKind::kFp4, "fp4", {.sub_columns = 16, .low_bits = 4, .has_table = true, .bf16_scale = true}),
+    BlockPanel(PanelKind::kQ3, "q3", {.sub_columns = 32, .low_bits = 2, .high_bits = 1, .zero = 4}),
+    BlockPanel(PanelKind::kQ3M, "q3m", {.sub_columns = 32, .low_bits = 2, .high_bits = 1, .has_min = true}),
 };
 
 constexpr bool InOrder() {

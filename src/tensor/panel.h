@@ -31,8 +31,10 @@ enum class PanelKind : uint8_t {
   kLut4H,  // as kLut4, int8 per 16
   kLut4B,  // 4-bit index into a table, f16 scale per 32
   kFp4,    // 4-bit index into a table, bf16 scale per 16
+  kQ3,     // 3 bits, zero 4, f16 scale per 32
+  kQ3M,    // 3 bits, f16 scale and minimum per 32
 };
-inline constexpr size_t kPanelKinds = 18;
+inline constexpr size_t kPanelKinds = 20;
 
 struct PanelInfo {
   PanelKind kind;

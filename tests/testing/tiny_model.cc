@@ -44,6 +44,8 @@ constexpr ScalePlace kScalePlaces[] = {
     {DType::kQ1_0, 0, -1, 1},
     {DType::kQ2_0, 0, -1, 1.2f},
     {DType::kNF4, 0, -1, 45},
+    {DType::kInt3, 0, -1, 2.3f},
+    {DType::kInt3M, 0, 2, 2.3f},
 };
 
 // Formats whose scales are no f16 of their own: sets block `block` to about `d` for codes of magnitude 1.

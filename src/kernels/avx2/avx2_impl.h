@@ -117,9 +117,10 @@ struct Expand2 {
   static constexpr int kAdds = 8;  // 8 * 3 * 127 * 2 = 6,096
   static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) { ExpandPairs(planes + 32 * half, w); }
 };
+template <int kSubtract>
 struct Expand3 {
   static constexpr bool kSigned = false;
-  static constexpr int kZero = 4;
+  static constexpr int kZero = kSubtract;
   static constexpr int kAdds = 8;  // 8 * 7 * 127 * 2 = 14,224
   static void Run(const uint8_t* planes, size_t half, __m256i, __m256i w[8]) {
     ExpandPairs(planes + 32 * half, w);
@@ -514,7 +515,7 @@ struct Vector8 {
 };
 
 struct F32Kv {
-  static constexpr size_t kBytes = 4;
+  static constexpr size_t Bytes(size_t n) { return 4 * n; }
   static constexpr bool kScaled = false;
   static __m256 Load(const uint8_t* data, size_t i) { return _mm256_loadu_ps(reinterpret_cast<const float*>(data) + i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -524,7 +525,7 @@ struct F32Kv {
   }
 };
 struct F16Kv {
-  static constexpr size_t kBytes = 2;
+  static constexpr size_t Bytes(size_t n) { return 2 * n; }
   static constexpr bool kScaled = false;
   static __m256 Load(const uint8_t* data, size_t i) { return LoadHalf8(data + 2 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -534,10 +535,25 @@ struct F16Kv {
   }
 };
 struct Int8Kv {
-  static constexpr size_t kBytes = 1;
+  static constexpr size_t Bytes(size_t n) { return n; }
   static constexpr bool kScaled = true;
   static __m256 Load(const uint8_t* data, size_t i) { return LoadBytes8Signed(data + i); }
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+struct Int4Kv {
+  static constexpr size_t Bytes(size_t n) { return (n + 1) / 2; }
+  static constexpr bool kScaled = true;
+  static __m256 Load(const uint8_t* data, size_t i) {
+    int32_t eight;
+    __builtin_memcpy(&eight, data + i / 2, 4);
+    const __m128i packed = _mm_cvtsi32_si128(eight);
+    const __m128i low = _mm_and_si128(packed, _mm_set1_epi8(15));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(packed, 4), _mm_set1_epi8(15));
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kInt4Values));
+    const __m128i values = _mm_shuffle_epi8(table, _mm_unpacklo_epi8(low, high));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values));
+  }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(kInt4Values[data[i / 2] >> (i % 2 * 4) & 15]); }
 };
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
@@ -577,15 +593,28 @@ template <typename Bytes>
 constexpr KernelSet MakeSet(const char* name) {
   return {
       .name = name,
-      .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
-      .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>,
-                  AnyBlockProduct<Bytes, Expand8, false, 512>, AnyBlockProduct<Bytes, Expand4<8>, false, 256>,
-                  AnySuperProduct<Bytes, ExpandLut4, 32, false, 256>, AnySuperProduct<Bytes, Expand4<0>, 32, true, 256>,
-                  AnySuperProduct<Bytes, Expand5<0>, 32, true, 320>, AnySuperProduct<Bytes, Expand6, 16, false, 384>,
-                  AnySuperProduct<Bytes, Expand2<0>, 16, true, 128>, AnyBlockProduct<Bytes, Expand4<0>, true, 256>,
-                  AnyBlockProduct<Bytes, Expand5<16>, false, 320>, AnyBlockProduct<Bytes, Expand5<0>, true, 320>,
-                  AnySuperProduct<Bytes, Expand3, 16, false, 192>, AnyBlockProduct<Bytes, Expand2<1>, false, 128>,
-                  AnySuperProduct<Bytes, ExpandLut4, 16, false, 256>, AnyBlockProduct<Bytes, ExpandLut4, false, 256>, AnyFp4Product<Bytes>},
+      .quantized = {false, false, false, true, true, true, true, true, true, true,
+                    true,  true,  true,  true, true, true, true, true, true, true},
+      .product = {AnyFloatProduct<LoadF32>,
+                  AnyFloatProduct<LoadF16>,
+                  AnyFloatProduct<LoadBF16>,
+                  AnyBlockProduct<Bytes, Expand8, false, 512>,
+                  AnyBlockProduct<Bytes, Expand4<8>, false, 256>,
+                  AnySuperProduct<Bytes, ExpandLut4, 32, false, 256>,
+                  AnySuperProduct<Bytes, Expand4<0>, 32, true, 256>,
+                  AnySuperProduct<Bytes, Expand5<0>, 32, true, 320>,
+                  AnySuperProduct<Bytes, Expand6, 16, false, 384>,
+                  AnySuperProduct<Bytes, Expand2<0>, 16, true, 128>,
+                  AnyBlockProduct<Bytes, Expand4<0>, true, 256>,
+                  AnyBlockProduct<Bytes, Expand5<16>, false, 320>,
+                  AnyBlockProduct<Bytes, Expand5<0>, true, 320>,
+                  AnySuperProduct<Bytes, Expand3<4>, 16, false, 192>,
+                  AnyBlockProduct<Bytes, Expand2<1>, false, 128>,
+                  AnySuperProduct<Bytes, ExpandLut4, 16, false, 256>,
+                  AnyBlockProduct<Bytes, ExpandLut4, false, 256>,
+                  AnyFp4Product<Bytes>,
+                  AnyBlockProduct<Bytes, Expand3<4>, false, 192>,
+                  AnyBlockProduct<Bytes, Expand3<0>, true, 192>},
       .tiles = {{},
                 {},
                 {},
@@ -599,17 +628,20 @@ constexpr KernelSet MakeSet(const char* name) {
                 BlockTiles<Bytes, Expand4<0>, true, 256>(),
                 BlockTiles<Bytes, Expand5<16>, false, 320>(),
                 BlockTiles<Bytes, Expand5<0>, true, 320>(),
-                SuperTiles<Bytes, Expand3, 16, false, 192>(),
+                SuperTiles<Bytes, Expand3<4>, 16, false, 192>(),
                 BlockTiles<Bytes, Expand2<1>, false, 128>(),
                 SuperTiles<Bytes, ExpandLut4, 16, false, 256>(),
                 BlockTiles<Bytes, ExpandLut4, false, 256>(),
-                {kChunkBlocksOfCodes, UnpackFp4<Scales8, Planes<Bytes, ExpandLut4>>, MultiplyCodes<Bytes, ExpandLut4, 2, false>}},
+                {kChunkBlocksOfCodes, UnpackFp4<Scales8, Planes<Bytes, ExpandLut4>>, MultiplyCodes<Bytes, ExpandLut4, 2, false>},
+                BlockTiles<Bytes, Expand3<4>, false, 192>(),
+                BlockTiles<Bytes, Expand3<0>, true, 192>()},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .activate = {Activate<Vector8, Activation::kSilu>, Activate<Vector8, Activation::kGelu>, Activate<Vector8, Activation::kRelu>,
                    Activate<Vector8, Activation::kReluSquared>, Activate<Vector8, Activation::kErfGelu>,
                    Activate<Vector8, Activation::kClampedSilu>},
-      .attention = {Attend<Vector8, F32Kv>, Attend<Vector8, F16Kv>, Attend<Vector8, Int8Kv>},
+      .attention = {Attend<Vector8, F32Kv, F32Kv>, Attend<Vector8, F16Kv, F16Kv>, Attend<Vector8, Int8Kv, Int8Kv>,
+                    Attend<Vector8, Int8Kv, Int4Kv>},
       .convolve = Convolve<Vector8>,
       .scan = Scan<Vector8>,
       .delta = Delta<Vector8>,

@@ -102,8 +102,9 @@ struct Expand2 {
   static constexpr int kZero = kSubtract;
   static void Run(const uint8_t* planes, __m512i, __m512i w[8]) { ExpandPairs(planes, w); }
 };
+template <int kSubtract>
 struct Expand3 {
-  static constexpr int kZero = 4;
+  static constexpr int kZero = kSubtract;
   static void Run(const uint8_t* planes, __m512i, __m512i w[8]) {
     ExpandPairs(planes, w);
     AddBitPlane(planes + 128, 4, w);
@@ -574,7 +575,7 @@ struct Vector16 {
 };
 
 struct F32Kv {
-  static constexpr size_t kBytes = 4;
+  static constexpr size_t Bytes(size_t n) { return 4 * n; }
   static constexpr bool kScaled = false;
   static __m512 Load(const uint8_t* data, size_t i) { return _mm512_loadu_ps(data + 4 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -584,7 +585,7 @@ struct F32Kv {
   }
 };
 struct F16Kv {
-  static constexpr size_t kBytes = 2;
+  static constexpr size_t Bytes(size_t n) { return 2 * n; }
   static constexpr bool kScaled = false;
   static __m512 Load(const uint8_t* data, size_t i) { return LoadHalf16(data + 2 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -594,10 +595,23 @@ struct F16Kv {
   }
 };
 struct Int8Kv {
-  static constexpr size_t kBytes = 1;
+  static constexpr size_t Bytes(size_t n) { return n; }
   static constexpr bool kScaled = true;
   static __m512 Load(const uint8_t* data, size_t i) { return LoadBytes16Signed(data + i); }
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+struct Int4Kv {
+  static constexpr size_t Bytes(size_t n) { return (n + 1) / 2; }
+  static constexpr bool kScaled = true;
+  static __m512 Load(const uint8_t* data, size_t i) {
+    const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(data + i / 2));
+    const __m128i low = _mm_and_si128(packed, _mm_set1_epi8(15));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(packed, 4), _mm_set1_epi8(15));
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kInt4Values));
+    const __m128i values = _mm_shuffle_epi8(table, _mm_unpacklo_epi8(low, high));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(values));
+  }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(kInt4Values[data[i / 2] >> (i % 2 * 4) & 15]); }
 };
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
@@ -648,14 +662,28 @@ uint64_t RunFloatPeak(uint64_t rounds) {
 
 const KernelSet kAvx512 = {
     .name = "avx512",
-    .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
-    .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Expand8, false, 512>,
-                AnyBlockProduct<Expand4<8>, false, 256>, AnySuperProduct<ExpandLut4, 32, false, 256>,
-                AnySuperProduct<Expand4<0>, 32, true, 256>, AnySuperProduct<Expand5<0>, 32, true, 320>,
-                AnySuperProduct<Expand6, 16, false, 384>, AnySuperProduct<Expand2<0>, 16, true, 128>,
-                AnyBlockProduct<Expand4<0>, true, 256>, AnyBlockProduct<Expand5<16>, false, 320>, AnyBlockProduct<Expand5<0>, true, 320>,
-                AnySuperProduct<Expand3, 16, false, 192>, AnyBlockProduct<Expand2<1>, false, 128>,
-                AnySuperProduct<ExpandLut4, 16, false, 256>, AnyBlockProduct<ExpandLut4, false, 256>, AnyFp4Product},
+    .quantized = {false, false, false, true, true, true, true, true, true, true,
+                  true,  true,  true,  true, true, true, true, true, true, true},
+    .product = {AnyFloatProduct<LoadF32>,
+                AnyFloatProduct<LoadF16>,
+                AnyFloatProduct<LoadBF16>,
+                AnyBlockProduct<Expand8, false, 512>,
+                AnyBlockProduct<Expand4<8>, false, 256>,
+                AnySuperProduct<ExpandLut4, 32, false, 256>,
+                AnySuperProduct<Expand4<0>, 32, true, 256>,
+                AnySuperProduct<Expand5<0>, 32, true, 320>,
+                AnySuperProduct<Expand6, 16, false, 384>,
+                AnySuperProduct<Expand2<0>, 16, true, 128>,
+                AnyBlockProduct<Expand4<0>, true, 256>,
+                AnyBlockProduct<Expand5<16>, false, 320>,
+                AnyBlockProduct<Expand5<0>, true, 320>,
+                AnySuperProduct<Expand3<4>, 16, false, 192>,
+                AnyBlockProduct<Expand2<1>, false, 128>,
+                AnySuperProduct<ExpandLut4, 16, false, 256>,
+                AnyBlockProduct<ExpandLut4, false, 256>,
+                AnyFp4Product,
+                AnyBlockProduct<Expand3<4>, false, 192>,
+                AnyBlockProduct<Expand3<0>, true, 192>},
     .tiles = {{},
               {},
               {},
@@ -669,17 +697,20 @@ const KernelSet kAvx512 = {
               BlockTiles<Expand4<0>, true, 256>(),
               BlockTiles<Expand5<16>, false, 320>(),
               BlockTiles<Expand5<0>, true, 320>(),
-              SuperTiles<Expand3, 16, false, 192>(),
+              SuperTiles<Expand3<4>, 16, false, 192>(),
               BlockTiles<Expand2<1>, false, 128>(),
               SuperTiles<ExpandLut4, 16, false, 256>(),
               BlockTiles<ExpandLut4, false, 256>(),
-              {kChunkBlocksOfCodes, UnpackFp4<Scales16, Planes<ExpandLut4>>, MultiplyCodes<2, false, ExpandLut4::kZero>}},
+              {kChunkBlocksOfCodes, UnpackFp4<Scales16, Planes<ExpandLut4>>, MultiplyCodes<2, false, ExpandLut4::kZero>},
+              BlockTiles<Expand3<4>, false, 192>(),
+              BlockTiles<Expand3<0>, true, 192>()},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .activate = {Activate<Vector16, Activation::kSilu>, Activate<Vector16, Activation::kGelu>, Activate<Vector16, Activation::kRelu>,
                  Activate<Vector16, Activation::kReluSquared>, Activate<Vector16, Activation::kErfGelu>,
                  Activate<Vector16, Activation::kClampedSilu>},
-    .attention = {Attend<Vector16, F32Kv>, Attend<Vector16, F16Kv>, Attend<Vector16, Int8Kv>},
+    .attention = {Attend<Vector16, F32Kv, F32Kv>, Attend<Vector16, F16Kv, F16Kv>, Attend<Vector16, Int8Kv, Int8Kv>,
+                  Attend<Vector16, Int8Kv, Int4Kv>},
     .convolve = Convolve<Vector16>,
     .scan = Scan<Vector16>,
     .delta = Delta<Vector16>,

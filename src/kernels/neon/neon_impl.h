@@ -121,12 +121,13 @@ struct Expand2 {
     Subtract<kZero>(codes, w);
   }
 };
+template <int kZero>
 struct Expand3 {
   static void Run(const uint8_t* planes, size_t quarter, int8x16_t, int8x16_t w[8]) {
     uint8x16_t codes[8];
     ExpandPairs(planes + 16 * quarter, codes);
     AddBitPlane(planes + 128, quarter, 4, codes);
-    Subtract<4>(codes, w);
+    Subtract<kZero>(codes, w);
   }
 };
 
@@ -502,7 +503,7 @@ struct Vector4 {
 
 // Four elements of K or V.
 struct F32Kv {
-  static constexpr size_t kBytes = 4;
+  static constexpr size_t Bytes(size_t n) { return 4 * n; }
   static constexpr bool kScaled = false;
   static float32x4_t Load(const uint8_t* data, size_t i) { return LoadFloat4(data + 4 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -512,7 +513,7 @@ struct F32Kv {
   }
 };
 struct F16Kv {
-  static constexpr size_t kBytes = 2;
+  static constexpr size_t Bytes(size_t n) { return 2 * n; }
   static constexpr bool kScaled = false;
   static float32x4_t Load(const uint8_t* data, size_t i) { return LoadHalf4(data + 2 * i); }
   static float Load1(const uint8_t* data, size_t i) {
@@ -522,10 +523,23 @@ struct F16Kv {
   }
 };
 struct Int8Kv {
-  static constexpr size_t kBytes = 1;
+  static constexpr size_t Bytes(size_t n) { return n; }
   static constexpr bool kScaled = true;
   static float32x4_t Load(const uint8_t* data, size_t i) { return LoadBytes4Signed(data + i); }
   static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+struct Int4Kv {
+  static constexpr size_t Bytes(size_t n) { return (n + 1) / 2; }
+  static constexpr bool kScaled = true;
+  static float32x4_t Load(const uint8_t* data, size_t i) {
+    uint16_t four;
+    __builtin_memcpy(&four, data + i / 2, 2);
+    const uint8x8_t packed = vreinterpret_u8_u16(vdup_n_u16(four));
+    const uint8x8_t codes = vzip1_u8(vand_u8(packed, vdup_n_u8(15)), vshr_n_u8(packed, 4));
+    const int8x8_t values = vqtbl1_s8(vld1q_s8(kInt4Values), codes);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(values))));
+  }
+  static float Load1(const uint8_t* data, size_t i) { return static_cast<float>(kInt4Values[data[i / 2] >> (i % 2 * 4) & 15]); }
 };
 
 uint64_t Read(const uint8_t* data, size_t bytes) {
@@ -578,15 +592,28 @@ template <typename Dot>
 constexpr KernelSet MakeSet(const char* name) {
   return {
       .name = name,
-      .quantized = {false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true},
-      .product = {AnyFloatProduct<LoadF32>, AnyFloatProduct<LoadF16>, AnyFloatProduct<LoadBF16>, AnyBlockProduct<Dot, Expand8, false, 512>,
-                  AnyBlockProduct<Dot, Expand4<8>, false, 256>, AnySuperProduct<Dot, ExpandLut4, 32, false, 256>,
-                  AnySuperProduct<Dot, Expand4<0>, 32, true, 256>, AnySuperProduct<Dot, Expand5<0>, 32, true, 320>,
-                  AnySuperProduct<Dot, Expand6, 16, false, 384>, AnySuperProduct<Dot, Expand2<0>, 16, true, 128>,
-                  AnyBlockProduct<Dot, Expand4<0>, true, 256>, AnyBlockProduct<Dot, Expand5<16>, false, 320>,
-                  AnyBlockProduct<Dot, Expand5<0>, true, 320>, AnySuperProduct<Dot, Expand3, 16, false, 192>,
-                  AnyBlockProduct<Dot, Expand2<1>, false, 128>, AnySuperProduct<Dot, ExpandLut4, 16, false, 256>,
-                  AnyBlockProduct<Dot, ExpandLut4, false, 256>, AnyFp4Product<Dot>},
+      .quantized = {false, false, false, true, true, true, true, true, true, true,
+                    true,  true,  true,  true, true, true, true, true, true, true},
+      .product = {AnyFloatProduct<LoadF32>,
+                  AnyFloatProduct<LoadF16>,
+                  AnyFloatProduct<LoadBF16>,
+                  AnyBlockProduct<Dot, Expand8, false, 512>,
+                  AnyBlockProduct<Dot, Expand4<8>, false, 256>,
+                  AnySuperProduct<Dot, ExpandLut4, 32, false, 256>,
+                  AnySuperProduct<Dot, Expand4<0>, 32, true, 256>,
+                  AnySuperProduct<Dot, Expand5<0>, 32, true, 320>,
+                  AnySuperProduct<Dot, Expand6, 16, false, 384>,
+                  AnySuperProduct<Dot, Expand2<0>, 16, true, 128>,
+                  AnyBlockProduct<Dot, Expand4<0>, true, 256>,
+                  AnyBlockProduct<Dot, Expand5<16>, false, 320>,
+                  AnyBlockProduct<Dot, Expand5<0>, true, 320>,
+                  AnySuperProduct<Dot, Expand3<4>, 16, false, 192>,
+                  AnyBlockProduct<Dot, Expand2<1>, false, 128>,
+                  AnySuperProduct<Dot, ExpandLut4, 16, false, 256>,
+                  AnyBlockProduct<Dot, ExpandLut4, false, 256>,
+                  AnyFp4Product<Dot>,
+                  AnyBlockProduct<Dot, Expand3<4>, false, 192>,
+                  AnyBlockProduct<Dot, Expand3<0>, true, 192>},
       .tiles = {{},
                 {},
                 {},
@@ -600,17 +627,20 @@ constexpr KernelSet MakeSet(const char* name) {
                 BlockTiles<Dot, Expand4<0>, true, 256>(),
                 BlockTiles<Dot, Expand5<16>, false, 320>(),
                 BlockTiles<Dot, Expand5<0>, true, 320>(),
-                SuperTiles<Dot, Expand3, 16, false, 192>(),
+                SuperTiles<Dot, Expand3<4>, 16, false, 192>(),
                 BlockTiles<Dot, Expand2<1>, false, 128>(),
                 SuperTiles<Dot, ExpandLut4, 16, false, 256>(),
                 BlockTiles<Dot, ExpandLut4, false, 256>(),
-                {kChunkBlocksOfCodes, UnpackFp4<Scales4, Planes<Dot, ExpandLut4>>, MultiplyCodes<Dot, 2, false>}},
+                {kChunkBlocksOfCodes, UnpackFp4<Scales4, Planes<Dot, ExpandLut4>>, MultiplyCodes<Dot, 2, false>},
+                BlockTiles<Dot, Expand3<4>, false, 192>(),
+                BlockTiles<Dot, Expand3<0>, true, 192>()},
       .quantize = Quantize,
       .rms_norm = RmsNorm,
       .activate = {Activate<Vector4, Activation::kSilu>, Activate<Vector4, Activation::kGelu>, Activate<Vector4, Activation::kRelu>,
                    Activate<Vector4, Activation::kReluSquared>, Activate<Vector4, Activation::kErfGelu>,
                    Activate<Vector4, Activation::kClampedSilu>},
-      .attention = {Attend<Vector4, F32Kv>, Attend<Vector4, F16Kv>, Attend<Vector4, Int8Kv>},
+      .attention = {Attend<Vector4, F32Kv, F32Kv>, Attend<Vector4, F16Kv, F16Kv>, Attend<Vector4, Int8Kv, Int8Kv>,
+                    Attend<Vector4, Int8Kv, Int4Kv>},
       .convolve = Convolve<Vector4>,
       .scan = Scan<Vector4>,
       .delta = Delta<Vector4>,

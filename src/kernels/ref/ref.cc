@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "tensor/dtype.h"
 #include "tensor/half.h"
 #include "tensor/panel.h"
 
@@ -100,7 +101,7 @@ void Activate(const float* x, const float* factor, size_t n, float* out) {
 }
 
 struct F32Kv {
-  static constexpr size_t kBytes = 4;
+  static constexpr size_t Bytes(size_t n) { return 4 * n; }
   static constexpr bool kScaled = false;
   static float Load(const uint8_t* data, size_t i) {
     float value;
@@ -109,7 +110,7 @@ struct F32Kv {
   }
 };
 struct F16Kv {
-  static constexpr size_t kBytes = 2;
+  static constexpr size_t Bytes(size_t n) { return 2 * n; }
   static constexpr bool kScaled = false;
   static float Load(const uint8_t* data, size_t i) {
     uint16_t bits;
@@ -118,9 +119,16 @@ struct F16Kv {
   }
 };
 struct Int8Kv {
-  static constexpr size_t kBytes = 1;
+  static constexpr size_t Bytes(size_t n) { return n; }
   static constexpr bool kScaled = true;
   static float Load(const uint8_t* data, size_t i) { return static_cast<float>(static_cast<int8_t>(data[i])); }
+};
+struct Int4Kv {
+  static constexpr size_t Bytes(size_t n) { return (n + 1) / 2; }
+  static constexpr bool kScaled = true;
+  static float Load(const uint8_t* data, size_t i) {
+    return static_cast<float>(TableOf(DType::kIQ4_NL).value[data[i / 2] >> (i % 2 * 4) & 15]);
+  }
 };
 
 size_t PositionOf(const Attention& a, size_t token) {
@@ -129,9 +137,8 @@ size_t PositionOf(const Attention& a, size_t token) {
 
 // softmax(q K^T * scale) V over the visible tokens of a segment, in one pass with a running maximum (Milakov and Gimelshein, "Online
 // normalizer calculation for softmax", 2018). Sums are double, and relative to a maximum that the state can hold.
-template <typename Kv>
+template <typename K, typename U>
 void Attend(const Attention& a, size_t segment, float* states) {
-  const size_t values_offset = kKvTokens * a.head_dim * Kv::kBytes;
   const size_t segment_begin = segment * kSegmentTokens;
   for (size_t row = 0; row < a.tokens * a.group; ++row) {
     const float* query = a.query + row / a.group * a.row_stride + row % a.group * a.head_dim;
@@ -145,19 +152,17 @@ void Attend(const Attention& a, size_t segment, float* states) {
     std::fill_n(out, a.head_dim, 0.0f);
     for (size_t t = first; t < end; ++t) {
       const uint8_t* keys = a.kv_base + a.blocks[t / kKvTokens] * a.block_bytes + a.head_offset;
-      const uint8_t* values = keys + values_offset;
-      const uint8_t* scales = values + values_offset;
+      const uint8_t* values = keys + K::Bytes(kKvTokens * a.head_dim);
+      const uint8_t* scales = values + kKvTokens * U::Bytes(a.head_dim);
       const size_t slot = t % kKvTokens;
       double score = 0;
       for (size_t d = 0; d < a.head_dim; ++d) {
-        score += static_cast<double>(query[d]) * static_cast<double>(Kv::Load(keys, d * kKvTokens + slot));
+        score += static_cast<double>(query[d]) * static_cast<double>(K::Load(keys, d * kKvTokens + slot));
       }
       score *= static_cast<double>(a.scale);
       double value_scale = 1;
-      if (Kv::kScaled) {
-        score *= static_cast<double>(F32Kv::Load(scales, slot));
-        value_scale = static_cast<double>(F32Kv::Load(scales, kKvTokens + slot));
-      }
+      if (K::kScaled) score *= static_cast<double>(F32Kv::Load(scales, slot));
+      if (U::kScaled) value_scale = static_cast<double>(F32Kv::Load(scales, kKvTokens + slot));
       if (a.softcap != 0) score = static_cast<double>(a.softcap) * std::tanh(score / static_cast<double>(a.softcap));
       if (a.slopes != nullptr) {
         score -= static_cast<double>(a.slopes[row % a.group]) * static_cast<double>(PositionOf(a, visible_end - 1) - PositionOf(a, t));
@@ -167,7 +172,7 @@ void Attend(const Attention& a, size_t segment, float* states) {
       const double weight = std::exp(score - raised);
       total = total * keep + weight;
       for (size_t d = 0; d < a.head_dim; ++d) {
-        const double value = static_cast<double>(Kv::Load(values, slot * a.head_dim + d));
+        const double value = static_cast<double>(U::Load(values + slot * U::Bytes(a.head_dim), d));
         out[d] = static_cast<float>(static_cast<double>(out[d]) * keep + weight * value_scale * value);
       }
       largest = raised;
@@ -270,17 +275,17 @@ uint64_t RunPeak(uint64_t rounds) {
 const KernelSet kReference = {
     .name = "ref",
     .quantized = {},
-    .product = {Product<PanelKind::kF32>, Product<PanelKind::kF16>, Product<PanelKind::kBF16>, Product<PanelKind::kQ8>,
-                Product<PanelKind::kQ4>, Product<PanelKind::kLut4>, Product<PanelKind::kQ4S>, Product<PanelKind::kQ5S>,
-                Product<PanelKind::kQ6S>, Product<PanelKind::kQ2S>, Product<PanelKind::kQ4M>, Product<PanelKind::kQ5>,
-                Product<PanelKind::kQ5M>, Product<PanelKind::kQ3S>, Product<PanelKind::kQ2>, Product<PanelKind::kLut4H>,
-                Product<PanelKind::kLut4B>, Product<PanelKind::kFp4>},
+    .product = {Product<PanelKind::kF32>,   Product<PanelKind::kF16>,  Product<PanelKind::kBF16>, Product<PanelKind::kQ8>,
+                Product<PanelKind::kQ4>,    Product<PanelKind::kLut4>, Product<PanelKind::kQ4S>,  Product<PanelKind::kQ5S>,
+                Product<PanelKind::kQ6S>,   Product<PanelKind::kQ2S>,  Product<PanelKind::kQ4M>,  Product<PanelKind::kQ5>,
+                Product<PanelKind::kQ5M>,   Product<PanelKind::kQ3S>,  Product<PanelKind::kQ2>,   Product<PanelKind::kLut4H>,
+                Product<PanelKind::kLut4B>, Product<PanelKind::kFp4>,  Product<PanelKind::kQ3>,   Product<PanelKind::kQ3M>},
     .tiles = {},
     .quantize = Quantize,
     .rms_norm = RmsNorm,
     .activate = {Activate<Activation::kSilu>, Activate<Activation::kGelu>, Activate<Activation::kRelu>, Activate<Activation::kReluSquared>,
                  Activate<Activation::kErfGelu>, Activate<Activation::kClampedSilu>},
-    .attention = {Attend<F32Kv>, Attend<F16Kv>, Attend<Int8Kv>},
+    .attention = {Attend<F32Kv, F32Kv>, Attend<F16Kv, F16Kv>, Attend<Int8Kv, Int8Kv>, Attend<Int8Kv, Int4Kv>},
     .convolve = Convolve,
     .scan = Scan,
     .delta = Delta,

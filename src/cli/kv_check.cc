@@ -1,0 +1,132 @@
+#include "cli/kv_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "base/json.h"
+#include "compress/compare.h"
+#include "compress/window_runner.h"
+
+namespace bantam {
+namespace {
+
+constexpr size_t kWindow = 128;
+constexpr size_t kWindows = 3;
+// Logits of so many tokens are in memory at once, twice.
+constexpr size_t kStepTokens = 32;
+constexpr int64_t kTimeMaxNs = 10'000'000'000;
+constexpr size_t kFileBytesMax = 65536;
+constexpr uint64_t kFormat = 1;
+
+// Prose, speech, numbers, names, code and other languages: what a model reads of each is not what decides, but that it reads all of them.
+constexpr std::string_view kText =
+    "The harbour master wrote the tides into a long green book, one line for each ship, and on the last page of every month he added up "
+    "what the port had earned. In March 1987 it was 14,206 crowns; a year later it was half as much. \"Where have they all gone?\" asked "
+    "his daughter, who was seven and wanted to know everything. He put down his pen. \"South,\" he said, \"where the water is warmer and "
+    "the fuel costs 0.85 less per litre.\"\n\n"
+    "To bake bread you need 500 g of flour, 320 ml of water, 10 g of salt and a little yeast. Mix them, wait for an hour, fold the dough "
+    "three times, and let it rise over night. The oven should be at 230 degrees; after forty minutes the crust is dark and sounds hollow "
+    "when you knock on it.\n\n"
+    "def mean(values):\n    total = 0.0\n    for value in values:\n        total += value\n    return total / len(values)\n\n"
+    "Die Katze liegt auf dem Dach und wartet, bis es dunkel wird. La pluie tombe depuis trois jours sur la ville. El tren sale a las nueve "
+    "y media. \xe4\xbb\x8a\xe5\xa4\xa9\xe5\xa4\xa9\xe6\xb0\x94\xe5\xbe\x88\xe5\xa5\xbd\xe3\x80\x82\n\n"
+    "Dear Ms Okafor, thank you for your order 4471-B. The sensor reports a temperature every ten seconds; when three readings in a row lie "
+    "above the limit, the pump is switched off and an alarm is sent to the control room. Please read the safety notes before you open the "
+    "case. The reason is simple: although the board is fed with 5 V, its capacitors keep up to 60 V for several minutes.\n\n"
+    "Q: What is the capital of Norway? A: Oslo. Q: Who wrote Faust? A: Goethe. Q: How many legs does a spider have? A: Eight.\n";
+
+}  // namespace
+
+std::string KvChecksPath(const std::string& model_path) { return model_path + ".kv.json"; }
+
+KvChecks ReadKvChecks(FileSystem& files, const std::string& model_path, const Digest& model) {
+  KvChecks none = {.model = model};
+  const std::string path = KvChecksPath(model_path);
+  if (!files.Exists(path)) return none;
+  const Result<std::string> text = files.ReadText(path, kFileBytesMax);
+  if (!text.ok()) return none;
+  const Result<Json> json = ParseJson(*text);
+  if (!json.ok()) return none;
+  const Json& format = JsonMember(*json, "format");
+  if (!format.is_number_unsigned() || format.get<uint64_t>() != kFormat || JsonText(*json, "model") != HexOf(model)) return none;
+  KvChecks checks = none;
+  const Json& measured = JsonMember(*json, "divergence");
+  if (!measured.is_object()) return none;
+  for (const auto& [name, value] : measured.items()) {
+    const auto type = KvTypeFromName(name);
+    if (!type || !value.is_number() || !(value.get<double>() >= 0)) return none;
+    checks.divergence[*type] = value.get<double>();
+  }
+  return checks;
+}
+
+Status WriteKvChecks(FileSystem& files, const std::string& model_path, const KvChecks& checks) {
+  Json measured = Json::object();
+  for (const auto& [type, divergence] : checks.divergence) measured[std::string(KvTypeName(type))] = divergence;
+  const Json json = {{"format", kFormat}, {"model", HexOf(checks.model)}, {"divergence", measured}};
+  const std::string text = DumpJson(json, /*indent=*/2) + "\n";
+  BANTAM_ASSIGN(const auto writer, files.Create(KvChecksPath(model_path)));
+  BANTAM_TRY(writer->Append(std::as_bytes(std::span(text))));
+  return writer->Commit();
+}
+
+KvChoice ChooseKvType(const KvChecks& checks, KvType wanted) {
+  for (KvType type = wanted;;) {
+    const auto better = BetterKvType(type);
+    if (!better) return {type, /*known=*/true};
+    const auto found = checks.divergence.find(type);
+    if (found == checks.divergence.end()) return {type, /*known=*/false};
+    if (found->second <= kKvDivergenceMax) return {type, /*known=*/true};
+    type = *better;
+  }
+}
+
+std::string KvFallbackNote(const KvChecks& checks, KvType wanted, KvType taken) {
+  const auto figure = [&](KvType type) {
+    const auto found = checks.divergence.find(type);
+    return found == checks.divergence.end() ? std::string() : fmt::format(" ({:.4f})", found->second);
+  };
+  return fmt::format(
+      "[keys and values in {} cost this model more than a mean KL divergence of {}{}: {}{} is taken; --no-kv-check takes them anyway]\n",
+      KvTypeName(wanted), kKvDivergenceMax, figure(wanted), KvTypeName(taken), figure(taken));
+}
+
+Result<std::vector<uint32_t>> KvCheckTokens(const Tokenizer& tokenizer, const Program& program) {
+  BANTAM_ASSIGN(const std::vector<uint32_t> text, tokenizer.Encode(kText, /*special=*/false));
+  const std::vector<uint32_t>& prefix = tokenizer.spec().prefix;
+  const size_t window = std::min(kWindow, program.context_max);
+  std::vector<uint32_t> tokens;
+  size_t next = 0;
+  while (tokens.size() < kWindows * window) {
+    const bool begins = tokens.size() % window == 0;
+    const uint32_t token = begins && !prefix.empty() ? prefix.front() : text.empty() ? 0 : text[next++ % text.size()];
+    tokens.push_back(token < program.vocabulary ? token : 0);
+  }
+  return tokens;
+}
+
+Result<double> MeasureKvType(const Model& model, KvType type, std::span<const uint32_t> tokens, const Resources& resources,
+                             const Clock& clock) {
+  PlanOptions options;
+  options.context = tokens.size() / kWindows;
+  options.step_tokens = std::min(kStepTokens, options.context);
+  options.step_outputs = options.step_tokens;
+  options.threads = resources.pool.size();
+  options.kv_type = KvType::kF16;
+  BANTAM_ASSIGN(const auto base, WindowRunner::Make(model, options, resources));
+  options.kv_type = type;
+  BANTAM_ASSIGN(const auto candidate, WindowRunner::Make(model, options, resources));
+  const int64_t end = clock.NowNs() + kTimeMaxNs;
+  bool one = false;  // window is done
+  const auto late = [&] { return one && clock.NowNs() > end; };
+  BANTAM_ASSIGN(const Comparison comparison,
+                Compare(
+                    *base, *candidate, tokens, {}, resources.pool, [&](const Comparison&, size_t) { one = true; }, late));
+  return comparison.divergence.value;
+}
+
+}  // namespace bantam

@@ -1,0 +1,51 @@
+// Whether keys and values of few bits cost a model more than they may: measured once, and kept beside the model as MODEL.kv.json.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/memory_budget.h"
+#include "base/result.h"
+#include "model/load.h"
+#include "program/kv_layout.h"
+#include "security/sha256.h"
+#include "text/tokenizer.h"
+
+namespace bantam {
+
+// Above this mean Kullback-Leibler divergence (in nats) from what the model says with f16, the next better type is taken.
+inline constexpr double kKvDivergenceMax = 0.01;
+
+// What was measured of a model so far, by type.
+struct KvChecks {
+  Digest model = {};
+  std::map<KvType, double> divergence = {};
+};
+
+std::string KvChecksPath(const std::string& model_path);
+// What is kept beside the model; none for another model, or where what stands there is no such file.
+KvChecks ReadKvChecks(FileSystem& files, const std::string& model_path, const Digest& model);
+Status WriteKvChecks(FileSystem& files, const std::string& model_path, const KvChecks& checks);
+
+// The best known type that does not lose more than it may, from `wanted` on; where none is known, the first that is to be measured.
+struct KvChoice {
+  KvType type;
+  bool known;
+};
+KvChoice ChooseKvType(const KvChecks& checks, KvType wanted);
+// What is told where another type than `wanted` is taken.
+std::string KvFallbackNote(const KvChecks& checks, KvType wanted, KvType taken);
+
+// A short text as the model reads it: at least as many tokens as are measured.
+Result<std::vector<uint32_t>> KvCheckTokens(const Tokenizer& tokenizer, const Program& program);
+// Mean divergence over the second halves of up to three windows of 128 tokens; after ten seconds no further window is begun. Errors: those
+// of Compare and of the budget.
+Result<double> MeasureKvType(const Model& model, KvType type, std::span<const uint32_t> tokens, const Resources& resources,
+                             const Clock& clock);
+
+}  // namespace bantam

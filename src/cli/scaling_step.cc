@@ -1,0 +1,173 @@
+#include "cli/scaling_step.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <utility>
+
+#include "cli/terminal.h"
+#include "compress/awq.h"
+#include "compress/smooth.h"
+#include "model/arch/registry.h"
+#include "model/lowering.h"
+#include "security/sha256.h"
+
+namespace bantam {
+namespace {
+
+using Divisors = std::map<std::string, std::vector<float>, std::less<>>;
+
+Divisors DivisorsOf(const ModelScales& scales) {
+  Divisors divisors;
+  for (const auto& [name, of] : scales) {
+    if (!of.column_factors.empty()) divisors[name] = of.column_factors;
+  }
+  return divisors;
+}
+
+std::string DigestOf(const ModelScales& scales) {
+  Sha256 hash;
+  for (const auto& [name, of] : scales) {
+    hash.Update(std::as_bytes(std::span(name)));
+    for (const auto* values : {&of.row_divisors, &of.column_factors}) hash.Update(std::as_bytes(std::span(*values)));
+  }
+  return HexOf(hash.Finish());
+}
+
+class ScaledMaker {
+ public:
+  explicit ScaledMaker(const ScalingPlaces& places)
+      : files_(places.files),
+        disk_(places.disk),
+        places_(places.places),
+        arguments_(places.arguments),
+        reader_(places.reader),
+        pool_(*reader_.model->loaded.pool) {}
+
+  Result<ScalingStep> Run(const QuantizeOptions& options, const ScalingOptions& wanted) {
+    BANTAM_TRY(FindScales(options, wanted));
+    if (scales_.empty()) {
+      BANTAM_ASSIGN(step_.report, QuantizeModel(files_, disk_, places_.file, places_.made, options, pool_, reader_.progress));
+    } else {
+      BANTAM_TRY(MakeBoth(options, wanted));
+    }
+    if (wanted.static_activations) BANTAM_TRY(TellSteps());
+    return std::move(step_);
+  }
+
+ private:
+  Status FindScales(const QuantizeOptions& options, const ScalingOptions& wanted) {
+    BANTAM_ASSIGN(const Config config, ReadConfig(places_.file));
+    BANTAM_ASSIGN(const Program program, Lower(config, places_.file.directory));
+    if (wanted.static_activations) {
+      BANTAM_ASSIGN(ranges_, reader_.calibration->MeasureRanges());
+    }
+    switch (wanted.scaling) {
+      case Scaling::kAbsent:
+        return Ok();
+      case Scaling::kSmooth: {
+        BANTAM_ASSIGN(scales_, SmoothModel(places_.file, program, ranges_, wanted.smooth_alpha));
+        step_.json["smooth"] = {{"alpha", wanted.smooth_alpha}};
+        step_.text += fmt::format("  smoothed with alpha {}", wanted.smooth_alpha);
+        return Ok();
+      }
+      case Scaling::kAwq: {
+        BANTAM_ASSIGN(const QuantizeReport plan, PlanQuantize(places_.file, options));
+        const AwqSetup setup = {places_.file,         program,          plan,  *options.importance,
+                                *reader_.calibration, *options.kernels, pool_, options.gram_bytes_max};
+        BANTAM_ASSIGN(const AwqReport found, SearchAwq(setup, reader_.progress));
+        scales_ = found.scales;
+        step_.json["awq"] = {{"points", found.points}, {"looked_at", found.looked_at}, {"predicted_error", found.error}};
+        step_.text += fmt::format("  AWQ: {} of {} places scaled, predicted error of outputs x {:.3f}{}", found.points, found.looked_at,
+                                  found.error, found.points == 0 ? "\n" : "");
+        return Ok();
+      }
+    }
+    return Ok();
+  }
+
+  Result<QuantizeReport> MakeScaled(const QuantizeOptions& options, const std::string& path) {
+    BANTAM_ASSIGN(ModelFile scaled, ScaleModel(places_.file, scales_));
+    Importance importance;
+    QuantizeOptions with = options;
+    if (options.importance != nullptr) {
+      importance = ScaleImportance(*options.importance, scales_);
+      with.importance = &importance;
+    }
+    with.identity += fmt::format("\nscaled {}", DigestOf(scales_));
+    reader_.calibration->Divide(DivisorsOf(scales_));
+    Result<QuantizeReport> made = QuantizeModel(files_, disk_, scaled, path, with, pool_, reader_.progress);
+    reader_.calibration->Divide({});
+    if (made.ok()) {
+      made->source_bytes = 0;
+      for (const TensorInfo& tensor : places_.file.directory.tensors()) made->source_bytes += tensor.size_bytes;
+    }
+    return made;
+  }
+
+  Status MakeBoth(const QuantizeOptions& options, const ScalingOptions& wanted) {
+    if (!arguments_.compare) {
+      step_.text += "; not compared\n";
+      BANTAM_ASSIGN(step_.report, MakeScaled(options, places_.made));
+      return Ok();
+    }
+    const std::string scaled_path = places_.made + ".scaled.gguf";
+    const std::string plain_path = places_.made + ".plain.gguf";
+    BANTAM_ASSIGN(QuantizeReport scaled, MakeScaled(options, scaled_path));
+    BANTAM_ASSIGN(QuantizeReport plain, QuantizeModel(files_, disk_, places_.file, plain_path, options, pool_, reader_.progress));
+    const bool fixed = wanted.static_activations;
+    BANTAM_ASSIGN(const double without, Divergence(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
+    BANTAM_ASSIGN(const double with, Divergence(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
+    // Not smaller, or no number.
+    const bool undone = !(with < without);
+    Json& told = step_.json[wanted.scaling == Scaling::kAwq ? "awq" : "smooth"];
+    told["kl_divergence"] = with;
+    told["kl_divergence_without"] = without;
+    told["undone"] = undone;
+    step_.text += fmt::format("; mean KL divergence {}{:.5f}, without {:.5f}: {}\n", fixed ? "with fixed steps " : "", with, without,
+                              undone ? "undone" : "kept");
+    BANTAM_TRY(disk_.Rename(undone ? plain_path : scaled_path, places_.made));
+    BANTAM_TRY(disk_.RemoveTree(undone ? scaled_path : plain_path));
+    step_.report = std::move(undone ? plain : scaled);
+    if (undone) scales_.clear();
+    return Ok();
+  }
+
+  Result<double> Divergence(const std::string& path, const StaticSteps& steps) {
+    BANTAM_ASSIGN(WindowModel candidate, LoadRoundedModel(files_, path, arguments_.run, steps));
+    BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader_.model, candidate, reader_.text, arguments_.windows));
+    return pair.comparison.divergence.value;
+  }
+
+  // The steps of the model that stays, and what they cost it.
+  Status TellSteps() {
+    const StaticSteps steps = StepsOf(ranges_, scales_);
+    Json list = Json::object();
+    for (const auto& [name, step] : steps) list[name] = step;
+    step_.json["static_activations"] = {{"bits", 8}, {"steps", list}};
+    if (!arguments_.compare) return Ok();
+    BANTAM_ASSIGN(const double divergence, Divergence(places_.made, steps));
+    step_.json["static_activations"]["kl_divergence"] = divergence;
+    step_.text +=
+        fmt::format("  activations in 8 bits by fixed steps ({} products): mean KL divergence {:.5f}\n", steps.size(), divergence);
+    return Ok();
+  }
+
+  FileSystem& files_;
+  Disk& disk_;
+  CompressPlaces& places_;
+  const CompressArguments& arguments_;
+  CompressReader& reader_;
+  ThreadPool& pool_;
+  Calibrator::Ranges ranges_;
+  ModelScales scales_;
+  ScalingStep step_;
+};
+
+}  // namespace
+
+Result<ScalingStep> QuantizeWithScaling(const ScalingPlaces& places, const QuantizeOptions& options, const ScalingOptions& scaling) {
+  return ScaledMaker(places).Run(options, scaling);
+}
+
+}  // namespace bantam
