@@ -18,9 +18,10 @@ constexpr size_t kWindow = 128;
 constexpr size_t kWindows = 3;
 // Logits of so many tokens are in memory at once, twice.
 constexpr size_t kStepTokens = 32;
-constexpr int64_t kTimeMaxNs = 10'000'000'000;
 constexpr size_t kFileBytesMax = 65536;
 constexpr uint64_t kFormat = 1;
+// Of a type with which the model's logits are no numbers.
+constexpr double kNoNumbers = 1e6;
 
 // Prose, speech, numbers, names, code and other languages: what a model reads of each is not what decides, but that it reads all of them.
 constexpr std::string_view kText =
@@ -88,7 +89,8 @@ KvChoice ChooseKvType(const KvChecks& checks, KvType wanted) {
 std::string KvFallbackNote(const KvChecks& checks, KvType wanted, KvType taken) {
   const auto figure = [&](KvType type) {
     const auto found = checks.divergence.find(type);
-    return found == checks.divergence.end() ? std::string() : fmt::format(" ({:.4f})", found->second);
+    if (found == checks.divergence.end()) return std::string();
+    return found->second >= kNoNumbers ? std::string(" (its logits are no numbers)") : fmt::format(" ({:.4f})", found->second);
   };
   return fmt::format(
       "[keys and values in {} cost this model more than a mean KL divergence of {}{}: {}{} is taken; --no-kv-check takes them anyway]\n",
@@ -109,8 +111,13 @@ Result<std::vector<uint32_t>> KvCheckTokens(const Tokenizer& tokenizer, const Pr
   return tokens;
 }
 
+bool CanCheckKv(const Program& program) {
+  constexpr size_t kContextLeast = 16;
+  return program.context_max >= kContextLeast;
+}
+
 Result<double> MeasureKvType(const Model& model, KvType type, std::span<const uint32_t> tokens, const Resources& resources,
-                             const Clock& clock) {
+                             const std::function<bool(bool one)>& stop) {
   PlanOptions options;
   options.context = tokens.size() / kWindows;
   options.step_tokens = std::min(kStepTokens, options.context);
@@ -120,13 +127,14 @@ Result<double> MeasureKvType(const Model& model, KvType type, std::span<const ui
   BANTAM_ASSIGN(const auto base, WindowRunner::Make(model, options, resources));
   options.kv_type = type;
   BANTAM_ASSIGN(const auto candidate, WindowRunner::Make(model, options, resources));
-  const int64_t end = clock.NowNs() + kTimeMaxNs;
   bool one = false;  // window is done
-  const auto late = [&] { return one && clock.NowNs() > end; };
-  BANTAM_ASSIGN(const Comparison comparison,
-                Compare(
-                    *base, *candidate, tokens, {}, resources.pool, [&](const Comparison&, size_t) { one = true; }, late));
-  return comparison.divergence.value;
+  const auto stopped = [&] { return stop(one); };
+  const auto comparison = Compare(
+      *base, *candidate, tokens, {}, resources.pool, [&](const Comparison&, size_t) { one = true; }, stopped);
+  // With f16 they may be none either: nothing is better then.
+  if (!comparison.ok() && comparison.error().code() == Code::kCorrupt) return kNoNumbers;
+  BANTAM_TRY(Status(comparison.ok() ? Ok() : Status(comparison.error())));
+  return comparison->divergence.value;
 }
 
 }  // namespace bantam

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory_budget.h"
 #include "base/result.h"
@@ -43,9 +43,11 @@ std::string KvFallbackNote(const KvChecks& checks, KvType wanted, KvType taken);
 
 // A short text as the model reads it: at least as many tokens as are measured.
 Result<std::vector<uint32_t>> KvCheckTokens(const Tokenizer& tokenizer, const Program& program);
-// Mean divergence over the second halves of up to three windows of 128 tokens; after ten seconds no further window is begun. Errors: those
-// of Compare and of the budget.
+// Models of a handful of tokens have no windows to compare.
+bool CanCheckKv(const Program& program);
+// Mean divergence over the second halves of up to three windows of 128 tokens; a large number where logits are none. `stop` is asked again
+// and again, and told whether one window is done. Errors: those of Compare, Cancelled where it was stopped before, and of the budget.
 Result<double> MeasureKvType(const Model& model, KvType type, std::span<const uint32_t> tokens, const Resources& resources,
-                             const Clock& clock);
+                             const std::function<bool(bool one)>& stop);
 
 }  // namespace bantam

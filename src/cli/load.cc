@@ -144,60 +144,77 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   return plan;
 }
 
-// Finds out what is known of the KV type that was asked for, and takes a better one if that is known to be needed.
-Status KnowKv(FileSystem& files, const ModelFile& file, const PrepareRequest& request, FitRequest* fit, Prepared* prepared) {
-  const KvType wanted = fit->wanted.kv_type;
-  if (!request.kv_check || !request.run.kv_check || request.run.kv.empty() || IsFloat(wanted)) return Ok();
+// The plan with a better KV type, for as many tokens and sequences; nothing where that does not fit.
+std::optional<MemoryPlan> PlanWithKv(FitRequest fit, const MemoryPlan& plan, Program program, KvType type) {
+  fit.wanted = plan.options;
+  fit.wanted.kv_type = type;
+  fit.wanted.kv_tokens = 0;  // as many as fit, again
+  // What is narrower was found to cost too much.
+  if (IsFloat(type)) fit.wanted.narrow_kv = false;
+  fit.weight_form = plan.weight_form;
+  fit.fixed_context = true;
+  fit.fixed_kv = true;
+  Result<MemoryPlan> better = FitMemory(&program, fit);
+  if (!better.ok() || better->options.sequences != plan.options.sequences) return std::nullopt;
+  better->weight_form = plan.weight_form;
+  return std::move(better).value();
+}
+
+// Takes the type that was found good enough into the plan, where there is room for it, and says so.
+void TakeKv(const KvChecks& checks, const FitRequest& fit, const Program& program, KvType type, MemoryPlan* plan) {
+  const KvType wanted = plan->options.kv_type;
+  if (type == wanted) return;
+  std::optional<MemoryPlan> better = PlanWithKv(fit, *plan, program, type);
+  if (!better) {
+    Note(
+        fmt::format("[keys and values in {} cost this model a mean KL divergence of more than {}; but for {} memory is short, so they are "
+                    "taken]\n",
+                    KvTypeName(wanted), kKvDivergenceMax, KvTypeName(type)));
+    return;
+  }
+  Note(KvFallbackNote(checks, wanted, type));
+  *plan = std::move(*better);
+}
+
+// Finds out what is known of the KV type that was asked for, and takes a better one if that is known to be needed. What goes wrong with the
+// check is no reason not to run the model.
+Status KnowKv(FileSystem& files, const ModelFile& file, const PrepareRequest& request, Prepared* prepared) {
+  const Program& program = prepared->outline.program;
+  const KvType wanted = prepared->plan.options.kv_type;
+  if (!request.kv_check || !request.run.kv_check || request.run.kv.empty() || IsFloat(wanted) || !CanCheckKv(program)) return Ok();
   BANTAM_ASSIGN(const Digest digest, DigestModel(file, MakeProgressLine()));
   const KvChecks known = ReadKvChecks(files, file.path, digest);
   const KvChoice choice = ChooseKvType(known, wanted);
   if (choice.known) {
-    if (choice.type != wanted) Note(KvFallbackNote(known, wanted, choice.type));
-    fit->wanted.kv_type = choice.type;
+    TakeKv(known, prepared->fit, program, choice.type, &prepared->plan);
     return Ok();
   }
-  BANTAM_ASSIGN(std::vector<uint32_t> tokens, KvCheckTokens(*request.tokenizer, prepared->outline.program));
+  BANTAM_ASSIGN(std::vector<uint32_t> tokens, KvCheckTokens(*request.tokenizer, program));
   prepared->kv_check = Prepared::KvCheck{known, wanted, std::move(tokens)};
   return Ok();
 }
 
+void NoteNotMeasured(KvType type, const Error& error) {
+  Note(fmt::format("[what --kv {} costs this model could not be measured: {}]\n", KvTypeName(type), Printable(error.message())));
+}
+
 // Measures types until one is good enough, and plans anew if that is not the one of the plan.
-Status CheckKv(const Prepared& prepared, Loaded* loaded) {
+void CheckKv(const Prepared& prepared, Loaded* loaded) {
   KvChecks checks = prepared.kv_check->known;
   const KvType wanted = prepared.kv_check->wanted;
+  constexpr int64_t kTimeMaxNs = 10'000'000'000;
   const MonotonicClock clock;
+  const int64_t end_ns = clock.NowNs() + kTimeMaxNs;
+  const auto stop = [&](bool one) { return Interrupted() || (one && clock.NowNs() > end_ns); };
   KvChoice choice = ChooseKvType(checks, wanted);
   for (; !choice.known; choice = ChooseKvType(checks, wanted)) {
-    const auto divergence = MeasureKvType(*loaded->model, choice.type, prepared.kv_check->tokens, {*loaded->budget, *loaded->pool}, clock);
-    if (!divergence.ok()) {
-      Note(fmt::format("[what --kv {} costs this model could not be measured: {}]\n", KvTypeName(wanted),
-                       Printable(divergence.error().message())));
-      return Ok();
-    }
+    const auto divergence = MeasureKvType(*loaded->model, choice.type, prepared.kv_check->tokens, {*loaded->budget, *loaded->pool}, stop);
+    if (!divergence.ok()) return NoteNotMeasured(wanted, divergence.error());
     checks.divergence[choice.type] = *divergence;
   }
   // Where it cannot be written down, the next start measures again.
   (void)WriteKvChecks(*MakeFileSystem(), prepared.file.path, checks);
-  if (choice.type == wanted) return Ok();
-  FitRequest fit = prepared.fit;
-  fit.wanted = prepared.plan.options;
-  fit.wanted.kv_type = choice.type;
-  fit.wanted.kv_tokens = 0;  // as many as fit, again
-  fit.weight_form = prepared.plan.weight_form;
-  fit.fixed_context = true;
-  Program program = loaded->model->program;
-  Result<MemoryPlan> plan = FitMemory(&program, fit);
-  if (!plan.ok()) {
-    Note(
-        fmt::format("[keys and values in {} cost this model a mean KL divergence of {:.4f}, more than {}; but for {} memory is short, so "
-                    "they are taken]\n",
-                    KvTypeName(wanted), checks.divergence[wanted], kKvDivergenceMax, KvTypeName(choice.type)));
-    return Ok();
-  }
-  Note(KvFallbackNote(checks, wanted, choice.type));
-  plan->weight_form = prepared.plan.weight_form;
-  loaded->plan = *plan;
-  return Ok();
+  TakeKv(checks, prepared.fit, loaded->model->program, choice.type, &loaded->plan);
 }
 
 // What is kept beside the model, if it holds here. What is wrong with it is no reason not to run the model.
@@ -277,7 +294,6 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   if (tuning) fit.wanted.token_tile = tuning->token_tile;
   BANTAM_ASSIGN(fit.limit_bytes, MemoryLimitOf(limits, request.run.memory));
   if (request.run.process != nullptr) prepared.shared_budget = ShareMemory(*request.run.process, &fit.limit_bytes);
-  BANTAM_TRY(KnowKv(files, file, request, &fit, &prepared));
   fit.held.vocabulary = request.tokenizer == nullptr ? 0 : request.tokenizer->bytes() + request.text_bytes;
   fit.held.header = file.held_bytes();
   if (request.shape.sequences != 0) {
@@ -300,6 +316,9 @@ Result<Prepared> Prepare(FileSystem& files, ModelFile file, const PrepareRequest
   }
   BANTAM_ASSIGN(prepared.plan, FitMemory(&prepared.outline.program, fit).With(file.path));
   prepared.fit = fit;
+  if (const Status known = KnowKv(files, file, request, &prepared); !known.ok()) {
+    NoteNotMeasured(prepared.plan.options.kv_type, known.error());
+  }
   if (prepared.draft) {
     prepared.draft_plan = PlanDraft(*prepared.draft, fit.limit_bytes - std::min(fit.limit_bytes, fit.held.spare), &prepared.plan);
   }
@@ -352,7 +371,7 @@ Result<Loaded> LoadWithoutSession(Prepared prepared) {
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
   if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(*source);
   if (prepared.kv_check) {
-    BANTAM_TRY(CheckKv(prepared, &loaded));
+    CheckKv(prepared, &loaded);
     if (prepared.draft) {
       const uint64_t limit = prepared.memory_limit_bytes - std::min(prepared.memory_limit_bytes, prepared.fit.held.spare);
       prepared.draft_plan = PlanDraft(*prepared.draft, limit, &loaded.plan);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -121,8 +123,9 @@ class ScaledMaker {
     // Not smaller, or no number.
     const bool undone = !(with < without);
     Json& told = step_.json[wanted.scaling == Scaling::kAwq ? "awq" : "smooth"];
-    told["kl_divergence"] = with;
-    told["kl_divergence_without"] = without;
+    const auto number = [](double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); };
+    told["kl_divergence"] = number(with);
+    told["kl_divergence_without"] = number(without);
     told["undone"] = undone;
     step_.text += fmt::format("; mean KL divergence {}{:.5f}, without {:.5f}: {}\n", fixed ? "with fixed steps " : "", with, without,
                               undone ? "undone" : "kept");
@@ -135,8 +138,12 @@ class ScaledMaker {
 
   Result<double> Divergence(const std::string& path, const StaticSteps& steps) {
     BANTAM_ASSIGN(WindowModel candidate, LoadRoundedModel(files_, path, arguments_.run, steps));
-    BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader_.model, candidate, reader_.text, arguments_.windows));
-    return pair.comparison.divergence.value;
+    const auto pair = MeasurePair(*reader_.model, candidate, reader_.text, arguments_.windows);
+    if (Interrupted()) return Error(Code::kCancelled, "the comparison was interrupted");
+    // Logits that are no numbers are worse than any others.
+    if (!pair.ok() && pair.error().code() == Code::kCorrupt) return std::numeric_limits<double>::infinity();
+    if (!pair.ok()) return pair.error();
+    return pair->comparison.divergence.value;
   }
 
   // The steps of the model that stays, and what they cost it.

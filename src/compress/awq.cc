@@ -141,6 +141,8 @@ class Search {
       const TensorReport* plan = PlanOf(name);
       const ColumnImportance* importance = setup_.importance.Find(name);
       if (plan == nullptr || importance == nullptr || importance->matrices() != 1 || setup_.calibrator.GramBytes({name}) == 0) return false;
+      // An importance file of another model is refused where its numbers are used.
+      if (importance->columns != setup_.file.directory.Find(name)->columns()) return false;
       if (Info(plan->to).decode == nullptr || plan->to == plan->from) return false;
       few = few || 8 * Info(plan->to).block_bytes < (kBitsMax + 1) * Info(plan->to).block_elements;
     }

@@ -140,6 +140,11 @@ Result<Comparison> Compare(WindowRunner& base, WindowRunner& candidate, std::spa
                                                      base.vocabulary(), candidate.vocabulary()));
   }
   CHECK(base.window() == candidate.window() && base.step_tokens() == candidate.step_tokens());
+  // The second half of a window is scored, but for what follows its last token.
+  constexpr size_t kWindowLeast = 4;
+  if (base.window() < kWindowLeast) {
+    return Error(Code::kInvalidArgument, fmt::format("windows of {} tokens: expected at least {}", base.window(), kWindowLeast));
+  }
   const size_t fitting = tokens.size() / base.window();
   const size_t windows = options.windows_max == 0 ? fitting : std::min(fitting, options.windows_max);
   if (windows == 0) {

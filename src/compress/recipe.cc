@@ -299,10 +299,10 @@ DType Recipe::Of(const TensorInfo& tensor, const MixFacts& facts) const {
   }
   const bool floats = Info(type_->type).decode == nullptr;
   // Tables of tokens and the output matrix bear few bits worst.
-  const bool ends = tensor.name == "output.weight" || tensor.name == "token_embd.weight";
+  const bool table = tensor.name == "token_embd.weight" || tensor.name == "per_layer_token_embd.weight";
+  const bool ends = tensor.name == "output.weight" || table;
   if (type_->group != 0 && !pure_) return ends ? DType::kQ8_0 : type_->type;
   if (pure_ || floats || type_->type == DType::kQ8_0) return type_->type;
-  const bool table = tensor.name == "token_embd.weight" || tensor.name == "per_layer_token_embd.weight";
   if (tensor.name == "output.weight" || (facts.tied && tensor.name == "token_embd.weight")) {
     return tensor.columns() % Info(DType::kQ6_K).block_elements == 0 ? DType::kQ6_K : DType::kQ8_0;
   }

@@ -90,7 +90,8 @@ Status ScaledSource::Make(size_t index) {
   const TensorInfo& tensor = from_[index];
   const TensorScales& scales = *of_[index];
   BANTAM_ASSIGN(made_, ReadValues(tensor, whole_));
-  const size_t row_size = tensor.n_dimensions == 1 ? 1 : tensor.columns();
+  // A norm or a bias is divided number by number, however its file counts dimensions; a matrix row by row.
+  const size_t row_size = scales.row_divisors.size() == made_.size() ? 1 : tensor.columns();
   CHECK(scales.row_divisors.empty() || scales.row_divisors.size() * row_size == made_.size());
   CHECK(scales.column_factors.empty() || scales.column_factors.size() == row_size);
   for (size_t i = 0; i < made_.size(); ++i) {
