@@ -8,6 +8,7 @@
 #include "cli/comparison.h"
 #include "cli/evaluation.h"
 #include "cli/model_folder.h"
+#include "cli/out_file.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 
@@ -20,6 +21,7 @@ struct Arguments {
   std::string text;
   std::string task;
   std::string candidate_kv;
+  std::string picture;
   size_t windows = 0;
   bool json = false;
   RunOptions run;
@@ -59,6 +61,9 @@ Result<std::string> RunCompare(FileSystem& files, const Arguments& arguments) {
   }
   BANTAM_ASSIGN(const std::string base_path, FindModel(files, arguments.base));
   BANTAM_ASSIGN(const std::string candidate_path, FindModel(files, arguments.candidate));
+  if (!arguments.picture.empty()) {
+    BANTAM_TRY(CheckNewFile(arguments.picture, {base_path, candidate_path, arguments.text, arguments.task}));
+  }
   RunOptions run = arguments.run;
   if (run.context == 0) {
     // Both read the same windows.
@@ -76,6 +81,13 @@ Result<std::string> RunCompare(FileSystem& files, const Arguments& arguments) {
   Json json = PairJson(base, candidate, pair);
   std::string told =
       fmt::format("{} and {}\n{}", Printable(arguments.base), Printable(arguments.candidate), PairText(base, candidate, pair));
+  if (!arguments.picture.empty() && !Interrupted()) {
+    BANTAM_ASSIGN(const LayerErrors errors, LayerErrorsOf(base, candidate, text));
+    json["activation_errors"] = LayerErrorsJson(errors);
+    std::vector<BarChart> charts;
+    if (!errors.empty()) charts.push_back(ChartOfLayerErrors(errors));
+    BANTAM_TRY(WritePicture(files, arguments.picture, charts));
+  }
   if (!arguments.task.empty() && !Interrupted()) {
     BANTAM_ASSIGN(const EvaluatedPair evaluated, EvaluatePair(base, candidate, *tokenizer, arguments.task));
     json["task"] = {{"base", EvaluationJson(evaluated.base)},
@@ -98,6 +110,7 @@ void AddCompareVerb(CLI::App& app, Action* action) {
   verb->add_option("--task", arguments->task,
                    "questions as bantam eval reads them, asked of both; longer ones than --context are left out");
   verb->add_option("--candidate-kv", arguments->candidate_kv, "the candidate's KV type, where it is to differ from --kv");
+  verb->add_option("--picture", arguments->picture, "a PNG file for a picture of the errors, layer by layer");
   verb->add_option("--windows", arguments->windows, "windows of the text to read; 0: all")->check(WholeNumber())->capture_default_str();
   verb->add_flag("--json", arguments->json, "print JSON");
   const std::string windows = fmt::format("tokens of a window (default, and 0: {}, or what the models were trained on)", kWindowTokens);

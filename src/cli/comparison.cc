@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "base/bytes.h"
 #include "cli/terminal.h"
+#include "compress/layer_errors.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
 
@@ -19,6 +21,7 @@ Json ModelJson(const WindowModel& model, double tokens_per_s) {
           {"weights_bytes", model.weights_bytes},
           {"bits_per_weight", model.bits_per_weight()},
           {"tokens_per_s", tokens_per_s},
+          {"ms_per_token", tokens_per_s > 0 ? Json(1000 / tokens_per_s) : Json(nullptr)},
           {"memory_bytes", model.loaded.plan.total_bytes()}};
 }
 
@@ -109,6 +112,35 @@ Result<MeasuredPair> MeasurePair(WindowModel& base, WindowModel& candidate, cons
   }
   EndProgressLine();
   return pair;
+}
+
+Result<LayerErrors> LayerErrorsOf(WindowModel& base, WindowModel& candidate, const WindowText& text) {
+  // A picture needs no more digits than so many tokens give.
+  constexpr size_t kTokens = 2048;
+  const size_t window = base.runner->window();
+  const size_t count = std::min(text.tokens.size() / window, std::max<size_t>(1, kTokens / window));
+  return MeasureLayerErrors({*base.loaded.model, *base.runner}, {*candidate.loaded.model, *candidate.runner},
+                            std::span(text.tokens).first(count * window), Interrupted);
+}
+
+Json LayerErrorsJson(const LayerErrors& errors) {
+  Json list = Json::array();
+  for (const auto& [name, error] : errors) list.push_back({{"read_by", name}, {"error", error}});
+  return list;
+}
+
+BarChart ChartOfLayerErrors(const LayerErrors& errors) {
+  return ChartOfTensors("Activations: squared error of what matrices read, by layer", errors);
+}
+
+Status WritePicture(FileSystem& files, const std::string& path, const std::vector<BarChart>& charts) {
+  if (charts.empty()) {
+    return Error(Code::kInvalidArgument, fmt::format("{}: nothing was measured that can be drawn: the models have different layers", path));
+  }
+  BANTAM_ASSIGN(const std::string bytes, EncodePng(DrawCharts(charts)));
+  BANTAM_ASSIGN(const auto writer, files.Create(path));
+  BANTAM_TRY(writer->Append(AsBytes(bytes)));
+  return writer->Commit();
 }
 
 std::string PairText(const WindowModel& base, const WindowModel& candidate, const MeasuredPair& pair) {

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "cli/load.h"
 #include "compress/compare.h"
+#include "compress/picture.h"
 #include "compress/window_runner.h"
 
 namespace bantam {
@@ -49,6 +50,14 @@ struct MeasuredPair {
 };
 // With a progress line; ends early, with what is known, on Ctrl-C.
 Result<MeasuredPair> MeasurePair(WindowModel& base, WindowModel& candidate, const WindowText& text, size_t windows);
+
+// How far what products read is from the base's, by name, on the first windows of a text; for pictures.
+using LayerErrors = std::vector<std::pair<std::string, double>>;
+Result<LayerErrors> LayerErrorsOf(WindowModel& base, WindowModel& candidate, const WindowText& text);
+Json LayerErrorsJson(const LayerErrors& errors);
+BarChart ChartOfLayerErrors(const LayerErrors& errors);
+// InvalidArgument where there is no chart.
+Status WritePicture(FileSystem& files, const std::string& path, const std::vector<BarChart>& charts);
 
 std::string PairText(const WindowModel& base, const WindowModel& candidate, const MeasuredPair& pair);
 Json PairJson(const WindowModel& base, const WindowModel& candidate, const MeasuredPair& pair);

@@ -17,6 +17,9 @@
 namespace bantam {
 namespace {
 
+// A model that is hardly faster is only worse.
+constexpr double kFasterMin = 1.03;
+
 // A package has the vocabulary twice: as it is used, and, unless it was left away, as GGUF has it.
 Result<ModelFile> OpenSource(FileSystem& files, const std::string& path) {
   if (!IsPackage(files, path)) return OpenModel(files, path);
@@ -42,7 +45,7 @@ Status CheckPlaces(FileSystem& files, const CompressPlaces& places, const Compre
   }
   std::vector<std::string> outputs = {arguments.out, places.made + ".part", places.made + ".part.json"};
   if (places.package) outputs.push_back(places.made);
-  for (const std::string& output : {arguments.report, arguments.save_imatrix}) {
+  for (const std::string& output : {arguments.report, arguments.save_imatrix, arguments.picture}) {
     if (!output.empty()) outputs.push_back(output);
   }
   const auto place = [](const std::string& output) {
@@ -67,6 +70,11 @@ Result<std::string> CompareResult(FileSystem& files, const CompressArguments& ar
   BANTAM_ASSIGN(const MeasuredPair pair, MeasurePair(*reader->model, candidate, reader->text, arguments.windows).With(path));
   (*json)["comparison"] = PairJson(*reader->model, candidate, pair);
   (*json)["comparison"]["text"] = FileName(path);
+  if (!arguments.picture.empty() && !Interrupted()) {
+    BANTAM_ASSIGN(const auto errors, LayerErrorsOf(*reader->model, candidate, reader->text));
+    (*json)["comparison"]["activation_errors"] = LayerErrorsJson(errors);
+    if (!errors.empty()) reader->charts.push_back(ChartOfLayerErrors(errors));
+  }
   std::string text = PairText(*reader->model, candidate, pair);
   if (arguments.text.empty()) text += "  measured on the text that it was calibrated on; --text FILE names another\n";
   return text;
@@ -129,6 +137,9 @@ Status MeasureSource(FileSystem& files, const CompressPlaces& places, const Comp
     BANTAM_ASSIGN(reader->importance, ReadImportance(files, arguments.imatrix));
   }
   const bool compares = arguments.compare && !(arguments.calibrate.empty() && arguments.text.empty());
+  if (!arguments.picture.empty() && !compares && !arguments.draws_errors) {
+    return Error(Code::kInvalidArgument, "--picture: nothing to draw without a comparison; give --text FILE");
+  }
   if (arguments.calibrate.empty() && !compares) return Ok();
   BANTAM_ASSIGN(reader->model, LoadWindowModel(files, places.path, arguments.run, &reader->tokenizer));
   if (compares) {
@@ -146,7 +157,7 @@ Status MeasureSource(FileSystem& files, const CompressPlaces& places, const Comp
   BANTAM_ASSIGN(reader->windows, CutWindows(text.tokens, sizes).With(arguments.calibrate));
   const Loaded& loaded = reader->model->loaded;
   reader->calibration.emplace(*loaded.model, *reader->model->runner, reader->windows, *loaded.pool, reader->progress);
-  if (!reader->importance) {
+  if (!reader->importance && arguments.importance) {
     BANTAM_ASSIGN(reader->importance, reader->calibration->MeasureImportance());
     reader->importance->text = FileName(arguments.calibrate);
   }
@@ -192,8 +203,38 @@ Result<std::string> FinishCompression(FileSystem& files, const CompressPlaces& p
     BANTAM_TRY(PackResult(files, places.file, places.made, arguments, *json, pool));
     BANTAM_TRY(files.Remove(places.made));
   }
+  if (!arguments.picture.empty() && reader->charts.empty()) {
+    text += "  no picture: nothing that can be drawn was measured (the models have different layers)\n";
+  } else if (!arguments.picture.empty()) {
+    BANTAM_TRY(WritePicture(files, arguments.picture, reader->charts));
+  }
   if (!arguments.report.empty()) BANTAM_TRY(WriteReport(files, arguments.report, *json));
   if (arguments.compare && text.empty()) text = "  what it cost was not measured; give --text FILE, or run bantam compare\n";
+  return text;
+}
+
+Result<Recipe> KeepFormats(const TensorDirectory& directory, const std::vector<DType>& formats) {
+  BANTAM_ASSIGN(Recipe recipe, Recipe::Make("F16"));
+  for (size_t i = 0; i < formats.size(); ++i) {
+    const TensorInfo& tensor = directory.tensors()[i];
+    const bool written = formats[i] == tensor.dtype || Info(formats[i]).pack != nullptr;
+    recipe.Set(std::string(tensor.name), written ? formats[i] : DType::kQ8_0);
+  }
+  return recipe;
+}
+
+std::string SpeedText(const Json& json, std::string_view never_pays) {
+  const Json& comparison = JsonMember(json, "comparison");
+  const Json& before = JsonMember(JsonMember(comparison, "base"), "tokens_per_s");
+  const Json& after = JsonMember(JsonMember(comparison, "candidate"), "tokens_per_s");
+  if (!before.is_number() || !after.is_number() || before.get<double>() <= 0 || after.get<double>() <= 0) return "";
+  const double faster = after.get<double>() / before.get<double>();
+  std::string text = fmt::format("  ms/token: {:.3f} before, {:.3f} after\n", 1000 / before.get<double>(), 1000 / after.get<double>());
+  if (!never_pays.empty()) {
+    text += fmt::format("  it does not pay on this CPU: {}\n", never_pays);
+  } else if (faster < kFasterMin) {
+    text += "  it does not pay on this CPU: the model is no faster for it\n";
+  }
   return text;
 }
 
@@ -220,6 +261,7 @@ void AddCompressOptions(CLI::App& verb, CompressArguments* arguments, const std:
   verb.add_option("--windows", arguments->windows, "windows of it to measure; 0: all")->check(WholeNumber())->capture_default_str();
   verb.add_flag("!--no-compare", arguments->compare, "do not measure the loss");
   verb.add_option("--report", arguments->report, "a file for everything that is known of the result, as JSON");
+  verb.add_option("--picture", arguments->picture, "a PNG file for a picture of the errors, layer by layer");
   verb.add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: the usable physical cores)")->check(WholeNumber());
   verb.add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
   verb.add_flag("--json", arguments->json, "print the report as JSON");

@@ -26,8 +26,11 @@ struct CompressArguments {
   std::string save_imatrix;
   std::string text;
   std::string report;
+  std::string picture;
   size_t calibrate_tokens = 16384;
   size_t windows = 16;
+  bool importance = true;     // is measured on `calibrate`
+  bool draws_errors = false;  // there is something for `picture` without a comparison
   bool compare = true;
   bool force = false;
   bool json = false;
@@ -43,7 +46,8 @@ struct CompressReader {
   CalibrationWindows windows;
   std::optional<Calibrator> calibration;
   std::optional<Importance> importance;
-  WindowText text;  // that what was made is compared on
+  WindowText text;               // that what was made is compared on
+  std::vector<BarChart> charts;  // of the picture, in front of what the comparison adds
   Progress progress;
 };
 
@@ -76,6 +80,12 @@ Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const Comp
 // people are told.
 Result<std::string> FinishCompression(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments,
                                       CompressReader* reader, ThreadPool& pool, Json* json);
+
+// Tensors of a directory in these formats; what is changed and in formats that are only read becomes Q8_0.
+Result<Recipe> KeepFormats(const TensorDirectory& directory, const std::vector<DType>& formats);
+
+// What counts in the end: whether the model is faster here, by what the report says. `never_pays`: why it is not, where that is known.
+std::string SpeedText(const Json& json, std::string_view never_pays);
 
 // Runs a verb that makes a model, prints what it tells and returns the exit code.
 int RunCompression(const std::function<Result<std::string>()>& verb);

@@ -60,12 +60,12 @@ int Main(int argc, char** argv) {
   app.footer(fmt::format("bantam VERB --help explains each verb.\nExit codes: {}", bantam::kExitCodes));
   bantam::Action action;
   for (const auto add :
-       {bantam::AddRunVerb,        bantam::AddBatchVerb,    bantam::AddServeVerb,  bantam::AddKeysVerb,       bantam::AddInspectVerb,
-        bantam::AddTokenizeVerb,   bantam::AddTemplateVerb, bantam::AddLogitsVerb, bantam::AddPerplexityVerb, bantam::AddEmbedVerb,
-        bantam::AddRerankVerb,     bantam::AddClassifyVerb, bantam::AddBenchVerb,  bantam::AddTuneVerb,       bantam::AddDoctorVerb,
-        bantam::AddPackVerb,       bantam::AddVerifyVerb,   bantam::AddUnpackVerb, bantam::AddQuantizeVerb,   bantam::AddCompareVerb,
-        bantam::AddEvalVerb,       bantam::AddPruneVerb,    bantam::AddPullVerb,   bantam::AddListVerb,       bantam::AddRmVerb,
-        bantam::AddCompletionVerb, bantam::AddManVerb}) {
+       {bantam::AddRunVerb,      bantam::AddBatchVerb,      bantam::AddServeVerb,   bantam::AddKeysVerb,       bantam::AddInspectVerb,
+        bantam::AddTokenizeVerb, bantam::AddTemplateVerb,   bantam::AddLogitsVerb,  bantam::AddPerplexityVerb, bantam::AddEmbedVerb,
+        bantam::AddRerankVerb,   bantam::AddClassifyVerb,   bantam::AddBenchVerb,   bantam::AddTuneVerb,       bantam::AddDoctorVerb,
+        bantam::AddPackVerb,     bantam::AddVerifyVerb,     bantam::AddUnpackVerb,  bantam::AddQuantizeVerb,   bantam::AddCompareVerb,
+        bantam::AddEvalVerb,     bantam::AddPruneVerb,      bantam::AddLowRankVerb, bantam::AddPullVerb,       bantam::AddListVerb,
+        bantam::AddRmVerb,       bantam::AddCompletionVerb, bantam::AddManVerb}) {
     add(app, &action);
   }
   try {

@@ -16,12 +16,12 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "compress/layer_choice.h"
+#include "model/arch/registry.h"
 
 namespace bantam {
 namespace {
 
-// A model that is hardly faster is only worse.
-constexpr double kFasterMin = 1.03;
+constexpr std::string_view kZerosNote = "zeros are stored and multiplied like other numbers, and cost only accuracy";
 
 struct Arguments : CompressArguments {
   std::string layers;
@@ -88,32 +88,14 @@ Result<PruneOptions> ReadOptions(const Arguments& arguments) {
   return options;
 }
 
-// Tensors stay in their formats; changed ones in formats that are only read become Q8_0.
-Result<Recipe> KeepFormats(const PrunedModel& pruned) {
-  BANTAM_ASSIGN(Recipe recipe, Recipe::Make("F16"));
-  for (size_t i = 0; i < pruned.formats.size(); ++i) {
-    const TensorInfo& tensor = pruned.file.directory.tensors()[i];
-    const DType format = pruned.formats[i];
-    const bool written = format == tensor.dtype || Info(format).pack != nullptr;
-    recipe.Set(std::string(tensor.name), written ? format : DType::kQ8_0);
+// What cannot be done is known before anything is measured. Which layers go is not: any do for that.
+Status CheckBeforeMeasuring(ModelFile& file, const Arguments& arguments, PruneOptions options) {
+  if (options.what == PruneWhat::kLayers) {
+    BANTAM_ASSIGN(const Config config, ReadConfig(file));
+    BANTAM_ASSIGN(const size_t count, ReadLayerCount(arguments.layers, config.layers.size()));
+    for (size_t i = 0; i < count; ++i) options.layers.push_back(config.layers.size() - 1 - i);
   }
-  return recipe;
-}
-
-// What counts in the end: whether it is faster here.
-std::string SpeedText(const Json& json, const PruneOptions& options) {
-  const Json& comparison = JsonMember(json, "comparison");
-  const Json& before = JsonMember(JsonMember(comparison, "base"), "tokens_per_s");
-  const Json& after = JsonMember(JsonMember(comparison, "candidate"), "tokens_per_s");
-  if (!before.is_number() || !after.is_number() || before.get<double>() <= 0 || after.get<double>() <= 0) return "";
-  const double faster = after.get<double>() / before.get<double>();
-  std::string text = fmt::format("  ms/token: {:.3f} before, {:.3f} after\n", 1000 / before.get<double>(), 1000 / after.get<double>());
-  if (options.what == PruneWhat::kWeights) {
-    text += "  it does not pay on this CPU: zeros are stored and multiplied like other numbers, and cost only accuracy\n";
-  } else if (faster < kFasterMin) {
-    text += "  it does not pay on this CPU: the model is no faster for it\n";
-  }
-  return text;
+  return CheckPrunable(file, options);
 }
 
 Status ChooseWhatGoes(const Arguments& arguments, CompressReader& reader, PruneOptions* options, Json* described) {
@@ -148,6 +130,7 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
   for (const TensorInfo& tensor : places.file.directory.tensors()) source_bytes += tensor.size_bytes;
   const auto disk = MakeDisk();
   BANTAM_TRY(CheckRoomFor(*disk, places, source_bytes));
+  BANTAM_TRY(CheckBeforeMeasuring(places.file, arguments, options));
   CompressReader reader;
   BANTAM_TRY(MeasureSource(files, places, arguments, &reader));
   BANTAM_ASSIGN(Json described, DescribeInputs(watched, places.file, arguments, reader.progress));
@@ -163,7 +146,7 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
   options.pool = &pool;
   options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
   BANTAM_ASSIGN(PrunedModel pruned, PruneModel(places.file, options));
-  BANTAM_ASSIGN(const Recipe recipe, KeepFormats(pruned));
+  BANTAM_ASSIGN(const Recipe recipe, KeepFormats(pruned.file.directory, pruned.formats));
   QuantizeOptions writing = {recipe};
   writing.watched = &watched;
   writing.keep_file_type = true;
@@ -184,7 +167,7 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
                {"inputs", described}};
   BANTAM_ASSIGN(const std::string cost, FinishCompression(files, places, arguments, &reader, pool, &json));
   if (arguments.json) return DumpJson(json, /*indent=*/2) + "\n";
-  return MadeText(arguments, pruned.report, report) + cost + SpeedText(json, options);
+  return MadeText(arguments, pruned.report, report) + cost + SpeedText(json, options.what == PruneWhat::kWeights ? kZerosNote : "");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "base/json.h"
@@ -16,12 +17,15 @@
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "compress/auto_recipe.h"
+#include "compress/correction.h"
 
 namespace bantam {
 namespace {
 
 constexpr size_t kRecipeBytesMax = size_t{1} << 20;
 constexpr std::string_view kAuto = "auto";
+constexpr std::string_view kSquares = "squares";
+constexpr std::string_view kHalfQuadratic = "hqq";
 // What a file of formats that were chosen one by one calls itself.
 constexpr std::string_view kAutoType = "Q4_K_M";
 
@@ -29,6 +33,8 @@ struct Arguments : CompressArguments {
   std::string type;
   std::string recipe;
   std::string memory;
+  size_t correct = 0;
+  std::string search;
   bool pure = false;
   bool feedback = true;
   bool awq = false;
@@ -61,6 +67,12 @@ Status CheckArguments(const Arguments& arguments) {
   if (!(arguments.scaling.smooth_alpha > 0 && arguments.scaling.smooth_alpha < 1)) {
     return Error(Code::kInvalidArgument,
                  fmt::format("--smooth-alpha {}: expected a number between 0 and 1", arguments.scaling.smooth_alpha));
+  }
+  if (!arguments.search.empty() && arguments.search != kSquares && arguments.search != kHalfQuadratic) {
+    return Error(Code::kInvalidArgument, fmt::format("--search {}: expected {} or {}", arguments.search, kSquares, kHalfQuadratic));
+  }
+  if (arguments.correct > 0 && arguments.recipe == kAuto) {
+    return Error(Code::kInvalidArgument, "--correct: of --type; --recipe auto spends the memory on larger formats");
   }
   if (!arguments.save_imatrix.empty() && arguments.calibrate.empty()) {
     return Error(Code::kInvalidArgument, "--save-imatrix: there is nothing to save without --calibrate TEXT");
@@ -140,6 +152,18 @@ std::string FallbackText(const ModelFile& file, const QuantizeReport& report, co
   return text + GroupText(file, report, recipe);
 }
 
+std::string CorrectionText(const Arguments& arguments, const QuantizeReport& report) {
+  if (arguments.correct == 0) return "";
+  size_t corrected = 0;
+  uint64_t bytes = 0;
+  for (const TensorReport& tensor : report.tensors) {
+    corrected += tensor.correction_rank > 0 ? 1 : 0;
+    bytes += tensor.correction_bytes;
+  }
+  return fmt::format("  {} matrices have products of rank {} beside them for what they lost ({}); only Bantam reads such files\n",
+                     corrected, arguments.correct, FormatBytes(bytes));
+}
+
 Json TensorJson(const TensorReport& tensor) {
   Json json = {{"name", tensor.name}, {"from", Info(tensor.from).name}, {"to", Info(tensor.to).name}};
   if (tensor.to != tensor.wanted) json["wanted"] = Info(tensor.wanted).name;
@@ -148,6 +172,7 @@ Json TensorJson(const TensorReport& tensor) {
   if (tensor.error) json["error"] = *tensor.error;
   if (tensor.error) json["importance"] = tensor.weighted;
   if (tensor.error) json["feedback"] = tensor.feedback;
+  if (tensor.correction_rank > 0) json["correction"] = {{"rank", tensor.correction_rank}, {"bytes", tensor.correction_bytes}};
   return json;
 }
 
@@ -174,8 +199,14 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   std::vector<std::string> inputs;
   if (!arguments.recipe.empty() && arguments.recipe != kAuto) inputs.push_back(arguments.recipe);
   BANTAM_ASSIGN(CompressPlaces places, OpenCompressPlaces(files, watched, arguments, inputs));
-  // What cannot be done is known before anything is measured.
   QuantizeOptions options = {recipe};
+  std::set<std::string, std::less<>> correctable;
+  if (arguments.correct > 0) {
+    BANTAM_ASSIGN(correctable, CorrectableMatrices(places.file));
+    options.correct_rank = arguments.correct;
+    options.correctable = &correctable;
+  }
+  // What cannot be done is known before anything is measured.
   options.own_formats = places.package;
   BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(places.file, options));
   const auto disk = MakeDisk();
@@ -186,6 +217,8 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(Json described, DescribeInputs(watched, places.file, arguments, reader.progress));
   if (!arguments.calibrate.empty()) described["calibration"]["feedback"] = arguments.feedback;
+  if (!arguments.search.empty()) described["search"] = arguments.search;
+  if (arguments.correct > 0) described["correction"] = {{"rank", arguments.correct}};
   std::unique_ptr<ThreadPool> own_pool;
   if (!reader.model) {
     BANTAM_ASSIGN(own_pool, MakePool(files, arguments.run.threads));
@@ -194,6 +227,9 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   if (arguments.recipe == kAuto) BANTAM_TRY(ChooseByMemory(places.file, arguments, *kernels, reader, pool, &recipe));
   options.importance = reader.importance ? &*reader.importance : nullptr;
   options.feedback = reader.calibration && arguments.feedback ? &*reader.calibration : nullptr;
+  options.scales = arguments.search == kHalfQuadratic ? ScaleRule::kHalfQuadratic
+                   : arguments.search == kSquares     ? ScaleRule::kSquares
+                                                      : ScaleRule::kUsual;
   options.kernels = kernels;
   options.watched = &watched;
   options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
@@ -212,19 +248,27 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   Json json = ReportJson(arguments, reader, report);
   if (!step.json.is_null()) json.update(step.json);
   json["inputs"] = described;
+  if (!arguments.picture.empty()) {
+    std::vector<std::pair<std::string, double>> errors;
+    for (const TensorReport& tensor : report.tensors) {
+      if (tensor.error) errors.emplace_back(tensor.name, *tensor.error);
+    }
+    if (!errors.empty()) reader.charts.push_back(ChartOfTensors("Weights: squared error of each matrix, by layer", errors));
+  }
   BANTAM_ASSIGN(const std::string cost, FinishCompression(files, places, arguments, &reader, pool, &json));
   if (arguments.json) return DumpJson(json, /*indent=*/2) + "\n";
   std::string text = fmt::format("{}: weights of {} instead of {}, {:.2f} bits each ({})\n", Printable(arguments.out),
                                  FormatBytes(report.bytes), FormatBytes(report.source_bytes), report.bits_per_weight(), TypesText(report));
   if (report.resumed_bytes > 0) text += fmt::format("  {} were there from an earlier call\n", FormatBytes(report.resumed_bytes));
   if (!report.own_vocabulary.empty()) text += fmt::format("  only Bantam reads its vocabulary: {}\n", report.own_vocabulary);
-  return text + FallbackText(places.file, report, recipe) + step.text + cost;
+  return text + CorrectionText(arguments, report) + FallbackText(places.file, report, recipe) + step.text + cost;
 }
 
 }  // namespace
 
 void AddQuantizeVerb(CLI::App& app, Action* action) {
   auto arguments = std::make_shared<Arguments>();
+  arguments->draws_errors = true;
   CLI::App* verb = app.add_subcommand("quantize", "a model with smaller weights, as a GGUF file or a package, and what that cost");
   AddCompressOptions(*verb, arguments.get(),
                      "a text like those that the model will read: weights count by what they are multiplied with, and errors are fed back");
@@ -245,6 +289,11 @@ void AddQuantizeVerb(CLI::App& app, Action* action) {
       "--smooth", arguments->smooth,
       "the same, behind scales that make activations easier to round (SmoothQuant); undone where the divergence is larger for it");
   verb->add_option("--smooth-alpha", arguments->scaling.smooth_alpha, "how much of the difficulty weights take")->capture_default_str();
+  verb->add_option("--correct", arguments->correct,
+                   "keep a product of this rank beside each matrix for what it lost, such as 32; 0: none. Only Bantam reads that")
+      ->check(CLI::Range(size_t{0}, size_t{1024}));
+  verb->add_option("--search", arguments->search,
+                   "how scales are found without a text: squares (the least squared error, for formats with a plain rule, too), or hqq");
   verb->add_flag("!--no-feedback", arguments->feedback, "leave away error feedback: faster, and worse");
   verb->footer(
       "Examples: bantam quantize model.gguf model-q4.gguf --type Q4_K_M --calibrate text.txt\n"

@@ -34,6 +34,7 @@ void AddQuantizeVerb(CLI::App& app, Action* action);
 void AddCompareVerb(CLI::App& app, Action* action);
 void AddEvalVerb(CLI::App& app, Action* action);
 void AddPruneVerb(CLI::App& app, Action* action);
+void AddLowRankVerb(CLI::App& app, Action* action);
 void AddPullVerb(CLI::App& app, Action* action);
 void AddListVerb(CLI::App& app, Action* action);
 void AddRmVerb(CLI::App& app, Action* action);

@@ -7,46 +7,10 @@
 #include <cmath>
 #include <optional>
 
+#include "compress/watched_products.h"
+
 namespace bantam {
 namespace {
-
-// The matrices that an operation multiplies its input with; none where it is no product.
-std::vector<WeightId> WeightsOf(const Op& op) {
-  if (const auto* plain = std::get_if<MatMulOp>(&op)) {
-    std::vector<WeightId> weights;
-    for (const MatMulPart& part : plain->parts) weights.push_back(part.weight);
-    return weights;
-  }
-  if (const auto* gated = std::get_if<GatedMatMulOp>(&op)) return {gated->gate.weight, gated->up.weight};
-  if (const auto* experts = std::get_if<ExpertMatMulOp>(&op)) return {experts->weight};
-  return {};
-}
-
-// What operation names what products read, by the tensor's name: a tensor that several operations take parts of (queries, keys and values
-// in one) is looked at in the first.
-struct Watched {
-  size_t op;
-  size_t columns;
-  size_t matrices;
-  std::vector<std::string> names;
-};
-std::vector<Watched> FindProducts(const Program& program, bool experts) {
-  std::vector<Watched> list;
-  std::map<std::string, bool> seen;
-  for (size_t i = 0; i < program.ops.size(); ++i) {
-    const bool expert = std::holds_alternative<ExpertMatMulOp>(program.ops[i]);
-    if (expert && !experts) continue;
-    Watched watched = {i, 0, 1, {}};
-    for (const WeightId id : WeightsOf(program.ops[i])) {
-      const WeightSpec& weight = program.weights[id];
-      watched.columns = weight.columns;
-      watched.matrices = weight.matrices;
-      if (seen.try_emplace(weight.name, true).second) watched.names.push_back(weight.name);
-    }
-    if (!watched.names.empty()) list.push_back(std::move(watched));
-  }
-  return list;
-}
 
 // Rows of one product's input, kept until all are there. Shared by all products: they come one after the other.
 class Stage {
@@ -66,9 +30,9 @@ class Stage {
   std::vector<float> xt_;  // [width][rows]
 };
 
-size_t WidthMax(const std::vector<Watched>& products) {
+size_t WidthMax(const std::vector<WatchedProduct>& products) {
   size_t width = 0;
-  for (const Watched& watched : products) width = std::max(width, watched.columns);
+  for (const WatchedProduct& watched : products) width = std::max(width, watched.columns);
   return width;
 }
 
@@ -126,7 +90,7 @@ class ImportanceObserver : public ProductObserver {
   }
 
  private:
-  const std::vector<Watched> products_;
+  const std::vector<WatchedProduct> products_;
   std::vector<size_t> by_op_;  // 0: none, or the index of a product + 1
   Stage stage_;
   std::vector<std::vector<double>> squares_;
@@ -135,12 +99,12 @@ class ImportanceObserver : public ProductObserver {
 
 class GramObserver : public ProductObserver {
  public:
-  GramObserver(const Model& model, std::vector<Watched> products, size_t step_tokens)
+  GramObserver(const Model& model, std::vector<WatchedProduct> products, size_t step_tokens)
       : kernels_(*model.kernels),
         products_(std::move(products)),
         by_op_(model.program.ops.size()),
         stage_(step_tokens, WidthMax(products_)) {
-    for (const Watched& watched : products_) {
+    for (const WatchedProduct& watched : products_) {
       by_op_[watched.op] = grams_.size() + 1;
       grams_.push_back(std::make_shared<UpperPanels>(watched.columns));
     }
@@ -162,7 +126,7 @@ class GramObserver : public ProductObserver {
 
  private:
   const KernelSet& kernels_;
-  const std::vector<Watched> products_;
+  const std::vector<WatchedProduct> products_;
   std::vector<size_t> by_op_;
   Stage stage_;
   std::vector<std::shared_ptr<UpperPanels>> grams_;
@@ -205,9 +169,9 @@ class RangeObserver : public ProductObserver {
 };
 
 // The products that have one of these names.
-std::vector<Watched> Named(const Program& program, const std::vector<std::string>& names) {
-  std::vector<Watched> found;
-  for (Watched& watched : FindProducts(program, /*experts=*/false)) {
+std::vector<WatchedProduct> Named(const Program& program, const std::vector<std::string>& names) {
+  std::vector<WatchedProduct> found;
+  for (WatchedProduct& watched : FindProducts(program, /*experts=*/false)) {
     std::erase_if(watched.names, [&](const std::string& name) { return std::find(names.begin(), names.end(), name) == names.end(); });
     if (!watched.names.empty()) found.push_back(std::move(watched));
   }
@@ -215,8 +179,8 @@ std::vector<Watched> Named(const Program& program, const std::vector<std::string
 }
 
 // Whether an operation behind all others of interest makes logits: nothing else needs them.
-bool ReadsOutputs(const Program& program, const std::vector<Watched>& products) {
-  return std::any_of(products.begin(), products.end(), [&](const Watched& watched) {
+bool ReadsOutputs(const Program& program, const std::vector<WatchedProduct>& products) {
+  return std::any_of(products.begin(), products.end(), [&](const WatchedProduct& watched) {
     const Op& op = program.ops[watched.op];
     const OpBuffers buffers = BuffersOf(op);
     return std::any_of(buffers.reads.begin(), buffers.reads.end(), [&](BufferId id) { return program.buffers[id].rows == Rows::kOutputs; });
@@ -287,7 +251,7 @@ Result<Calibrator::Ranges> Calibrator::MeasureRanges() {
 }
 
 Result<Calibrator::Grams> Calibrator::MeasureGrams(const std::vector<std::string>& names) {
-  std::vector<Watched> products = Named(model_.program, names);
+  std::vector<WatchedProduct> products = Named(model_.program, names);
   const bool outputs = ReadsOutputs(model_.program, products);
   GramObserver observer(model_, std::move(products), runner_.step_tokens());
   BANTAM_TRY(Pass(observer, outputs, "correlating activations"));
@@ -308,7 +272,7 @@ Result<Calibrator::Grams> Calibrator::MeasureGrams(const std::vector<std::string
 
 uint64_t Calibrator::GramBytes(const std::vector<std::string>& names) const {
   uint64_t bytes = 0;
-  for (const Watched& watched : Named(model_.program, names)) bytes += UpperPanels::Bytes(watched.columns);
+  for (const WatchedProduct& watched : Named(model_.program, names)) bytes += UpperPanels::Bytes(watched.columns);
   return bytes;
 }
 

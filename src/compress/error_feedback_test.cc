@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "tensor/group_pack.h"
 #include "tensor/half.h"
+#include "tensor/half_quadratic.h"
 #include "testing/reference_layer.h"
 
 namespace bantam {
@@ -230,6 +231,35 @@ TEST(FactorGram, RefusesNumbersThatAreNone) {
   UpperPanels gram(4);
   gram.At(1, 1) = NAN;
   EXPECT_EQ(FactorGram(std::move(gram), *ChooseKernels("auto").value(), *pool).error().code(), Code::kCorrupt);
+}
+
+// Groups of floats with a scale and a minimum of their own, as others measured them (research notes, section 1.3).
+TEST(HalfQuadratic, ReachesTheReferenceLayer) {
+  Layer layer;
+  struct Row {
+    size_t group;
+    int high;
+    double plain, searched;
+  };
+  for (const auto& [group, high, plain, searched] :
+       {Row{64, 15, 0.007478, 0.00647}, {128, 15, 0.008798, 0.00817}, {128, 7, 0.040819, 0.0364}}) {
+    std::vector<float> packed[2];
+    for (size_t at = 0; at < layer.weights.size(); at += group) {
+      const std::span<const float> x = std::span(layer.weights).subspan(at, group);
+      const auto [low, top] = std::minmax_element(x.begin(), x.end());
+      // The plain rule of those figures has whole numbers for zeros, and 0 in its range.
+      const float step = (std::max(*top, 0.0f) - std::min(*low, 0.0f)) / static_cast<float>(high);
+      const ScaleAndMin pairs[] = {{step, step * std::nearbyint(-std::min(*low, 0.0f) / step)},
+                                   SearchHalfQuadratic(x, high, /*positive_min=*/false)};
+      for (size_t i = 0; i < 2; ++i) {
+        const auto [d, m] = pairs[i];
+        for (const float value : x)
+          packed[i].push_back(d * std::clamp(std::nearbyint((value + m) / d), 0.0f, static_cast<float>(high)) - m);
+      }
+    }
+    EXPECT_NEAR(layer.Error(packed[0]) / plain, 1, 0.02) << group;
+    EXPECT_LE(layer.Error(packed[1]), 1.02 * searched) << group << " " << high;
+  }
 }
 
 }  // namespace

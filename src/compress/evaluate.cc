@@ -40,12 +40,15 @@ Result<std::vector<uint32_t>> Evaluator::Encode(std::string_view text) const {
   return tokens;
 }
 
+Status Evaluator::CheckLength(size_t tokens) const {
+  if (tokens <= runner_.window()) return Ok();
+  return Error(Code::kInvalidArgument,
+               fmt::format("{} tokens, and the context has {}; give a larger --context, or shorten it", tokens, runner_.window()));
+}
+
 template <typename Visit>
 Status Evaluator::Read(std::span<const uint32_t> tokens, size_t first, const Cancelled& cancelled, const Visit& visit) {
-  if (tokens.size() > runner_.window()) {
-    return Error(Code::kInvalidArgument,
-                 fmt::format("{} tokens, and the context has {}; give a larger --context, or shorten it", tokens.size(), runner_.window()));
-  }
+  BANTAM_TRY(CheckLength(tokens.size()));
   size_t at = runner_.Keep(std::min(Shared(read_, tokens), first));
   read_.resize(at);
   while (at < tokens.size()) {
@@ -70,13 +73,24 @@ Status Evaluator::Read(std::span<const uint32_t> tokens, size_t first, const Can
   return Ok();
 }
 
-Result<Evaluator::Likelihood> Evaluator::Score(std::string_view prompt, std::string_view text, const Cancelled& cancelled) {
+Result<Evaluator::Behind> Evaluator::EncodeBehind(std::string_view prompt, std::span<const std::string> texts) const {
   BANTAM_ASSIGN(const std::vector<uint32_t> front, Encode(prompt));
-  BANTAM_ASSIGN(const std::vector<uint32_t> whole, Encode(std::string(prompt).append(text)));
-  // Tokens that hold the end of the prompt together with the beginning of the text count as the text's.
-  const size_t begin = Shared(front, whole);
-  if (begin == 0) return Error(Code::kInvalidArgument, "nothing stands in front of it; give a prompt");
-  if (begin == whole.size()) return Error(Code::kInvalidArgument, "the vocabulary has no tokens for an option");
+  Behind behind;
+  behind.begin = front.size();
+  for (const std::string& text : texts) {
+    BANTAM_ASSIGN(std::vector<uint32_t> whole, Encode(std::string(prompt).append(text)));
+    const size_t shared = Shared(front, whole);
+    if (shared == whole.size()) return Error(Code::kInvalidArgument, "the vocabulary has no tokens for an option");
+    BANTAM_TRY(CheckLength(whole.size() - 1));
+    // Tokens that hold the end of the prompt together with the beginning of the text count as the text's.
+    behind.begin = std::min(behind.begin, shared);
+    behind.wholes.push_back(std::move(whole));
+  }
+  if (behind.begin == 0) return Error(Code::kInvalidArgument, "nothing stands in front of it; give a prompt");
+  return behind;
+}
+
+Result<Evaluator::Likelihood> Evaluator::Score(std::span<const uint32_t> whole, size_t begin, const Cancelled& cancelled) {
   Likelihood likelihood;
   const auto visit = [&](size_t i, std::span<const float> logits) {
     if (i + 1 >= whole.size()) return;
@@ -85,7 +99,7 @@ Result<Evaluator::Likelihood> Evaluator::Score(std::string_view prompt, std::str
     likelihood.greedy = likelihood.greedy && shape.top == whole[i + 1];
   };
   // The last token is not read: nothing is asked behind it.
-  BANTAM_TRY(Read(std::span(whole).first(whole.size() - 1), begin - 1, cancelled, visit));
+  BANTAM_TRY(Read(whole.first(whole.size() - 1), begin - 1, cancelled, visit));
   if (!std::isfinite(likelihood.log)) return Error(Code::kCorrupt, "logits that are no numbers; the model is damaged");
   return likelihood;
 }
@@ -130,11 +144,13 @@ Result<TaskAnswer> Evaluator::Ask(const TaskItem& item, const Cancelled& cancell
                                [&](const std::string& known) { return Normalised(known, item.ignore_case) == said; });
     return answer;
   }
-  for (const std::string& option : item.options) {
-    const std::string text = option + item.rest;
-    BANTAM_ASSIGN(const Likelihood likelihood, Score(item.prompt, text, cancelled));
+  std::vector<std::string> texts;
+  for (const std::string& option : item.options) texts.push_back(option + item.rest);
+  BANTAM_ASSIGN(const Behind behind, EncodeBehind(item.prompt, texts));
+  for (size_t i = 0; i < texts.size(); ++i) {
+    BANTAM_ASSIGN(const Likelihood likelihood, Score(behind.wholes[i], behind.begin, cancelled));
     const bool by_byte = item.kind != TaskKind::kClass;
-    answer.scores.push_back(by_byte ? likelihood.log / static_cast<double>(text.size()) : likelihood.log);
+    answer.scores.push_back(by_byte ? likelihood.log / static_cast<double>(texts[i].size()) : likelihood.log);
     if (item.said()) answer.right = likelihood.greedy;
   }
   if (item.said()) return answer;

@@ -38,8 +38,16 @@ class Evaluator {
     bool greedy = true;  // every token was the likeliest in its place
   };
   Result<std::vector<uint32_t>> Encode(std::string_view text) const;
-  // Of the text behind the prompt.
-  Result<Likelihood> Score(std::string_view prompt, std::string_view text, const Cancelled& cancelled);
+  // Texts behind a prompt, as tokens of both, and the first place in which one of them differs from the prompt alone: all are scored from
+  // there, so that none has more to say for itself because its beginning is one token with the prompt's end.
+  struct Behind {
+    std::vector<std::vector<uint32_t>> wholes;
+    size_t begin = 0;
+  };
+  Result<Behind> EncodeBehind(std::string_view prompt, std::span<const std::string> texts) const;
+  // Of the tokens from `begin` on.
+  Result<Likelihood> Score(std::span<const uint32_t> whole, size_t begin, const Cancelled& cancelled);
+  Status CheckLength(size_t tokens) const;
   // Reads what is not read yet, at least the last of the tokens. visit(i, logits) for i from `first` on: what follows token i.
   template <typename Visit>
   Status Read(std::span<const uint32_t> tokens, size_t first, const Cancelled& cancelled, const Visit& visit);

@@ -1,5 +1,6 @@
 #include "compress/evaluate.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -141,6 +142,33 @@ TEST_F(Evaluated, WhatItSaysIsExactlyRight) {
     item.stops = {first->text.substr(first->text.size() - 1)};
     EXPECT_LT(evaluator.Ask(item, nullptr)->text.size(), first->text.size());
   }
+}
+
+// Of a real vocabulary, in which the beginning of one option is one token with the end of the prompt: then the others count from there,
+// too.
+TEST(EvaluatedTogether, OptionsAreScoredFromOnePlace) {
+  const std::string path = testing::DataPath("models/stories260K.gguf");
+  const auto files = MakeFileSystem();
+  const Tokenizer tokenizer = ReadVocabulary(OpenGguf(*files, path).value()).value();
+  const testing::Windowed model(path, /*threads=*/1, "ref", /*window=*/64);
+  const auto tokens = [&](const std::string& text) { return tokenizer.Encode(text, /*special=*/false).value(); };
+  const std::string prompt = "One day a li";
+  ASSERT_LT(tokens(prompt + "ttle").size(), tokens(prompt).size() + 1) << "\"little\" is one token";
+  ASSERT_EQ(tokens(prompt + "xq").size(), tokens(prompt).size() + 2);
+  const auto score = [&](std::string_view others) {
+    Evaluator evaluator(*model.runner, tokenizer);
+    const TaskItem item =
+        Item(fmt::format(R"({{"task": "class", "prompt": "One day a li", "labels": ["xq", "{}"], "answer": 0, "join": ""}})", others));
+    return evaluator.Ask(item, nullptr).value().scores;
+  };
+  const std::vector<double> apart = score("xx");
+  const std::vector<double> together = score("ttle");
+  EXPECT_LT(together[0], apart[0]) << "what is left of the prompt counts";
+  // From the same place on, all of the prompt's tail and the option.
+  Evaluator evaluator(*model.runner, tokenizer);
+  const TaskItem shorter = Item(R"({"task": "class", "prompt": "One day a", "labels": ["lixq", "little"], "answer": 0})");
+  const std::vector<double> expected = evaluator.Ask(shorter, nullptr).value().scores;
+  for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(together[i], expected[i], 1e-4);
 }
 
 TEST_F(Evaluated, LongQuestionsAreRefusedAndOthersGoOn) {

@@ -33,11 +33,11 @@ Result<std::shared_ptr<const UpperPanels>> GramsAhead::Take(const std::string& n
 }
 
 Result<std::shared_ptr<const GramFactor>> GramsAhead::TakeFactor(const std::string& name, const KernelSet& kernels, ThreadPool& pool,
-                                                                 ColumnOrder order) {
+                                                                 const Factoring& how) {
   BANTAM_ASSIGN(const std::shared_ptr<UpperPanels> gram, Remove(name));
   std::shared_ptr<const GramFactor>& shared = factors_[gram.get()];
   if (shared == nullptr) {
-    BANTAM_ASSIGN(GramFactor factor, FactorGram(std::move(*gram), kernels, pool, {.order = order}));
+    BANTAM_ASSIGN(GramFactor factor, FactorGram(std::move(*gram), kernels, pool, how));
     shared = std::make_shared<const GramFactor>(std::move(factor));
   }
   const std::shared_ptr<const GramFactor> factor = shared;

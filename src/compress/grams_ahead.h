@@ -23,7 +23,7 @@ class GramsAhead {
   Result<std::shared_ptr<const UpperPanels>> Take(const std::string& name);
   // Its factor, which takes the Gram matrix's place; shared like that.
   Result<std::shared_ptr<const GramFactor>> TakeFactor(const std::string& name, const KernelSet& kernels, ThreadPool& pool,
-                                                       ColumnOrder order);
+                                                       const Factoring& how);
 
  private:
   Result<std::shared_ptr<UpperPanels>> Remove(const std::string& name);

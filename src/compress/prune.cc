@@ -55,7 +55,8 @@ std::vector<uint32_t> Largest(std::span<const double> scores, size_t count) {
 
 class Pruner {
  public:
-  Pruner(ModelFile& file, const PruneOptions& options) : file_(file), options_(options) {}
+  // Without statistics it is only tried: what has the largest scores means nothing then.
+  Pruner(ModelFile& file, const PruneOptions& options, bool measured = true) : file_(file), options_(options), measured_(measured) {}
 
   Result<PrunedModel> Run() {
     BANTAM_ASSIGN(config_, ReadConfig(file_));
@@ -141,6 +142,7 @@ class Pruner {
 
   // What each column of a matrix adds to the output: the square of its weights times the mean square of what it is multiplied with.
   Result<std::vector<double>> ColumnScores(const TensorInfo& tensor) {
+    if (!measured_) return std::vector<double>(tensor.columns());
     const ColumnImportance* importance = options_.importance->Find(tensor.name);
     if (importance == nullptr || importance->columns != tensor.columns() || importance->matrices() != 1 ||
         (options_.refit && options_.calibrator->GramBytes({std::string(tensor.name)}) == 0)) {
@@ -253,6 +255,12 @@ class Pruner {
     return Ok();
   }
 
+  // Norms that each head has of its own (StableLM 2) go with it.
+  void CutHeadNorms(size_t layer, std::string_view name, size_t heads, const std::vector<uint32_t>& staying) {
+    const TensorInfo* norm = Find(layer, name);
+    if (norm != nullptr && norm->n_dimensions > 1 && norm->rows() == heads) CutOf(layer, name)->rows = staying;
+  }
+
   Status CutHeadsOf(size_t layer, LayerPlan* plan) {
     const TensorInfo* output = Find(layer, "attn_output.weight");
     if (output == nullptr || output->columns() != plan->heads * plan->head_dim) {
@@ -276,9 +284,11 @@ class Pruner {
     }
     const std::vector<uint32_t> elements = ElementsOf(staying, plan->head_dim);
     bool found = CutRows(layer, {"attn_q.weight", "attn_q.bias"}, elements);
+    CutHeadNorms(layer, "attn_q_norm.weight", plan->heads, staying);
     if (group == 1) {
       found =
           found && CutRows(layer, {"attn_k.weight", "attn_k.bias"}, elements) && CutRows(layer, {"attn_v.weight", "attn_v.bias"}, elements);
+      CutHeadNorms(layer, "attn_k_norm.weight", plan->kv_heads, staying);
       plan->kv_heads = staying.size();
     }
     if (!found) return Refused(fmt::format("layer {} has no matrices attn_q, attn_k and attn_v", layer));
@@ -297,7 +307,7 @@ class Pruner {
         return Refused(fmt::format("tensor {} is {}, whose blocks may have no zero; prune the model before it is quantised", name,
                                    Info(cut.from->dtype).name));
       }
-      const bool known = options_.method == SparseMethod::kMagnitude ||
+      const bool known = !measured_ || options_.method == SparseMethod::kMagnitude ||
                          (options_.method == SparseMethod::kWanda ? options_.importance->Find(name) != nullptr
                                                                   : options_.calibrator->GramBytes({name}) > 0);
       if (!known) return Refused(fmt::format("tensor {} is read in a way that calibration does not know", name));
@@ -408,6 +418,7 @@ class Pruner {
 
   ModelFile& file_;
   const PruneOptions& options_;
+  const bool measured_;
   Config config_;
   std::vector<TensorCut> cuts_;
   std::vector<LayerPlan> wanted_;
@@ -417,6 +428,11 @@ class Pruner {
 };
 
 }  // namespace
+
+Status CheckPrunable(ModelFile& file, const PruneOptions& options) {
+  BANTAM_TRY(Pruner(file, options, /*measured=*/false).Run());
+  return Ok();
+}
 
 size_t RoundedWidth(size_t width, double part) {
   size_t unit = 1;

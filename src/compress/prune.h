@@ -53,6 +53,9 @@ struct PrunedModel {
   Digest selection{};  // of what stays: pieces of two selections do not go together
 };
 Result<PrunedModel> PruneModel(ModelFile& file, const PruneOptions& options);
+// Whether that can be done, as far as it is known before anything is measured: of the options nothing but what goes is looked at (of
+// layers, how many).
+Status CheckPrunable(ModelFile& file, const PruneOptions& options);
 
 // Widths that kernels and formats like: as large as this where the old width is a multiple of it and large enough.
 size_t RoundedWidth(size_t width, double part);

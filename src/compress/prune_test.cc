@@ -32,11 +32,14 @@ class Pruning : public ::testing::Test {
  protected:
   void Build(const testing::TinyModel& tiny) {
     tiny_ = tiny;
-    testing::BuildTinyModel(tiny).Write(in_);
+    Build(testing::BuildTinyModel(tiny), tiny.vocabulary);
+  }
+  void Build(const testing::GgufBuilder& builder, uint32_t vocabulary) {
+    builder.Write(in_);
     model_.emplace(in_, /*threads=*/2, "auto", kWindow);
     Rng rng(7);
     tokens_.resize(64 * kWindow);
-    for (uint32_t& token : tokens_) token = static_cast<uint32_t>(rng.Next() % tiny.vocabulary);
+    for (uint32_t& token : tokens_) token = static_cast<uint32_t>(rng.Next() % vocabulary);
     windows_ = CutWindows(tokens_, {kWindow}).value();
     calibrator_.emplace(*model_->model, *model_->runner, windows_, *model_->pool, nullptr);
     importance_ = calibrator_->MeasureImportance().value();
@@ -140,6 +143,80 @@ TEST_F(Pruning, HeadsGoWithTheirKeysOrEvenlyFromGroups) {
     const double refitted = Divergence(options);
     options.refit = false;
     EXPECT_LT(refitted, Divergence(options));
+  }
+}
+
+// StableLM 2: a norm for each head, which goes with it.
+testing::GgufBuilder StableLm() {
+  constexpr uint64_t kWidth = 64, kHeads = 8, kKvHeads = 8, kHead = 8, kInner = 96, kTokens = 300;
+  testing::GgufBuilder builder;
+  builder.Text("general.architecture", "stablelm").U32("stablelm.block_count", 2).U32("stablelm.embedding_length", kWidth);
+  builder.U32("stablelm.context_length", 64).U32("stablelm.feed_forward_length", kInner).U32("stablelm.attention.head_count", kHeads);
+  builder.U32("stablelm.attention.head_count_kv", kKvHeads).F32("stablelm.attention.layer_norm_epsilon", 1e-5f);
+  builder.U32("stablelm.rope.dimension_count", 4);
+  testing::AddTinyVocabulary(builder, kTokens);
+  Rng rng(11);
+  const auto add = [&](const std::string& name, std::vector<uint64_t> dimensions) {
+    uint64_t elements = 1;
+    for (const uint64_t dimension : dimensions) elements *= dimension;
+    builder.Add({name, dimensions, 0, testing::RandomBlocks(DType::kF32, elements, dimensions[0], rng), -1});
+  };
+  add("token_embd.weight", {kWidth, kTokens});
+  for (const std::string layer : {"blk.0.", "blk.1."}) {
+    for (const char* norm : {"attn_norm.weight", "attn_norm.bias"}) add(layer + norm, {kWidth});
+    for (const char* matrix : {"attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight"})
+      add(layer + matrix, {kWidth, kWidth});
+    for (const char* norm : {"attn_q_norm.weight", "attn_k_norm.weight"}) add(layer + norm, {kHead, kHeads});
+    for (const char* matrix : {"ffn_gate.weight", "ffn_up.weight"}) add(layer + matrix, {kWidth, kInner});
+    add(layer + "ffn_down.weight", {kInner, kWidth});
+  }
+  for (const char* norm : {"output_norm.weight", "output_norm.bias"}) add(norm, {kWidth});
+  add("output.weight", {kWidth, kTokens});
+  return builder;
+}
+
+TEST_F(Pruning, HeadsGoWithNormsOfTheirOwn) {
+  Build(StableLm(), /*vocabulary=*/300);
+  const auto pruned = PruneModel(*file_, Options(PruneWhat::kHeads, 0.25));
+  ASSERT_TRUE(pruned.ok()) << pruned.error().message();
+  for (const char* norm : {"blk.0.attn_q_norm.weight", "blk.1.attn_k_norm.weight"}) {
+    EXPECT_EQ(pruned->file.directory.Find(norm)->rows(), 6u) << norm;
+  }
+  EXPECT_LT(Divergence(Options(PruneWhat::kHeads, 0.25)), Divergence(Options(PruneWhat::kHeads, 0.75)));
+}
+
+// Nothing is measured for what cannot be done.
+TEST_F(Pruning, IsRefusedBeforeAnythingIsMeasured) {
+  Build({.layers = 2, .width = 64, .heads = 4, .feed_forward = 128});
+  PruneOptions options;
+  options.what = PruneWhat::kHeads;
+  for (const auto& [part, possible] : {std::pair(0.5, true), {0.01, false}}) {
+    options.part = part;
+    EXPECT_EQ(CheckPrunable(*file_, options).ok(), possible) << part;
+  }
+  options.what = PruneWhat::kLayers;
+  options.layers = {1};
+  EXPECT_TRUE(CheckPrunable(*file_, options).ok());
+  options.layers = {0, 1};
+  EXPECT_FALSE(CheckPrunable(*file_, options).ok());
+  options.what = PruneWhat::kWeights;
+  EXPECT_TRUE(CheckPrunable(*file_, options).ok());
+  Build({.layers = 2, .width = 64, .heads = 4, .feed_forward = 128, .experts = 4, .experts_used = 2});
+  EXPECT_EQ(CheckPrunable(*file_, options).error().code(), Code::kUnsupported);
+}
+
+// What most weights are in is what the file says of itself.
+TEST_F(Pruning, TheFileTypeFollowsTheWeights) {
+  Build({.layers = 2, .width = 64, .heads = 4, .feed_forward = 128});
+  for (const auto& [to, expected] : {std::pair(DType::kF32, 0u), {DType::kQ8_0, 7u}}) {
+    auto pruned = PruneModel(*file_, Options(PruneWhat::kFeedForward, 0.25)).value();
+    Recipe recipe = *Recipe::Make("F16");
+    for (const TensorInfo& tensor : pruned.file.directory.tensors()) recipe.Set(std::string(tensor.name), to);
+    QuantizeOptions options = {recipe};
+    options.keep_file_type = true;
+    const std::string out = folder_.Path("out" + std::to_string(expected));
+    ASSERT_TRUE(QuantizeModel(*files_, *MakeDisk(), pruned.file, out, options, *model_->pool, nullptr).ok());
+    EXPECT_EQ(OpenGguf(*files_, out).value().metadata.U32("general.file_type").value(), expected);
   }
 }
 

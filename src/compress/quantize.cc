@@ -6,18 +6,22 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <utility>
 
 #include "base/bytes.h"
 #include "base/memory_budget.h"
+#include "compress/correction.h"
 #include "compress/error_feedback.h"
 #include "compress/ggml_vocabulary.h"
 #include "compress/grams_ahead.h"
 #include "formats/gguf_writer.h"
 #include "formats/tensor_rows.h"
+#include "model/low_rank_names.h"
 #include "security/sha256.h"
 #include "tensor/group_pack.h"
+#include "tensor/half_quadratic.h"
 
 namespace bantam {
 namespace {
@@ -26,6 +30,7 @@ constexpr uint64_t kPieceFloats = uint64_t{2} << 20;
 constexpr std::string_view kFileTypeKey = "general.file_type";
 constexpr std::string_view kVersionKey = "general.quantization_version";
 constexpr uint64_t kQuantizationVersion = 2;
+constexpr uint64_t kAlignmentMax = 64;  // of tensors in what is written
 
 Error Interrupted(const std::string& out) {
   return Error(Code::kCancelled, fmt::format("{}: interrupted; the same command goes on with {}.part", out, out));
@@ -67,7 +72,8 @@ class Quantizer {
     for (size_t i = 0; i < report_.tensors.size(); ++i) {
       const TensorInfo& tensor = file_.directory.tensors()[i];
       TensorReport& told = report_.tensors[i];
-      if (part_->position() + told.bytes <= part_->kept()) {
+      const uint64_t with_corrections = told.bytes + (told.correction_rank > 0 ? told.correction_bytes + 2 * kAlignmentMax : 0);
+      if (part_->position() + with_corrections <= part_->kept()) {
         BANTAM_TRY(TakeKept(told));
       } else {
         Status made = told.to == told.from ? Copy(tensor) : Pack(i);
@@ -86,7 +92,7 @@ class Quantizer {
   std::string PlanName() const {
     std::string text = fmt::format("{}\n{}\n", options_.identity, options_.recipe.Describe());
     for (const TensorReport& tensor : report_.tensors)
-      text += fmt::format("{} {} {} {}\n", tensor.name, Info(tensor.to).name, tensor.group, tensor.feedback);
+      text += fmt::format("{} {} {} {} {}\n", tensor.name, Info(tensor.to).name, tensor.group, tensor.feedback, tensor.correction_rank);
     return HexOf(Sha256Of(AsBytes(text)));
   }
 
@@ -104,10 +110,19 @@ class Quantizer {
     return Ok();
   }
 
+  // The format that most of the weights are in.
+  DType MostlyIn(DType TensorReport::*format) const {
+    std::map<DType, uint64_t> elements;
+    for (const TensorReport& tensor : report_.tensors) elements[tensor.*format] += tensor.elements;
+    return std::max_element(elements.begin(), elements.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+  }
+
   std::vector<MetadataEntry> MakeMetadata() const {
     std::vector<MetadataEntry> metadata;
+    const DType mostly = MostlyIn(&TensorReport::to);
+    const bool keep = options_.keep_file_type && mostly == MostlyIn(&TensorReport::from);
     for (const MetadataEntry& entry : file_.metadata.entries()) {
-      if (entry.key.starts_with("split.") || entry.key == kVersionKey || (entry.key == kFileTypeKey && !options_.keep_file_type)) continue;
+      if (entry.key.starts_with("split.") || entry.key == kVersionKey || (entry.key == kFileTypeKey && !keep)) continue;
       const bool again = std::any_of(vocabulary_.entries.begin(), vocabulary_.entries.end(),
                                      [&](const MetadataEntry& made) { return made.key == entry.key; });
       if (again || (!vocabulary_.entries.empty() && IsFolderVocabularyKey(entry.key))) continue;
@@ -115,8 +130,10 @@ class Quantizer {
     }
     metadata.insert(metadata.end(), vocabulary_.entries.begin(), vocabulary_.entries.end());
     metadata.push_back({kVersionKey, kQuantizationVersion, ValueType::kU32});
-    if (!options_.keep_file_type || file_.metadata.Find(kFileTypeKey) == nullptr) {
-      metadata.push_back({kFileTypeKey, uint64_t{options_.recipe.type().file_type}, ValueType::kU32});
+    // Of a format that no mix is named after nothing is said.
+    const std::optional<uint32_t> of_format = options_.keep_file_type ? FileTypeOf(mostly) : options_.recipe.type().file_type;
+    if ((!keep || file_.metadata.Find(kFileTypeKey) == nullptr) && of_format) {
+      metadata.push_back({kFileTypeKey, uint64_t{*of_format}, ValueType::kU32});
     }
     return metadata;
   }
@@ -125,23 +142,39 @@ class Quantizer {
     std::vector<GgufTensor> tensors;
     for (size_t i = 0; i < report_.tensors.size(); ++i) {
       const TensorInfo& tensor = file_.directory.tensors()[i];
-      tensors.push_back({std::string(tensor.name), report_.tensors[i].to, {tensor.dimensions, tensor.dimensions + tensor.n_dimensions}});
+      const TensorReport& told = report_.tensors[i];
+      tensors.push_back({told.name, told.to, {tensor.dimensions, tensor.dimensions + tensor.n_dimensions}});
+      if (told.correction_rank == 0) continue;
+      const std::string prefix = told.name.substr(0, told.name.rfind('.'));
+      const auto add = [&](std::string_view factor, uint64_t columns, uint64_t rows) {
+        tensors.push_back({fmt::format("{}{}.weight", prefix, factor), CorrectionType(columns), {columns, rows}});
+      };
+      add(kLowRankA, tensor.columns(), told.correction_rank);
+      add(kLowRankB, told.correction_rank, tensor.rows());
     }
     return tensors;
   }
 
   Status TakeKept(TensorReport& told) {
     told.error.reset();
-    std::vector<std::byte> bytes(std::min<uint64_t>(told.bytes, uint64_t{1} << 20));
-    for (uint64_t done = 0; done < told.bytes;) {
-      const size_t n = static_cast<size_t>(std::min<uint64_t>(bytes.size(), told.bytes - done));
+    BANTAM_TRY(TakeKept(told.bytes));
+    if (told.correction_rank > 0) {
+      BANTAM_TRY(TakeKept(told.first_correction_bytes));
+      BANTAM_TRY(TakeKept(told.correction_bytes - told.first_correction_bytes));
+    }
+    report_.resumed_bytes += told.bytes + told.correction_bytes;
+    return Tell(0);
+  }
+  Status TakeKept(uint64_t size) {
+    std::vector<std::byte> bytes(std::min<uint64_t>(size, uint64_t{1} << 20));
+    for (uint64_t done = 0; done < size;) {
+      const size_t n = static_cast<size_t>(std::min<uint64_t>(bytes.size(), size - done));
       BANTAM_ASSIGN(const size_t got, part_->Kept(part_->position(), std::span(bytes).first(n)));
       if (got == 0) return Error(Code::kUnavailable, fmt::format("{}.part became shorter; try again", out_));
       BANTAM_TRY(writer_->Append(std::span(bytes).first(got)));
       done += got;
     }
-    report_.resumed_bytes += told.bytes;
-    return Tell(0);
+    return Ok();
   }
 
   // Bytes of the tensor that are done.
@@ -188,11 +221,13 @@ class Quantizer {
     const uint64_t groups = 8 * static_cast<uint64_t>(pool_.size());
     const uint64_t at_once = std::max<uint64_t>(1, kPieceFloats / (tensor.columns() * groups)) * groups;
     ErrorSums sums;
+    errors_.assign(told.correction_rank > 0 ? tensor.elements() : 0, 0.0f);
     const auto pack = [&](const TensorRows& rows) -> Status {
       BANTAM_TRY(PackRows(tensor, told, rows, factor.get(), &sums));
       return Tell((rows.matrix * tensor.rows() + rows.first + rows.count) * row_bytes);
     };
     BANTAM_TRY(ForEachRows(tensor, *file_.source, at_once, pack));
+    if (told.correction_rank > 0) BANTAM_TRY(Correct(tensor, told, factor.get(), &sums));
     told.error = sums.square > 0 ? sums.error / sums.square : 0;
     return Ok();
   }
@@ -228,7 +263,7 @@ class Quantizer {
       grams_.emplace(*options_.feedback, std::move(names), options_.gram_bytes_max);
     }
     BANTAM_TRY(Tell(0));
-    return grams_->TakeFactor(told.name, *options_.kernels, pool_, ColumnOrder::kLargestFirst);
+    return grams_->TakeFactor(told.name, *options_.kernels, pool_, {});
   }
 
   Status PackRows(const TensorInfo& tensor, const TensorReport& told, const TensorRows& rows, const GramFactor* factor, ErrorSums* sums) {
@@ -248,7 +283,7 @@ class Quantizer {
         const std::span<float> row = std::span(values_).subspan(r * columns, columns);
         Unpack(tensor.dtype, rows.bytes + r * from_bytes, columns, row.data());
         uint8_t* blocks = blocks_.data() + r * to_bytes;
-        Status packed = told.group == 0 ? PackRow(told.to, row, means, blocks) : PackGroups(told.to, told.group, row, means, blocks);
+        Status packed = told.group == 0 ? PackOne(told.to, row, means, blocks) : PackGroups(told.to, told.group, row, means, blocks);
         if (!packed.ok()) {
           const std::lock_guard<std::mutex> lock(failed_lock);
           if (!failed || r < failed->first) failed.emplace(r, packed.error());
@@ -261,12 +296,58 @@ class Quantizer {
       }
       for (size_t r = begin; r < end; ++r) {
         Unpack(told.to, blocks_.data() + r * to_bytes, columns, back.data());
-        row_sums_[r] = RowError(std::span(values_).subspan(r * columns, columns), back, means);
+        const std::span<const float> row = std::span(values_).subspan(r * columns, columns);
+        row_sums_[r] = RowError(row, back, means);
+        if (errors_.empty()) continue;
+        float* errors = errors_.data() + (rows.first + r) * columns;
+        for (size_t i = 0; i < columns; ++i) errors[i] = row[i] - back[i];
       }
     });
     if (failed) return Error(failed->second).With(fmt::format("row {}", rows.first + failed->first));
     for (const ErrorSums& row : row_sums_) *sums = {sums->error + row.error, sums->square + row.square};
     return writer_->Append(std::as_bytes(std::span(blocks_)));
+  }
+
+  Status PackOne(DType to, std::span<const float> row, std::span<const float> means, uint8_t* blocks) const {
+    if (options_.scales == ScaleRule::kHalfQuadratic && HasHalfQuadratic(to)) return PackRowHalfQuadratic(to, row, blocks);
+    if (options_.scales == ScaleRule::kSquares && means.empty()) return PackRow(to, row, std::vector<float>(row.size(), 1.0f), blocks);
+    return PackRow(to, row, means, blocks);
+  }
+
+  // Writes the factors beside a matrix, and makes `sums` those of what is left of its errors.
+  Status Correct(const TensorInfo& tensor, const TensorReport& told, const GramFactor* factor, ErrorSums* sums) {
+    const size_t m = tensor.rows();
+    const size_t n = tensor.columns();
+    const size_t rank = told.correction_rank;
+    const std::span<const float> means = means_.empty() ? std::span<const float>() : std::span(means_[0]);
+    BANTAM_ASSIGN(const Factors factors, CorrectError({errors_, m, n, factor, means}, rank, *options_.kernels, pool_));
+    BANTAM_ASSIGN(const std::vector<float> a, WriteFactor(factors.a, n));
+    BANTAM_ASSIGN(const std::vector<float> b, WriteFactor(factors.b, rank));
+    sums->error = 0;
+    std::vector<float> made(n);
+    for (size_t i = 0; i < m; ++i) {
+      std::fill(made.begin(), made.end(), 0.0f);
+      for (size_t k = 0; k < rank; ++k) {
+        for (size_t j = 0; j < n; ++j) made[j] += b[i * rank + k] * a[k * n + j];
+      }
+      sums->error += RowError(std::span(errors_).subspan(i * n, n), made, means).error;
+    }
+    return Ok();
+  }
+
+  // Returns what is read of it again.
+  Result<std::vector<float>> WriteFactor(const std::vector<float>& values, size_t columns) {
+    const DType type = CorrectionType(columns);
+    const size_t row_bytes = RowBytes(type, columns);
+    const size_t rows = values.size() / columns;
+    std::vector<uint8_t> blocks(rows * row_bytes);
+    std::vector<float> back(values.size());
+    for (size_t r = 0; r < rows; ++r) {
+      BANTAM_TRY(PackRow(type, std::span(values).subspan(r * columns, columns), /*importance=*/{}, blocks.data() + r * row_bytes));
+      Unpack(type, blocks.data() + r * row_bytes, columns, back.data() + r * columns);
+    }
+    BANTAM_TRY(writer_->Append(std::as_bytes(std::span(blocks))));
+    return back;
   }
 
   static ErrorSums RowError(std::span<const float> row, std::span<const float> back, std::span<const float> means) {
@@ -295,6 +376,7 @@ class Quantizer {
   std::vector<float> values_;
   std::vector<uint8_t> blocks_;
   std::vector<ErrorSums> row_sums_;
+  std::vector<float> errors_;        // [rows][columns], where they are to be corrected
   std::optional<GramsAhead> grams_;  // of this one and those to come
 };
 
@@ -323,8 +405,16 @@ Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions
     // The table of tokens is looked up too, and there columns are not summed.
     told.feedback = options.feedback != nullptr && told.to != told.from && TakesFeedback(told.to) && tensor.matrices() == 1 &&
                     told.name != "token_embd.weight" && options.feedback->GramBytes({told.name}) > 0;
+    const bool corrected = options.correctable != nullptr && options.correctable->contains(told.name) && told.to != told.from &&
+                           Info(told.to).decode != nullptr && IsCorrectable(tensor.rows(), tensor.columns(), options.correct_rank);
+    if (corrected) {
+      told.correction_rank = options.correct_rank;
+      told.first_correction_bytes = told.correction_rank * RowBytes(CorrectionType(tensor.columns()), tensor.columns());
+      told.correction_bytes =
+          told.first_correction_bytes + tensor.rows() * RowBytes(CorrectionType(told.correction_rank), told.correction_rank);
+    }
     report.source_bytes += tensor.size_bytes;
-    report.bytes += told.bytes;
+    report.bytes += told.bytes + told.correction_bytes;
     report.elements += told.elements;
     report.tensors.push_back(std::move(told));
   }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,13 @@
 
 namespace bantam {
 
+// How scales are found.
+enum class ScaleRule : uint8_t {
+  kUsual,          // weighted by importance where it is known, else by the formats' plain rules
+  kSquares,        // the same, but by the search where there is no importance, too: all columns count the same
+  kHalfQuadratic,  // of formats with a minimum by that search (half_quadratic.h), which looks at no data; others as usual
+};
+
 struct QuantizeOptions {
   const Recipe& recipe;
   const Importance* importance = nullptr;  // null: every column counts the same
@@ -32,8 +40,12 @@ struct QuantizeOptions {
   const WatchedFiles* watched = nullptr;
   // What names source, calibration and program beside the recipe: an interrupted call is gone on with where it is the same.
   std::string identity = {};
-  bool own_formats = false;     // for a package: formats that no other program knows are written too
-  bool keep_file_type = false;  // general.file_type stays: most tensors do
+  bool own_formats = false;  // for a package: formats that no other program knows are written too
+  // Rank of the product that is kept beside each quantised matrix of these for what it lost; 0: none. Then kernels are there.
+  size_t correct_rank = 0;
+  const std::set<std::string, std::less<>>* correctable = nullptr;
+  ScaleRule scales = ScaleRule::kUsual;
+  bool keep_file_type = false;  // general.file_type stays, where most weights stay in their format
 };
 
 // What became of a tensor.
@@ -50,6 +62,10 @@ struct TensorReport {
   std::optional<double> error;
   bool weighted = false;  // importance was known
   bool feedback = false;
+  // Of the product beside it that makes good for a part of the error; 0: there is none. With it `error` is what is left.
+  size_t correction_rank = 0;
+  uint64_t correction_bytes = 0;
+  uint64_t first_correction_bytes = 0;  // of them, those of the first factor
 };
 
 struct QuantizeReport {

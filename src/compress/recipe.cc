@@ -10,6 +10,7 @@
 
 #include "base/ascii.h"
 #include "base/closest.h"
+#include "model/low_rank_names.h"
 #include "tensor/group_pack.h"
 
 namespace bantam {
@@ -132,7 +133,11 @@ std::optional<size_t> LayerOf(std::string_view name) {
   return layer;
 }
 
-Part PartOf(std::string_view name) {
+Part PartOf(std::string_view tensor) {
+  // Factors are what their product is.
+  const std::string_view factored = LowRankPart(tensor);
+  const std::string whole = fmt::format("{}.weight", factored);
+  const std::string_view name = factored.empty() ? tensor : whole;
   // What holds values among others counts as values.
   for (const std::string_view end : {".attn_v.weight", ".attn_qkv.weight", ".attn_kv_b.weight"}) {
     if (name.ends_with(end)) return Part::kValue;
@@ -250,6 +255,14 @@ std::vector<std::string_view> Recipe::Names() {
   std::vector<std::string_view> names;
   for (const RecipeType& type : kTypes) names.push_back(type.name);
   return names;
+}
+
+std::optional<uint32_t> FileTypeOf(DType dtype) {
+  if (dtype == DType::kF32) return 0;
+  for (const RecipeType& type : kTypes) {
+    if (type.type == dtype) return type.file_type;
+  }
+  return std::nullopt;
 }
 
 Result<DType> WritableType(std::string_view name) {

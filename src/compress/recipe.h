@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -72,6 +73,9 @@ class Recipe {
   std::vector<std::pair<std::string, DType>> patterns_;
   std::vector<std::pair<std::string, DType>> set_;
 };
+
+// GGUF's general.file_type of files whose weights are mostly in this format; nothing for formats that have none here.
+std::optional<uint32_t> FileTypeOf(DType dtype);
 
 // A weight format that can be written, by name, in any case. InvalidArgument names the closest.
 Result<DType> WritableType(std::string_view name);

@@ -330,19 +330,18 @@ class Builder : private RecurrentBuilder {
     const std::string heads[] = {fmt::format("{} heads x {}", layer.heads, layer.head_dim),
                                  fmt::format("{} kv heads x {}", layer.kv_heads, layer.head_dim)};
     const size_t all = Width(out[0]) + Width(out[1]) + Width(out[2]);
-    const bool one = Has(prefix + "attn_qkv.weight");
-    const bool apart = !Has(prefix + "attn_qkv.bias");
+    const bool one = HasMatrix(prefix + "attn_qkv");
+    const bool apart = one && !Has(prefix + "attn_qkv.bias");
     for (size_t i = 0, begin = 0; i < 3; begin += Width(out[i++])) {
       const std::string own = prefix + kNames[i];
-      if (i == 2 && config_.keys_as_values && !one && !Has(own + ".weight")) {
+      if (i == 2 && config_.keys_as_values && !one && !HasMatrix(own)) {
         program_.ops.push_back(SelectOp{out[1], out[2], 0, Width(out[1]), Width(out[1])});
         continue;
       }
       const std::string rows_are = one ? fmt::format("{} and twice {}", heads[0], heads[1]) : heads[i == 0 ? 0 : 1];
-      const Product product = {.prefix = one ? prefix + "attn_qkv" : own, .in = in, .out = out[i], .rows_are = rows_are};
+      Product product = {.prefix = one ? prefix + "attn_qkv" : own, .in = in, .out = out[i], .rows_are = rows_are};
+      if (apart) product.own_bias = own + ".bias";
       BANTAM_TRY(one ? MatMulRows(product, {begin, begin + Width(out[i])}, all) : MatMul(product));
-      if (!one || !apart) continue;
-      BANTAM_ASSIGN(std::get<MatMulOp>(program_.ops.back()).parts[0].bias, OptionalVector(own + ".bias", Width(out[i])));
     }
     for (const BufferId buffer : out) ChangeEach(buffer, Pointwise::kClamp, config_.qkv_clamp, 0);
     return Ok();

@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "formats/model_file.h"
 #include "model/config.h"
+#include "model/low_rank_names.h"
 #include "program/program.h"
 
 namespace bantam {
@@ -46,6 +47,8 @@ class ProgramBuilder {
   }
   size_t Width(BufferId buffer) const { return program_.buffers[buffer].width; }
   bool Has(const std::string& tensor) const { return tensors_.Find(tensor) != nullptr; }
+  // A product's matrix, whole or as two factors.
+  bool HasMatrix(const std::string& prefix) const { return Has(prefix + ".weight") || Has(fmt::format("{}{}.weight", prefix, kLowRankB)); }
 
   Result<const TensorInfo*> Tensor(const std::string& name, const Shape& shape) {
     const TensorInfo* tensor = tensors_.Find(name);
@@ -172,23 +175,27 @@ class ProgramBuilder {
     Scaling scaling = Scaling::kProduct;
     bool biased = true;
     std::string rows_are = {};  // Shape::rows_are
+    std::string own_bias = {};  // a vector for these rows alone, in place of rows of PREFIX.bias
   };
   Status MatMul(const Product& product) { return MatMulRows(product, {.begin = 0, .end = Width(product.out)}, Width(product.out)); }
-  // The same with some of the tensor's rows.
+  // The same with some of the tensor's rows. Where the matrix is two factors, or has them beside it, their product is taken or added.
   Status MatMulRows(const Product& product, Range rows, size_t all_rows) {
     const std::string& prefix = product.prefix;
     BANTAM_ASSIGN(const BufferId in, Order(prefix, {product.in}));
-    const Shape shape = {.columns = Width(product.in), .rows = all_rows, .rows_are = product.rows_are};
-    BANTAM_ASSIGN(const WeightId weight, Part(prefix + ".weight", WeightStorage::kPanels, shape, rows));
-    // The values of this format are no weights without its second scale.
-    const bool scaled = product.scaling != Scaling::kNothing || program_.weights[weight].dtype == DType::kNVFP4;
-    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, /*count=*/1, scaled));
-    WeightId bias = kNone;
-    if (product.biased && Has(prefix + ".bias")) {
-      BANTAM_ASSIGN(bias, Part(prefix + ".bias", WeightStorage::kVector, {all_rows}, rows));
+    const bool whole = !Has(fmt::format("{}{}.weight", prefix, kLowRankB));
+    if (whole || Has(prefix + ".weight")) {
+      BANTAM_TRY(MultiplyRows(product, {prefix + ".weight", in, product.out}, rows, all_rows));
     }
-    const bool scales_sum = product.scaling == Scaling::kSum && !Has(prefix + ".factor");
-    program_.ops.push_back(MatMulOp{in, {{weight, scale, bias, scales_sum, product.out}}});
+    if (whole) return Ok();
+    BANTAM_ASSIGN(const BufferId low, LowRank(prefix, in));
+    const std::string second = fmt::format("{}{}.weight", prefix, kLowRankB);
+    if (!Has(prefix + ".weight")) return MultiplyRows(product, {second, low, product.out}, rows, all_rows);
+    Product unbiased = product;
+    unbiased.biased = false;
+    unbiased.own_bias.clear();
+    const BufferId lost = Buffer(program_.buffers[product.out].name + ".lost", Width(product.out), program_.buffers[product.out].rows);
+    BANTAM_TRY(MultiplyRows(unbiased, {second, low, lost}, rows, all_rows));
+    program_.ops.push_back(AddOp{lost, product.out});
     return Ok();
   }
 
@@ -258,6 +265,57 @@ class ProgramBuilder {
   BufferId stream_ = kNone;
 
  private:
+  // One tensor's part of a product.
+  struct Multiplied {
+    std::string weight;
+    BufferId in;
+    BufferId out;
+  };
+  Status MultiplyRows(const Product& product, const Multiplied& what, Range rows, size_t all_rows) {
+    const std::string& prefix = product.prefix;
+    const Shape shape = {.columns = Width(what.in), .rows = all_rows, .rows_are = product.rows_are};
+    BANTAM_ASSIGN(const WeightId weight, Part(what.weight, WeightStorage::kPanels, shape, rows));
+    // The values of this format are no weights without its second scale.
+    const bool scaled = product.scaling != Scaling::kNothing || program_.weights[weight].dtype == DType::kNVFP4;
+    BANTAM_ASSIGN(const WeightId scale, ScaleOf(prefix, /*count=*/1, scaled));
+    WeightId bias = kNone;
+    if (!product.own_bias.empty()) {
+      BANTAM_ASSIGN(bias, OptionalVector(product.own_bias, rows.end - rows.begin));
+    } else if (product.biased && Has(prefix + ".bias")) {
+      BANTAM_ASSIGN(bias, Part(prefix + ".bias", WeightStorage::kVector, {all_rows}, rows));
+    }
+    const bool scales_sum = product.scaling == Scaling::kSum && !Has(prefix + ".factor");
+    program_.ops.push_back(MatMulOp{what.in, {{weight, scale, bias, scales_sum, what.out}}});
+    return Ok();
+  }
+
+  // A times in. Products that follow each other have buffers of their own, so that they can be made together; those of one tensor share
+  // one.
+  Result<BufferId> LowRank(const std::string& prefix, BufferId in) {
+    const std::string name = fmt::format("{}{}.weight", prefix, kLowRankA);
+    const TensorInfo* tensor = tensors_.Find(name);
+    const size_t rank = tensor == nullptr ? 1 : tensor->rows();
+    if (rank > kWidthMax) return Error(Code::kCorrupt, fmt::format("tensor {}: {} rows, expected at most {}", name, rank, kWidthMax));
+    const size_t place = prefix.ends_with(".attn_k") || prefix.ends_with(".ffn_up") ? 1 : prefix.ends_with(".attn_v") ? 2 : 0;
+    BANTAM_ASSIGN(const WeightId weight, Matrix(name, {Width(in), rank}));
+    const BufferId low = Buffer(fmt::format("low_rank_{}{}", place, program_.buffers[in].rows == Rows::kOutputs ? "_outputs" : ""), rank,
+                                program_.buffers[in].rows);
+    if (!IsProduct(weight, in, low)) program_.ops.push_back(MatMulOp{in, {{.weight = weight, .out = low}}});
+    return low;
+  }
+  // Whether `out` still holds the product of `in` with a weight.
+  bool IsProduct(WeightId weight, BufferId in, BufferId out) const {
+    for (size_t i = program_.ops.size(); i-- > 0;) {
+      const auto* product = std::get_if<MatMulOp>(&program_.ops[i]);
+      const std::vector<BufferId> written = BuffersOf(program_.ops[i]).writes;
+      if (std::find(written.begin(), written.end(), out) != written.end()) {
+        return product != nullptr && product->in == in && product->parts[0].weight == weight;
+      }
+      if (std::find(written.begin(), written.end(), in) != written.end()) return false;
+    }
+    return false;
+  }
+
   // What other readers of such files leave unread too.
   bool MayStayUnread(std::string_view name) const {
     // Scales that the family does not use, of weights or of activations; angles that old converters stored.

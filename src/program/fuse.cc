@@ -24,14 +24,31 @@ InputForm InputOf(const Program& program, const KernelSet& kernels, WeightId wei
   return InputOf(kernels, Info(program.weights[weight].dtype).panel);
 }
 
-// Neighbouring products of one input, in one activation form, become one operation.
+// The operation that `product` can be part of: an earlier product of the same input in the same activation form, if between them nothing
+// but products and sums of these stand (the factors of matrices of low rank), which touch neither what it reads nor what it writes.
+MatMulOp* Joinable(std::vector<Op>* ops, const MatMulOp& product, const Program& program, const KernelSet& kernels) {
+  constexpr size_t kApartMax = 8;
+  for (size_t i = ops->size(); i-- > 0 && ops->size() - i <= kApartMax;) {
+    Op& op = (*ops)[i];
+    auto* before = std::get_if<MatMulOp>(&op);
+    if (before == nullptr && !std::holds_alternative<AddOp>(op)) return nullptr;
+    if (before != nullptr && before->in == product.in && before->parts.size() < kMatMulPartsMax &&
+        InputOf(program, kernels, before->parts[0].weight) == InputOf(program, kernels, product.parts[0].weight)) {
+      return before;
+    }
+    const OpBuffers touched = BuffersOf(op);
+    const BufferId out = product.parts[0].out;
+    if (Contains(touched.reads, out) || Contains(touched.writes, out) || Contains(touched.writes, product.in)) return nullptr;
+  }
+  return nullptr;
+}
+
+// Products of one input become one operation.
 void MergeProducts(Program* program, const KernelSet& kernels) {
   std::vector<Op> fused;
   for (Op& op : program->ops) {
-    auto* product = std::get_if<MatMulOp>(&op);
-    auto* before = fused.empty() ? nullptr : std::get_if<MatMulOp>(&fused.back());
-    if (product != nullptr && before != nullptr && before->in == product->in && before->parts.size() < kMatMulPartsMax &&
-        InputOf(*program, kernels, before->parts[0].weight) == InputOf(*program, kernels, product->parts[0].weight)) {
+    const auto* product = std::get_if<MatMulOp>(&op);
+    if (MatMulOp* before = product == nullptr ? nullptr : Joinable(&fused, *product, *program, kernels); before != nullptr) {
       before->parts.push_back(product->parts[0]);
       continue;
     }

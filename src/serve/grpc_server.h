@@ -1,4 +1,4 @@
-// gRPC beside HTTP: the same gateway, keys, limits and log, for clients that speak the services of proto/ (docs/serve.md, ADR 0028). A part
+// gRPC beside HTTP: the same gateway, keys, limits and log, for clients that speak the services of proto/ (docs/serve.md, ADR 0029). A part
 // that builds may leave out: no_grpc.cc stands in its place.
 #pragma once
 
