@@ -56,6 +56,34 @@ TEST_F(LoweringTest, TensorsThatNobodyReadsAreRefused) {
   for (const char* name : {"blk.0.attn_norm.scale", "blk.0.attn_q.input_scale", "blk.0.attn_rot_embd"}) EXPECT_EQ(error(name), "");
 }
 
+// Two factors stand for a matrix, or beside it; others are refused by name.
+TEST_F(LoweringTest, FactorsStandForMatricesOrBesideThem) {
+  constexpr uint64_t kWidth = 256, kRank = 8;
+  const auto lower = [&](bool whole, std::vector<uint64_t> a, std::vector<uint64_t> b) {
+    testing::GgufBuilder builder = testing::BuildTinyModel({.layers = 1});
+    if (!whole) std::erase_if(builder.tensors(), [](const auto& tensor) { return tensor.name == "blk.0.attn_q.weight"; });
+    for (const auto& [name, dimensions] : {std::pair("blk.0.attn_q.low_rank_a.weight", a), {"blk.0.attn_q.low_rank_b.weight", b}}) {
+      if (!dimensions.empty()) builder.Add({name, dimensions, 0, std::string(dimensions[0] * dimensions[1] * 4, '\0'), -1});
+    }
+    return LowerFile(builder);
+  };
+  const std::vector<uint64_t> a = {kWidth, kRank}, b = {kRank, kWidth};
+  const size_t ops = LowerFile(testing::BuildTinyModel({.layers = 1}))->ops.size();
+  const auto factored = lower(/*whole=*/false, a, b);
+  ASSERT_TRUE(factored.ok()) << factored.error().message();
+  EXPECT_EQ(factored->ops.size(), ops + 1);
+  const auto beside = lower(/*whole=*/true, a, b);
+  ASSERT_TRUE(beside.ok()) << beside.error().message();
+  EXPECT_EQ(beside->ops.size(), ops + 3) << "two products, and their sum";
+  const auto message = [](const Result<Program>& program) { return program.ok() ? std::string("lowered") : program.error().message(); };
+  EXPECT_NE(message(lower(false, {}, b)).find("low_rank_a.weight is missing"), std::string::npos);
+  EXPECT_NE(message(lower(false, a, {})).find("attn_q.weight is missing"), std::string::npos);
+  EXPECT_NE(message(lower(true, a, {})).find("low_rank_a.weight: no part"), std::string::npos);
+  EXPECT_NE(message(lower(true, {kWidth, 4}, b)).find("low_rank_b.weight: expected [256, 4] (8 heads x 32), found [256, 8]"),
+            std::string::npos);
+  EXPECT_NE(message(lower(false, {128, kRank}, b)).find("low_rank_a.weight: expected [8, 256], found [8, 128]"), std::string::npos);
+}
+
 TEST_F(LoweringTest, MissingAndMisshapenTensorsAreNamed) {
   testing::GgufBuilder vocabulary_only;
   vocabulary_only.Text("general.architecture", "llama").U32("llama.block_count", 1).U32("llama.embedding_length", 64);
