@@ -87,6 +87,7 @@ Json CallJson(const ToolCall& call) {
 // What both kinds of answers are made with.
 struct WriterSetup {
   std::shared_ptr<const ServedModel> model;
+  std::string fingerprint = {};  // of this program, which answers alike as long as it is the same
   bool include_usage = false;
   bool logprobs = false;
 };
@@ -127,6 +128,7 @@ class ChatWriter final : public AnswerWriter {
     if (setup_.include_usage) {
       Json chunk = Chunk(Json::array());
       chunk["usage"] = UsageJson(usage);
+      chunk["timings"] = LlamaTimings(usage);
       events = Event(chunk);
     }
     return events + "data: [DONE]\n\n";
@@ -151,8 +153,10 @@ class ChatWriter final : public AnswerWriter {
             {"object", "chat.completion"},
             {"created", created_},
             {"model", setup_.model->name},
+            {"system_fingerprint", setup_.fingerprint},
             {"choices", std::move(list)},
-            {"usage", UsageJson(usage)}};
+            {"usage", UsageJson(usage)},
+            {"timings", LlamaTimings(usage)}};
   }
 
  private:
@@ -161,6 +165,7 @@ class ChatWriter final : public AnswerWriter {
             {"object", "chat.completion.chunk"},
             {"created", created_},
             {"model", setup_.model->name},
+            {"system_fingerprint", setup_.fingerprint},
             {"choices", std::move(choices)}};
   }
 
@@ -186,6 +191,7 @@ class TextWriter final : public AnswerWriter {
     if (setup_.include_usage) {
       Json last = Completion(Json::array());
       last["usage"] = UsageJson(usage);
+      last["timings"] = LlamaTimings(usage);
       events = Event(last);
     }
     return events + "data: [DONE]\n\n";
@@ -202,13 +208,18 @@ class TextWriter final : public AnswerWriter {
     }
     Json whole = Completion(std::move(list));
     whole["usage"] = UsageJson(usage);
+    whole["timings"] = LlamaTimings(usage);
     return whole;
   }
 
  private:
   Json Completion(Json choices) const {
-    return {
-        {"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", setup_.model->name}, {"choices", std::move(choices)}};
+    return {{"id", id_},
+            {"object", "text_completion"},
+            {"created", created_},
+            {"model", setup_.model->name},
+            {"system_fingerprint", setup_.fingerprint},
+            {"choices", std::move(choices)}};
   }
 
   const WriterSetup setup_;
@@ -247,7 +258,8 @@ Result<AnswerRequest> ReadAnswerRequest(const Gateway& gateway, Call& call, Read
   asked.stream = options.stream;
   BANTAM_ASSIGN(asked.plan, read(std::move(body), {*asked.model, LocalTime()}));
   const bool logprobs = asked.plan.request.token_details;
-  asked.writer = std::make_unique<Writer>(WriterSetup{asked.model, options.include_usage, logprobs});
+  asked.writer = std::make_unique<Writer>(
+      WriterSetup{asked.model, fmt::format("bantam-{}", gateway.options().version), options.include_usage, logprobs});
   return asked;
 }
 
