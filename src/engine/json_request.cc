@@ -242,7 +242,13 @@ struct WantedConstraint {
 Result<std::optional<WantedConstraint>> ReadResponseFormat(const Json& format) {
   const std::string type = JsonText(format, "type").value_or("");
   if (type == "text") return std::optional<WantedConstraint>();
-  if (type == "json_object") return std::optional<WantedConstraint>(WantedConstraint{});
+  // With a schema of its own, as llama.cpp's server has it.
+  const Json& own = JsonMember(format, "schema");
+  if (type == "json_object" && own.is_null()) return std::optional<WantedConstraint>(WantedConstraint{});
+  if (type == "json_object" && (own.is_object() || own.is_boolean())) {
+    return std::optional<WantedConstraint>(WantedConstraint{ConstraintKind::kJsonSchema, DumpJson(own, /*indent=*/-1)});
+  }
+  if (type == "json_object") return WrongMember("response_format.schema", own, "a JSON Schema, as an object");
   if (type != "json_schema") {
     return WrongMember("response_format", format, "an object with \"type\": \"text\", \"json_object\" or \"json_schema\"");
   }

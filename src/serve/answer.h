@@ -127,6 +127,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
 // "stop", "length", "tool_calls" and so on: how a choice ended, in the words that OpenAI's clients know.
 std::string_view FinishReasonOf(const Finish& finish, bool called);
 
+// How long what took, as llama.cpp's server tells it and its clients show it (llama_cpp.cc).
+Json LlamaTimings(const AnswerUsage& usage);
+
 // The call of a tool that a constrained answer is; nothing where it was cut off.
 std::optional<ToolCall> ReadForcedCall(const std::string& text);
 

@@ -193,7 +193,23 @@ JsonRequestContext EngineContext(const ChatContext& context, bool tools) {
           .context = model.context};
 }
 
+// What llama.cpp's clients call otherwise, or say of its slots and of what they are told on the way.
+void TakeLlamaMembers(Json* body) {
+  constexpr std::pair<const char*, const char*> kNames[] = {
+      {"n_predict", "max_tokens"}, {"cache_prompt", "cache"}, {"repeat_penalty", "repetition_penalty"}};
+  for (const auto& [theirs, ours] : kNames) {
+    const Json value = TakeMember(body, theirs);
+    if (!value.is_null() && !body->contains(ours)) (*body)[ours] = value;
+  }
+  const Json schema = TakeMember(body, "json_schema");
+  if (!schema.is_null() && !body->contains("response_format")) {
+    (*body)["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", schema}}}};
+  }
+  for (const char* name : {"id_slot", "timings_per_token", "return_progress"}) (void)TakeMember(body, name);
+}
+
 Status DropLeftMembers(Json* body) {
+  TakeLlamaMembers(body);
   for (const char* name : kLeftMembers) body->erase(name);
   for (const char* name : kAbsentMembers) {
     const Json value = TakeMember(body, name);
@@ -291,6 +307,39 @@ Result<ChatPlan> ReadChatRequest(Json body, const ChatContext& context) {
   plan.parse.prompt_end = context.model.tokenizer->Decode(std::span(tokens).last(shown), /*special=*/true);
   if (!plan.parse.forced_call) plan.request.written = context.model.markers;
   return plan;
+}
+
+Result<std::string> RenderChatRequest(Json body, const ChatContext& context) {
+  BANTAM_TRY(CheckObject(body));
+  BANTAM_TRY(ApplyReasoningEffort(&body));
+  const Json messages = TakeMember(&body, "messages");
+  std::optional<Error> first;
+  for (const bool calls_as_objects : {true, false}) {
+    Json whole = {{"chat_template_kwargs", JsonMember(body, "chat_template_kwargs")}, {"tools", JsonMember(body, "tools")}};
+    BANTAM_ASSIGN(whole["messages"], ReadMessages(messages, calls_as_objects));
+    ParsePlan ignored;
+    BANTAM_TRY(ApplyTools(&whole, context.model, &ignored));
+    const bool tools = whole.contains("tools");
+    const ChatTemplate* chat_template =
+        tools && context.model.tool_template != nullptr ? context.model.tool_template : context.model.chat_template;
+    if (chat_template == nullptr) return Error(Code::kUnsupported, "messages: the model has no chat template");
+    const Json kwargs = TakeMember(&whole, "chat_template_kwargs");
+    if (!kwargs.is_null() && !kwargs.is_object())
+      return Wrong("chat_template_kwargs", kwargs, "an object of what the chat template looks at");
+    for (const auto& [name, value] : kwargs.items()) {
+      if (name != "messages" && name != "tools") whole[name] = value;
+    }
+    const Result<std::vector<PromptPiece>> pieces = chat_template->RenderRequest(whole, context.now);
+    if (!pieces.ok()) {
+      if (!calls_as_objects || pieces.error().code() != Code::kCorrupt) return first ? *first : pieces.error();
+      first = pieces.error();
+      continue;
+    }
+    std::string text;
+    for (const PromptPiece& piece : *pieces) text += piece.text;
+    return text;
+  }
+  return *first;
 }
 
 Result<ChatPlan> ReadCompletionRequest(Json body, const ChatContext& context) {

@@ -45,6 +45,9 @@ Result<ChatPlan> ReadChatRequest(Json body, const ChatContext& context);
 // "prompt", also a list of texts or of lists of ids, and the members of ReadJsonRequest.
 Result<ChatPlan> ReadCompletionRequest(Json body, const ChatContext& context);
 
+// The prompt that a chat becomes, as text: what templates look at of ReadChatRequest's members, the others are not looked at.
+Result<std::string> RenderChatRequest(Json body, const ChatContext& context);
+
 // ---- For the other dialects' readers ----
 
 // Takes a member out of an object: null without it.

@@ -58,7 +58,7 @@ std::span<const Route> AllRoutes() {
   static const std::vector<Route> kAll = [] {
     std::vector<Route> all;
     for (const auto routes : {OpenAiRoutes(), ResponsesRoutes(), AnthropicRoutes(), OllamaRoutes(), ServiceRoutes(), ModelRoutes(),
-                              InferenceRoutes()}) {
+                              InferenceRoutes(), LlamaCppRoutes()}) {
       for (const Route& route : routes) all.push_back(route);
     }
     return all;
@@ -285,8 +285,9 @@ void Gateway::ReadWhenLoaded(const std::shared_ptr<Call>& call) {
   // The rest is for those who read the bodies of others.
   const size_t bytes = call->request().body.size();
   const bool room = waiting_bytes_.fetch_add(bytes) + bytes <= options_.waiting_bytes_max;
-  const auto told = [this, call, bytes](const Result<ModelCatalog::Version>& loaded) {
-    waiting_bytes_ -= bytes;
+  // Counted as long as somebody waits, also where memory ends before anybody does.
+  const std::shared_ptr<void> counted(nullptr, [this, bytes](void*) { waiting_bytes_ -= bytes; });
+  const auto told = [this, call, counted](const Result<ModelCatalog::Version>& loaded) {
     if (call->gone) return call->EndGone();
     if (loaded.ok()) {
       call->model = *loaded;
@@ -296,7 +297,6 @@ void Gateway::ReadWhenLoaded(const std::shared_ptr<Call>& call) {
     call->Fail(ModelNotThere(loaded.error()));
   };
   if (room && models_.Await(name, told)) return;
-  waiting_bytes_ -= bytes;
   metrics_.CountRefusal("queue");
   call->Fail({.status = 429, .code = "rate_limit_exceeded", .message = "too many requests wait for models", .retry_after_s = 5});
 }

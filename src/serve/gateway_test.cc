@@ -652,6 +652,7 @@ TEST_F(GatewayTest, OpenApiHasTheMembersThatAreRead) {
       {"/api/generate", R"({"prompt":"x","options":{"num_predict":1}})"},
       {"/tokenize", R"({"content":"x"})"},
       {"/detokenize", R"({"tokens":[1]})"},
+      {"/completion", R"({"prompt":"x","n_predict":1})"},
   };
   for (const auto& [path, text] : kBodies) {
     const Json whole = ParseJson(text).value();
@@ -686,6 +687,94 @@ TEST_F(GatewayTest, OpenApiHasTheMembersThatAreRead) {
     for (const auto& [name, described] : schema(path)["properties"].items()) of_texts.insert(name);
   }
   EXPECT_EQ(of_texts, std::set<std::string>(TextRequestMembers().begin(), TextRequestMembers().end()));
+}
+
+// What llama.cpp's clients ask (docs/serve-llama-cpp.md): completions, streamed and whole.
+TEST_F(GatewayTest, LlamaCompletions) {
+  Start();
+  const std::string text = Post("/v1/completions", R"({"prompt":"Once upon a time","max_tokens":12})").json()["choices"][0]["text"];
+  const std::string hello = R"({"prompt":"Once upon a time","n_predict":12)";
+  const HttpAnswer whole = Post("/completion", hello + R"(,"n_probs":2,"return_tokens":true,"id_slot":0,"timings_per_token":true})");
+  ASSERT_EQ(whole.status, 200) << whole.body;
+  const Json json = whole.json();
+  EXPECT_EQ(json["content"], text);
+  EXPECT_EQ(json["stop_type"], "limit");
+  EXPECT_EQ(json["truncated"], false);
+  EXPECT_EQ(json["tokens"].size(), 12u);
+  EXPECT_EQ(json["tokens_predicted"], 12);
+  EXPECT_EQ(json["timings"]["predicted_n"], 12);
+  EXPECT_EQ(json["timings"]["prompt_n"].get<int>() + json["timings"]["cache_n"].get<int>(), json["tokens_evaluated"]);
+  EXPECT_EQ(json["completion_probabilities"].size(), 12u);
+  EXPECT_EQ(json["completion_probabilities"][0]["top_logprobs"].size(), 2u);
+  EXPECT_EQ(json["generation_settings"]["n_predict"], 12);
+  EXPECT_THAT(json["prompt"].get<std::string>(), HasSubstr("Once upon a time"));
+  std::string streamed;
+  Json last;
+  for (const std::string& event : Post("/completion", hello + R"(,"stream":true})").Lines("data: ")) {
+    last = ParseJson(event).value();
+    EXPECT_EQ(last["stop"].get<bool>(), last.contains("timings"));
+    streamed += last["content"].get<std::string>();
+  }
+  EXPECT_EQ(streamed, text);
+  EXPECT_EQ(last["tokens_predicted"], 12);
+  // A prompt in parts; what is chosen of the answer; a word that stops it; a context that is full.
+  const Json tokens = Post("/tokenize", R"({"content":"Once upon a time","add_special":true})").json()["tokens"];
+  EXPECT_EQ(Post("/completion", R"({"n_predict":12,"prompt":)" + tokens.dump() + "}").json()["content"], text);
+  EXPECT_EQ(Post("/completion", R"({"n_predict":2,"prompt":[1,"Once",300]})").status, 200);
+  const Json chosen = Post("/completion", hello + R"(,"response_fields":["content","generation_settings/n_predict"]})").json();
+  EXPECT_EQ(chosen, (Json{{"content", text}, {"generation_settings/n_predict", 12}}));
+  const Json stopped = Post("/completion", hello + R"(,"stop":)" + Json::array({text.substr(4, 4)}).dump() + "}").json();
+  EXPECT_EQ(stopped["stop_type"], "word");
+  EXPECT_EQ(stopped["stopping_word"], text.substr(4, 4));
+  const Json full = Post("/completion", R"({"prompt":"Once","n_predict":-1,"ignore_eos":true})").json();
+  EXPECT_EQ(full["truncated"], true) << full.dump();
+  // All that its samplers have; a bias by text and by id.
+  const HttpAnswer sampled = Post("/completion", hello + R"(,"temperature":0.8,"seed":3,"dynatemp_range":0.1,"xtc_probability":0.2,)"
+                                                         R"("dry_multiplier":0.5,"repeat_last_n":-1,"repeat_penalty":1.1,"top_n_sigma":-1,)"
+                                                         R"("samplers":["dry","top_k","typ_p","top_p","min_p","xtc","temperature"]})");
+  EXPECT_EQ(sampled.json()["generation_settings"]["samplers"].size(), 7u) << sampled.body;
+  EXPECT_EQ(Post("/completion", hello + R"(,"mirostat":2,"temperature":1})").status, 200);
+  const Json first = tokens[1];
+  const HttpAnswer biased =
+      Post("/completion", hello + R"(,"return_tokens":true,"logit_bias":[[)" + json["tokens"][0].dump() + R"(,false],[" there",-100]]})");
+  EXPECT_NE(biased.json()["tokens"][0], json["tokens"][0]) << biased.body;
+  const std::string wrong[] = {R"({})",
+                               R"({"prompt":["a",["b"]]})",
+                               R"({"prompt":{"prompt_string":"x","multimodal_data":"y"}})",
+                               R"({"prompt":"x","samplers":["best"]})",
+                               R"({"prompt":"x","n_predict":"many"})",
+                               R"({"prompt":"x","logit_bias":[[1]]})",
+                               R"({"prompt":"x","mirostat":3})",
+                               R"({"prompt":"x","response_fields":1})",
+                               R"({"prompt":")" + std::string(100'000, 'x') + R"("})"};
+  for (const std::string& body : wrong) EXPECT_EQ(Post("/completion", body).status, 400) << body.substr(0, 100);
+}
+
+TEST_F(GatewayTest, LlamaServerState) {
+  Start();
+  const Json props = Get("/props").json();
+  EXPECT_EQ(props["total_slots"], 1) << props.dump();
+  EXPECT_EQ(props["default_generation_settings"]["n_ctx"], 512);
+  EXPECT_EQ(Get("/props?model=none").status, 404);
+  EXPECT_EQ(Get("/slots").json()[0]["is_processing"], false);
+  EXPECT_EQ(Get("/models").json(), Get("/v1/models").json());
+  EXPECT_EQ(Get("/v1/health").status, 200);
+  const std::string messages = "{" + std::string(kHello);
+  EXPECT_EQ(Post("/apply-template", messages + "}").json()["prompt"], "user: Once upon a time\nassistant:");
+  EXPECT_THAT(Post("/apply-template", messages + R"(,"tools":[{"type":"function","function":{"name":"f"}}]})").body, HasSubstr("tools: ["));
+  EXPECT_EQ(Post("/apply-template", "{}").status, 400);
+  const Json chat = Post("/chat/completions", messages + R"(,"max_tokens":2})").json();
+  EXPECT_EQ(Post("/v1/chat/completions/input_tokens", messages + "}").json()["input_tokens"], chat["usage"]["prompt_tokens"]);
+  EXPECT_EQ(chat["system_fingerprint"], "bantam-1.2.3");
+  // Its own members, and a schema where it has it.
+  const Json same =
+      Post("/chat/completions", messages + R"(,"n_predict":2,"cache_prompt":false,"id_slot":0,"timings_per_token":true})").json();
+  EXPECT_EQ(same["choices"], chat["choices"]) << same.dump();
+  for (const char* format : {R"("json_schema":{"const":"42"})", R"("response_format":{"type":"json_object","schema":{"const":"42"}})"}) {
+    EXPECT_EQ(Post("/chat/completions", messages + "," + format + "}").json()["choices"][0]["message"]["content"], "\"42\"") << format;
+  }
+  EXPECT_EQ(Post("/chat/completions", messages + R"(,"response_format":{"type":"json_object","schema":7}})").status, 400);
+  EXPECT_EQ(chat["timings"]["predicted_n"], 2);
 }
 
 // KServe's protocol in JSON, and its extension for texts.

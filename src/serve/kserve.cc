@@ -206,7 +206,7 @@ void AskForTexts(const Gateway& gateway, const std::shared_ptr<Call>& call, Infe
   const bool classes = call->model->texts != nullptr && call->model->texts->context().work == TextWork::kScores;
   Json body = std::move(request.parameters);
   const size_t count = request.texts.size();
-  if (classes) body["top_n"] = 1;
+  if (classes) body["top_n"] = uint64_t{1};
   body[classes ? "classify" : "input"] = std::move(request.texts);
   gateway.AskTexts(call, std::move(body), VectorList::kPlain,
                    [name = call->record.model, id = request.id, count, write](const std::string&, const TextService::Answer& answer) {

@@ -114,6 +114,7 @@ Json CallJson(const ToolCall& call) {
 // What both kinds of answers are made with.
 struct WriterSetup {
   std::shared_ptr<const ServedModel> model;
+  std::string fingerprint = {};  // of this program, which answers alike as long as it is the same
   bool include_usage = false;
   bool logprobs = false;
   // Of completions: answers to each prompt, and bytes of each prompt's text that stand in front of them.
@@ -157,6 +158,7 @@ class ChatWriter final : public AnswerWriter {
     if (setup_.include_usage) {
       Json chunk = Chunk(Json::array());
       chunk["usage"] = UsageJson(usage);
+      chunk["timings"] = LlamaTimings(usage);
       events = Event(chunk);
     }
     return events + "data: [DONE]\n\n";
@@ -181,8 +183,10 @@ class ChatWriter final : public AnswerWriter {
             {"object", "chat.completion"},
             {"created", created_},
             {"model", setup_.model->name},
+            {"system_fingerprint", setup_.fingerprint},
             {"choices", std::move(list)},
-            {"usage", UsageJson(usage)}};
+            {"usage", UsageJson(usage)},
+            {"timings", LlamaTimings(usage)}};
   }
 
  private:
@@ -191,6 +195,7 @@ class ChatWriter final : public AnswerWriter {
             {"object", "chat.completion.chunk"},
             {"created", created_},
             {"model", setup_.model->name},
+            {"system_fingerprint", setup_.fingerprint},
             {"choices", std::move(choices)}};
   }
 
@@ -217,6 +222,7 @@ class TextWriter final : public AnswerWriter {
     if (setup_.include_usage) {
       Json last = Completion(Json::array());
       last["usage"] = UsageJson(usage);
+      last["timings"] = LlamaTimings(usage);
       events = Event(last);
     }
     return events + "data: [DONE]\n\n";
@@ -233,6 +239,7 @@ class TextWriter final : public AnswerWriter {
     }
     Json whole = Completion(std::move(list));
     whole["usage"] = UsageJson(usage);
+    whole["timings"] = LlamaTimings(usage);
     return whole;
   }
 
@@ -245,8 +252,12 @@ class TextWriter final : public AnswerWriter {
     return logprobs.Take();
   }
   Json Completion(Json choices) const {
-    return {
-        {"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", setup_.model->name}, {"choices", std::move(choices)}};
+    return {{"id", id_},
+            {"object", "text_completion"},
+            {"created", created_},
+            {"model", setup_.model->name},
+            {"system_fingerprint", setup_.fingerprint},
+            {"choices", std::move(choices)}};
   }
 
   const WriterSetup setup_;
@@ -285,7 +296,12 @@ Result<AnswerRequest> ReadAnswerRequest(const Gateway& gateway, Call& call, Read
   asked.stream = options.stream;
   BANTAM_ASSIGN(asked.plan, read(std::move(body), {*asked.model, LocalTime()}));
   const Request& request = asked.plan.request;
-  WriterSetup setup = {asked.model, options.include_usage, request.token_details, request.choices, {request.echo.size()}};
+  WriterSetup setup = {.model = asked.model,
+                       .fingerprint = fmt::format("bantam-{}", gateway.options().version),
+                       .include_usage = options.include_usage,
+                       .logprobs = request.token_details,
+                       .choices = request.choices,
+                       .echo_bytes = {request.echo.size()}};
   for (const Request& other : asked.plan.others) setup.echo_bytes.push_back(other.echo.size());
   asked.writer = std::make_unique<Writer>(std::move(setup));
   return asked;

@@ -14,6 +14,7 @@ std::span<const Route> OllamaRoutes();
 std::span<const Route> ServiceRoutes();
 std::span<const Route> ModelRoutes();
 std::span<const Route> InferenceRoutes();
+std::span<const Route> LlamaCppRoutes();
 // All of them; the first that matches counts.
 std::span<const Route> AllRoutes();
 
