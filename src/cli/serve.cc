@@ -108,7 +108,7 @@ Result<std::optional<ListenPlace>> GrpcPlaceOf(const ServeConfig& config, bool k
   if (!GrpcServer::Built()) {
     return Error(Code::kUnsupported, "grpc: this program was built without gRPC; build it with -DBANTAM_GRPC=ON, or leave the setting out");
   }
-  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.grpc).With("grpc"));
+  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.grpc, "--grpc"));
   BANTAM_TRY(CheckPlace(config, config.grpc, place, keys));
   return std::optional(place);
 }
@@ -304,13 +304,14 @@ std::string ShownPlace(const std::string& address, uint16_t port) {
   return address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port) : fmt::format("[{}]:{}", address, port);
 }
 
-// Who may ask is read again; what else has changed is for the next start. The server listens where it did, whatever the file says now.
-Status Reload(FileSystem& files, const Options& options, const ListenPlace& place, Running& running) {
-  BANTAM_ASSIGN(ServeConfig config, ReadConfig(files, options));
-  config.listen = ShownPlace(place.address, place.port);
+// Who may ask is read again; what else has changed is for the next start. The doors stand where they did, whatever the file says now: it
+// must not take the keys away from one that it has forgotten.
+Status Reload(FileSystem& files, const Options& options, const Places& bound, Running& running) {
+  BANTAM_ASSIGN(const ServeConfig config, ReadConfig(files, options));
   BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
-  BANTAM_TRY(CheckPlace(config, config.listen, place, !keys.empty()));
-  BANTAM_TRY(GrpcPlaceOf(config, !keys.empty()));
+  for (const auto& place : {std::optional(bound.http), bound.grpc}) {
+    if (place) BANTAM_TRY(CheckPlace(config, ShownPlace(place->address, place->port), *place, !keys.empty()));
+  }
   if (config.tls && running.tls) BANTAM_TRY(running.server->UseTls(*config.tls));
   const size_t count = keys.size();
   running.gateway->UseAccess({std::move(keys), config.hosts, config.origins});
@@ -335,7 +336,7 @@ void Drain(const ServeConfig& config, Running& running) {
 }
 
 // Until a signal ends it.
-void Run(FileSystem& files, const Options& options, const ListenPlace& place, Running& running) {
+void Run(FileSystem& files, const Options& options, const Places& bound, Running& running) {
   constexpr int64_t kNsPerMs = 1'000'000;
   const int64_t watchdog_ms = running.manager.watchdog_ns() / kNsPerMs;
   const int wait_ms = watchdog_ms == 0 ? -1 : static_cast<int>(std::min<int64_t>(watchdog_ms, 3'600'000));
@@ -344,7 +345,7 @@ void Run(FileSystem& files, const Options& options, const ListenPlace& place, Ru
     running.FeedWatchdog();
     if (!TakeHangup()) continue;
     running.manager.TellReloading();
-    const Status reloaded = Reload(files, options, place, running);
+    const Status reloaded = Reload(files, options, bound, running);
     // What runs goes on as it was.
     if (!reloaded.ok()) running.Say(fmt::format("[not read again: {}]\n", Printable(reloaded.error().message())));
     running.manager.Tell("READY=1");
@@ -354,7 +355,7 @@ void Run(FileSystem& files, const Options& options, const ListenPlace& place, Ru
 // Whether a server with this configuration takes requests: for containers, which ask by a command.
 Status Probe(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(const ServeConfig config, ReadConfig(files, options));
-  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
+  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen, "--listen"));
   // Who listens everywhere is heard here.
   const std::string address = place.address == "0.0.0.0" ? "127.0.0.1" : place.address == "::" ? "::1" : place.address;
   HttpOptions http;
@@ -372,7 +373,7 @@ Status Serve(FileSystem& files, const Options& options) {
   BANTAM_ASSIGN(ServeConfig config, ReadConfig(files, options));
   BANTAM_ASSIGN(const auto inherited, TakeInheritedSocket());
   if (inherited) config.listen = ShownPlace(inherited->address, inherited->port);
-  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen));
+  BANTAM_ASSIGN(const ListenPlace place, ParseListen(config.listen, "--listen"));
   BANTAM_ASSIGN(auto keys, OpenKeys(files, config.keys));
   BANTAM_TRY(CheckPlace(config, config.listen, place, !keys.empty()));
   BANTAM_ASSIGN(const auto grpc, GrpcPlaceOf(config, !keys.empty()));
@@ -387,12 +388,17 @@ Status Serve(FileSystem& files, const Options& options) {
   DeferHangups();
   RaiseDescriptors();
   Running running(ServiceManager::FromEnvironment());
-  BANTAM_TRY(Start(files, config, {place, inherited ? inherited->descriptor : -1, grpc}, std::move(keys), &running));
-  const std::string url = fmt::format("{}://{}", config.tls ? "https" : "http", ShownPlace(place.address, running.server->port()));
-  if (grpc) running.Say(fmt::format("gRPC on {}\n", ShownPlace(grpc->address, running.grpc->port())));
+  Places places = {place, inherited ? inherited->descriptor : -1, grpc};
+  BANTAM_TRY(Start(files, config, places, std::move(keys), &running));
+  places.http.port = running.server->port();
+  const std::string url = fmt::format("{}://{}", config.tls ? "https" : "http", ShownPlace(place.address, places.http.port));
+  if (places.grpc) {
+    places.grpc->port = running.grpc->port();
+    running.Say(fmt::format("gRPC on {}\n", ShownPlace(grpc->address, places.grpc->port)));
+  }
   running.Say(fmt::format("listening on {}\n", url));
   running.manager.Tell(fmt::format("READY=1\nSTATUS=listening on {}", url));
-  Run(files, options, place, running);
+  Run(files, options, places, running);
   Drain(config, running);
   return Ok();
 }

@@ -283,7 +283,7 @@ Result<ServeConfig> ParseServeConfig(std::string_view text) {
   return config;
 }
 
-Result<ListenPlace> ParseListen(std::string_view text) {
+Result<ListenPlace> ParseListen(std::string_view text, std::string_view option) {
   const size_t colon = text.rfind(':');
   std::string address(colon == std::string_view::npos ? "127.0.0.1" : text.substr(0, colon));
   const std::string_view port_text = colon == std::string_view::npos ? text : text.substr(colon + 1);
@@ -299,7 +299,7 @@ Result<ListenPlace> ParseListen(std::string_view text) {
   const bool is_six = !is_four && ::inet_pton(AF_INET6, address.c_str(), &six) == 1;
   if (port_text.empty() || parsed.ec != std::errc() || parsed.ptr != end || (!is_four && !is_six)) {
     return Error(Code::kInvalidArgument,
-                 fmt::format("--listen {}: expected an address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080", text));
+                 fmt::format("{} {}: expected an address and a port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080", option, text));
   }
   place.loopback = is_four ? address.starts_with("127.") : address == "::1";
   return place;

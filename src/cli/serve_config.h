@@ -43,7 +43,7 @@ struct ListenPlace {
   uint16_t port = 0;
   bool loopback = false;
 };
-Result<ListenPlace> ParseListen(std::string_view text);
+Result<ListenPlace> ParseListen(std::string_view text, std::string_view option);
 
 // All of it, with what each key means and its default.
 std::string_view ServeConfigExample();
