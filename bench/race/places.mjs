@@ -58,7 +58,8 @@ export async function llamaProgram(name) {
   if (process.env.BANTAM_LLAMA_CPP) throw new Error(`${program} is missing; build it there, or leave BANTAM_LLAMA_CPP away`);
   say(`building ${name} of ${kPeerPackage}, which takes about ten minutes the first time`);
   await mustRun('cmake', ['-S', source, '-B', join(source, 'build'), '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DGGML_NATIVE=ON',
-    '-DLLAMA_CURL=OFF', '-DLLAMA_OPENSSL=OFF', '-DLLAMA_BUILD_UI=OFF', '-DLLAMA_USE_PREBUILT_UI=OFF', '-DLLAMA_BUILD_APP=OFF', '-DLLAMA_BUILD_TESTS=OFF', '-DLLAMA_BUILD_SERVER=ON', '-DLLAMA_BUILD_EXAMPLES=ON']);
+    '-DLLAMA_CURL=OFF', '-DLLAMA_OPENSSL=OFF', '-DLLAMA_BUILD_UI=OFF', '-DLLAMA_USE_PREBUILT_UI=OFF',
+    '-DLLAMA_BUILD_APP=OFF', '-DLLAMA_BUILD_TESTS=OFF', '-DLLAMA_BUILD_SERVER=ON', '-DLLAMA_BUILD_EXAMPLES=ON']);
   await mustRun('cmake', ['--build', join(source, 'build'), '--target', name]);
   return program;
 }
