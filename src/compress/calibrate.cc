@@ -162,7 +162,7 @@ class RangeObserver : public ProductObserver {
   }
 
  private:
-  const std::vector<Watched> products_;
+  const std::vector<WatchedProduct> products_;
   std::vector<size_t> by_op_;
   Stage stage_;
   std::vector<std::vector<float>> largest_;
