@@ -312,7 +312,10 @@ Status Reload(FileSystem& files, const Options& options, const Places& bound, Ru
   for (const auto& place : {std::optional(bound.http), bound.grpc}) {
     if (place) BANTAM_TRY(CheckPlace(config, ShownPlace(place->address, place->port), *place, !keys.empty()));
   }
-  if (config.tls && running.tls) BANTAM_TRY(running.server->UseTls(*config.tls));
+  if (config.tls && running.tls) {
+    if (running.grpc != nullptr) BANTAM_TRY(running.grpc->UseTls(*config.tls));
+    BANTAM_TRY(running.server->UseTls(*config.tls));
+  }
   const size_t count = keys.size();
   running.gateway->UseAccess({std::move(keys), config.hosts, config.origins});
   running.Say(fmt::format("[keys, hosts, origins and certificates are read again: {} key{}]\n", count, count == 1 ? "" : "s"));

@@ -111,14 +111,18 @@ void Gateway::UseAccess(GatewayAccess access) {
   server_->Post([this, access = std::move(access)] { access_ = access; });
 }
 
+void Gateway::NoteRefusal(const Refusal& refusal) {
+  metrics_.CountRefusal(refusal.reason);
+  if (!options_.access_log) return;
+  options_.access_log(DumpJson({{"time", NowText()}, {"client", refusal.client}, {"status", refusal.status}, {"refused", refusal.why}},
+                               /*indent=*/-1));
+}
+
 ServerResponse Gateway::Refuse(int status, std::string_view why, std::string_view client) {
   constexpr std::pair<int, std::string_view> kReasons[] = {
       {400, "not_http"}, {408, "slow_client"}, {413, "too_large"}, {431, "header_too_large"}, {503, "connections"}};
   const auto known = std::find_if(std::begin(kReasons), std::end(kReasons), [&](const auto& reason) { return reason.first == status; });
-  metrics_.CountRefusal(known == std::end(kReasons) ? "not_http" : known->second);
-  if (options_.access_log) {
-    options_.access_log(DumpJson({{"time", NowText()}, {"client", client}, {"status", status}, {"refused", why}}, /*indent=*/-1));
-  }
+  NoteRefusal({status, known == std::end(kReasons) ? "not_http" : known->second, why, client});
   ApiError error = {.status = status, .code = status == 413 ? "request_too_large" : "bad_request", .message = std::string(why)};
   if (status == 503) error.retry_after_s = 1;
   return ErrorResponse(kOpenAiDialect, error);

@@ -81,6 +81,14 @@ class Gateway final : public HttpHandler {
   // Runs it in the server's thread, soon; when the server has stopped it is dropped.
   void Post(std::function<void()> work) const { server_->Post(std::move(work)); }
   void CountRefusal(std::string_view reason) { metrics_.CountRefusal(reason); }
+  // The same, and a line of the access log: of what never became a request. Any thread may call it.
+  struct Refusal {
+    int status = 0;
+    std::string_view reason;  // as it is counted
+    std::string_view why;
+    std::string_view client;  // its address
+  };
+  void NoteRefusal(const Refusal& refusal);
   ServerResponse Refuse(int status, std::string_view why, std::string_view client) override;
 
   // ---- For routes ----

@@ -14,19 +14,12 @@ namespace bantam {
 namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
+constexpr int64_t kMsPerSecond = 1000;
 // Behind it a deadline says nothing.
 constexpr int64_t kDeadlineMsMax = int64_t{24} * 3'600'000;
 
-// "ipv4:127.0.0.1:1234", "ipv6:[::1]:1234" (its brackets may be in percent signs) to the address; this machine's own to one name.
-std::string AddressOf(const std::string& peer) {
-  const std::string decoded = DecodePercent(peer).value_or(peer);
-  const size_t scheme = decoded.find(':');
-  if (scheme == std::string::npos) return decoded;
-  std::string address = decoded.substr(scheme + 1, decoded.rfind(':') - scheme - 1);
-  if (address.starts_with('[') && address.ends_with(']')) address = address.substr(1, address.size() - 2);
-  if (address.starts_with("::ffff:")) address = address.substr(7);
-  return address.starts_with("127.") || address == "::1" ? "127.0.0.1" : address;
-}
+// What a message may be that is answered by the server's thread: names.
+constexpr size_t kQuickBytesMax = 4096;
 
 void AddDeadline(const grpc::GenericCallbackServerContext& context, ServerRequest* request) {
   const auto deadline = context.deadline();
@@ -38,7 +31,22 @@ void AddDeadline(const grpc::GenericCallbackServerContext& context, ServerReques
 
 }  // namespace
 
+std::string GrpcAddressOf(const std::string& peer) {
+  const std::string decoded = DecodePercent(peer).value_or(peer);
+  const size_t scheme = decoded.find(':');
+  if (scheme == std::string::npos) return decoded;
+  std::string address = decoded.substr(scheme + 1, decoded.rfind(':') - scheme - 1);
+  if (address.starts_with('[') && address.ends_with(']')) address = address.substr(1, address.size() - 2);
+  if (address.starts_with("::ffff:")) address = address.substr(7);
+  return address.starts_with("127.") || address == "::1" ? kGrpcOwnAddress : address;
+}
+
 grpc::Status GrpcError(grpc::StatusCode code, const std::string& message) { return {code, message}; }
+
+grpc::Status GrpcStatusOf(const ApiError& error) {
+  const GrpcFailure failure = ReadGrpcFailure(kGrpcDialect.error_body(error));
+  return {static_cast<grpc::StatusCode>(failure.code), failure.message, failure.details};
+}
 
 std::string BytesOf(const grpc::ByteBuffer& buffer) {
   std::string bytes;
@@ -58,7 +66,7 @@ GrpcCall::GrpcCall(std::shared_ptr<GrpcShared> shared, const Route& route, grpc:
     : shared_(std::move(shared)), route_(route), context_(&context) {
   request_.method = route.method;
   request_.path = route.path;
-  request_.client = AddressOf(context.peer());
+  request_.client = GrpcAddressOf(context.peer());
   request_.fields.push_back({"Host", context.host()});
   AddDeadline(context, &request_);
   for (const auto& [name, value] : context.client_metadata()) {
@@ -67,65 +75,100 @@ GrpcCall::GrpcCall(std::shared_ptr<GrpcShared> shared, const Route& route, grpc:
 }
 
 void GrpcCall::Begin(grpc::ServerGenericBidiReactor* reactor) {
-  bool stopping = false;
-  bool room = false;
-  {
-    const std::lock_guard lock(shared_->mutex);
-    stopping = shared_->stopping;
-    room = shared_->calls.size() < std::max<size_t>(shared_->limits.connections_max, kGrpcStreamsMax);
-    shared_->calls.insert(shared_from_this());
-  }
+  const bool room = shared_->room.Enter(request_.client);
   {
     const std::lock_guard lock(mutex_);
     reactor_ = reactor;
-    reading_ = !stopping && room;
+    entered_ = room;
+    reading_ = true;
     phase_begin_ns_ = shared_->clock.NowNs();
   }
-  if (!stopping && room) return reactor->StartRead(&incoming_);
-  shared_->gateway.CountRefusal(stopping ? "draining" : "connections");
-  End(GrpcError(grpc::StatusCode::UNAVAILABLE, stopping ? "the server stops" : "too many calls; end some, or try again"));
+  bool stopping = false;
+  {
+    // Whoever stops the server may end it from here on.
+    const std::lock_guard lock(shared_->mutex);
+    stopping = shared_->stopping;
+    shared_->calls.insert(shared_from_this());
+  }
+  if (!room || stopping) {
+    const char* why = stopping ? "the server stops" : "too many calls; end some, or try again";
+    return Refuse({.status = 503, .code = "too_many", .message = why, .retry_after_s = 1}, stopping ? "draining" : "connections");
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+  }
+  reactor->StartRead(&incoming_);
+}
+
+void GrpcCall::Refuse(const ApiError& error, std::string_view reason) {
+  shared_->gateway.NoteRefusal({error.status, reason, error.message, request_.client});
+  End(GrpcStatusOf(error), error.retry_after_s.value_or(0) * kMsPerSecond);
+}
+
+std::optional<ApiError> GrpcCall::CheckMessage(bool ok) {
+  if (!ok)
+    return ApiError{.status = 400, .code = "no_message", .message = "the call came without its message, or with one that is too large"};
+  const uint64_t bytes = incoming_.Length();
+  if (route_.work == RouteWork::kQuick && bytes > kQuickBytesMax) {
+    return ApiError{
+        .status = 413, .code = "request_too_large", .message = fmt::format("expected a message of at most {} bytes", kQuickBytesMax)};
+  }
+  if (!shared_->room.Hold(request_.client, bytes)) {
+    return ApiError{.status = 503, .code = "out_of_memory", .message = "too many messages come at once; try again", .retry_after_s = 1};
+  }
+  body_bytes_ = bytes;
+  request_.body = BytesOf(incoming_);
+  return std::nullopt;
 }
 
 void GrpcCall::OnRead(bool ok) {
+  const std::optional<ApiError> wrong = CheckMessage(ok);
+  incoming_.Clear();
+  bool ended = false;
   {
     const std::lock_guard lock(mutex_);
     reading_ = false;
-    if (ended_) return;
+    ended = ended_;
   }
-  if (!ok) return End(GrpcError(grpc::StatusCode::INVALID_ARGUMENT, "the call came without its message"));
-  request_.body = BytesOf(incoming_);
-  incoming_.Clear();
-  body_bytes_ = request_.body.size();
-  const uint64_t all = shared_->bodies_bytes.fetch_add(body_bytes_) + body_bytes_;
-  if (all > shared_->limits.bodies_bytes_max) {
-    DropBody();
-    shared_->gateway.CountRefusal("memory");
-    return End(GrpcError(grpc::StatusCode::UNAVAILABLE, "too many messages come at once; try again"), /*retry_ms=*/1000);
+  if (ended) return Advance();
+  if (wrong) {
+    return Refuse(*wrong, wrong->status == 400 ? "no_message" : wrong->status == 413 ? "too_large" : "memory");
   }
+  {
+    const std::lock_guard lock(shared_->mutex);
+    ++shared_->asked;
+    asked_ = true;
+  }
+  // The body is the gateway's from here on, even if the call ends before.
   const auto exchange = std::make_shared<GrpcExchange>(shared_from_this());
   shared_->gateway.Post([&gateway = shared_->gateway, exchange, route = &route_] { gateway.HandleRoute(exchange, *route); });
 }
 
 void GrpcCall::DropBody() {
   request_.body = {};
-  shared_->bodies_bytes -= body_bytes_.exchange(0);
+  const uint64_t bytes = std::exchange(body_bytes_, 0);
+  if (bytes > 0) shared_->room.Drop(request_.client, bytes);
 }
 
 void GrpcCall::Listen(HttpExchange::Listener listener) {
   {
     const std::lock_guard lock(mutex_);
     if (ended_) return;
-    listener_ = std::move(listener);
-    if (!gone_) return;
+    if (!gone_ && !ended_) {
+      listener_ = std::move(listener);
+      return;
+    }
   }
-  OnCancelled();
+  // It ended before anybody asked.
+  if (listener.gone) shared_->gateway.Post([gone = std::move(listener.gone)] { gone(); });
 }
 
 void GrpcCall::OnCancelled() {
   const std::lock_guard lock(mutex_);
   gone_ = true;
   if (ended_ || !listener_.gone) return;
-  waiting_.clear();
+  DropWaiting();
   // In the gateway's thread, and not again. Whoever was told drops the exchange in time, which ends the call.
   shared_->gateway.Post([listener = std::exchange(listener_, {})] { listener.gone(); });
 }
@@ -155,18 +198,27 @@ void GrpcCall::End(grpc::Status status, int64_t retry_ms) {
     status_ = std::move(status);
     retry_ms_ = retry_ms;
   }
-  DropBody();
   Advance();
 }
 
 void GrpcCall::Abort(const grpc::Status& status) {
   {
     const std::lock_guard lock(mutex_);
-    waiting_.clear();
+    DropWaiting();
     if (ended_ && !finished_) status_ = status;
   }
   OnCancelled();
   End(status);
+}
+
+void GrpcCall::FailOfMemory() {
+  {
+    const std::lock_guard lock(mutex_);
+    reading_ = false;
+    writing_ = false;
+  }
+  shared_->gateway.CountRefusal("memory");
+  Abort(GrpcError(grpc::StatusCode::RESOURCE_EXHAUSTED, "memory ran out"));
 }
 
 void GrpcCall::BreakOff() {
@@ -175,6 +227,11 @@ void GrpcCall::BreakOff() {
     if (ended_) return;
   }
   Abort(GrpcError(grpc::StatusCode::CANCELLED, "the call was broken off"));
+}
+
+void GrpcCall::DropWaiting() {
+  for (const std::string& message : waiting_) unsent_bytes_ -= message.size();
+  waiting_.clear();
 }
 
 void GrpcCall::Advance() {
@@ -217,7 +274,7 @@ void GrpcCall::OnWritten(bool ok) {
     const std::lock_guard lock(mutex_);
     writing_ = false;
     unsent_bytes_ -= writing_bytes_;
-    if (!ok) waiting_.clear();
+    if (!ok) DropWaiting();
     if (full_ && unsent_bytes_ < HttpExchange::kUnsentBytesMax / 4 && !ended_) {
       full_ = false;
       if (listener_.taken) shared_->gateway.Post([taken = listener_.taken] { taken(); });
@@ -235,23 +292,36 @@ void GrpcCall::OnDone() {
     finished_ = true;
   }
   const auto self = shared_from_this();
+  if (entered_) shared_->room.Leave(request_.client);
   const std::lock_guard lock(shared_->mutex);
   shared_->calls.erase(self);
-  if (shared_->calls.empty()) shared_->idle.notify_all();
+  if (asked_) --shared_->asked;
+  if (shared_->asked == 0) shared_->idle.notify_all();
 }
 
 void GrpcCall::Look(int64_t now_ns) {
-  bool late = false;
+  const ApiError late = {.status = 408, .code = "bad_request", .message = "the message did not come in time"};
+  bool slow = false;
   {
     const std::lock_guard lock(mutex_);
     const int64_t waited_ms = (now_ns - phase_begin_ns_) / kNsPerMs;
-    late = reading_ && !ended_ && waited_ms > shared_->limits.body_timeout_ms;
+    const HttpServerLimits& limits = shared_->limits;
+    // How much of a message has come nobody says.
+    if (reading_ && !ended_ && waited_ms > GrpcPatienceMs(limits.body_timeout_ms, limits.request.body_bytes_max)) {
+      slow = true;
+      ended_ = true;
+      status_ = GrpcStatusOf(late);
+    }
     // What is written then fails, and ends the call.
-    if (writing_ && context_ != nullptr && waited_ms > shared_->limits.write_timeout_ms) context_->TryCancel();
+    if (writing_ && !slow_ && context_ != nullptr && waited_ms > GrpcPatienceMs(limits.write_timeout_ms, writing_bytes_)) {
+      slow = true;
+      slow_ = true;
+      context_->TryCancel();
+    }
   }
-  if (!late) return;
-  shared_->gateway.CountRefusal("slow_client");
-  Abort(GrpcError(grpc::StatusCode::DEADLINE_EXCEEDED, "the message did not come in time"));
+  if (!slow) return;
+  shared_->gateway.NoteRefusal({408, "slow_client", "the client was too slow", request_.client});
+  Advance();
 }
 
 // ---- The gateway's side ----

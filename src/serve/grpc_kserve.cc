@@ -18,13 +18,6 @@ using google::protobuf::Map;
 using inference::InferParameter;
 
 template <typename Message>
-Status Parse(const Call& call, Message* message) {
-  const std::string& bytes = call.request().body;
-  if (message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return Ok();
-  return Error(Code::kInvalidArgument, fmt::format("the message is no {} (texts are UTF-8)", Message::descriptor()->full_name()));
-}
-
-template <typename Message>
 void RespondMessage(const std::shared_ptr<Call>& call, const Message& message) {
   call->Respond({.body = message.SerializeAsString()});
 }
@@ -52,7 +45,8 @@ void ShowServer(Gateway& gateway, const std::shared_ptr<Call>& call) {
 template <typename Request>
 Result<CatalogView> ViewOf(const Gateway& gateway, const Call& call) {
   Request request;
-  BANTAM_TRY(Parse(call, &request));
+  BANTAM_TRY(ReadGrpcMessage(call.request().body, &request));
+  BANTAM_TRY(CheckInferenceVersion(request.version()));
   return InferenceViewOf(gateway, call, request.name());
 }
 
@@ -128,6 +122,11 @@ Result<Json> RawTexts(std::string_view raw, std::string_view member) {
 Result<Json> InputJson(const inference::ModelInferRequest& request, int i) {
   const auto& tensor = request.inputs(i);
   const std::string member = fmt::format("inputs[{}]", i);
+  // Before its bytes are read as what they are not.
+  if (tensor.datatype() != "BYTES") {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("{}.datatype: {}; expected BYTES", member, ReplaceInvalidUtf8(tensor.datatype()).substr(0, 100)));
+  }
   Json json = {{"name", tensor.name()}, {"datatype", tensor.datatype()}};
   json["shape"] = Json::array();
   for (const int64_t size : tensor.shape()) json["shape"].push_back(size < 0 ? Json(size) : Json(static_cast<uint64_t>(size)));
@@ -148,6 +147,7 @@ Result<Json> BodyOf(const inference::ModelInferRequest& request) {
   Json body = {{"inputs", Json::array()}, {"parameters", Json::object()}};
   if (!request.id().empty()) body["id"] = request.id();
   for (const auto& [name, parameter] : request.parameters()) body["parameters"][name] = ParameterJson(parameter);
+  for (const auto& output : request.outputs()) body["outputs"].push_back({{"name", output.name()}});
   if (request.raw_input_contents_size() > 0 && request.raw_input_contents_size() != request.inputs_size()) {
     return Error(Code::kInvalidArgument, "raw_input_contents: expected one for each tensor of inputs");
   }
@@ -205,7 +205,8 @@ std::string WriteAnswer(const Json& answer, bool raw) {
 
 void Infer(Gateway& gateway, const std::shared_ptr<Call>& call) {
   inference::ModelInferRequest request;
-  Status status = Parse(*call, &request);
+  Status status = ReadGrpcMessage(call->request().body, &request);
+  if (status.ok()) status = CheckInferenceVersion(request.model_version());
   Result<Json> body = status.ok() ? BodyOf(request) : Result<Json>(status.error());
   if (!body.ok()) return call->Fail(body.error());
   const std::string& name = request.model_name();

@@ -13,14 +13,19 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <new>
+#include <string_view>
 #include <utility>
 
 #include "base/threads.h"
+#include "serve/grpc_room.h"
 
 namespace bantam {
 namespace {
 
 constexpr int kTickMs = 200;
+// In which nobody is accepted, where descriptors or memory are short.
+constexpr int kAcceptPauseMs = 100;
 
 // Either family.
 struct Place {
@@ -45,19 +50,21 @@ bool ReadPlace(const std::string& address, uint16_t port, Place* place) {
   return true;
 }
 
-// "loopback" for this machine's own.
+// One name for this machine's own, and for both forms of one of IPv4.
 std::string AddressOf(Place place) {
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (place.storage.ss_family == AF_INET) {
-    if (ntohl(place.four()->sin_addr.s_addr) >> 24 == 127) return "loopback";
+    if (ntohl(place.four()->sin_addr.s_addr) >> 24 == 127) return kGrpcOwnAddress;
     ::inet_ntop(AF_INET, &place.four()->sin_addr, text.data(), text.size());
   } else {
     const in6_addr& six = place.six()->sin6_addr;
     const bool mapped_loopback = IN6_IS_ADDR_V4MAPPED(&six) != 0 && six.s6_addr[12] == 127;
-    if (IN6_IS_ADDR_LOOPBACK(&six) != 0 || mapped_loopback) return "loopback";
+    if (IN6_IS_ADDR_LOOPBACK(&six) != 0 || mapped_loopback) return kGrpcOwnAddress;
     ::inet_ntop(AF_INET6, &six, text.data(), text.size());
   }
-  return text.data();
+  const std::string_view all = text.data();
+  constexpr std::string_view kMapped = "::ffff:";
+  return std::string(all.starts_with(kMapped) && all.find('.') != std::string_view::npos ? all.substr(kMapped.size()) : all);
 }
 
 }  // namespace
@@ -111,17 +118,26 @@ void GrpcListener::Stop() {
 }
 
 void* GrpcListener::Main(void* self) {
-  static_cast<GrpcListener*>(self)->Work();
+  // The thread's outermost frame: what there is no memory for is left, and not the whole process.
+  auto* own = static_cast<GrpcListener*>(self);
+  while (!own->stopping_) {
+    try {
+      own->Work();
+    } catch (const std::bad_alloc&) {
+      own->paused_ = true;
+    }
+  }
   return nullptr;
 }
 
 void GrpcListener::Work() {
   std::vector<pollfd> waited;
   while (!stopping_) {
-    waited.assign({{.fd = wake_, .events = POLLIN, .revents = 0}, {.fd = listener_, .events = POLLIN, .revents = 0}});
+    waited.assign({{.fd = wake_, .events = POLLIN, .revents = 0}, {.fd = paused_ ? -1 : listener_, .events = POLLIN, .revents = 0}});
     // Nothing is asked of them: that they have ended is said unasked.
     for (const Watched& one : watched_) waited.push_back({.fd = one.descriptor, .events = 0, .revents = 0});
-    const int ready = ::poll(waited.data(), waited.size(), kTickMs);
+    const int ready = ::poll(waited.data(), waited.size(), paused_ ? kAcceptPauseMs : kTickMs);
+    paused_ = false;
     if (stopping_) return;
     if (ready > 0) {
       std::vector<bool> ended(watched_.size());
@@ -153,7 +169,10 @@ void GrpcListener::Accept() {
   for (;;) {
     Place peer;
     const int connection = ::accept4(listener_, peer.any(), &peer.size, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (connection < 0 && errno != EINTR && errno != ECONNABORTED) return;
+    if (connection < 0 && errno != EINTR && errno != ECONNABORTED) {
+      paused_ = errno != EAGAIN;
+      return;
+    }
     if (connection >= 0) Take(connection, AddressOf(peer));
   }
 }
@@ -161,11 +180,11 @@ void GrpcListener::Accept() {
 void GrpcListener::Take(int connection, const std::string& address) {
   const auto known = addresses_.find(address);
   const bool too_many = watched_.size() >= options_.connections_max ||
-                        (address != "loopback" && known != addresses_.end() && known->second >= options_.connections_per_address_max);
+                        (address != kGrpcOwnAddress && known != addresses_.end() && known->second >= options_.connections_per_address_max);
   const int second = too_many ? -1 : ::fcntl(connection, F_DUPFD_CLOEXEC, 0);
   if (second < 0) {
     ::close(connection);
-    options_.refused();
+    options_.refused(address);
     return;
   }
   const int on = 1;

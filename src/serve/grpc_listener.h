@@ -25,7 +25,7 @@ class GrpcListener {
     size_t connections_per_address_max = 256;  // but for this machine's own addresses
     // Called by the listener's thread: a connection, which is the callee's from then on; one that was refused; a few times a second.
     std::function<void(int listener, int connection)> accepted;
-    std::function<void()> refused;
+    std::function<void(const std::string& address)> refused;
     std::function<void()> tick;
   };
   // Errors: InvalidArgument (no such address), Unavailable (the port is in use), Denied, Exhausted (no thread, no descriptors).
@@ -64,6 +64,7 @@ class GrpcListener {
   bool started_ = false;
   pthread_t thread_ = {};
   // Of the thread.
+  bool paused_ = false;
   std::vector<Watched> watched_;
   std::map<std::string, size_t> addresses_;
 };

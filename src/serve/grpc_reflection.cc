@@ -56,7 +56,7 @@ void TellFile(const pb::FileDescriptor* file, const std::string& wanted, ServerR
 
 std::optional<std::string> AnswerReflection(std::string_view bytes) {
   ServerReflectionRequest request;
-  if (!request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
+  if (!ReadGrpcMessage(bytes, &request).ok()) return std::nullopt;
   const auto known = Files();  // makes them known to the pool
   const pb::DescriptorPool& pool = *pb::DescriptorPool::generated_pool();
   ServerReflectionResponse response;

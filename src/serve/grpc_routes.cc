@@ -27,13 +27,6 @@ constexpr size_t kOptionsMembersMax = 1100;
 double Ms(int64_t ns) { return static_cast<double>(ns) * 1e-6; }
 
 template <typename Message>
-Status Parse(const Call& call, Message* message) {
-  const std::string& bytes = call.request().body;
-  if (message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return Ok();
-  return Error(Code::kInvalidArgument, fmt::format("the message is no {} (texts are UTF-8)", Message::descriptor()->full_name()));
-}
-
-template <typename Message>
 void RespondMessage(const std::shared_ptr<Call>& call, const Message& message) {
   call->Respond({.body = message.SerializeAsString()});
 }
@@ -161,7 +154,7 @@ Json NameJson(const std::string& name) { return name.empty() ? Json(nullptr) : J
 
 Result<AnswerRequest> ReadGenerate(const Gateway& gateway, Call& call) {
   v1::GenerateRequest request;
-  BANTAM_TRY(Parse(call, &request));
+  BANTAM_TRY(ReadGrpcMessage(call.request().body, &request));
   BANTAM_ASSIGN(Json members, MembersOf(request));
   BANTAM_TRY(gateway.HoldModel(call, NameJson(request.model())));
   Gateway::AddHeaderMembers(call.request(), &members);
@@ -230,7 +223,7 @@ Json TextsJson(const google::protobuf::RepeatedPtrField<std::string>& texts) {
 
 void Embed(Gateway& gateway, const std::shared_ptr<Call>& call) {
   v1::EmbedRequest request;
-  Status status = Parse(*call, &request);
+  Status status = ReadGrpcMessage(call->request().body, &request);
   if (status.ok()) status = gateway.HoldModel(*call, NameJson(request.model()));
   if (!status.ok()) return call->Fail(status.error());
   Json body = {{"input", TextsJson(request.input())}, {"encoding_format", "base64"}};
@@ -243,7 +236,7 @@ void Embed(Gateway& gateway, const std::shared_ptr<Call>& call) {
 
 void Classify(Gateway& gateway, const std::shared_ptr<Call>& call) {
   v1::ClassifyRequest request;
-  Status status = Parse(*call, &request);
+  Status status = ReadGrpcMessage(call->request().body, &request);
   if (status.ok()) status = gateway.HoldModel(*call, NameJson(request.model()));
   if (!status.ok()) return call->Fail(status.error());
   Json body = {{"classify", TextsJson(request.classify())}};
@@ -280,7 +273,7 @@ std::span<const Route> GrpcRoutes() {
 }
 
 const Route* FindGrpcRoute(std::string_view path) {
-  for (const auto routes : {GrpcRoutes(), GrpcInferenceRoutes()}) {
+  for (const auto routes : {GrpcRoutes(), GrpcInferenceRoutes(), GrpcHealthRoutes()}) {
     for (const Route& route : routes) {
       if (route.path == path) return &route;
     }

@@ -7,14 +7,24 @@
 #include <string>
 #include <string_view>
 
+#include "base/result.h"
 #include "net/server_message.h"
 #include "serve/call.h"
 
+namespace google::protobuf {
+class Message;
+}
+
 namespace bantam {
 
-// Those of bantam.v1.Bantam and of inference.GRPCInferenceService, by path: "/bantam.v1.Bantam/Generate".
+// The message that the bytes are. What would take much more memory than its bytes is refused before that. Errors: InvalidArgument, naming
+// the list that is too long.
+Status ReadGrpcMessage(std::string_view bytes, google::protobuf::Message* message);
+
+// Those of bantam.v1.Bantam, inference.GRPCInferenceService and grpc.health.v1.Health, by path: "/bantam.v1.Bantam/Generate".
 std::span<const Route> GrpcRoutes();
 std::span<const Route> GrpcInferenceRoutes();
+std::span<const Route> GrpcHealthRoutes();
 const Route* FindGrpcRoute(std::string_view path);
 
 extern const Dialect kGrpcDialect;
@@ -37,6 +47,10 @@ struct GrpcFailure {
   int64_t retry_ms = 0;      // 0: not said
 };
 GrpcFailure ReadGrpcFailure(std::string_view body);
+
+// How a service is, as HealthCheckResponse.ServingStatus has it, and the message that says so.
+int GrpcHealthOf(const Gateway& gateway, std::string_view service);
+std::string GrpcHealthMessage(int status);
 
 // One answer of the reflection service to one request. Nothing where it cannot be read.
 inline constexpr std::string_view kReflectionPaths[] = {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
@@ -14,33 +13,46 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <new>
 #include <utility>
 
 #include "serve/grpc_call.h"
+#include "serve/grpc_certificates.h"
 #include "serve/grpc_listener.h"
 #include "serve/grpc_routes.h"
+#include "serve/grpc_stream.h"
 
 namespace bantam {
 namespace {
 
-// Streams of the reflection service, of all connections together.
-constexpr size_t kReflectionsMax = 64;
 // Clients whose machine is gone without a word are found out within a minute.
 constexpr int kKeepAliveMs = 30'000;
 constexpr int kKeepAliveTimeoutMs = 20'000;
-constexpr int kPingMs = 10'000;  // clients may ask as often whether the server lives
-constexpr unsigned kCertificatesSeconds = 5;
-// What the library holds of connections and streams, beside messages.
+constexpr int kPingMs = 10'000;               // clients may ask as often whether the server lives
+constexpr unsigned kCertificatesSeconds = 1;  // how often the library looks at its copy of them
+// In which clients are told that the server stops.
+constexpr std::chrono::milliseconds kStopTime(500);
+// What the library holds of connections and streams, beside messages, which it has while we copy them.
 constexpr uint64_t kLibraryBytes = 16 << 20;
-
-// As health is asked of; the first is all of them.
-constexpr const char* kServices[] = {"", "bantam.v1.Bantam", "inference.GRPCInferenceService"};
 
 class CallReactor final : public grpc::ServerGenericBidiReactor {
  public:
   explicit CallReactor(std::shared_ptr<GrpcCall> call) : call_(std::move(call)) { call_->Begin(this); }
-  void OnReadDone(bool ok) override { call_->OnRead(ok); }
-  void OnWriteDone(bool ok) override { call_->OnWritten(ok); }
+  // The outermost frames of the library's threads: what there is no memory for ends its call, and not the process.
+  void OnReadDone(bool ok) override {
+    try {
+      call_->OnRead(ok);
+    } catch (const std::bad_alloc&) {
+      call_->FailOfMemory();
+    }
+  }
+  void OnWriteDone(bool ok) override {
+    try {
+      call_->OnWritten(ok);
+    } catch (const std::bad_alloc&) {
+      call_->FailOfMemory();
+    }
+  }
   void OnCancel() override { call_->OnCancelled(); }
   void OnDone() override {
     call_->OnDone();
@@ -57,49 +69,18 @@ class RefusalReactor final : public grpc::ServerGenericBidiReactor {
   void OnDone() override { delete this; }
 };
 
-// One answer to each request, as long as the client asks.
-class ReflectionReactor final : public grpc::ServerGenericBidiReactor {
- public:
-  explicit ReflectionReactor(GrpcShared& shared) : shared_(shared) {
-    if (++shared_.reflections <= kReflectionsMax) {
-      StartRead(&buffer_);
-    } else {
-      Finish(GrpcError(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many ask for descriptions; try again"));
-    }
-  }
-  void OnReadDone(bool ok) override {
-    if (!ok) return Finish(grpc::Status::OK);
-    const auto answer = AnswerReflection(BytesOf(buffer_));
-    if (!answer) return Finish(GrpcError(grpc::StatusCode::INVALID_ARGUMENT, "the message is no ServerReflectionRequest"));
-    buffer_ = BufferOf(*answer);
-    StartWrite(&buffer_);
-  }
-  void OnWriteDone(bool ok) override {
-    if (!ok) return Finish(GrpcError(grpc::StatusCode::CANCELLED, "the client is gone"));
-    StartRead(&buffer_);
-  }
-  void OnDone() override {
-    --shared_.reflections;
-    delete this;
-  }
-
- private:
-  GrpcShared& shared_;
-  grpc::ByteBuffer buffer_;
-};
-
 class Service final : public grpc::CallbackGenericService {
  public:
   explicit Service(std::shared_ptr<GrpcShared> shared) : shared_(std::move(shared)) {}
   // The library deletes nothing: a reactor does so itself when it is done.
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
     const std::string& path = context->method();
-    if (std::find(std::begin(kReflectionPaths), std::end(kReflectionPaths), path) != std::end(kReflectionPaths)) {
-      return new ReflectionReactor(*shared_);
-    }
+    if (const auto kind = FindGrpcStream(path)) return GrpcStream::Start(shared_, *kind, *context);
     const Route* route = FindGrpcRoute(path);
     if (route == nullptr) {
-      return new RefusalReactor(GrpcError(grpc::StatusCode::UNIMPLEMENTED, fmt::format("there is no {} here", path.substr(0, 200))));
+      const ApiError error = {.status = 405, .code = "not_found", .message = fmt::format("there is no {} here", path.substr(0, 200))};
+      shared_->gateway.NoteRefusal({error.status, "unknown_method", error.message, GrpcAddressOf(context->peer())});
+      return new RefusalReactor(GrpcStatusOf(error));
     }
     return new CallReactor(std::make_shared<GrpcCall>(shared_, *route, *context));
   }
@@ -108,14 +89,15 @@ class Service final : public grpc::CallbackGenericService {
   const std::shared_ptr<GrpcShared> shared_;
 };
 
-std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const std::optional<TlsOptions>& tls) {
-  if (!tls) return grpc::InsecureServerCredentials();
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const GrpcCertificates* certificates) {
+  if (certificates == nullptr) return grpc::InsecureServerCredentials();
   namespace ge = grpc::experimental;
-  const auto files = std::make_shared<ge::FileWatcherCertificateProvider>(tls->key_file, tls->certificate_file,
-                                                                          tls->client_certificate_file, kCertificatesSeconds);
+  const std::string identity = certificates->identity_path();
+  const auto files =
+      std::make_shared<ge::FileWatcherCertificateProvider>(identity, identity, certificates->roots_path(), kCertificatesSeconds);
   ge::TlsServerCredentialsOptions options(files);
   options.watch_identity_key_cert_pairs();
-  if (!tls->client_certificate_file.empty()) {
+  if (!certificates->roots_path().empty()) {
     options.watch_root_certs();
     options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   }
@@ -138,21 +120,27 @@ class Server final : public GrpcServer {
 
   Status Start(const GrpcServerOptions& options);
   void Stop() override;
+  Status UseTls(const TlsOptions& options) override;
   uint16_t port() const override { return listener_->port(); }
   size_t connections() const override { return listener_->connections(); }
   bool AwaitIdle(int64_t timeout_ns) override {
     std::unique_lock lock(shared_->mutex);
-    return shared_->idle.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] { return shared_->calls.empty(); });
+    return shared_->idle.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] { return shared_->asked == 0; });
   }
 
  private:
   void SetArguments(grpc::ServerBuilder* builder) const;
-  std::vector<std::shared_ptr<GrpcCall>> Calls(bool stopping);
+  struct Open {
+    std::vector<std::shared_ptr<GrpcCall>> calls;
+    std::vector<std::shared_ptr<GrpcStream>> streams;
+  };
+  Open Calls(bool stopping);
   void Tick();
 
   // Who still holds a call holds it.
   const std::shared_ptr<GrpcShared> shared_;
   Service service_;
+  std::unique_ptr<GrpcCertificates> certificates_;  // or none
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<GrpcListener> listener_;
@@ -182,13 +170,15 @@ void Server::SetArguments(grpc::ServerBuilder* builder) const {
 
 Status Server::Start(const GrpcServerOptions& options) {
   SilenceLibraries();
-  if (options.tls) BANTAM_TRY(CheckTlsFiles(*options.tls));
-  grpc::EnableDefaultHealthCheckService(true);
+  if (options.tls) {
+    certificates_ = std::make_unique<GrpcCertificates>();
+    BANTAM_TRY(certificates_->Use(*options.tls));
+  }
   grpc::ServerBuilder builder;
   SetArguments(&builder);
   builder.RegisterCallbackGenericService(&service_);
   using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
-  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, CredentialsOf(options.tls));
+  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, CredentialsOf(certificates_.get()));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) return Error(Code::kUnavailable, "grpc: the library could not start its server");
   BANTAM_ASSIGN(listener_, GrpcListener::Start({.address = options.address,
@@ -202,15 +192,18 @@ Status Server::Start(const GrpcServerOptions& options) {
                                                       taken.fd = connection;
                                                       acceptor_->HandleNewConnection(&taken);
                                                     },
-                                                .refused = [this] { shared_->gateway.CountRefusal("connections"); },
+                                                .refused =
+                                                    [this](const std::string& address) {
+                                                      shared_->gateway.NoteRefusal({503, "connections", "too many connections", address});
+                                                    },
                                                 .tick = [this] { Tick(); }}));
   return Ok();
 }
 
-std::vector<std::shared_ptr<GrpcCall>> Server::Calls(bool stopping) {
+Server::Open Server::Calls(bool stopping) {
   const std::lock_guard lock(shared_->mutex);
   shared_->stopping = shared_->stopping || stopping;
-  return {shared_->calls.begin(), shared_->calls.end()};
+  return {{shared_->calls.begin(), shared_->calls.end()}, {shared_->streams.begin(), shared_->streams.end()}};
 }
 
 void Server::Tick() {
@@ -218,16 +211,24 @@ void Server::Tick() {
   const int64_t now_ns = shared_->clock.NowNs();
   if (now_ns - looked_ns_ < kEveryNs) return;
   looked_ns_ = now_ns;
-  for (const auto& call : Calls(/*stopping=*/false)) call->Look(now_ns);
-  const bool ready = !shared_->gateway.NotReady();
-  for (const char* service : kServices) server_->GetHealthCheckService()->SetServingStatus(service, ready);
+  const Open open = Calls(/*stopping=*/false);
+  for (const auto& call : open.calls) call->Look(now_ns);
+  for (const auto& stream : open.streams) stream->Look(now_ns);
+}
+
+Status Server::UseTls(const TlsOptions& options) {
+  if (certificates_ != nullptr) return certificates_->Use(options);
+  return Error(Code::kInvalidArgument, "certificates: gRPC was started without; start the server again");
 }
 
 void Server::Stop() {
   if (server_ == nullptr) return;
   if (listener_ != nullptr) listener_->Stop();
-  for (const auto& call : Calls(/*stopping=*/true)) call->Abort(GrpcError(grpc::StatusCode::UNAVAILABLE, "the server stops"));
-  server_->Shutdown(std::chrono::system_clock::now());
+  const grpc::Status status = GrpcError(grpc::StatusCode::UNAVAILABLE, "the server stops");
+  const Open open = Calls(/*stopping=*/true);
+  for (const auto& call : open.calls) call->Abort(status);
+  for (const auto& stream : open.streams) stream->End(status);
+  server_->Shutdown(std::chrono::system_clock::now() + kStopTime);
   server_->Wait();
   server_.reset();
 }
@@ -236,7 +237,7 @@ void Server::Stop() {
 
 bool GrpcServer::Built() { return true; }
 
-uint64_t GrpcServer::PlannedBytes(const HttpServerLimits& limits) { return limits.bodies_bytes_max + kLibraryBytes; }
+uint64_t GrpcServer::PlannedBytes(const HttpServerLimits& limits) { return 2 * limits.bodies_bytes_max + kLibraryBytes; }
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, Gateway& gateway, const Clock& clock) {
   auto server = std::make_unique<Server>(options.limits, gateway, clock);

@@ -18,7 +18,6 @@ struct GrpcServerOptions {
   std::string address = "127.0.0.1";
   uint16_t port = 0;             // 0: any that is free
   HttpServerLimits limits = {};  // a message is limited as a body, metadata as a header
-  // The certificates are looked at again every few seconds.
   std::optional<TlsOptions> tls = {};
 };
 
@@ -35,10 +34,14 @@ class GrpcServer {
   // Breaks off what is left; before the gateway's server stops.
   virtual void Stop() = 0;
 
+  // Connections from a second later on are of these certificates, where they were of some before. Errors as Start says them, and
+  // InvalidArgument where clients would need certificates that needed none, or the other way round; they change nothing.
+  virtual Status UseTls(const TlsOptions& options) = 0;
+
   virtual uint16_t port() const = 0;
   // Connections that are open, and calls that have not ended.
   virtual size_t connections() const = 0;
-  // Until every call has ended, at most so long. Whether they have.
+  // Until every call whose message has come has ended, at most so long. Whether they have.
   virtual bool AwaitIdle(int64_t timeout_ns) = 0;
 };
 

@@ -18,6 +18,7 @@
 #include <map>
 #include <thread>
 
+#include "serve/grpc_room.h"
 #include "serve/grpc_server.h"
 #include "testing/certificate.h"
 #include "testing/gateway_fixture.h"
@@ -114,6 +115,18 @@ class GrpcTest : public testing::GatewayTest {
     channel_ = MakeChannel(grpc::InsecureChannelCredentials());
   }
   ~GrpcTest() override { grpc_.reset(); }
+  // Until a line of the access log has it.
+  void AwaitLog(const std::string& text) {
+    for (;;) {
+      {
+        const std::lock_guard lock(mutex_);
+        for (const std::string& line : log_) {
+          if (line.find(text) != std::string::npos) return;
+        }
+      }
+      std::this_thread::yield();
+    }
+  }
   std::shared_ptr<grpc::Channel> MakeChannel(const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
     grpc::ChannelArguments arguments;
     // A connection of its own.
@@ -316,7 +329,9 @@ TEST_F(GrpcTest, CancelsAndDeadlines) {
     call.context.TryCancel();
     EXPECT_EQ(call.Finish().error_code(), StatusCode::CANCELLED);
     AwaitNothing();
-    EXPECT_LT(engine_->counters().generated_tokens - before, 1600u);
+    // All would be 1600 tokens.
+    EXPECT_LT(engine_->counters().generated_tokens - before, 800u);
+    AwaitLog("\"status\":499");
   }
   EXPECT_TRUE(grpc_->AwaitIdle(20'000'000'000));
   // Refused at once, where the prediction says so, or ended by its deadline; nothing runs on.
@@ -350,6 +365,7 @@ TEST_F(GrpcTest, ConnectionsAndCallsHaveLimits) {
   HttpServerLimits limits;
   limits.connections_max = 1;
   limits.body_timeout_ms = 200;
+  limits.request.body_bytes_max = 4096;  // which a slow client may take a moment for
   StartGrpc({}, limits);
   EXPECT_TRUE(Ask(kGenerate, Prompt(2).SerializeAsString()).status.ok());
   EXPECT_EQ(grpc_->connections(), 1u);
@@ -363,6 +379,7 @@ TEST_F(GrpcTest, ConnectionsAndCallsHaveLimits) {
     // One that sends no message is told so, when its time is over.
     ClientCall slow(channel_, kGenerate);
     EXPECT_EQ(slow.Finish().error_code(), StatusCode::DEADLINE_EXCEEDED);
+    AwaitLog("\"status\":408");
   }
   // The place of a connection that ended is free again.
   channel_.reset();
@@ -420,8 +437,176 @@ TEST_F(GrpcTest, StopsWhileItAnswers) {
   ASSERT_TRUE(call.Read());
   grpc_->Stop();
   while (call.Read()) continue;
-  EXPECT_FALSE(call.Finish().ok());
+  EXPECT_EQ(call.Finish().error_code(), StatusCode::UNAVAILABLE);
   AwaitNothing();
+}
+
+// Calls that begin, wait for their message, hand it over or answer just when the server stops: it stops, and each has an end.
+TEST_F(GrpcTest, StopsAtAnyMoment) {
+  Start();
+  for (int round = 0; round < 12; ++round) {
+    StartGrpcOnly();
+    std::vector<std::thread> clients;
+    std::atomic<int> ended = 0;
+    for (int i = 0; i < 3; ++i) {
+      clients.emplace_back([&, i] {
+        while (ended < 3 * round + i) {
+          ClientCall call(channel_, kGenerate);
+          if (i > 0) (void)call.Write(Prompt(3).SerializeAsString());
+          if (i > 0) (void)call.Read();
+          if (i == 0) call.context.TryCancel();
+          (void)call.Finish();
+          ++ended;
+        }
+      });
+    }
+    while (ended < 2 * round) std::this_thread::yield();
+    grpc_->Stop();
+    ended = 1 << 20;
+    for (std::thread& client : clients) client.join();
+    grpc_.reset();
+  }
+  AwaitNothing();
+}
+
+// Messages that cost little to send and much to read are refused before they are read.
+TEST_F(GrpcTest, MessagesOfManyParts) {
+  StartGrpc();
+  const auto repeated = [](std::string_view piece, size_t bytes) {
+    std::string all;
+    while (all.size() + piece.size() <= bytes) all += piece;
+    return all;
+  };
+  constexpr size_t kMuch = size_t{4} << 20;
+  const auto told = [&](const std::string& path, const std::string& bytes) {
+    const grpc::Status status = Ask(path, bytes).status;
+    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << path;
+    return status.error_message();
+  };
+  using namespace std::string_view_literals;
+  EXPECT_THAT(told(kInfer, repeated("\x2a\x00"sv, kMuch)), HasSubstr("inputs: expected at most 16"));
+  EXPECT_THAT(told(kInfer, repeated("\x3a\x00"sv, kMuch)), HasSubstr("raw_input_contents: expected at most 16"));
+  EXPECT_THAT(told(kInfer, repeated("\x22\x00"sv, kMuch)), HasSubstr("parameters: expected at most 256"));
+  EXPECT_THAT(told(kGenerate, repeated("\x12\x00"sv, kMuch)), HasSubstr("messages: expected at most 4096"));
+  EXPECT_THAT(told(kGenerate, repeated("\x12\x02\x1a\x00"sv, kMuch / 256)), HasSubstr("messages: expected at most 4096"));
+  EXPECT_THAT(told(kGenerate, "\x12\xc0\x9a\x0c" + repeated("\x1a\x00"sv, 200'000)), HasSubstr("tool_calls: expected at most 4096"));
+  EXPECT_THAT(told("/bantam.v1.Bantam/Embed", repeated("\x12\x00"sv, kMuch)), HasSubstr("input: expected at most 2048"));
+  // Fields that nobody knows, and numbers that are packed.
+  EXPECT_THAT(told(kGenerate, repeated("\xf8\x7f\x00"sv, kMuch)), HasSubstr("fields"));
+  inference::ModelInferRequest request;
+  auto* input = request.add_inputs();
+  for (int i = 0; i < 40'000; ++i) input->mutable_contents()->add_int64_contents(1);
+  EXPECT_THAT(told(kInfer, request.SerializeAsString()), HasSubstr("fields"));
+  // Names take little.
+  inference::ModelReadyRequest named;
+  named.set_name(std::string(5000, 'x'));
+  EXPECT_EQ(Ask("/inference.GRPCInferenceService/ModelReady", named.SerializeAsString()).status.error_code(),
+            StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST(GrpcRoom, NobodyShutsOthersOut) {
+  HttpServerLimits limits;
+  limits.connections_max = 300;
+  limits.connections_per_address_max = 4;
+  limits.bodies_bytes_max = 1000;
+  GrpcRoom room(limits);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(room.Enter("10.0.0.1"));
+  EXPECT_FALSE(room.Enter("10.0.0.1"));
+  EXPECT_TRUE(room.Enter("10.0.0.2"));
+  room.Leave("10.0.0.1");
+  EXPECT_TRUE(room.Enter("10.0.0.1"));
+  int own = 0;
+  while (room.Enter(kGrpcOwnAddress)) ++own;
+  EXPECT_EQ(own, 295);
+  EXPECT_TRUE(room.Hold("10.0.0.1", 400));
+  EXPECT_FALSE(room.Hold("10.0.0.1", 101));
+  EXPECT_TRUE(room.Hold("10.0.0.1", 100));
+  EXPECT_TRUE(room.Hold("10.0.0.2", 400));
+  EXPECT_FALSE(room.Hold(kGrpcOwnAddress, 101));
+  room.Drop("10.0.0.1", 500);
+  EXPECT_TRUE(room.Hold(kGrpcOwnAddress, 101));
+}
+
+// Messages that wait have a bound together, and make room when they are read, however their calls end.
+TEST_F(GrpcTest, BodiesMakeRoom) {
+  HttpServerLimits limits;
+  limits.bodies_bytes_max = 3000;
+  StartGrpc({}, limits);
+  v1::GenerateRequest request = Prompt(2);
+  request.set_prompt(std::string(1400, ' '));
+  v1::GenerateRequest large = request;
+  large.set_prompt(std::string(3100, ' '));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(Ask(kGenerate, large.SerializeAsString()).status.error_code(), StatusCode::UNAVAILABLE);
+    EXPECT_NE(Ask(kGenerate, request.SerializeAsString()).status.error_code(), StatusCode::UNAVAILABLE);
+    ClientCall gone(channel_, kGenerate);
+    (void)gone.Write(request.SerializeAsString());
+    gone.context.TryCancel();
+    EXPECT_FALSE(gone.Finish().ok());
+    EXPECT_TRUE(grpc_->AwaitIdle(20'000'000'000));
+  }
+}
+
+TEST_F(GrpcTest, KeysAndMetadata) {
+  GatewayOptions options;
+  options.access.keys.push_back(std::make_shared<const ApiKey>(ApiKey{"one", Role::kUse, DigestOfSecret("secret"), {.models = {"other"}}}));
+  options.access.keys.push_back(std::make_shared<const ApiKey>(ApiKey{"all", Role::kUse, DigestOfSecret("open"), {}}));
+  StartGrpc(std::move(options));
+  const std::string prompt = Prompt(3).SerializeAsString();
+  EXPECT_EQ(Ask(kGenerate,
+                [] {
+                  v1::GenerateRequest named = Prompt(3);
+                  named.set_model("stories");
+                  return named.SerializeAsString();
+                }(),
+                {{"x-api-key", "secret"}})
+                .status.error_code(),
+            StatusCode::PERMISSION_DENIED);
+  const auto with = [&](const std::string& name, const std::string& value) {
+    return Ask(kGenerate, prompt, {{"x-api-key", "open"}, {name, value}});
+  };
+  EXPECT_EQ(with("x-bantam-priority", "highest").status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_TRUE(with("x-bantam-priority", "low").status.ok());
+  EXPECT_EQ(with("x-bantam-adapter", "none").status.error_code(), StatusCode::INVALID_ARGUMENT);
+  const Answer confident = with("x-bantam-confidence-threshold", "0.5");
+  ASSERT_TRUE(confident.status.ok());
+  const auto responses = Responses(confident);
+  ASSERT_GT(responses.size(), 1u);
+  EXPECT_TRUE(responses[responses.size() - 2].has_confidence());
+}
+
+// Whoever watches is told once, and again when it changes.
+TEST_F(GrpcTest, HealthIsTold) {
+  StartGrpc();
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service("bantam.v1.Bantam");
+  // From the first moment on.
+  EXPECT_TRUE(Ask("/grpc.health.v1.Health/Check", request.SerializeAsString()).status.ok());
+  ClientCall watch(channel_, "/grpc.health.v1.Health/Watch");
+  ASSERT_TRUE(watch.Write(request.SerializeAsString()));
+  const auto next = [&] {
+    grpc::health::v1::HealthCheckResponse response;
+    EXPECT_TRUE(response.ParseFromString(watch.Read().value_or("\xff")));
+    return response.status();
+  };
+  EXPECT_EQ(next(), grpc::health::v1::HealthCheckResponse::SERVING);
+  // Some looks later there is still nothing to be said.
+  for (int i = 0; i < 3; ++i) {
+    ClientCall slow(channel_, "/grpc.health.v1.Health/Watch", {}, /*deadline_ms=*/250);
+    ASSERT_TRUE(slow.Write(request.SerializeAsString()));
+    EXPECT_TRUE(slow.Read());
+    EXPECT_FALSE(slow.Read());
+  }
+  gateway_->Drain();
+  EXPECT_EQ(next(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+  // It is nobody whom a server that drains waits for.
+  EXPECT_TRUE(grpc_->AwaitIdle(0));
+  request.set_service("other");
+  ClientCall other(channel_, "/grpc.health.v1.Health/Watch");
+  ASSERT_TRUE(other.Write(request.SerializeAsString()));
+  grpc::health::v1::HealthCheckResponse response;
+  ASSERT_TRUE(response.ParseFromString(other.Read().value()));
+  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN);
 }
 
 TEST_F(GrpcTest, DescribesItself) {
@@ -502,8 +687,83 @@ TEST_F(GrpcTest, InferenceProtocol) {
   ASSERT_EQ(raw.raw_output_contents_size(), 2);
   EXPECT_EQ(raw.raw_output_contents(0).substr(4), text);
   EXPECT_EQ(static_cast<size_t>(static_cast<unsigned char>(raw.raw_output_contents(0)[0])), text.size());
-  request.set_raw_input_contents(0, "\x10");
-  EXPECT_EQ(Ask(kInfer, request.SerializeAsString()).status.error_code(), StatusCode::INVALID_ARGUMENT);
+  // Only what is asked for.
+  request.add_outputs()->set_name("finish_reason");
+  const auto reason = AskOne<inference::ModelInferResponse>(kInfer, request);
+  ASSERT_EQ(reason.outputs_size(), 1);
+  EXPECT_EQ(reason.outputs(0).name(), "finish_reason");
+  const auto code = [&](auto change) {
+    inference::ModelInferRequest changed = request;
+    change(changed);
+    return Ask(kInfer, changed.SerializeAsString()).status.error_code();
+  };
+  EXPECT_EQ(code([](auto& changed) { changed.set_raw_input_contents(0, "\x10"); }), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code([](auto& changed) { changed.set_raw_input_contents(0, std::string("\x02\0\0\0\xff\xfe", 6)); }),
+            StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code([](auto& changed) { changed.add_raw_input_contents("x"); }), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code([](auto& changed) { changed.mutable_inputs(0)->set_shape(0, -1); }), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code([](auto& changed) { changed.mutable_outputs(0)->set_name("other"); }), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code([](auto& changed) { changed.set_model_version("2"); }), StatusCode::NOT_FOUND);
+  EXPECT_EQ(code([](auto& changed) { changed.set_model_version("1"); }), StatusCode::OK);
+  named.set_version("2");
+  EXPECT_EQ(Ask(service + "ModelReady", named.SerializeAsString()).status.error_code(), StatusCode::NOT_FOUND);
+}
+
+// Models that read whole texts, by both services, in the numbers of HTTP.
+TEST_F(GrpcTest, VectorsAndClasses) {
+  StartCatalog({{.name = "vectors", .path = "vectors/nomic-bert"}, {.name = "classes", .path = "classes/bert"}});
+  StartGrpcOnly();
+  const std::vector<std::string> texts = {"the pump leaks", "hot water"};
+  v1::EmbedRequest embed;
+  inference::ModelInferRequest infer;
+  auto* input = infer.add_inputs();
+  input->set_name("text_input");
+  input->set_datatype("BYTES");
+  input->add_shape(2);
+  for (const std::string& text : texts) {
+    embed.add_input(text);
+    input->mutable_contents()->add_bytes_contents(text);
+  }
+  const Json vectors = Post("/v1/embeddings", R"({"model":"vectors","input":["the pump leaks","hot water"]})").json();
+  const auto embedded = AskOne<v1::EmbedResponse>("/bantam.v1.Bantam/Embed", embed);
+  infer.set_model_name("vectors");
+  const auto inferred = AskOne<inference::ModelInferResponse>(kInfer, infer);
+  ASSERT_EQ(inferred.outputs_size(), 1);
+  EXPECT_EQ(inferred.outputs(0).name(), "embedding");
+  const Json first = vectors["data"][0]["embedding"];
+  ASSERT_EQ(embedded.embeddings_size(), 2);
+  ASSERT_EQ(inferred.outputs(0).contents().fp32_contents_size(), static_cast<int>(2 * first.size()));
+  for (size_t i = 0; i < first.size(); ++i) {
+    EXPECT_EQ(embedded.embeddings(0).values(static_cast<int>(i)), first[i].get<float>());
+    EXPECT_EQ(inferred.outputs(0).contents().fp32_contents(static_cast<int>(i)), first[i].get<float>());
+  }
+  // What would change the form of the tensors is refused, not answered by none.
+  (*infer.mutable_parameters())["encoding_format"].set_string_param("base64");
+  EXPECT_EQ(Ask(kInfer, infer.SerializeAsString()).status.error_code(), StatusCode::INVALID_ARGUMENT);
+  infer.clear_parameters();
+
+  v1::ClassifyRequest classify;
+  classify.set_model("classes");
+  for (const std::string& text : texts) classify.add_classify(text);
+  classify.set_top_n(1);
+  const auto classified = AskOne<v1::ClassifyResponse>("/bantam.v1.Bantam/Classify", classify);
+  infer.set_model_name("classes");
+  const auto labels = AskOne<inference::ModelInferResponse>(kInfer, infer);
+  ASSERT_EQ(labels.outputs_size(), 2);
+  ASSERT_EQ(classified.labels_size(), 2);
+  const auto http = Post("/v2/models/classes/versions/1/infer",
+                         R"({"inputs":[{"name":"text_input","datatype":"BYTES","shape":[2],"data":["the pump leaks","hot water"]}]})");
+  ASSERT_EQ(http.status, 200) << http.body;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(labels.outputs(0).contents().bytes_contents(i), classified.labels(i).labels(0).name());
+    EXPECT_FLOAT_EQ(labels.outputs(1).contents().fp32_contents(i), static_cast<float>(classified.labels(i).labels(0).score()));
+    EXPECT_EQ(http.json()["outputs"][0]["data"][i], classified.labels(i).labels(0).name());
+  }
+  (*infer.mutable_parameters())["top_n"].set_int64_param(2);
+  EXPECT_EQ(Ask(kInfer, infer.SerializeAsString()).status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Get("/v2/models/classes/versions/1/ready").status, 200);
+  EXPECT_EQ(Get("/v2/models/classes/versions/2").status, 404);
+  EXPECT_EQ(Get("/v2/models/classes/versions/1").json()["outputs"][0]["name"], "label");
 }
 
 TEST_F(GrpcTest, Tls) {
@@ -533,6 +793,21 @@ TEST_F(GrpcTest, Tls) {
       MakeChannel(grpc::SslCredentials({.pem_root_certs = own.pem, .pem_private_key = pem_of(client), .pem_cert_chain = client.pem}));
   const grpc::Status status = Ask(kGenerate, Prompt(2).SerializeAsString()).status;
   EXPECT_TRUE(status.ok()) << status.error_message();
+  // Files that are damaged change nothing, though the library looks at them by itself; what is good is taken up, and nothing between.
+  write("grpc.key", "no key");
+  EXPECT_FALSE(grpc_->UseTls(tls).ok());
+  const testing::Certificate next = testing::MakeCertificate("IP:127.0.0.1");
+  const TlsOptions other = {write("next.crt", next.pem), write("next.key", pem_of(next)), tls.client_certificate_file};
+  EXPECT_FALSE(grpc_->UseTls({other.certificate_file, other.key_file, ""}).ok());
+  const auto trusts = [&](const testing::Certificate& root) {
+    channel_ =
+        MakeChannel(grpc::SslCredentials({.pem_root_certs = root.pem, .pem_private_key = pem_of(client), .pem_cert_chain = client.pem}));
+    return Ask(kGenerate, Prompt(2).SerializeAsString()).status.ok();
+  };
+  EXPECT_TRUE(trusts(own));
+  ASSERT_TRUE(grpc_->UseTls(other).ok());
+  while (!trusts(next)) EXPECT_EQ(grpc_->UseTls(tls).ok(), false);
+  EXPECT_FALSE(trusts(own));
 }
 
 TEST_F(GrpcTest, PlacesThatCannotBe) {

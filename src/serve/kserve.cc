@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <ctime>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,6 +20,7 @@ namespace {
 
 // One version of each model takes requests.
 constexpr char kVersion[] = "1";
+constexpr size_t kOutputsMax = 16;
 constexpr char kTextInput[] = "text_input";
 constexpr char kTextOutput[] = "text_output";
 
@@ -29,7 +32,38 @@ struct InferenceRequest {
   std::string id = {};
   std::vector<std::string> texts = {};
   Json parameters = Json::object();
+  std::vector<std::string> outputs = {};  // names; none: all
 };
+
+// Of a model's outputs, by what it makes.
+constexpr std::string_view kOutputsOfText[] = {kTextOutput, "finish_reason"};
+constexpr std::string_view kOutputsOfVectors[] = {"embedding"};
+constexpr std::string_view kOutputsOfClasses[] = {"label", "score"};
+
+std::span<const std::string_view> OutputsOf(const ServedModel& model) {
+  if (model.Answers()) return kOutputsOfText;
+  const bool vectors = model.texts != nullptr && model.texts->context().work == TextWork::kVectors;
+  return vectors ? std::span<const std::string_view>(kOutputsOfVectors) : kOutputsOfClasses;
+}
+
+Status CheckOutputs(const InferenceRequest& request, const ServedModel& model) {
+  const auto known = OutputsOf(model);
+  for (const std::string& name : request.outputs) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    return WrongMember("outputs", Json(name), fmt::format("names of {}", fmt::join(known, ", ")));
+  }
+  return Ok();
+}
+
+// Leaves the outputs that were asked for, or all.
+Json OnlyOutputs(Json outputs, const std::vector<std::string>& wanted) {
+  if (wanted.empty()) return outputs;
+  Json left = Json::array();
+  for (Json& output : outputs) {
+    if (std::find(wanted.begin(), wanted.end(), output["name"].get<std::string>()) != wanted.end()) left.push_back(std::move(output));
+  }
+  return left;
+}
 
 // Of tensors that come as bytes behind the JSON, and of outputs that are wanted so: the answer may be JSON whatever a client prefers.
 constexpr const char* kBinaryOutputs[] = {"binary_data", "binary_data_output"};
@@ -86,6 +120,9 @@ Result<InferenceRequest> ReadInferenceRequest(const Json& body) {
     BANTAM_ASSIGN(request.id, ReadText("id", body["id"]));
   }
   BANTAM_TRY(AddParameters(JsonMember(body, "parameters"), "parameters", &request.parameters));
+  const Json& outputs = JsonMember(body, "outputs");
+  if (!outputs.is_null() && (!outputs.is_array() || outputs.size() > kOutputsMax))
+    return WrongMember("outputs", outputs, "a list of some of them");
   const Json& inputs = JsonMember(body, "inputs");
   if (!inputs.is_array()) return WrongMember("inputs", inputs, "a list of tensors, of which one is text_input");
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -102,6 +139,10 @@ Result<InferenceRequest> ReadInferenceRequest(const Json& body) {
     } else {
       return WrongMember(member + ".name", JsonMember(inputs[i], "name"), "\"text_input\", once, or \"sampling_parameters\"");
     }
+  }
+  for (const Json& output : outputs) {
+    BANTAM_ASSIGN(std::string name, ReadText("outputs", JsonMember(output, "name")));
+    request.outputs.push_back(std::move(name));
   }
   if (request.texts.empty()) return WrongMember("inputs", "...", "a tensor \"text_input\" with a text");
   BANTAM_TRY(RenameParameters(&request.parameters));
@@ -121,8 +162,12 @@ Json Tensor(const char* name, const char* datatype, Json shape, Json data) {
 // An answer as tensors, or as the text that the extension "generate" has.
 class InferenceWriter final : public AnswerWriter {
  public:
-  InferenceWriter(std::string model, std::string id, bool tensors, WriteInference write)
-      : model_(std::move(model)), id_(std::move(id)), tensors_(tensors), write_(std::move(write)) {}
+  InferenceWriter(std::string model, InferenceRequest request, bool tensors, WriteInference write)
+      : model_(std::move(model)),
+        id_(std::move(request.id)),
+        outputs_(std::move(request.outputs)),
+        tensors_(tensors),
+        write_(std::move(write)) {}
 
   std::string Add(const AnswerDelta& delta) override {
     if (delta.output.content.empty() && delta.finish == nullptr) return "";
@@ -144,8 +189,9 @@ class InferenceWriter final : public AnswerWriter {
     if (tensors_) {
       const Json shape = Json::array({choices.size()});
       whole["parameters"] = {{"prompt_tokens", usage.prompt_tokens}, {"generated_tokens", usage.generated_tokens}};
-      whole["outputs"] =
-          Json::array({Tensor(kTextOutput, "BYTES", shape, std::move(texts)), Tensor("finish_reason", "BYTES", shape, std::move(reasons))});
+      whole["outputs"] = OnlyOutputs(
+          Json::array({Tensor(kTextOutput, "BYTES", shape, std::move(texts)), Tensor("finish_reason", "BYTES", shape, std::move(reasons))}),
+          outputs_);
     } else {
       whole[kTextOutput] = texts[0];
       whole["finish_reason"] = reasons[0];
@@ -157,6 +203,7 @@ class InferenceWriter final : public AnswerWriter {
  private:
   const std::string model_;
   const std::string id_;
+  const std::vector<std::string> outputs_;
   const bool tensors_;
   const WriteInference write_;
 };
@@ -178,7 +225,7 @@ Status AskForText(Gateway& gateway, const std::shared_ptr<Call>& call, Inference
   asked.stream = form.stream;
   BANTAM_ASSIGN(asked.plan, ReadCompletionRequest(std::move(members), {*asked.model, LocalTime()}));
   if (!form.tensors && asked.plan.request.choices != 1) return WrongMember("n", Json(asked.plan.request.choices), "1");
-  asked.writer = std::make_unique<InferenceWriter>(asked.model->name, request.id, form.tensors, std::move(write));
+  asked.writer = std::make_unique<InferenceWriter>(asked.model->name, std::move(request), form.tensors, std::move(write));
   gateway.Ask(call, std::move(asked));
   return Ok();
 }
@@ -203,15 +250,21 @@ Json TextOutputs(const std::string& members, size_t texts) {
 }
 
 void AskForTexts(const Gateway& gateway, const std::shared_ptr<Call>& call, InferenceRequest request, WriteInference write) {
+  // What would change the form of the answer, which is that of its tensors.
+  for (const char* name : {"encoding_format", "top_n"}) {
+    const Json& value = JsonMember(request.parameters, name);
+    if (!value.is_null()) return call->Fail(WrongMember(name, value, "nothing: the answer is tensors of one form"));
+  }
   const bool classes = call->model->texts != nullptr && call->model->texts->context().work == TextWork::kScores;
   Json body = std::move(request.parameters);
   const size_t count = request.texts.size();
-  if (classes) body["top_n"] = uint64_t{1};
+  if (classes) body["top_n"] = uint64_t{1};  // unsigned, as numbers are that JSON brings
   body[classes ? "classify" : "input"] = std::move(request.texts);
   gateway.AskTexts(call, std::move(body), VectorList::kPlain,
-                   [name = call->record.model, id = request.id, count, write](const std::string&, const TextService::Answer& answer) {
+                   [name = call->record.model, id = request.id, outputs = request.outputs, count, write](
+                       const std::string&, const TextService::Answer& answer) {
                      Json whole = Head(name, id);
-                     whole["outputs"] = TextOutputs(answer.members, count);
+                     whole["outputs"] = OnlyOutputs(TextOutputs(answer.members, count), outputs);
                      return write(whole);
                    });
 }
@@ -229,14 +282,28 @@ void Ready(Gateway& gateway, const std::shared_ptr<Call>& call) { RespondReady(c
 
 void ShowServer(Gateway& gateway, const std::shared_ptr<Call>& call) { call->RespondJson(InferenceServerJson(gateway.options().version)); }
 
+// "NAME", or "NAME/versions/VERSION".
+Result<std::string> NameOfPath(const Call& call) {
+  constexpr std::string_view kVersions = "/versions/";
+  const size_t at = call.rest.rfind(kVersions);
+  if (at == std::string::npos) return call.rest;
+  BANTAM_TRY(CheckInferenceVersion(call.rest.substr(at + kVersions.size())));
+  return call.rest.substr(0, at);
+}
+
+Result<CatalogView> ViewOfPath(const Gateway& gateway, const Call& call) {
+  BANTAM_ASSIGN(const std::string name, NameOfPath(call));
+  return InferenceViewOf(gateway, call, name);
+}
+
 void ModelReady(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const Result<CatalogView> view = InferenceViewOf(gateway, *call, call->rest);
+  const Result<CatalogView> view = ViewOfPath(gateway, *call);
   if (!view.ok()) return call->Fail(view.error());
   RespondReady(call, InferenceReady(*view));
 }
 
 void ShowModel(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const Result<CatalogView> view = InferenceViewOf(gateway, *call, call->rest);
+  const Result<CatalogView> view = ViewOfPath(gateway, *call);
   if (!view.ok()) return call->Fail(view.error());
   call->RespondJson(InferenceModelJson(*view));
 }
@@ -246,7 +313,8 @@ Result<Json> ReadBody(const Gateway& gateway, Call& call) {
     return Error(Code::kUnsupported, "Inference-Header-Content-Length: tensors in binary form are not read; send \"data\" as JSON");
   }
   BANTAM_ASSIGN(Json body, Gateway::ReadObject(call));
-  BANTAM_TRY(gateway.HoldModel(call, Json(call.rest)));
+  BANTAM_ASSIGN(const std::string name, NameOfPath(call));
+  BANTAM_TRY(gateway.HoldModel(call, Json(name)));
   return body;
 }
 
@@ -284,6 +352,11 @@ void Generate(Gateway& gateway, const std::shared_ptr<Call>& call) {
 }
 
 }  // namespace
+
+Status CheckInferenceVersion(const std::string& version) {
+  if (version.empty() || version == kVersion) return Ok();
+  return Error(Code::kNotFound, fmt::format("there is no version {} of a model; each has one, {}", version.substr(0, 100), kVersion));
+}
 
 Json InferenceServerJson(const std::string& version) {
   return {{"name", "bantam"}, {"version", version}, {"extensions", Json::array({"generate"})}};
@@ -330,6 +403,8 @@ bool InferenceReady(const CatalogView& view) {
 void AskInference(Gateway& gateway, const std::shared_ptr<Call>& call, const Json& body, WriteInference write) {
   Result<InferenceRequest> request = ReadInferenceRequest(body);
   if (!request.ok()) return call->Fail(request.error());
+  const Status wanted = CheckOutputs(*request, *call->model);
+  if (!wanted.ok()) return call->Fail(wanted.error());
   if (!call->model->Answers()) return AskForTexts(gateway, call, std::move(request).value(), std::move(write));
   const Status asked = AskForText(gateway, call, std::move(request).value(), {}, std::move(write));
   if (!asked.ok()) call->Fail(asked.error());

@@ -14,6 +14,9 @@
 
 namespace bantam {
 
+// Each model has one version, "1"; empty is any. Errors: NotFound.
+Status CheckInferenceVersion(const std::string& version);
+
 // {"name", "version", "extensions"}
 Json InferenceServerJson(const std::string& version);
 // {"name", "versions", "platform", "inputs", "outputs"}; of a model that is not in memory without tensors.

@@ -21,14 +21,18 @@
 #include "base/threads.h"
 #include "engine/constraints.h"
 #include "engine/engine_thread.h"
+#include "engine/text_model.h"
+#include "engine/text_request.h"
 #include "formats/gguf.h"
 #include "model/load.h"
 #include "model/vocabulary.h"
 #include "net/http_server.h"
 #include "serve/gateway.h"
 #include "serve/model_catalog.h"
+#include "serve/text_service.h"
 #include "testing/http_client.h"
 #include "testing/paths.h"
+#include "testing/text_runner.h"
 #include "text/chat_template.h"
 
 namespace bantam::testing {
@@ -51,6 +55,40 @@ class TestVersion final : public HostedModel {
 
  private:
   std::unique_ptr<EngineThread> engine_;
+  std::shared_ptr<const ServedModel> served_;
+};
+
+// One that reads whole texts, of tests/data/archs: vectors, or with `scores` classes.
+class TestTexts final : public HostedModel {
+ public:
+  TestTexts(const std::string& arch, bool scores, ServedModel served)
+      : runner_(arch, Setup(scores)), text_(TextModelOf(arch)), context_({.model = text_, .limit = {.tokens_max = 96}}) {
+    context_.work = scores ? TextWork::kScores : TextWork::kVectors;
+    context_.width = runner_.encoder->width();
+    service_ = TextService::Make(*runner_.encoder, context_).value();
+    served.tokenizer = &text_.tokenizer;
+    served.context = 96;
+    served.texts = service_.get();
+    served_ = std::make_shared<const ServedModel>(std::move(served));
+  }
+  std::shared_ptr<const ServedModel> served() const override { return served_; }
+  void End() override { service_.reset(); }
+
+ private:
+  static TextSetup Setup(bool scores) {
+    TextSetup setup;
+    setup.use.classify = scores;
+    return setup;
+  }
+  static TextModel TextModelOf(const std::string& arch) {
+    const auto files = MakeFileSystem();
+    ModelFile file = OpenModel(*files, DataPath("archs/" + arch + ".gguf")).value();
+    return ReadTextModel(file).value();
+  }
+  TextRunner runner_;
+  TextModel text_;
+  TextRequestContext context_;
+  std::unique_ptr<TextService> service_;
   std::shared_ptr<const ServedModel> served_;
 };
 
@@ -81,20 +119,24 @@ class GatewayTest : public ::testing::Test {
     gateway_ = Gateway::Make(std::move(options), *catalog_, budget_, clock_).value();
     server_ = HttpServer::Start({}, *gateway_, clock_).value();
   }
-  // Of paths that begin so, some cannot be loaded: "bad" ones never, and of "large" ones and others one at a time.
+  // Paths are "vectors/ARCH", "classes/ARCH", or any of the model that writes. Of those that begin so, some cannot be loaded: "bad" ones
+  // never, and of "large" ones and others one at a time.
   Result<std::unique_ptr<HostedModel>> Load(const CatalogEntry& entry, const std::string& path, const AdmissionLimits& admission) {
     while (!gate_open_) std::this_thread::yield();
     if (path.starts_with("throws")) throw std::bad_alloc();
     if (path.starts_with("bad")) return Error(Code::kCorrupt, path + ": not a model");
     const bool alone = path.starts_with("large") && !catalog_->loaded().empty();
     if (alone) return Error(Code::kExhausted, path + ": does not fit beside the others");
+    ServedModel served = {.name = entry.name, .aliases = entry.aliases};
+    if (path.starts_with("vectors/") || path.starts_with("classes/")) {
+      return std::unique_ptr<HostedModel>(std::make_unique<TestTexts>(path.substr(8), path.starts_with("classes/"), std::move(served)));
+    }
     EngineOptions engine_options;
     engine_options.admission = admission;
     engine_options.check = true;
     BANTAM_ASSIGN(auto engine, EngineThread::Start({*model_, *tokenizer_, plan_, clock_, engine_options}, {budget_, *pool_}));
     engine_ = engine.get();
     ++loads_;
-    ServedModel served = {.name = entry.name, .aliases = entry.aliases};
     served.facts.digest = path;
     served.tokenizer = tokenizer_.get();
     served.context = 512;
