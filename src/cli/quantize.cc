@@ -192,6 +192,14 @@ Json ReportJson(const Arguments& arguments, const CompressReader& reader, const 
   return json;
 }
 
+void AddChart(const QuantizeReport& report, CompressReader* reader) {
+  std::vector<std::pair<std::string, double>> errors;
+  for (const TensorReport& tensor : report.tensors) {
+    if (tensor.error) errors.emplace_back(tensor.name, *tensor.error);
+  }
+  if (!errors.empty()) reader->charts.push_back(ChartOfTensors("Weights: squared error of each matrix, by layer", errors));
+}
+
 Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_TRY(CheckArguments(arguments));
   BANTAM_ASSIGN(Recipe recipe, MakeRecipe(files, arguments));
@@ -248,13 +256,7 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   Json json = ReportJson(arguments, reader, report);
   if (!step.json.is_null()) json.update(step.json);
   json["inputs"] = described;
-  if (!arguments.picture.empty()) {
-    std::vector<std::pair<std::string, double>> errors;
-    for (const TensorReport& tensor : report.tensors) {
-      if (tensor.error) errors.emplace_back(tensor.name, *tensor.error);
-    }
-    if (!errors.empty()) reader.charts.push_back(ChartOfTensors("Weights: squared error of each matrix, by layer", errors));
-  }
+  if (!arguments.picture.empty()) AddChart(report, &reader);
   BANTAM_ASSIGN(const std::string cost, FinishCompression(files, places, arguments, &reader, pool, &json));
   if (arguments.json) return DumpJson(json, /*indent=*/2) + "\n";
   std::string text = fmt::format("{}: weights of {} instead of {}, {:.2f} bits each ({})\n", Printable(arguments.out),

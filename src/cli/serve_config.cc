@@ -305,8 +305,9 @@ Result<ListenPlace> ParseListen(std::string_view text, std::string_view option) 
   return place;
 }
 
-std::string_view ServeConfigExample() {
-  return R"(# The configuration of bantam serve. What is commented out is the default.
+namespace {
+
+constexpr std::string_view kExample = R"(# The configuration of bantam serve. What is commented out is the default.
 
 # listen = "127.0.0.1:8080"   # beyond this machine only with keys
 # keys = "/etc/bantam/keys.json"   # made with bantam keys; without it anybody may ask
@@ -375,6 +376,9 @@ std::string_view ServeConfigExample() {
 # [models.NAME.adapters]
 # polite = "/path/of/adapter"
 )";
-}
+
+}  // namespace
+
+std::string_view ServeConfigExample() { return kExample; }
 
 }  // namespace bantam

@@ -132,6 +132,8 @@ class GrpcTest : public testing::GatewayTest {
     // A connection of its own.
     arguments.SetInt("grpc.use_local_subchannel_pool", 1);
     arguments.SetInt("grpc.enable_retries", 0);
+    // What is not read is not taken by the library either.
+    arguments.SetInt("grpc.http2.bdp_probe", 0);
     return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(grpc_->port()), credentials, arguments);
   }
   Answer Ask(const std::string& path, const std::string& bytes, const std::map<std::string, std::string>& metadata = {},
@@ -187,7 +189,7 @@ TEST_F(GrpcTest, GeneratesWhatHttpDoes) {
   const Json http = Post("/v1/completions", R"({"prompt":"Once upon a time","max_tokens":20})").json();
   EXPECT_EQ(TextOf(answer), http["choices"][0]["text"]);
   const auto responses = Responses(answer);
-  ASSERT_GT(responses.size(), 2u);
+  ASSERT_GE(responses.size(), 2u);
   EXPECT_EQ(responses[responses.size() - 2].finish_reason(), "length");
   EXPECT_EQ(responses.back().usage().generated_tokens(), 20u);
   EXPECT_EQ(responses.back().usage().prompt_tokens(), http["usage"]["prompt_tokens"]);

@@ -156,8 +156,9 @@ Result<Json> ReadPrompt(const Json& prompt, const ServedModel& model) {
 Status ReadLength(const Json& body, Json* members) {
   for (const char* name : {"max_tokens", "n_predict"}) {
     const Json& length = JsonMember(body, name);
-    if (length.is_null() || length == -1) continue;
-    (*members)["max_tokens"] = length;
+    if (length.is_null()) continue;
+    // As long as the context lets it.
+    (*members)["max_tokens"] = length == -1 ? Json(uint64_t{UINT32_MAX}) : length;
   }
   return Ok();
 }
