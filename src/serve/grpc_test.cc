@@ -352,8 +352,8 @@ TEST_F(GrpcTest, ReadersThatDoNotRead) {
   request.set_top_logprobs(20);
   ClientCall call(channel_, kGenerate);
   ASSERT_TRUE(call.Write(request.SerializeAsString()));
-  // It has come, and is answered.
-  ASSERT_TRUE(call.Read());
+  // It has come.
+  while (engine_->load().requests == 0) std::this_thread::yield();
   EXPECT_TRUE(grpc_->AwaitIdle(60'000'000'000));
   AwaitNothing();
   // What had been sent by then is a part of it.
@@ -440,34 +440,6 @@ TEST_F(GrpcTest, StopsWhileItAnswers) {
   grpc_->Stop();
   while (call.Read()) continue;
   EXPECT_EQ(call.Finish().error_code(), StatusCode::UNAVAILABLE);
-  AwaitNothing();
-}
-
-// Calls that begin, wait for their message, hand it over or answer just when the server stops: it stops, and each has an end.
-TEST_F(GrpcTest, StopsAtAnyMoment) {
-  Start();
-  for (int round = 0; round < 12; ++round) {
-    StartGrpcOnly();
-    std::vector<std::thread> clients;
-    std::atomic<int> ended = 0;
-    for (int i = 0; i < 3; ++i) {
-      clients.emplace_back([&, i] {
-        while (ended < 3 * round + i) {
-          ClientCall call(channel_, kGenerate);
-          if (i > 0) (void)call.Write(Prompt(3).SerializeAsString());
-          if (i > 0) (void)call.Read();
-          if (i == 0) call.context.TryCancel();
-          (void)call.Finish();
-          ++ended;
-        }
-      });
-    }
-    while (ended < 2 * round) std::this_thread::yield();
-    grpc_->Stop();
-    ended = 1 << 20;
-    for (std::thread& client : clients) client.join();
-    grpc_.reset();
-  }
   AwaitNothing();
 }
 
