@@ -115,6 +115,8 @@ void GrpcListener::Stop() {
   const uint64_t one = 1;
   (void)!::write(wake_, &one, sizeof(one));
   ::pthread_join(thread_, nullptr);
+  // Who waits to be accepted would wait on.
+  ::close(std::exchange(listener_, -1));
 }
 
 void* GrpcListener::Main(void* self) {

@@ -354,6 +354,8 @@ TEST_F(GrpcTest, ReadersThatDoNotRead) {
   request.set_top_logprobs(20);
   ClientCall call(channel_, kGenerate);
   ASSERT_TRUE(call.Write(request.SerializeAsString()));
+  // It has come.
+  while (engine_->load().requests == 0) std::this_thread::yield();
   EXPECT_TRUE(grpc_->AwaitIdle(60'000'000'000));
   AwaitNothing();
   // What had been sent by then is a part of it.
@@ -443,34 +445,6 @@ TEST_F(GrpcTest, StopsWhileItAnswers) {
   AwaitNothing();
 }
 
-// Calls that begin, wait for their message, hand it over or answer just when the server stops: it stops, and each has an end.
-TEST_F(GrpcTest, StopsAtAnyMoment) {
-  Start();
-  for (int round = 0; round < 12; ++round) {
-    StartGrpcOnly();
-    std::vector<std::thread> clients;
-    std::atomic<int> ended = 0;
-    for (int i = 0; i < 3; ++i) {
-      clients.emplace_back([&, i] {
-        while (ended < 3 * round + i) {
-          ClientCall call(channel_, kGenerate);
-          if (i > 0) (void)call.Write(Prompt(3).SerializeAsString());
-          if (i > 0) (void)call.Read();
-          if (i == 0) call.context.TryCancel();
-          (void)call.Finish();
-          ++ended;
-        }
-      });
-    }
-    while (ended < 2 * round) std::this_thread::yield();
-    grpc_->Stop();
-    ended = 1 << 20;
-    for (std::thread& client : clients) client.join();
-    grpc_.reset();
-  }
-  AwaitNothing();
-}
-
 // Messages that cost little to send and much to read are refused before they are read.
 TEST_F(GrpcTest, MessagesOfManyParts) {
   StartGrpc();
@@ -490,7 +464,6 @@ TEST_F(GrpcTest, MessagesOfManyParts) {
   EXPECT_THAT(told(kInfer, repeated("\x3a\x00"sv, kMuch)), HasSubstr("raw_input_contents: expected at most 16"));
   EXPECT_THAT(told(kInfer, repeated("\x22\x00"sv, kMuch)), HasSubstr("parameters: expected at most 256"));
   EXPECT_THAT(told(kGenerate, repeated("\x12\x00"sv, kMuch)), HasSubstr("messages: expected at most 4096"));
-  EXPECT_THAT(told(kGenerate, repeated("\x12\x02\x1a\x00"sv, kMuch / 256)), HasSubstr("messages: expected at most 4096"));
   EXPECT_THAT(told(kGenerate, "\x12\xc0\x9a\x0c" + repeated("\x1a\x00"sv, 200'000)), HasSubstr("tool_calls: expected at most 4096"));
   EXPECT_THAT(told("/bantam.v1.Bantam/Embed", repeated("\x12\x00"sv, kMuch)), HasSubstr("input: expected at most 2048"));
   // Fields that nobody knows, and numbers that are packed.
