@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -81,8 +82,16 @@ void Handle(int signal_number, void (*handler)(int)) {
 void OpenStandardStreams() {
   constexpr const char* kStandIns[] = {"/dev/null", "/dev/full", "/dev/null"};
   for (int fd = 0; fd < 3; ++fd) {
-    // The lowest free number is taken, which is this one.
-    if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)!::open(kStandIns[fd], fd == STDIN_FILENO ? O_RDONLY : O_WRONLY);
+    // A library that made itself an eventfd before main began (gRPC's does) has got the number of a stream that was closed.
+    struct stat info {};
+    const bool taken = ::fstat(fd, &info) == 0 && (info.st_mode & S_IFMT) == 0;
+    if (!taken && (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF)) continue;
+    // The lowest free number is taken, which is this one, unless it is taken.
+    const int stand_in = ::open(kStandIns[fd], fd == STDIN_FILENO ? O_RDONLY : O_WRONLY);
+    if (taken && stand_in >= 0) {
+      (void)::dup2(stand_in, fd);
+      (void)::close(stand_in);
+    }
   }
 }
 
