@@ -104,7 +104,7 @@ Status GrpcListener::Listen() {
 
 GrpcListener::~GrpcListener() {
   Stop();
-  for (const Watched& one : watched_) ::close(one.descriptor);
+  CloseAll();
   if (listener_ >= 0) ::close(listener_);
   if (wake_ >= 0) ::close(wake_);
 }
@@ -117,6 +117,15 @@ void GrpcListener::Stop() {
   ::pthread_join(thread_, nullptr);
   // Who waits to be accepted would wait on.
   ::close(std::exchange(listener_, -1));
+}
+
+void GrpcListener::CloseAll() {
+  for (const Watched& one : watched_) {
+    (void)::shutdown(one.descriptor, SHUT_RDWR);
+    ::close(one.descriptor);
+  }
+  watched_.clear();
+  count_ = 0;
 }
 
 void* GrpcListener::Main(void* self) {

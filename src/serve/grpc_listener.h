@@ -34,6 +34,8 @@ class GrpcListener {
   ~GrpcListener();
   // Takes no more; none of the functions is called any more.
   void Stop();
+  // Behind Stop: ends connections that are open still, for the library leaves those that never became any to our second descriptor.
+  void CloseAll();
   GrpcListener(const GrpcListener&) = delete;
   GrpcListener& operator=(const GrpcListener&) = delete;
 

@@ -231,6 +231,7 @@ void Server::Stop() {
   server_->Shutdown(std::chrono::system_clock::now() + kStopTime);
   server_->Wait();
   server_.reset();
+  if (listener_ != nullptr) listener_->CloseAll();
 }
 
 }  // namespace

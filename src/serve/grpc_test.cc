@@ -115,6 +115,10 @@ class GrpcTest : public testing::GatewayTest {
     channel_ = MakeChannel(grpc::InsecureChannelCredentials());
   }
   ~GrpcTest() override { grpc_.reset(); }
+  // Until a call's message has come.
+  void AwaitAsked() {
+    while (grpc_->AwaitIdle(0)) std::this_thread::yield();
+  }
   // Until a line of the access log has it.
   void AwaitLog(const std::string& text) {
     for (;;) {
@@ -129,6 +133,8 @@ class GrpcTest : public testing::GatewayTest {
   }
   std::shared_ptr<grpc::Channel> MakeChannel(const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
     grpc::ChannelArguments arguments;
+    // The library's client takes megabytes that nobody has read, where it finds the connection fast.
+    arguments.SetInt("grpc.http2.bdp_probe", 0);
     // A connection of its own.
     arguments.SetInt("grpc.use_local_subchannel_pool", 1);
     arguments.SetInt("grpc.enable_retries", 0);
@@ -355,7 +361,7 @@ TEST_F(GrpcTest, ReadersThatDoNotRead) {
   ClientCall call(channel_, kGenerate);
   ASSERT_TRUE(call.Write(request.SerializeAsString()));
   // It has come.
-  while (engine_->load().requests == 0) std::this_thread::yield();
+  AwaitAsked();
   EXPECT_TRUE(grpc_->AwaitIdle(60'000'000'000));
   AwaitNothing();
   // What had been sent by then is a part of it.
@@ -442,6 +448,35 @@ TEST_F(GrpcTest, StopsWhileItAnswers) {
   grpc_->Stop();
   while (call.Read()) continue;
   EXPECT_EQ(call.Finish().error_code(), StatusCode::UNAVAILABLE);
+  AwaitNothing();
+}
+
+// Calls that begin, wait for their message, hand it over or answer just when the server stops: it stops, and each has an end.
+TEST_F(GrpcTest, StopsAtAnyMoment) {
+  Start();
+  for (int round = 0; round < 12; ++round) {
+    StartGrpcOnly();
+    std::vector<std::thread> clients;
+    std::atomic<int> ended = 0;
+    for (int i = 0; i < 3; ++i) {
+      clients.emplace_back([&, i] {
+        while (ended < 3 * round + i) {
+          // The library's client waits for a connection as long as it is let.
+          ClientCall call(channel_, kGenerate, {}, /*deadline_ms=*/1000);
+          if (i > 0) (void)call.Write(Prompt(3).SerializeAsString());
+          if (i > 0) (void)call.Read();
+          if (i == 0) call.context.TryCancel();
+          (void)call.Finish();
+          ++ended;
+        }
+      });
+    }
+    while (ended < 2 * round) std::this_thread::yield();
+    grpc_->Stop();
+    ended = 1 << 20;
+    for (std::thread& client : clients) client.join();
+    grpc_.reset();
+  }
   AwaitNothing();
 }
 
