@@ -18,9 +18,15 @@ constexpr uint64_t kAlignment = 32;
 
 Result<std::vector<float>> ReadValues(const TensorInfo& tensor, TensorSource& source) {
   std::vector<float> values(tensor.elements());
+  BANTAM_TRY(ReadValues(tensor, source, values));
+  return values;
+}
+
+Status ReadValues(const TensorInfo& tensor, TensorSource& source, std::span<float> values) {
+  CHECK(values.size() == tensor.elements());
   const uint64_t row_bytes = RowBytes(tensor.dtype, tensor.columns());
   const size_t columns = tensor.columns();
-  BANTAM_TRY(ForEachRows(tensor, source, std::max<uint64_t>(1, kPieceBytes / row_bytes), [&](const TensorRows& rows) -> Status {
+  return ForEachRows(tensor, source, std::max<uint64_t>(1, kPieceBytes / row_bytes), [&](const TensorRows& rows) -> Status {
     float* out = values.data() + (rows.matrix * tensor.rows() + rows.first) * columns;
     for (size_t r = 0; r < rows.count; ++r) Unpack(tensor.dtype, rows.bytes + r * row_bytes, columns, out + r * columns);
     for (size_t i = 0; i < rows.count * columns; ++i) {
@@ -31,8 +37,7 @@ Result<std::vector<float>> ReadValues(const TensorInfo& tensor, TensorSource& so
                                tensor.name, rows.first + i / columns, i % columns, out[i]));
     }
     return Ok();
-  }));
-  return values;
+  });
 }
 
 void MadeSource::Add(TensorInfo info, const TensorInfo* copied) {

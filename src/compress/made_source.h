@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@ namespace bantam {
 
 // All values of a tensor. Corrupt for those that are no numbers.
 Result<std::vector<float>> ReadValues(const TensorInfo& tensor, TensorSource& source);
+Status ReadValues(const TensorInfo& tensor, TensorSource& source, std::span<float> values);
 
 class MadeSource : public TensorSource {
  public:

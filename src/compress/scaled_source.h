@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "compress/importance.h"
+#include "compress/made_source.h"
 #include "compress/scale_points.h"
 #include "formats/model_file.h"
 
@@ -26,28 +27,16 @@ void AddScales(const ScalePoint& point, const std::vector<float>& scales, ModelS
 // Of columns whose inputs are divided by their factors.
 Importance ScaleImportance(const Importance& importance, const ModelScales& scales);
 
-class ScaledSource : public TensorSource {
+class ScaledSource : public MadeSource {
  public:
   // The whole model's source outlives it.
   ScaledSource(TensorSource& whole, const std::vector<TensorInfo>& tensors, ModelScales scales);
 
-  const std::vector<TensorInfo>& tensors() const { return tensors_; }
-
-  Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) override;
-  void Release(uint64_t offset_bytes, uint64_t size_bytes) override;
-  uint64_t held_bytes() const override { return made_.size() * sizeof(float); }
-
  private:
-  size_t Find(uint64_t offset_bytes) const;
-  Status Make(size_t index);
+  Status Make(size_t index, std::span<std::byte> bytes) override;
 
-  TensorSource& whole_;
   const std::vector<TensorInfo> from_;
   const ModelScales scales_;
-  std::vector<TensorInfo> tensors_;      // scaled ones in F32, one behind the other
-  std::vector<const TensorScales*> of_;  // each tensor's, or null
-  size_t made_index_ = SIZE_MAX;
-  std::vector<float> made_;  // the scaled tensor that was read last
 };
 
 // The model with these scales. `file` outlives it.
