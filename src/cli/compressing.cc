@@ -102,6 +102,16 @@ Status PackResult(FileSystem& files, const ModelFile& source, const std::string&
   return Ok();
 }
 
+Result<Recipe> KeepFormats(const TensorDirectory& directory, const std::vector<DType>& formats) {
+  BANTAM_ASSIGN(Recipe recipe, Recipe::Make("F16"));
+  for (size_t i = 0; i < formats.size(); ++i) {
+    const TensorInfo& tensor = directory.tensors()[i];
+    const bool written = formats[i] == tensor.dtype || Info(formats[i]).pack != nullptr;
+    recipe.Set(std::string(tensor.name), written ? formats[i] : DType::kQ8_0);
+  }
+  return recipe;
+}
+
 }  // namespace
 
 std::string FileName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
@@ -213,14 +223,24 @@ Result<std::string> FinishCompression(FileSystem& files, const CompressPlaces& p
   return text;
 }
 
-Result<Recipe> KeepFormats(const TensorDirectory& directory, const std::vector<DType>& formats) {
-  BANTAM_ASSIGN(Recipe recipe, Recipe::Make("F16"));
-  for (size_t i = 0; i < formats.size(); ++i) {
-    const TensorInfo& tensor = directory.tensors()[i];
-    const bool written = formats[i] == tensor.dtype || Info(formats[i]).pack != nullptr;
-    recipe.Set(std::string(tensor.name), written ? formats[i] : DType::kQ8_0);
-  }
-  return recipe;
+uint64_t TensorBytes(const ModelFile& file) {
+  uint64_t bytes = 0;
+  for (const TensorInfo& tensor : file.directory.tensors()) bytes += tensor.size_bytes;
+  return bytes;
+}
+
+Result<QuantizeReport> WriteMade(const MadePlaces& to, const MadeModel& made, ThreadPool& pool, const Progress& progress) {
+  BANTAM_ASSIGN(const Recipe recipe, KeepFormats(made.file.directory, made.formats));
+  QuantizeOptions writing = {recipe};
+  writing.watched = &to.watched;
+  writing.keep_file_type = true;
+  Json identity = made.described;
+  identity["selection"] = HexOf(made.selection);
+  writing.identity = DumpJson(identity, /*indent=*/-1);
+  BANTAM_ASSIGN(QuantizeReport report, QuantizeModel(to.files, to.disk, made.file, to.places.made, writing, pool, progress));
+  EndProgressLine();
+  report.source_bytes = TensorBytes(to.places.file);
+  return report;
 }
 
 std::string SpeedText(const Json& json, std::string_view never_pays) {

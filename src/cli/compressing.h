@@ -15,6 +15,7 @@
 #include "compress/calibrate.h"
 #include "compress/importance.h"
 #include "compress/quantize.h"
+#include "security/sha256.h"
 
 namespace bantam {
 
@@ -81,8 +82,24 @@ Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const Comp
 Result<std::string> FinishCompression(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments,
                                       CompressReader* reader, ThreadPool& pool, Json* json);
 
-// Tensors of a directory in these formats; what is changed and in formats that are only read becomes Q8_0.
-Result<Recipe> KeepFormats(const TensorDirectory& directory, const std::vector<DType>& formats);
+// A model that is made of the source's tensors when they are read.
+struct MadeModel {
+  ModelFile& file;
+  const std::vector<DType>& formats;  // of each tensor: what the source has it in
+  const Digest& selection;            // of what was chosen: pieces of two selections do not go together
+  const Json& described;              // all else that it depends on
+};
+struct MadePlaces {
+  FileSystem& files;
+  Disk& disk;
+  const CompressPlaces& places;
+  const WatchedFiles& watched;
+};
+// Writes it, tensors in their formats; what is changed and in formats that are only read becomes Q8_0.
+Result<QuantizeReport> WriteMade(const MadePlaces& to, const MadeModel& made, ThreadPool& pool, const Progress& progress);
+
+// Of all tensors of a file.
+uint64_t TensorBytes(const ModelFile& file);
 
 // What counts in the end: whether the model is faster here, by what the report says. `never_pays`: why it is not, where that is known.
 std::string SpeedText(const Json& json, std::string_view never_pays);

@@ -96,10 +96,8 @@ Result<std::string> LowRank(FileSystem& files, const Arguments& arguments) {
   BANTAM_ASSIGN(LowRankOptions options, ReadOptions(arguments));
   WatchedFiles watched(files);
   BANTAM_ASSIGN(CompressPlaces places, OpenCompressPlaces(files, watched, arguments, /*inputs=*/{}));
-  uint64_t source_bytes = 0;
-  for (const TensorInfo& tensor : places.file.directory.tensors()) source_bytes += tensor.size_bytes;
   const auto disk = MakeDisk();
-  BANTAM_TRY(CheckRoomFor(*disk, places, source_bytes));
+  BANTAM_TRY(CheckRoomFor(*disk, places, TensorBytes(places.file)));
   CompressReader reader;
   BANTAM_TRY(MeasureSource(files, places, arguments, &reader));
   BANTAM_ASSIGN(Json described, DescribeInputs(watched, places.file, arguments, reader.progress));
@@ -111,16 +109,8 @@ Result<std::string> LowRank(FileSystem& files, const Arguments& arguments) {
   options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
   options.progress = reader.progress;
   BANTAM_ASSIGN(LowRankModel made, MakeLowRank(places.file, options));
-  BANTAM_ASSIGN(const Recipe recipe, KeepFormats(made.file.directory, made.formats));
-  QuantizeOptions writing = {recipe};
-  writing.watched = &watched;
-  writing.keep_file_type = true;
-  Json identity = described;
-  identity["selection"] = HexOf(made.selection);
-  writing.identity = DumpJson(identity, /*indent=*/-1);
-  BANTAM_ASSIGN(QuantizeReport report, QuantizeModel(files, *disk, made.file, places.made, writing, pool, reader.progress));
-  EndProgressLine();
-  report.source_bytes = source_bytes;
+  BANTAM_ASSIGN(const QuantizeReport report,
+                WriteMade({files, *disk, places, watched}, {made.file, made.formats, made.selection, described}, pool, reader.progress));
   const Sums sums = SumsOf(made.matrices);
   Json json = {{"version", 1},
                {"path", arguments.out},

@@ -126,10 +126,8 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
   BANTAM_ASSIGN(PruneOptions options, ReadOptions(arguments));
   WatchedFiles watched(files);
   BANTAM_ASSIGN(CompressPlaces places, OpenCompressPlaces(files, watched, arguments, /*inputs=*/{}));
-  uint64_t source_bytes = 0;
-  for (const TensorInfo& tensor : places.file.directory.tensors()) source_bytes += tensor.size_bytes;
   const auto disk = MakeDisk();
-  BANTAM_TRY(CheckRoomFor(*disk, places, source_bytes));
+  BANTAM_TRY(CheckRoomFor(*disk, places, TensorBytes(places.file)));
   BANTAM_TRY(CheckBeforeMeasuring(places.file, arguments, options));
   CompressReader reader;
   BANTAM_TRY(MeasureSource(files, places, arguments, &reader));
@@ -146,16 +144,8 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
   options.pool = &pool;
   options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
   BANTAM_ASSIGN(PrunedModel pruned, PruneModel(places.file, options));
-  BANTAM_ASSIGN(const Recipe recipe, KeepFormats(pruned.file.directory, pruned.formats));
-  QuantizeOptions writing = {recipe};
-  writing.watched = &watched;
-  writing.keep_file_type = true;
-  Json identity = described;
-  identity["selection"] = HexOf(pruned.selection);
-  writing.identity = DumpJson(identity, /*indent=*/-1);
-  BANTAM_ASSIGN(QuantizeReport report, QuantizeModel(files, *disk, pruned.file, places.made, writing, pool, reader.progress));
-  EndProgressLine();
-  report.source_bytes = source_bytes;
+  BANTAM_ASSIGN(const QuantizeReport report, WriteMade({files, *disk, places, watched},
+                                                       {pruned.file, pruned.formats, pruned.selection, described}, pool, reader.progress));
   Json json = {{"version", 1},
                {"path", arguments.out},
                {"pruned", pruned.report.what},

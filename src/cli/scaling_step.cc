@@ -100,10 +100,7 @@ class ScaledMaker {
     reader_.calibration->Divide(DivisorsOf(scales_));
     Result<QuantizeReport> made = QuantizeModel(files_, disk_, scaled, path, with, pool_, reader_.progress);
     reader_.calibration->Divide({});
-    if (made.ok()) {
-      made->source_bytes = 0;
-      for (const TensorInfo& tensor : places_.file.directory.tensors()) made->source_bytes += tensor.size_bytes;
-    }
+    if (made.ok()) made->source_bytes = TensorBytes(places_.file);
     return made;
   }
 
@@ -115,6 +112,21 @@ class ScaledMaker {
     }
     const std::string scaled_path = places_.made + ".scaled.gguf";
     const std::string plain_path = places_.made + ".plain.gguf";
+    for (const std::string& path : {scaled_path, plain_path}) {
+      if (!files_.Exists(path)) continue;
+      return Error(Code::kInvalidArgument,
+                   fmt::format("{}: it exists, and is where one of two models to compare would be made; move or remove it", path));
+    }
+    const Status made = ChooseOf(scaled_path, plain_path, options, wanted);
+    // The one that was not chosen, or both where it failed, is of use to nobody.
+    for (const std::string& path : {scaled_path, plain_path}) {
+      if (const Status removed = disk_.RemoveTree(path); made.ok() && !removed.ok()) return removed;
+    }
+    return made;
+  }
+
+  Status ChooseOf(const std::string& scaled_path, const std::string& plain_path, const QuantizeOptions& options,
+                  const ScalingOptions& wanted) {
     BANTAM_ASSIGN(QuantizeReport scaled, MakeScaled(options, scaled_path));
     BANTAM_ASSIGN(QuantizeReport plain, QuantizeModel(files_, disk_, places_.file, plain_path, options, pool_, reader_.progress));
     const bool fixed = wanted.static_activations;
@@ -130,7 +142,6 @@ class ScaledMaker {
     step_.text += fmt::format("; mean KL divergence {}{:.5f}, without {:.5f}: {}\n", fixed ? "with fixed steps " : "", with, without,
                               undone ? "undone" : "kept");
     BANTAM_TRY(disk_.Rename(undone ? plain_path : scaled_path, places_.made));
-    BANTAM_TRY(disk_.RemoveTree(undone ? scaled_path : plain_path));
     step_.report = std::move(undone ? plain : scaled);
     if (undone) scales_.clear();
     return Ok();
