@@ -717,6 +717,15 @@ TEST_F(GatewayTest, LlamaCompletions) {
   }
   EXPECT_EQ(streamed, text);
   EXPECT_EQ(last["tokens_predicted"], 12);
+  size_t events = 0;
+  for (const std::string& event : Post("/completion", hello + R"(,"stream":true,"n_probs":3})").Lines("data: ")) {
+    const Json token = ParseJson(event).value();
+    if (token["stop"].get<bool>()) continue;
+    ++events;
+    EXPECT_EQ(token["completion_probabilities"].size(), 1u) << "one for each token, however many came at once";
+    EXPECT_EQ(token["tokens_predicted"], events);
+  }
+  EXPECT_EQ(events, 12u);
   // A prompt in parts; what is chosen of the answer; a word that stops it; a context that is full.
   const Json tokens = Post("/tokenize", R"({"content":"Once upon a time","add_special":true})").json()["tokens"];
   EXPECT_EQ(Post("/completion", R"({"n_predict":12,"prompt":)" + tokens.dump() + "}").json()["content"], text);

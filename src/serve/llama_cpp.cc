@@ -345,14 +345,23 @@ class LlamaWriter final : public AnswerWriter {
   explicit LlamaWriter(Setup setup) : setup_(std::move(setup)) {}
 
   std::string Add(const AnswerDelta& delta) override {
-    tokens_ += delta.token_count;
+    const size_t before = std::exchange(tokens_, tokens_ + delta.token_count);
     new_line_ = new_line_ || delta.output.content.find('\n') != std::string::npos;
     if (delta.finish != nullptr) finish_ = *delta.finish;
     if (delta.output.content.empty() && delta.tokens.empty()) return "";
-    Json event = {{"index", delta.choice}, {"content", delta.output.content}, {"tokens", TokenIds(delta.tokens)}, {"stop", false},
-                  {"id_slot", -1},         {"tokens_predicted", tokens_}};
-    if (setup_.settings.probabilities > 0) event["completion_probabilities"] = ProbabilitiesJson(*setup_.model->tokenizer, delta.tokens);
-    return Event(event);
+    // Its clients count on an event for each token, also where several came at once; the text is with the last of them.
+    std::string events;
+    const size_t count = std::max<size_t>(delta.tokens.size(), 1);
+    for (size_t i = 0; i < count; ++i) {
+      const bool last = i + 1 == count;
+      const auto tokens = delta.tokens.subspan(std::min(i, delta.tokens.size()), delta.tokens.empty() ? 0 : 1);
+      Json event = {
+          {"index", delta.choice}, {"content", last ? delta.output.content : ""},        {"tokens", TokenIds(tokens)}, {"stop", false},
+          {"id_slot", -1},         {"tokens_predicted", last ? tokens_ : before + i + 1}};
+      if (setup_.settings.probabilities > 0) event["completion_probabilities"] = ProbabilitiesJson(*setup_.model->tokenizer, tokens);
+      events += Event(event);
+    }
+    return events;
   }
   std::string End(const AnswerUsage& usage) override { return Event(Last(/*index=*/0, "", {}, finish_, usage)); }
   Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) override {
