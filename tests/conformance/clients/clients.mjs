@@ -320,7 +320,7 @@ async function ollamaCases(url) {
     'list, show, ps, version': async () => {
       assert.deepEqual((await client.list()).models.map((model) => model.name), ['chat', 'vectors', 'classes']);
       assert.equal((await client.show({ model: 'chat' })).details.family, 'llama');
-      assert.equal((await client.ps()).models.length, 2);
+      assert.equal((await client.ps()).models.length, 3);
       assert.ok((await client.version()).version);
     },
     errors: async () => {
