@@ -207,33 +207,6 @@ Result<std::vector<uint32_t>> ReadPrompt(const Json& prompt, const JsonRequestCo
   return context.tokenizer.WithPrefix(std::move(tokens));
 }
 
-Result<std::vector<uint32_t>> ReadMessages(const Json& body, const Json& messages, const JsonRequestContext& context) {
-  if (!messages.is_array() || messages.empty() || messages.size() > kMessagesMax) {
-    return WrongMember("messages", messages, fmt::format("a list of 1 to {} messages", kMessagesMax));
-  }
-  size_t bytes = 0;
-  for (size_t i = 0; i < messages.size(); ++i) {
-    const std::optional<std::string> role = JsonText(messages[i], "role");
-    if (!role) return WrongMember(fmt::format("messages[{}]", i), messages[i], "an object with \"role\" and \"content\"");
-    bytes += JsonText(messages[i], "content").value_or("").size();
-  }
-  BANTAM_TRY(CheckSize(bytes, context));
-  if (context.chat_template == nullptr) {
-    return Error(Code::kUnsupported, "messages: the model has no chat template; give a \"prompt\"");
-  }
-  Json request = {{"messages", messages}};
-  if (const Json& others = JsonMember(body, "chat_template_kwargs"); !others.is_null()) {
-    if (!others.is_object()) return WrongMember("chat_template_kwargs", others, "an object of what the chat template looks at");
-    for (const auto& [name, value] : others.items()) {
-      if (name != "messages" && name != "tools") request[name] = value;
-    }
-  }
-  if (const Json& tools = JsonMember(body, "tools"); !tools.is_null()) request["tools"] = tools;
-  BANTAM_ASSIGN(const std::vector<PromptPiece> pieces, context.chat_template->RenderRequest(request, context.now));
-  BANTAM_ASSIGN(std::vector<uint32_t> tokens, context.tokenizer.Encode(pieces));
-  return context.tokenizer.WithPrefix(std::move(tokens));
-}
-
 // What "response_format" asks for; nothing for plain text.
 struct WantedConstraint {
   ConstraintKind kind = ConstraintKind::kJsonObject;
@@ -301,6 +274,32 @@ Status ReadEcho(const Json& body, const JsonRequestContext& context, Request* re
 
 }  // namespace
 
+Result<std::vector<PromptPiece>> RenderMessages(const Json& body, const JsonRequestContext& context) {
+  const Json& messages = JsonMember(body, "messages");
+  if (!messages.is_array() || messages.empty() || messages.size() > kMessagesMax) {
+    return WrongMember("messages", messages, fmt::format("a list of 1 to {} messages", kMessagesMax));
+  }
+  size_t bytes = 0;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const std::optional<std::string> role = JsonText(messages[i], "role");
+    if (!role) return WrongMember(fmt::format("messages[{}]", i), messages[i], "an object with \"role\" and \"content\"");
+    bytes += JsonText(messages[i], "content").value_or("").size();
+  }
+  BANTAM_TRY(CheckSize(bytes, context));
+  if (context.chat_template == nullptr) {
+    return Error(Code::kUnsupported, "messages: the model has no chat template; give a \"prompt\"");
+  }
+  Json request = {{"messages", messages}};
+  if (const Json& others = JsonMember(body, "chat_template_kwargs"); !others.is_null()) {
+    if (!others.is_object()) return WrongMember("chat_template_kwargs", others, "an object of what the chat template looks at");
+    for (const auto& [name, value] : others.items()) {
+      if (name != "messages" && name != "tools") request[name] = value;
+    }
+  }
+  if (const Json& tools = JsonMember(body, "tools"); !tools.is_null()) request["tools"] = tools;
+  return context.chat_template->RenderRequest(request, context.now);
+}
+
 Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context) {
   if (!body.is_object()) {
     return Error(Code::kInvalidArgument, fmt::format("{}: expected an object with \"messages\" or \"prompt\"", ShortJson(body)));
@@ -319,7 +318,9 @@ Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& cont
     return Error(Code::kInvalidArgument, "expected either \"messages\" or \"prompt\"");
   }
   if (prompt.is_null()) {
-    BANTAM_ASSIGN(request.tokens, ReadMessages(body, messages, context));
+    BANTAM_ASSIGN(const std::vector<PromptPiece> pieces, RenderMessages(body, context));
+    BANTAM_ASSIGN(std::vector<uint32_t> tokens, context.tokenizer.Encode(pieces));
+    request.tokens = context.tokenizer.WithPrefix(std::move(tokens));
   } else {
     BANTAM_ASSIGN(request.tokens, ReadPrompt(prompt, context));
   }

@@ -4,6 +4,7 @@
 #include <ctime>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -32,6 +33,9 @@ struct JsonRequestContext {
 // were not there. With echo and logprobs the prompt's tokens have theirs too. Errors: InvalidArgument, naming the member, also of one that
 // is not known; those of templates and tokenizers.
 Result<Request> ReadJsonRequest(const Json& body, const JsonRequestContext& context);
+
+// What the chat template makes of "messages", "tools" and "chat_template_kwargs"; other members are not looked at. Errors: as above.
+Result<std::vector<PromptPiece>> RenderMessages(const Json& body, const JsonRequestContext& context);
 
 // What became of one choice.
 struct ChoiceResult {

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include "base/ascii.h"
+#include "base/check.h"
 #include "engine/json_members.h"
 #include "engine/json_request.h"
 
@@ -198,7 +201,9 @@ void TakeLlamaMembers(Json* body) {
   constexpr std::pair<const char*, const char*> kNames[] = {
       {"n_predict", "max_tokens"}, {"cache_prompt", "cache"}, {"repeat_penalty", "repetition_penalty"}};
   for (const auto& [theirs, ours] : kNames) {
-    const Json value = TakeMember(body, theirs);
+    Json value = TakeMember(body, theirs);
+    // As long as the context lets it.
+    if (value == -1 && std::string_view(theirs) == "n_predict") value = uint64_t{UINT32_MAX};
     if (!value.is_null() && !body->contains(ours)) (*body)[ours] = value;
   }
   const Json schema = TakeMember(body, "json_schema");
@@ -265,6 +270,22 @@ Status ApplyReasoningEffort(Json* body) {
   return Ok();
 }
 
+// Some templates take arguments of past calls apart, others write them as they are: what is made of messages, of whichever the template
+// takes.
+template <typename Made>
+Result<Made> WithMessages(const Json& messages, const std::function<Result<Made>(Json read)>& make) {
+  std::optional<Error> first;
+  for (const bool calls_as_objects : {true, false}) {
+    BANTAM_ASSIGN(Json read, ReadMessages(messages, calls_as_objects));
+    Result<Made> made = make(std::move(read));
+    if (made.ok()) return made;
+    const bool other_way = calls_as_objects && made.error().code() == Code::kCorrupt;
+    if (!other_way) return first ? *first : made.error();
+    first = made.error();
+  }
+  CHECK(false);
+}
+
 }  // namespace
 
 Json TakeMember(Json* object, const char* name) {
@@ -286,22 +307,14 @@ Result<ChatPlan> ReadChatRequest(Json body, const ChatContext& context) {
   ChatPlan plan;
   plan.parse.parsed = true;
   BANTAM_TRY(ApplyReasoningEffort(&body));
-  // Some templates take arguments of past calls apart, others write them as they are.
-  std::optional<Error> first;
-  for (const bool calls_as_objects : {true, false}) {
+  const auto read = [&](Json read_messages) -> Result<Request> {
     Json whole = body;
-    BANTAM_ASSIGN(whole["messages"], ReadMessages(messages, calls_as_objects));
+    whole["messages"] = std::move(read_messages);
     BANTAM_TRY(ApplyTools(&whole, context.model, &plan.parse));
     const bool tools = whole.contains("tools");
-    Result<Request> request = ReadJsonRequest(whole, EngineContext(context, tools));
-    if (request.ok()) {
-      plan.request = std::move(request).value();
-      break;
-    }
-    const bool other_way = calls_as_objects && request.error().code() == Code::kCorrupt;
-    if (!other_way) return first ? *first : request.error();
-    first = request.error();
-  }
+    return ReadJsonRequest(whole, EngineContext(context, tools));
+  };
+  BANTAM_ASSIGN(plan.request, WithMessages<Request>(messages, read));
   const std::vector<uint32_t>& tokens = plan.request.tokens;
   const size_t shown = std::min(tokens.size(), kPromptEndTokens);
   plan.parse.prompt_end = context.model.tokenizer->Decode(std::span(tokens).last(shown), /*special=*/true);
@@ -313,33 +326,18 @@ Result<std::string> RenderChatRequest(Json body, const ChatContext& context) {
   BANTAM_TRY(CheckObject(body));
   BANTAM_TRY(ApplyReasoningEffort(&body));
   const Json messages = TakeMember(&body, "messages");
-  std::optional<Error> first;
-  for (const bool calls_as_objects : {true, false}) {
+  const auto render = [&](Json read) -> Result<std::vector<PromptPiece>> {
     Json whole = {{"chat_template_kwargs", JsonMember(body, "chat_template_kwargs")}, {"tools", JsonMember(body, "tools")}};
-    BANTAM_ASSIGN(whole["messages"], ReadMessages(messages, calls_as_objects));
+    whole["messages"] = std::move(read);
     ParsePlan ignored;
     BANTAM_TRY(ApplyTools(&whole, context.model, &ignored));
     const bool tools = whole.contains("tools");
-    const ChatTemplate* chat_template =
-        tools && context.model.tool_template != nullptr ? context.model.tool_template : context.model.chat_template;
-    if (chat_template == nullptr) return Error(Code::kUnsupported, "messages: the model has no chat template");
-    const Json kwargs = TakeMember(&whole, "chat_template_kwargs");
-    if (!kwargs.is_null() && !kwargs.is_object())
-      return Wrong("chat_template_kwargs", kwargs, "an object of what the chat template looks at");
-    for (const auto& [name, value] : kwargs.items()) {
-      if (name != "messages" && name != "tools") whole[name] = value;
-    }
-    const Result<std::vector<PromptPiece>> pieces = chat_template->RenderRequest(whole, context.now);
-    if (!pieces.ok()) {
-      if (!calls_as_objects || pieces.error().code() != Code::kCorrupt) return first ? *first : pieces.error();
-      first = pieces.error();
-      continue;
-    }
-    std::string text;
-    for (const PromptPiece& piece : *pieces) text += piece.text;
-    return text;
-  }
-  return *first;
+    return RenderMessages(whole, EngineContext(context, tools));
+  };
+  BANTAM_ASSIGN(const std::vector<PromptPiece> pieces, WithMessages<std::vector<PromptPiece>>(messages, render));
+  std::string text;
+  for (const PromptPiece& piece : pieces) text += piece.text;
+  return text;
 }
 
 Result<ChatPlan> ReadCompletionRequest(Json body, const ChatContext& context) {
@@ -364,6 +362,11 @@ Result<ChatPlan> ReadCompletionRequest(Json body, const ChatContext& context) {
     } else {
       plan.others.push_back(std::move(request));
     }
+  }
+  const size_t answers = (1 + plan.others.size()) * std::max(plan.request.choices, plan.request.beams);
+  if (several && answers > kPromptsPerBodyMax) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("n: {} answers to all prompts together; expected at most {}", answers, kPromptsPerBodyMax));
   }
   return plan;
 }

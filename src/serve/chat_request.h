@@ -15,7 +15,7 @@
 namespace bantam {
 
 inline constexpr size_t kToolsMax = 128;
-inline constexpr size_t kPromptsPerBodyMax = 64;
+inline constexpr size_t kPromptsPerBodyMax = 64;  // and answers, where there are several prompts
 
 // How the text of an answer is taken apart.
 struct ParsePlan {

@@ -465,15 +465,16 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
       if (const auto self = weak.lock()) self->Pump();
     });
   };
-  for (Request& other : asked.plan.others) {
+  std::vector<Request> requests = std::move(asked.plan.others);
+  for (Request& other : requests) {
     other.deadline_ns = first.deadline_ns;
     other.priority = first.priority;
   }
-  asked.plan.others.insert(asked.plan.others.begin(), std::move(first));
+  requests.insert(requests.begin(), std::move(first));
   EngineThread& engine = *asked.model->engine;
   std::vector<EngineThread::Ticket> tickets;
   size_t prompt_tokens = 0;
-  for (Request& request : asked.plan.others) {
+  for (Request& request : requests) {
     // Who asks: whoever they say to ask for buys them nothing.
     request.client = call->client;
     request.tenant = call->key == nullptr ? "" : call->key->name;

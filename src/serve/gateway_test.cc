@@ -242,6 +242,7 @@ TEST_F(GatewayTest, WrongRequests) {
       {"/v1/completions", R"({"prompt":["a",1]})", 400, "prompt", "a text, or a list"},
       {"/v1/completions", R"({"prompt":[]})", 400, "", "no tokens"},
       {"/v1/completions", R"({"prompt":[)" + many + "]}", 400, "prompt", "at most 64"},
+      {"/v1/completions", R"({"n":16,"prompt":["a","b","c","d","e"]})", 400, "n", "80 answers"},
       {"/v1/completions", R"({"prompt":[999999]})", 400, "prompt", ""},
       {"/v1/embeddings", R"({"input":"x"})", 400, "model", "no vectors"},
       {"/v1/nothing", "{}", 404, "", "/v1/nothing"},
@@ -780,6 +781,9 @@ TEST_F(GatewayTest, LlamaServerState) {
   const Json same =
       Post("/chat/completions", messages + R"(,"n_predict":2,"cache_prompt":false,"id_slot":0,"timings_per_token":true})").json();
   EXPECT_EQ(same["choices"], chat["choices"]) << same.dump();
+  EXPECT_EQ(Post("/chat/completions", messages + R"(,"n_predict":-1})").status, 200) << "as long as the context allows";
+  EXPECT_THAT(Post("/apply-template", R"({"messages":[{"role":"user","content":")" + std::string(400'000, 'x') + R"("}]})").body,
+              HasSubstr("cannot fit the context"));
   for (const char* format : {R"("json_schema":{"const":"42"})", R"("response_format":{"type":"json_object","schema":{"const":"42"}})"}) {
     EXPECT_EQ(Post("/chat/completions", messages + "," + format + "}").json()["choices"][0]["message"]["content"], "\"42\"") << format;
   }
