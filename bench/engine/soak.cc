@@ -45,6 +45,9 @@ struct Options {
   size_t context = 1024;
   uint64_t seed = 1;
   uint64_t spare_bytes = 0;  // beside the plan, for masks
+  // What the process held before it knew of a model.
+  uint64_t process_anonymous_bytes = 0;
+  uint64_t process_file_bytes = 0;
 };
 
 // Of the second half of a run.
@@ -390,6 +393,9 @@ Result<bool> RunSoak(const Setup& setup) {
   const EngineCounters counters = engine->counters();
   const uint64_t anonymous = Resident("RssAnon");
   const int64_t growth = static_cast<int64_t>(anonymous) - static_cast<int64_t>(half_bytes);
+  const uint64_t mapped = setup.model.weights.mapped_bytes();
+  // What the plan counts for the program itself is a limit for all of them; here it is what this one has.
+  const uint64_t used = setup.plan.total_bytes() - setup.plan.reserve_bytes - setup.plan.header_bytes;
   report.update({{"steps", counters.steps},
                  {"generated_tokens", counters.generated_tokens},
                  {"cached_tokens", counters.cached_tokens},
@@ -399,6 +405,8 @@ Result<bool> RunSoak(const Setup& setup) {
                  {"planned_bytes", setup.plan.total_bytes()},
                  {"anonymous_bytes", anonymous},
                  {"file_bytes", Resident("RssFile")},
+                 {"planned_anonymous_bytes", options.process_anonymous_bytes + used - mapped},
+                 {"planned_file_bytes", options.process_file_bytes + mapped},
                  {"growth_bytes", growth}});
   std::fprintf(stdout, "%s\n", DumpJson(report, /*indent=*/1).c_str());
   // Pages of the pool that were not touched before, and what an allocator keeps.
@@ -407,6 +415,8 @@ Result<bool> RunSoak(const Setup& setup) {
 }
 
 Result<bool> Main(Options options) {
+  options.process_anonymous_bytes = Resident("RssAnon");
+  options.process_file_bytes = Resident("RssFile");
   const std::unique_ptr<FileSystem> files = MakeFileSystem();
   BANTAM_ASSIGN(ModelFile file, OpenModel(*files, options.model));
   BANTAM_ASSIGN(const Tokenizer tokenizer, ReadVocabulary(file));
