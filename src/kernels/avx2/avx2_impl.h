@@ -232,6 +232,7 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   for (int c = 0; c < kN; ++c) sums[0][c] = sums[1][c] = _mm256_setzero_ps();
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; b += 8, group += Layout::kData + 8 * kPlaneBytes) {
+    PrefetchAhead<Layout::kData, kN>(panel, group);
     for (size_t part = 0; part < 16; ++part) {
       const size_t i = part / 2;
       const size_t half = part % 2;

@@ -133,14 +133,14 @@ class Columns {
 };
 
 // How many columns go through the registers side by side: a chain of eight dependent products takes longer than the scheduler looks ahead.
-constexpr int SideBySide(int n) { return n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : n % 2 == 0 ? 2 : 1; }
+constexpr int SideBySide(int n) { return n % 8 == 0 ? 8 : n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : n % 2 == 0 ? 2 : 1; }
 
 // The integer sums of registers [kBegin, kEnd) with kI columns from c on, on top of what stands in `sums`.
 template <int kBegin, int kEnd, int kI, int kZero>
 inline void AddDots(const __m512i w[8], const Columns<kZero>& x, int c, __m512i* sums) {
 #pragma GCC unroll 8
   for (int g = kBegin; g < kEnd; ++g) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kI; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], w[g], Broadcast4(x.Q(c + i) + 4 * g));
   }
 }
@@ -196,7 +196,7 @@ inline void BlockProduct(const Panel& panel, Columns<Expand::kZero> x, float* ou
     for (int c = 0; c < kN; c += kI) {
       __m512 dots[kI];
       Dots<kI>(w, x, c, dots);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < kI; ++i) {
         sums[c + i] = _mm512_fmadd_ps(dots[i], _mm512_mul_ps(scale, x.Scale(c + i)), sums[c + i]);
         if (kMin) sums[c + i] = _mm512_fnmadd_ps(minimum, x.ScaledSum(c + i), sums[c + i]);
@@ -232,7 +232,7 @@ inline void Fp4Product(const Panel& panel, Columns<ExpandLut4::kZero> x, float* 
       __m512 high[kI];
       HalfDots<0, kI>(w, x, c, low);
       HalfDots<1, kI>(w, x, c, high);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < kI; ++i) {
         const __m512 x_scale = x.Scale(c + i);
         sums[c + i] = _mm512_fmadd_ps(low[i], _mm512_mul_ps(first, x_scale), sums[c + i]);
@@ -253,6 +253,7 @@ inline void SuperProduct(const Panel& panel, Columns<Expand::kZero> x, float* ou
   for (int c = 0; c < kN; ++c) sums[c] = _mm512_setzero_ps();
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; b += 8, group += Layout::kData + 8 * kPlaneBytes) {
+    PrefetchAhead<Layout::kData, kN>(panel, group);
     const __m512 d = _mm512_mul_ps(LoadHalf16(group), _mm512_set1_ps(panel.multiplier));
     const __m512 dmin = kMin ? LoadHalf16(group + 32) : _mm512_setzero_ps();
     for (size_t i = 0; i < 8; ++i) {
@@ -272,7 +273,7 @@ inline void SuperProduct(const Panel& panel, Columns<Expand::kZero> x, float* ou
         if constexpr (kPer32 == 1) {
           __m512 dots[kI];
           Dots<kI>(w, x, c, dots);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
           for (int k = 0; k < kI; ++k) {
             sums[c + k] = _mm512_fmadd_ps(dots[k], _mm512_mul_ps(scale[0], x.Scale(c + k)), sums[c + k]);
             if (kMin) sums[c + k] = _mm512_fnmadd_ps(minimum[0], x.ScaledSum(c + k), sums[c + k]);
@@ -282,7 +283,7 @@ inline void SuperProduct(const Panel& panel, Columns<Expand::kZero> x, float* ou
           __m512 high[kI];
           HalfDots<0, kI>(w, x, c, low);
           HalfDots<1, kI>(w, x, c, high);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
           for (int k = 0; k < kI; ++k) {
             const __m512 x_scale = x.Scale(c + k);
             sums[c + k] = _mm512_fmadd_ps(low[k], _mm512_mul_ps(scale[0], x_scale), sums[c + k]);
@@ -419,7 +420,7 @@ inline void MultiplyBlock(const UnpackedBlock* const* weights, const ActivationT
 #pragma GCC unroll 2
   for (int s = 0; s < kScales; ++s) {
     __m512i dots[kP][kSide];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kSide; ++i) {
       const __m512i correction = _mm512_set1_epi32(x.corrections[s][c + i]);
       for (int p = 0; p < kP; ++p) dots[p][i] = correction;
@@ -428,16 +429,16 @@ inline void MultiplyBlock(const UnpackedBlock* const* weights, const ActivationT
     for (int g = s * kRegisters; g < (s + 1) * kRegisters; ++g) {
       __m512i w[kP];
       for (int p = 0; p < kP; ++p) w[p] = _mm512_load_si512(weights[p]->w[g]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < kSide; ++i) {
         const __m512i four = Broadcast4(tile.q[c + i] + 4 * g);
         for (int p = 0; p < kP; ++p) dots[p][i] = _mm512_dpbusd_epi32(dots[p][i], w[p], four);
       }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kSide; ++i) {
       const __m512 x_scale = _mm512_set1_ps(tile.scale[c + i]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int p = 0; p < kP; ++p) {
         const __m512 scale = _mm512_mul_ps(_mm512_load_ps(weights[p]->scale[s]), x_scale);
         sums[p][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[p][i]), scale, sums[p][i]);
@@ -445,7 +446,7 @@ inline void MultiplyBlock(const UnpackedBlock* const* weights, const ActivationT
     }
   }
   for (int s = 0; kMin && s < kScales; ++s) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kSide; ++i) {
       const __m512 scaled = _mm512_set1_ps(x.scaled[s][c + i]);
       for (int p = 0; p < kP; ++p) sums[p][i] = _mm512_fnmadd_ps(_mm512_load_ps(weights[p]->minimum[s]), scaled, sums[p][i]);

@@ -224,6 +224,7 @@ void SuperProduct(const Panel& panel, const void* const* columns, float* out) {
   Clear<kN>(sums);
   const uint8_t* group = panel.data;
   for (size_t b = 0; b < panel.columns / 32; b += 8, group += Layout::kData + 8 * kPlaneBytes) {
+    PrefetchAhead<Layout::kData, kN>(panel, group);
     for (size_t part = 0; part < 32; ++part) {
       const size_t i = part / 4;
       const size_t quarter = part % 4;
