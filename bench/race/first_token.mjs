@@ -12,7 +12,7 @@ import { folder, llamaProgram, modelFile } from './places.mjs';
 const kPrompt = 'Once upon a time';
 async function packageOf(bantam, gguf, name) {
   const path = join(folder('models'), `${name}.bantam`);
-  if (!existsSync(path) || statSync(path).mtimeMs < statSync(bantam).mtimeMs) await mustRun(bantam, ['pack', gguf, path]);
+  if (!existsSync(path) || statSync(path).mtimeMs < statSync(bantam).mtimeMs) await mustRun(bantam, ['pack', gguf, path, '--fast-start', '--force']);
   return path;
 }
 

@@ -26,6 +26,7 @@ struct PackArguments {
   std::string out;
   std::string licence;
   bool source_vocabulary = true;
+  bool fast_start = false;
   bool force = false;
   int threads = 0;
   bool json = false;
@@ -47,6 +48,7 @@ Result<PackOptions> OptionsOf(WatchedFiles& files, const ModelFile& file, const 
   PackOptions options;
   options.tool_version = BANTAM_VERSION;
   options.source_vocabulary = arguments.source_vocabulary;
+  options.fast_start = arguments.fast_start;
   options.watched = &files;
   BANTAM_ASSIGN(options.sources, DigestSources(files, file, MakeProgressLine()));
   if (arguments.licence.empty()) {
@@ -131,6 +133,10 @@ void AddPackVerb(CLI::App& app, Action* action) {
   verb->add_option("--licence", arguments->licence, "the licence's text (default: that of the folder, or its name in the file)");
   verb->add_flag("!--without-source-vocabulary", arguments->source_vocabulary,
                  "leave away what only unpack needs: a smaller package, which unpack refuses");
+  verb->add_flag(
+      "--fast-start", arguments->fast_start,
+      "weights of IQ1, IQ2, IQ3, TQ and Q1_0 also as kernels read them: a file two to three times as large, and no packing at each "
+      "start");
   verb->add_option("-t,--threads", arguments->threads, "threads (default, and 0: the usable physical cores)")->check(WholeNumber());
   verb->add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
   verb->add_flag("--json", arguments->json, "print JSON");

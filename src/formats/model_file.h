@@ -107,16 +107,13 @@ class TensorSource {
   // Memory held besides what is mapped.
   virtual uint64_t held_bytes() const { return 0; }
 
-  // Where a tensor lies as long as the source lives, for those who use it without a copy: blocks, or panels that are ready for the
+  // Where a tensor lies as long as the source lives, for those who use it without a copy: as blocks, or as panels that are ready for the
   // kernels (each matrix whole panels, 64-byte aligned). Nothing where there is no such place.
-  struct Place {
-    std::span<const std::byte> bytes;
-    bool panels = false;
-  };
-  virtual std::optional<Place> PlaceOf(const TensorInfo&) const { return std::nullopt; }
+  enum class Form : uint8_t { kBlocks, kPanels };
+  virtual std::optional<std::span<const std::byte>> PlaceOf(const TensorInfo&, Form) const { return std::nullopt; }
   // Reads a part of a place and checks it against what the file says of it, before anybody uses it. Several threads may ask at once.
   virtual Status Check(std::span<const std::byte>) { return Ok(); }
-  // From here on weights are taken without a check: for whoever has had all of the file checked before.
+  // From here on weights are taken without a check, as far as AllChecked() is about them: for whoever had them checked before.
   virtual void Trust() {}
 
   // What names the weights, and the file they are in; nothing where the format has no digests of them, where changes to the file may go
@@ -126,7 +123,7 @@ class TensorSource {
     FileIdentity file;
   };
   virtual std::optional<Contents> contents() const { return std::nullopt; }
-  // Whether every part of the weights was checked, by this process.
+  // Whether every part of the weights was checked, by this process; of those that are stored twice, the panels.
   virtual bool AllChecked() const { return false; }
 };
 

@@ -20,18 +20,27 @@ namespace {
 class CheckedSection {
  public:
   CheckedSection(std::string name, std::span<const std::byte> bytes, std::vector<Digest> leaves)
-      : name_(std::move(name)), bytes_(bytes), leaves_(std::move(leaves)), checked_(leaves_.size()) {}
+      : name_(std::move(name)), bytes_(bytes), leaves_(std::move(leaves)), checked_(leaves_.size()), left_out_(leaves_.size()) {}
 
   const std::string& name() const { return name_; }
   std::span<const std::byte> bytes() const { return bytes_; }
   size_t chunks() const { return leaves_.size(); }
 
+  // Chunks with nothing else in them are checked whenever they are read, and AllChecked() does not wait for them.
+  void LeaveOut(uint64_t begin, uint64_t end) {
+    const uint64_t last = end / kPackageChunkBytes;
+    for (uint64_t chunk = (begin + kPackageChunkBytes - 1) / kPackageChunkBytes; chunk < last; ++chunk) left_out_[chunk] = true;
+  }
   void Trust() {
-    for (std::atomic<bool>& chunk : checked_) chunk.store(true, std::memory_order_release);
+    for (size_t chunk = 0; chunk < checked_.size(); ++chunk) {
+      if (!left_out_[chunk]) checked_[chunk].store(true, std::memory_order_release);
+    }
     trusted_ = true;
   }
   bool AllChecked() const {
-    return !trusted_ && std::all_of(checked_.begin(), checked_.end(), [](const std::atomic<bool>& chunk) { return chunk.load(); });
+    bool all = !trusted_;
+    for (size_t chunk = 0; chunk < checked_.size(); ++chunk) all = all && (left_out_[chunk] || checked_[chunk].load());
+    return all;
   }
   // A chunk's bytes, wherever they are.
   Status CheckCopy(size_t chunk, std::span<const std::byte> copy) const {
@@ -80,6 +89,7 @@ class CheckedSection {
   std::span<const std::byte> bytes_;
   std::vector<Digest> leaves_;
   std::vector<std::atomic<bool>> checked_;
+  std::vector<bool> left_out_;
   bool trusted_ = false;
 };
 
@@ -136,7 +146,12 @@ class PackageSource final : public TensorSource {
         file_(mapping_->identity()),
         digest_(opened.manifest.digest),
         weights_(std::move(weights)),
-        tensors_(std::move(tensors)) {}
+        tensors_(std::move(tensors)) {
+    // Where memory has room for large panels, nobody reads the blocks beside them.
+    for (const PackedTensor& tensor : tensors_) {
+      if (tensor.form == StoredForm::kBlocksAndPanels) weights_.LeaveOut(tensor.offset_bytes, tensor.offset_bytes + tensor.info.size_bytes);
+    }
+  }
 
   // Of blocks as they are in the file; those of panels are made.
   Result<std::span<const std::byte>> View(uint64_t offset_bytes, uint64_t size_bytes) override {
@@ -144,7 +159,7 @@ class PackageSource final : public TensorSource {
     if (range.tensor == nullptr) {
       return Error(Code::kInvalidArgument, fmt::format("bytes {} to {} are in no tensor", offset_bytes, offset_bytes + size_bytes));
     }
-    if (range.tensor->panels) return Gather(range, size_bytes);
+    if (!range.tensor->has_blocks()) return Gather(range, size_bytes);
     const auto bytes = weights_.bytes().subspan(range.tensor->offset_bytes + range.begin, size_bytes);
     BANTAM_TRY(weights_.CheckRange(bytes));
     return bytes;
@@ -155,7 +170,7 @@ class PackageSource final : public TensorSource {
     if (range.tensor == nullptr || size_bytes == 0) return;
     uint64_t begin = range.begin;
     uint64_t end = range.begin + size_bytes;
-    if (range.tensor->panels) {
+    if (!range.tensor->has_blocks()) {
       const Rows rows(range.tensor->info);
       begin = rows.PanelOffset(begin / rows.row_bytes);
       end = rows.PanelOffset(end / rows.row_bytes);  // rows that begin behind it may need its panel
@@ -164,11 +179,13 @@ class PackageSource final : public TensorSource {
     if (begin < end) mapping_->Release(section + range.tensor->offset_bytes + begin, end - begin);
   }
 
-  std::optional<Place> PlaceOf(const TensorInfo& info) const override {
+  std::optional<std::span<const std::byte>> PlaceOf(const TensorInfo& info, Form form) const override {
     const Range range = Find(info.offset_bytes, info.size_bytes);
     if (range.tensor == nullptr) return std::nullopt;
-    const bool panels = range.tensor->panels;
-    return Place{weights_.bytes().subspan(range.tensor->offset_bytes, PackedBytes(range.tensor->info, panels)), panels};
+    const PackedTensor& tensor = *range.tensor;
+    if (form == Form::kPanels && tensor.has_panels()) return weights_.bytes().subspan(tensor.panels_offset(), tensor.panels_bytes());
+    if (form == Form::kBlocks && tensor.has_blocks()) return weights_.bytes().subspan(tensor.offset_bytes, tensor.info.size_bytes);
+    return std::nullopt;
   }
 
   Status Check(std::span<const std::byte> part) override { return weights_.CheckRange(part); }

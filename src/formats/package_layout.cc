@@ -108,9 +108,13 @@ std::string SectionName(uint32_t kind) {
 
 Error PackageDamage(std::string what) { return Error(Code::kCorrupt, std::move(what) + "; the file is damaged, fetch it again"); }
 
-uint64_t PackedBytes(const TensorInfo& info, bool panels) {
-  return panels ? info.matrices() * MatrixBytes(Info(info.dtype).panel, info.rows(), info.columns()) : info.size_bytes;
+uint64_t PackedTensor::panels_offset() const {
+  return has_blocks() ? RoundUp(offset_bytes + info.size_bytes, kPackageTensorAlignment) : offset_bytes;
 }
+
+uint64_t PackedTensor::panels_bytes() const { return info.matrices() * MatrixBytes(Info(info.dtype).panel, info.rows(), info.columns()); }
+
+uint64_t PackedTensor::end() const { return has_panels() ? panels_offset() + panels_bytes() : offset_bytes + info.size_bytes; }
 
 LeafPlace LeavesOf(const PackageManifest& manifest, size_t index) {
   LeafPlace place = {kPackageHeaderBytes + manifest.sections.size() * kPackageEntryBytes, 0};
@@ -222,7 +226,7 @@ std::string EncodeTensors(std::span<const PackedTensor> tensors) {
   for (const PackedTensor& tensor : tensors) {
     PutGgufText(&bytes, tensor.info.name);
     AppendLittleEndian(&bytes, Info(tensor.info.dtype).gguf_id);
-    AppendLittleEndian<uint32_t>(&bytes, tensor.panels ? 1 : 0);
+    AppendLittleEndian(&bytes, static_cast<uint32_t>(tensor.form));
     AppendLittleEndian(&bytes, tensor.info.n_dimensions);
     for (uint32_t d = 0; d < tensor.info.n_dimensions; ++d) AppendLittleEndian(&bytes, tensor.info.dimensions[d]);
     AppendLittleEndian(&bytes, tensor.offset_bytes);
@@ -240,12 +244,12 @@ Result<PackedTensor> ReadTensor(ByteReader& reader) {
   BANTAM_ASSIGN(const uint32_t form, reader.Read<uint32_t>(info.name));
   BANTAM_ASSIGN(info.n_dimensions, reader.Read<uint32_t>(info.name));
   const auto dtype = DTypeFromGguf(format);
-  if (!dtype || form > 1) {
+  if (!dtype || form > static_cast<uint32_t>(StoredForm::kBlocksAndPanels)) {
     return Error(Code::kUnsupported,
                  fmt::format("tensor {}: format {} in form {} is not known to this build; update it", info.name, format, form));
   }
   info.dtype = *dtype;
-  tensor.panels = form == 1;
+  tensor.form = static_cast<StoredForm>(form);
   if (info.n_dimensions == 0 || info.n_dimensions > kTensorDimensionsMax) {
     return PackageDamage(fmt::format("tensor {}: {} dimensions, expected 1 to {}", info.name, info.n_dimensions, kTensorDimensionsMax));
   }
@@ -256,8 +260,10 @@ Result<PackedTensor> ReadTensor(ByteReader& reader) {
     }
   }
   BANTAM_TRY(SizeTensor(&info));
-  if (tensor.panels && PanelsAreLarge(info.dtype))
-    return PackageDamage(fmt::format("tensor {}: {} has no panels here", info.name, Info(info.dtype).name));
+  if (tensor.has_panels() && tensor.has_blocks() != PanelsAreLarge(info.dtype)) {
+    return PackageDamage(fmt::format("tensor {}: {} in form {}, expected {}", info.name, Info(info.dtype).name, form,
+                                     PanelsAreLarge(info.dtype) ? "0 or 2" : "0 or 1"));
+  }
   BANTAM_ASSIGN(tensor.offset_bytes, reader.Read<uint64_t>(info.name));
   return tensor;
 }
@@ -274,7 +280,7 @@ Result<std::vector<PackedTensor>> DecodeTensors(std::span<const std::byte> bytes
   for (uint32_t i = 0; i < count; ++i) {
     BANTAM_ASSIGN(PackedTensor tensor, ReadTensor(reader));
     const uint64_t begin = RoundUp(end, kPackageTensorAlignment);
-    const uint64_t size = PackedBytes(tensor.info, tensor.panels);
+    const uint64_t size = PackedTensor{tensor.info, tensor.form, /*offset_bytes=*/0}.end();
     if (tensor.offset_bytes != begin || size > weights_bytes || begin > weights_bytes - size) {
       return PackageDamage(fmt::format("tensor {}: {} bytes at {}, expected at {} and within the weights' {}", tensor.info.name, size,
                                        tensor.offset_bytes, begin, weights_bytes));

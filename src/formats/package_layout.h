@@ -36,14 +36,23 @@ constexpr uint64_t PackageChunks(uint64_t size_bytes) { return (size_bytes + kPa
 // Corrupt: what is wrong, and the remedy.
 Error PackageDamage(std::string what);
 
+// As in GGUF; as panels; or both, one behind the other, where panels are much larger than blocks.
+enum class StoredForm : uint32_t { kBlocks = 0, kPanels = 1, kBlocksAndPanels = 2 };
+
 // A tensor of the list, and where it is in the weights section.
 struct PackedTensor {
   TensorInfo info;  // offset_bytes is not used
-  bool panels = false;
+  StoredForm form = StoredForm::kBlocks;
   uint64_t offset_bytes = 0;
+
+  bool has_panels() const { return form != StoredForm::kBlocks; }
+  bool has_blocks() const { return form != StoredForm::kPanels; }
+  // Of what it has.
+  uint64_t panels_offset() const;
+  uint64_t panels_bytes() const;
+  // The first byte behind it.
+  uint64_t end() const;
 };
-// Bytes in the weights section.
-uint64_t PackedBytes(const TensorInfo& info, bool panels);
 
 // The header and the table; digest and places of sections are filled in.
 std::string EncodeManifest(PackageManifest* manifest);

@@ -46,7 +46,7 @@ std::vector<PackedTensor> Place(std::vector<PackedTensor> tensors) {
   uint64_t end = 0;
   for (PackedTensor& tensor : tensors) {
     tensor.offset_bytes = RoundUp(end, kPackageTensorAlignment);
-    end = tensor.offset_bytes + PackedBytes(tensor.info, tensor.panels);
+    end = tensor.end();
   }
   return tensors;
 }
@@ -93,8 +93,9 @@ class PackageTest : public ::testing::Test {
     Rng rng(3);
     blocks_ = testing::RandomBlocks(DType::kQ4_0, 3 * 21 * 64, 64, rng);
     vector_ = testing::RandomBlocks(DType::kF32, 5, 5, rng);
-    const auto tensors = Place({{Tensor("matrix", DType::kQ4_0, {64, 21, 3}), true, 0}, {Tensor("vector", DType::kF32, {5}), false, 0}});
-    std::string panels(PackedBytes(tensors[0].info, true), '\0');
+    const auto tensors = Place({{Tensor("matrix", DType::kQ4_0, {64, 21, 3}), StoredForm::kPanels, 0},
+                                {Tensor("vector", DType::kF32, {5}), StoredForm::kBlocks, 0}});
+    std::string panels(tensors[0].panels_bytes(), '\0');
     const size_t row_bytes = RowBytes(DType::kQ4_0, 64);
     const size_t panel_bytes = PanelBytes(PanelKind::kQ4, 64);
     for (size_t panel = 0; panel < 6; ++panel) {
@@ -145,10 +146,12 @@ TEST_F(PackageTest, HoldsWhatWasWritten) {
   }
   EXPECT_EQ(file->source->View(matrix->offset_bytes, matrix->size_bytes + 1).error().code(), Code::kInvalidArgument);
   // Panels lie where kernels may read them.
-  const auto place = file->source->PlaceOf(*matrix);
-  ASSERT_TRUE(place.has_value() && place->panels);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(place->bytes.data()) % 64, 0u);
-  EXPECT_EQ(AsText(place->bytes), std::string_view(sections_[2].bytes).substr(0, place->bytes.size()));
+  const auto place = file->source->PlaceOf(*matrix, TensorSource::Form::kPanels);
+  ASSERT_TRUE(place.has_value());
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(place->data()) % 64, 0u);
+  EXPECT_EQ(AsText(*place), std::string_view(sections_[2].bytes).substr(0, place->size()));
+  EXPECT_FALSE(file->source->PlaceOf(*matrix, TensorSource::Form::kBlocks).has_value());
+  EXPECT_EQ(AsText(file->source->PlaceOf(*vector, TensorSource::Form::kBlocks).value()), vector_);
   EXPECT_EQ(ReadPackageTexts(*files_, folder_.Path("p.bantam"))->licence, "MIT");
 }
 
@@ -190,8 +193,8 @@ TEST_F(PackageTest, DamageIsNamedWhereItIsRead) {
   ASSERT_TRUE(file.ok()) << "weights are looked at when they are read";
   const TensorInfo* vector = file->directory.Find("vector");
   EXPECT_THAT(file->source->View(vector->offset_bytes, vector->size_bytes).error().message(), HasSubstr("section weights, bytes 0 to"));
-  const auto place = file->source->PlaceOf(*file->directory.Find("matrix"));
-  EXPECT_EQ(file->source->Check(place->bytes).error().code(), Code::kCorrupt);
+  const auto place = file->source->PlaceOf(*file->directory.Find("matrix"), TensorSource::Form::kPanels);
+  EXPECT_EQ(file->source->Check(*place).error().code(), Code::kCorrupt);
   std::string config = Seal(sections_);
   config[config.find("general.count")] ^= 1;
   EXPECT_THAT(Message(config), HasSubstr("section config, bytes 0 to"));
@@ -240,18 +243,52 @@ TEST_F(PackageTest, ListsThatLieAreRefused) {
   EXPECT_THAT(with(0, sections_[0].bytes + "x"), HasSubstr("behind the last pair"));
   const PlacedPair twice[] = {{5, {"a", uint64_t{1}, ValueType::kU32}}, {5, {"b", uint64_t{1}, ValueType::kU32}}};
   EXPECT_THAT(with(0, EncodePairs(twice)), HasSubstr("two metadata pairs in place 5"));
-  auto tensors = Place({{Tensor("matrix", DType::kQ4_0, {64, 21, 3}), true, 0}, {Tensor("vector", DType::kF32, {5}), false, 0}});
+  auto tensors = Place({{Tensor("matrix", DType::kQ4_0, {64, 21, 3}), StoredForm::kPanels, 0},
+                        {Tensor("vector", DType::kF32, {5}), StoredForm::kBlocks, 0}});
   tensors[1].offset_bytes += 64;
   EXPECT_THAT(with(1, EncodeTensors(tensors)), HasSubstr("tensor vector: 20 bytes at"));
   tensors[1].offset_bytes = 0;
   EXPECT_THAT(with(1, EncodeTensors(tensors)), HasSubstr("expected at"));
-  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("matrix", DType::kQ4_0, {64, 21, 3}), true, 0}}))), HasSubstr("weights of"));
-  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("m", DType::kQ4_0, {64, 21, 3}), true, 0}, {Tensor("m", DType::kF32, {5}), false, 0}}))),
+  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("matrix", DType::kQ4_0, {64, 21, 3}), StoredForm::kPanels, 0}}))),
+              HasSubstr("weights of"));
+  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("m", DType::kQ4_0, {64, 21, 3}), StoredForm::kPanels, 0},
+                                           {Tensor("m", DType::kF32, {5}), StoredForm::kBlocks, 0}}))),
               HasSubstr("tensor m occurs twice"));
-  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("huge", DType::kF32, {uint64_t{1} << 24, uint64_t{1} << 24}), true, 0}}))),
-              HasSubstr("tensor huge"));
-  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("small", DType::kIQ2_XXS, {256}), true, 0}}))), HasSubstr("IQ2_XXS has no panels here"));
+  EXPECT_THAT(
+      with(1, EncodeTensors(Place({{Tensor("huge", DType::kF32, {uint64_t{1} << 24, uint64_t{1} << 24}), StoredForm::kPanels, 0}}))),
+      HasSubstr("tensor huge"));
+  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("small", DType::kIQ2_XXS, {256}), StoredForm::kPanels, 0}}))),
+              HasSubstr("IQ2_XXS in form 1, expected 0 or 2"));
+  EXPECT_THAT(with(1, EncodeTensors(Place({{Tensor("small", DType::kQ4_0, {64}), StoredForm::kBlocksAndPanels, 0}}))),
+              HasSubstr("Q4_0 in form 2, expected 0 or 1"));
   EXPECT_THAT(with(1, "\xff\xff\xff\xff"), HasSubstr("tensors"));
+}
+
+// Blocks beside panels: whoever reads the panels alone has checked all that is needed, and the blocks are checked whenever they are read.
+TEST_F(PackageTest, BlocksBesidePanels) {
+  const auto tensors = Place({{Tensor("twice", DType::kIQ2_XXS, {256, 48'000}), StoredForm::kBlocksAndPanels, 0}});
+  const PackedTensor& twice = tensors[0];
+  ASSERT_GT(twice.info.size_bytes, 2 * kPackageChunkBytes);
+  std::string weights(twice.end(), 'b');
+  weights.replace(twice.panels_offset(), twice.panels_bytes(), std::string(twice.panels_bytes(), 'p'));
+  std::string bytes = Seal({sections_[0], {4, true, EncodeTensors(tensors)}, {5, true, weights}});
+  Result<ModelFile> file = OpenPackage(*files_, Write(bytes));
+  ASSERT_TRUE(file.ok()) << file.error().message();
+  const TensorInfo& info = *file->directory.Find("twice");
+  const auto panels = file->source->PlaceOf(info, TensorSource::Form::kPanels).value();
+  EXPECT_EQ(AsText(panels), std::string(twice.panels_bytes(), 'p'));
+  EXPECT_EQ(AsText(*file->source->View(info.offset_bytes, info.size_bytes)), std::string(info.size_bytes, 'b'));
+  file = OpenPackage(*files_, folder_.Path("p.bantam"));
+  EXPECT_FALSE(file->source->AllChecked());
+  ASSERT_TRUE(file->source->Check(file->source->PlaceOf(*file->directory.Find("twice"), TensorSource::Form::kPanels).value()).ok());
+  EXPECT_TRUE(file->source->AllChecked());
+  // The second chunk is of blocks alone.
+  bytes[bytes.rfind(weights) + kPackageChunkBytes + 5] ^= 1;
+  file = OpenPackage(*files_, Write(bytes));
+  file->source->Trust();
+  const uint64_t begin = file->directory.Find("twice")->offset_bytes;
+  EXPECT_TRUE(file->source->View(begin, 8).ok());
+  EXPECT_EQ(file->source->View(begin + kPackageChunkBytes, 8).error().code(), Code::kCorrupt);
 }
 
 TEST_F(PackageTest, EveryFailedWriteLeavesNothing) {
@@ -280,11 +317,11 @@ TEST_F(PackageTest, EveryFailedWriteLeavesNothing) {
 // Beyond 2 and 4 GiB of a section and of the file. The file is sparse: zeros take no disk, and no chunk is read that nobody asked for.
 TEST_F(PackageTest, BordersOf32Bits) {
   constexpr uint64_t kGiB = uint64_t{1} << 30;
-  const auto tensors = Place({{Tensor("below", DType::kF32, {256, (2 * kGiB - 1024) / 1024}), false, 0},
-                              {Tensor("across.2", DType::kF32, {512}), false, 0},
-                              {Tensor("between", DType::kF32, {256, (2 * kGiB - 2048) / 1024}), false, 0},
-                              {Tensor("across.4", DType::kF32, {512}), false, 0},
-                              {Tensor("behind", DType::kF32, {256, 4096}), false, 0}});
+  const auto tensors = Place({{Tensor("below", DType::kF32, {256, (2 * kGiB - 1024) / 1024}), StoredForm::kBlocks, 0},
+                              {Tensor("across.2", DType::kF32, {512}), StoredForm::kBlocks, 0},
+                              {Tensor("between", DType::kF32, {256, (2 * kGiB - 2048) / 1024}), StoredForm::kBlocks, 0},
+                              {Tensor("across.4", DType::kF32, {512}), StoredForm::kBlocks, 0},
+                              {Tensor("behind", DType::kF32, {256, 4096}), StoredForm::kBlocks, 0}});
   const uint64_t weights_bytes = tensors.back().offset_bytes + tensors.back().info.size_bytes;
   const std::string zeros(kPackageChunkBytes, '\0');
   std::vector<Digest> leaves(PackageChunks(weights_bytes), MerkleLeaf(AsBytes(zeros)));

@@ -34,19 +34,26 @@ constexpr std::string_view kLicenceNames[] = {"LICENSE", "LICENSE.txt", "LICENSE
 
 Error Interrupted(const std::string& path) { return Error(Code::kCancelled, fmt::format("{}: interrupted; nothing was written", path)); }
 
-// Tensors that products read as whole panels, and nothing else reads.
-std::vector<bool> WantedAsPanels(const Program& program, const TensorDirectory& directory) {
-  std::map<std::string_view, bool> wanted;
+// Panels, for tensors that products read as whole ones and nothing else reads, unless they are much larger than blocks; those are stored
+// beside the blocks with `both`.
+std::vector<StoredForm> WantedForms(const Program& program, const TensorDirectory& directory, bool both) {
+  struct Uses {
+    bool as_panels = false;
+    bool otherwise = false;
+  };
+  std::map<std::string_view, Uses> uses;
   for (const WeightSpec& spec : program.weights) {
-    const TensorInfo* tensor = directory.Find(spec.name);
-    const bool fits = spec.storage == WeightStorage::kPanels && !PanelsAreLarge(spec.dtype) && ReadsWholePanels(spec, *tensor);
-    const auto [at, is_new] = wanted.try_emplace(spec.name, fits);
-    if (!is_new) at->second = at->second && fits;
+    const bool fits = spec.storage == WeightStorage::kPanels && ReadsWholePanels(spec, *directory.Find(spec.name));
+    Uses& of_tensor = uses[spec.name];
+    (fits ? of_tensor.as_panels : of_tensor.otherwise) = true;
   }
-  std::vector<bool> list;
+  std::vector<StoredForm> list;
   for (const TensorInfo& tensor : directory.tensors()) {
-    const auto at = wanted.find(tensor.name);
-    list.push_back(at != wanted.end() && at->second);
+    const auto [as_panels, otherwise] = uses[tensor.name];
+    StoredForm form = StoredForm::kBlocks;
+    if (as_panels && both && PanelsAreLarge(tensor.dtype)) form = StoredForm::kBlocksAndPanels;
+    if (as_panels && !otherwise && !PanelsAreLarge(tensor.dtype)) form = StoredForm::kPanels;
+    list.push_back(form);
   }
   return list;
 }
@@ -74,21 +81,23 @@ class Packer {
   }
 
   // Which tensors become panels, where all of them stand, and how many zeros they have.
-  Status Survey(const Program& program, PackReport* report) {
-    const std::vector<bool> wanted = WantedAsPanels(program, file_.directory);
+  Status Survey(const Program& program, bool both, PackReport* report) {
+    const std::vector<StoredForm> wanted = WantedForms(program, file_.directory, both);
     const auto& tensors = file_.directory.tensors();
     for (size_t i = 0; i < tensors.size(); ++i) {
-      bool panels = wanted[i];
+      bool panels = wanted[i] == StoredForm::kPanels;
       uint64_t zeros = 0;
       BANTAM_TRY(ForEachPiece(tensors[i], *file_.source,
                               [&](const TensorRows& piece) { return SurveyPiece(tensors[i], piece, &panels, &zeros); }));
-      if (wanted[i] && !panels) report->spelled_otherwise.emplace_back(tensors[i].name);
-      packed_.push_back({tensors[i], panels, RoundUp(weights_bytes_, kPackageTensorAlignment)});
-      const uint64_t bytes = PackedBytes(tensors[i], panels);
-      weights_bytes_ = packed_.back().offset_bytes + bytes;
+      const bool otherwise = wanted[i] == StoredForm::kPanels && !panels;
+      if (otherwise) report->spelled_otherwise.emplace_back(tensors[i].name);
+      packed_.push_back({tensors[i], otherwise ? StoredForm::kBlocks : wanted[i], RoundUp(weights_bytes_, kPackageTensorAlignment)});
+      const PackedTensor& tensor = packed_.back();
+      weights_bytes_ = tensor.end();
       FormatSum& sum = sums_[Info(tensors[i].dtype).name];
-      sum = {sum.tensors + 1, sum.weights + tensors[i].elements(), sum.bytes + bytes, sum.zeros + zeros};
-      report->tensors_in_panels += panels ? 1 : 0;
+      sum = {sum.tensors + 1, sum.weights + tensors[i].elements(), sum.bytes + tensor.end() - tensor.offset_bytes, sum.zeros + zeros};
+      report->tensors_in_panels += tensor.has_panels() ? 1 : 0;
+      if (tensor.has_panels() && tensor.has_blocks()) total_ += tensors[i].size_bytes;
     }
     report->tensors = tensors.size();
     return Ok();
@@ -100,11 +109,22 @@ class Packer {
 
   Status WriteWeights(PackageWriter& writer) {
     uint64_t end = 0;
+    const auto pad_to = [&](uint64_t offset) { return writer.Append(AsBytes(std::string(offset - end, '\0'))); };
     for (const PackedTensor& tensor : packed_) {
-      const std::string zeros(tensor.offset_bytes - end, '\0');
-      BANTAM_TRY(writer.Append(AsBytes(zeros)));
-      BANTAM_TRY(ForEachPiece(tensor.info, *file_.source, [&](const TensorRows& piece) { return WritePiece(tensor, piece, writer); }));
-      end = tensor.offset_bytes + PackedBytes(tensor.info, tensor.panels);
+      const auto write = [&](bool panels) {
+        return ForEachPiece(tensor.info, *file_.source,
+                            [&](const TensorRows& piece) { return WritePiece(tensor.info, panels, piece, writer); });
+      };
+      if (tensor.has_blocks()) {
+        BANTAM_TRY(pad_to(tensor.offset_bytes));
+        BANTAM_TRY(write(/*panels=*/false));
+        end = tensor.offset_bytes + tensor.info.size_bytes;
+      }
+      if (tensor.has_panels()) {
+        BANTAM_TRY(pad_to(tensor.panels_offset()));
+        BANTAM_TRY(write(/*panels=*/true));
+        end = tensor.end();
+      }
     }
     return Ok();
   }
@@ -150,12 +170,12 @@ class Packer {
     return Report(piece.count * row_bytes);
   }
 
-  Status WritePiece(const PackedTensor& tensor, const TensorRows& piece, PackageWriter& writer) {
-    const DType dtype = tensor.info.dtype;
-    const size_t columns = tensor.info.columns();
+  Status WritePiece(const TensorInfo& tensor, bool panels, const TensorRows& piece, PackageWriter& writer) {
+    const DType dtype = tensor.dtype;
+    const size_t columns = tensor.columns();
     const size_t row_bytes = RowBytes(dtype, columns);
     std::span<const std::byte> bytes = std::as_bytes(std::span(piece.bytes, piece.count * row_bytes));
-    if (tensor.panels) {
+    if (panels) {
       panels_.resize(MatrixBytes(Info(dtype).panel, piece.count, columns));
       PackPanels({dtype, columns, piece.bytes, piece.count}, panels_.data(), pool_);
       bytes = std::as_bytes(std::span(panels_));
@@ -224,7 +244,7 @@ Result<std::string> Provenance(const ModelFile& file, const PackOptions& options
                            {"model", {{"name", std::string(name.value_or(""))}, {"architecture", std::string(architecture.value_or(""))}}},
                            {"source", {{"format", file.format}, {"files", sources}}},
                            {"tool", {{"name", "bantam"}, {"version", options.tool_version}}},
-                           {"options", {{"source_vocabulary", options.source_vocabulary}}},
+                           {"options", {{"source_vocabulary", options.source_vocabulary}, {"fast_start", options.fast_start}}},
                            {"reports", reports}};
   return DumpJson(provenance, kJsonIndent);
 }
@@ -329,7 +349,7 @@ Result<PackReport> PackModel(FileSystem& files, ModelFile& file, const std::stri
   BANTAM_ASSIGN(std::string vocabulary, Vocabulary(file, &report));
   Parts::Add(SectionKind::kTokenizer, /*critical=*/true, std::move(vocabulary), &parts.before);
   Packer packer(file, out, pool, progress);
-  BANTAM_TRY(packer.Survey(outline.program, &report));
+  BANTAM_TRY(packer.Survey(outline.program, options.fast_start, &report));
   Parts::Add(SectionKind::kTensors, /*critical=*/true, EncodeTensors(packer.packed()), &parts.before);
   Parts::Add(SectionKind::kHints, /*critical=*/false, Hints(packer, outline.program), &parts.behind);
   BANTAM_ASSIGN(std::string provenance, Provenance(file, options));

@@ -39,7 +39,9 @@ struct PackOptions {
   std::vector<SourceFile> sources = {};
   std::string licence = {};       // empty: no such section
   bool source_vocabulary = true;  // kept for unpack
-  std::string report = {};        // what was done to the model, as JSON; empty: nothing
+  // Beside blocks of IQ1, IQ2, IQ3, TQ and Q1_0 their panels too, which are made at each start otherwise.
+  bool fast_start = false;
+  std::string report = {};  // what was done to the model, as JSON; empty: nothing
   // What model and digests were read through: no package is made of files that changed meanwhile.
   const WatchedFiles* watched = nullptr;
 };

@@ -76,6 +76,31 @@ TEST_F(PackTest, AModelComesBackAndComputesTheSame) {
   }
 }
 
+// Panels that are much larger than blocks, on request: used where they lie, where the plan has room for them; the blocks are there too.
+TEST_F(PackTest, LargePanelsBesideBlocks) {
+  for (const DType dtype : testing::AllDTypes()) {
+    if (!PanelsAreLarge(dtype)) continue;
+    testing::BuildTinyModel({.layers = 1, .feed_forward = 256, .matrices = dtype}).Write(folder_.Path("m.gguf"));
+    const auto report = Pack(folder_.Path("m.gguf"), folder_.Path("m.bantam"), {.tool_version = "test", .fast_start = true});
+    ASSERT_TRUE(report.ok()) << Info(dtype).name << ": " << report.error().message();
+    EXPECT_EQ(report->tensors_in_panels, 8u) << Info(dtype).name;
+    EXPECT_EQ(Logits(folder_.Path("m.bantam")), Logits(folder_.Path("m.gguf"))) << Info(dtype).name;
+    ASSERT_TRUE(UnpackModel(*files_, folder_.Path("m.bantam"), folder_.Path("back.gguf"), nullptr).ok()) << Info(dtype).name;
+    EXPECT_TRUE(SameFile(ReadAll(folder_.Path("back.gguf")), ReadAll(folder_.Path("m.gguf")))) << Info(dtype).name;
+    for (const bool rows : {false, true}) {
+      ModelFile file = OpenModel(*files_, folder_.Path("m.bantam")).value();
+      ModelOutline outline = OutlineModel(file, *ChooseKernels("auto").value()).value();
+      EXPECT_TRUE(!rows || KeepRows(&outline.program));
+      MemoryBudget budget(uint64_t{1} << 30);
+      const auto weights = Weights::Load(outline.program, file, {budget, *pool_}, nullptr);
+      ASSERT_TRUE(weights.ok()) << weights.error().message();
+      EXPECT_EQ(budget.used_bytes(), WeightsBytes(outline.program));
+      EXPECT_GT(weights->mapped_bytes(), budget.used_bytes() / 2)
+          << Info(dtype).name << (rows ? ": blocks" : ": panels") << " where they lie";
+    }
+  }
+}
+
 // A vocabulary of another program's: the model takes numbers of tokens, from a package too.
 TEST_F(PackTest, ModelsOfFamiliesWithoutATokenizer) {
   for (const char* name : {"bitnet", "gemma3n", "gemma4", "llama-dense", "qwen35"}) {

@@ -143,11 +143,12 @@ uint64_t WeightsBytes(const Program& program) {
 // Where the weight lies in the source, if it lies there as it has to in memory.
 std::optional<Weights::Entry> Weights::Place(const WeightSpec& spec, const TensorInfo& tensor, const TensorSource& source) {
   if (spec.storage == WeightStorage::kVector || spec.storage == WeightStorage::kOrder) return std::nullopt;
-  const auto place = source.PlaceOf(tensor);
-  if (!place || place->panels != (spec.storage == WeightStorage::kPanels) || tensor.columns() != spec.columns) return std::nullopt;
-  const auto* data = reinterpret_cast<const uint8_t*>(place->bytes.data());
+  const bool panels = spec.storage == WeightStorage::kPanels;
+  const auto place = source.PlaceOf(tensor, panels ? TensorSource::Form::kPanels : TensorSource::Form::kBlocks);
+  if (!place || tensor.columns() != spec.columns) return std::nullopt;
+  const auto* data = reinterpret_cast<const uint8_t*>(place->data());
   const size_t row_bytes = RowBytes(spec.dtype, spec.columns);
-  if (!place->panels) {
+  if (!panels) {
     if (spec.matrices > 1 && spec.stride > spec.rows) return std::nullopt;
     return Entry{data + spec.first * row_bytes, spec.rows * row_bytes, row_bytes};
   }
