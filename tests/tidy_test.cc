@@ -140,11 +140,12 @@ TEST(Tidy, BannedCalls) {
 TEST(Tidy, WallClock) {
   static const std::regex wall(
       R"(\b(system_clock|high_resolution_clock|CLOCK_REALTIME\w*|gettimeofday)\b|\btime\s*\(\s*(nullptr|NULL|0|&))");
-  // What asks for it, and what for: dates in templates, seeds where there is no randomness, when a package was checked, and times that
+  // What asks for it, and what for: dates in templates, seeds where there is no randomness, when a package was checked, how long a
+  // server did not run, and times that
   // clients and logs are told.
-  static const std::set<std::string> shown = {
-      "src/base/clock.cc",    "src/base/rng.cc",     "src/cli/hosting.cc",  "src/cli/load.cc",
-      "src/serve/gateway.cc", "src/serve/ollama.cc", "src/serve/openai.cc", "src/serve/responses_writer.cc"};
+  static const std::set<std::string> shown = {"src/base/clock.cc",   "src/base/rng.cc",     "src/cli/hosting.cc",
+                                              "src/cli/load.cc",     "src/cli/serve.cc",    "src/serve/gateway.cc",
+                                              "src/serve/ollama.cc", "src/serve/openai.cc", "src/serve/responses_writer.cc"};
   for (const Source& source : Sources({"src", "bench", "fuzz"})) {
     if (source.is_test || shown.contains(source.name)) continue;
     for (size_t i = 0; i < source.lines.size(); ++i) {

@@ -250,15 +250,14 @@ void Gateway::Begin(const std::shared_ptr<Call>& call) {
     return call->Fail({.status = 503, .code = "draining", .message = "the server stops; ask another, or again later", .retry_after_s = 5});
   }
   if (call->key != nullptr) {
-    if (auto error = uses_[call->key->name].Enter(call->key->limits, call->begin_ns)) {
+    if (auto error = uses_.Enter(*call->key, call->begin_ns)) {
       metrics_.CountRefusal("key_limit");
       call->Fail(*error);
       return;
     }
     call->on_end = [this, key = call->key](Call& ended) {
       const uint64_t tokens = ended.record.prompt_tokens + ended.record.generated_tokens;
-      const auto leave = [this, key, tokens] { uses_[key->name].Leave(key->limits, tokens, clock_.NowNs()); };
-      server_->Post(leave);
+      uses_.Leave(*key, tokens, clock_.NowNs());
       Leave(ended);
     };
   }
