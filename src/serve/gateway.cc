@@ -44,6 +44,10 @@ std::string NowText() {
   return UtcText(now.tv_sec, now.tv_nsec / 1'000'000);
 }
 
+ApiError Draining() {
+  return {.status = 503, .code = "draining", .message = "the server stops; ask another, or again later", .retry_after_s = 5};
+}
+
 Error BodyError(const Error& error) { return Error(Code::kInvalidArgument, fmt::format("the body is not JSON: {}", error.message())); }
 
 }  // namespace
@@ -97,6 +101,12 @@ Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ModelCata
   std::unique_ptr<Gateway> gateway(new Gateway(std::move(options), models, budget, clock));
   BANTAM_ASSIGN(gateway->readers_, WorkQueue::Make(gateway->options_.readers, gateway->options_.waiting_max));
   return gateway;
+}
+
+void Gateway::Drain() {
+  draining_ = true;
+  // How long loading takes nobody knows, and the model would be there for these alone.
+  models_.Interrupt(Error(Code::kCancelled, "the server stops"));
 }
 
 void Gateway::CancelAll() {
@@ -247,7 +257,7 @@ void Gateway::Begin(const std::shared_ptr<Call>& call) {
   if (call->route->work == RouteWork::kQuick) return call->route->handle(*this, call);
   if (draining_) {
     metrics_.CountRefusal("draining");
-    return call->Fail({.status = 503, .code = "draining", .message = "the server stops; ask another, or again later", .retry_after_s = 5});
+    return call->Fail(Draining());
   }
   if (call->key != nullptr) {
     if (auto error = uses_.Enter(*call->key, call->begin_ns)) {
@@ -296,8 +306,8 @@ void Gateway::ReadWhenLoaded(const std::shared_ptr<Call>& call) {
       call->model = *loaded;
       return ReadSoon(call);
     }
-    metrics_.CountRefusal("model");
-    call->Fail(ModelNotThere(loaded.error()));
+    metrics_.CountRefusal(draining_ ? "draining" : "model");
+    call->Fail(draining_ ? Draining() : ModelNotThere(loaded.error()));
   };
   if (room && models_.Await(name, told)) return;
   metrics_.CountRefusal("queue");

@@ -65,8 +65,8 @@ class Gateway final : public HttpHandler {
 
   // The server outlives it, stopped or not.
   void Attach(HttpServer& server) override { server_ = &server; }
-  // From here on what is new is refused (503), and what runs goes on.
-  void Drain() { draining_ = true; }
+  // From here on what is new is refused (503), as is who waits for a model; what runs goes on.
+  void Drain();
   // Ends what runs.
   void CancelAll();
   // No request is read any more; what was not is dropped. Behind HttpServer::Stop.

@@ -1152,6 +1152,32 @@ TEST_F(GatewayTest, StopsWhileAModelIsLoaded) {
   gate_open_ = true;
 }
 
+// A server that drains lets nobody wait for a model, however long that is still loaded; what runs goes on to its end.
+TEST_F(GatewayTest, DrainsWhileAModelIsLoaded) {
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "v1", .on_demand = true}});
+  ClientSocket running(server_->port());
+  running.Send(testing::HttpRequestText("POST", "/v1/chat/completions",
+                                        "{" + std::string(kHello) + R"(,"max_tokens":400,"min_tokens":400,"stream":true})"));
+  EXPECT_THAT(running.ReceiveUntil("data: "), HasSubstr("200 OK"));
+  gate_open_ = false;
+  std::vector<HttpAnswer> answers(3);
+  std::vector<std::thread> clients;
+  for (HttpAnswer& answer : answers) {
+    clients.emplace_back([&] { answer = Chat(std::string(kHello) + R"(,"model":"later")"); });
+  }
+  while (ModelNow(1)["state"] != "loading") std::this_thread::yield();
+  gateway_->Drain();
+  for (std::thread& client : clients) client.join();
+  for (const HttpAnswer& answer : answers) {
+    EXPECT_EQ(answer.status, 503) << answer.body;
+    EXPECT_EQ(answer.json()["error"]["code"], "draining");
+    EXPECT_TRUE(answer.fields.contains("retry-after"));
+  }
+  EXPECT_THAT(running.ReceiveAll(), HasSubstr("[DONE]"));
+  EXPECT_TRUE(server_->AwaitIdle(20'000'000'000));
+  gate_open_ = true;
+}
+
 // A version that does not answer what it should takes no requests.
 TEST_F(GatewayTest, ChecksVersions) {
   StartCatalog({{.name = "stories", .path = "v1"},
