@@ -447,6 +447,46 @@ TEST_F(GatewayTest, ResponsesAreKeptAndGoneOnWith) {
   EXPECT_EQ(Post("/v1/responses/" + id, "{}").status, 405);
 }
 
+// What breaks off is told, and kept, with what was written until then: where the server ends it, and where its client goes.
+TEST_F(GatewayTest, ResponsesThatBreakOff) {
+  Start();
+  const std::string body = R"({"input":"Once upon a time","stream":true,"max_output_tokens":400})";
+  const auto id_of = [](const std::string& bytes) { return bytes.substr(bytes.find("resp_"), std::string("resp_").size() + 24); };
+  std::string id;
+  HttpAnswer kept;
+  // It may have ended just before.
+  for (int tries = 0; tries < 20 && kept.json()["status"] != "cancelled"; ++tries) {
+    ClientSocket client(server_->port());
+    client.Send(testing::HttpRequestText("POST", "/v1/responses", body));
+    id = id_of(client.ReceiveUntil("event: response.output_text.delta"));
+    client.Reset();
+    do {
+      kept = Get("/v1/responses/" + id);
+    } while (kept.status == 404);
+  }
+  EXPECT_EQ(kept.json()["status"], "cancelled");
+  EXPECT_EQ(kept.json()["output"][0]["status"], "incomplete");
+  EXPECT_FALSE(kept.json()["output"][0]["content"][0]["text"].get<std::string>().empty());
+  // It can be gone on with.
+  const HttpAnswer next = Post("/v1/responses", R"({"input":"And then?","max_output_tokens":4,"previous_response_id":")" + id + "\"}");
+  EXPECT_EQ(next.status, 200) << next.body;
+  ClientSocket client(server_->port());
+  client.Send(testing::HttpRequestText("POST", "/v1/responses", body));
+  std::string all = client.ReceiveUntil("event: response.output_text.delta");
+  gateway_->CancelAll();
+  all += client.ReceiveAll();
+  const std::vector<Json> events = ResponseEvents(testing::ParseAnswer(all));
+  std::string text;
+  for (const Json& event : events) text += event["type"] == "response.output_text.delta" ? event["delta"].get<std::string>() : "";
+  const Json& last = events.back();
+  if (last["type"] == "response.failed") {
+    EXPECT_EQ(last["response"]["error"]["code"], "server_error");
+    EXPECT_EQ(last["response"]["output"][0]["status"], "incomplete");
+  }
+  EXPECT_EQ(last["response"]["output"][0]["content"][0]["text"], text);
+  EXPECT_EQ(Get("/v1/responses/" + id_of(all)).json(), last["response"]);
+}
+
 TEST_F(GatewayTest, ResponsesOfOtherKeysAreNotSeen) {
   GatewayOptions options;
   for (const std::string name : {"one", "two"}) {
