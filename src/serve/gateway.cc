@@ -373,10 +373,7 @@ Result<std::string> Gateway::NameOf(const Call& call, const Json& name) const {
 
 Result<Json> Gateway::ReadBody(Call& call) const {
   BANTAM_ASSIGN(Json body, ReadObject(call));
-  const Json* named = &JsonMember(body, "model");
-  // Of old clients of Ollama.
-  if (named->is_null() && &call.route->dialect == &kOllamaDialect) named = &JsonMember(body, "name");
-  BANTAM_TRY(HoldModel(call, *named));
+  BANTAM_TRY(HoldModel(call, JsonMember(body, "model")));
   return body;
 }
 

@@ -1266,6 +1266,72 @@ TEST_F(GatewayTest, UnloadsWhatIsIdle) {
   EXPECT_EQ(loads_, 2);
 }
 
+// Ollama's keep_alive: of models that come and go, and never longer than the configuration says.
+TEST_F(GatewayTest, KeepsModelsAsClientsOfOllamaAsk) {
+  std::atomic<int> looks = 0;
+  catalog_options_.tick_ns = 1'000'000;
+  catalog_options_.memory_share = [&] {
+    ++looks;
+    return 0.5;
+  };
+  StartCatalog({{.name = "comes", .path = "v1", .on_demand = true},
+                {.name = "stays", .path = "v1"},
+                {.name = "pinned", .path = "v1", .on_demand = true, .pinned = true},
+                {.name = "vectors", .path = "vectors/nomic-bert", .on_demand = true}});
+  const auto ask = [&](const std::string& model, const std::string& members) {
+    return Post("/api/generate", R"({"stream":false,"options":{"num_predict":2},"model":")" + model + "\"" + members + "}");
+  };
+  const auto state_after_looks = [&](size_t index) {
+    for (const int seen = looks; looks < seen + 3;) std::this_thread::yield();
+    return ModelNow(index)["state"].get<std::string>();
+  };
+  const std::string words = R"(,"prompt":"Once upon")";
+  for (const char* soon : {"0", "\"0\"", "\"0s\"", "\"-0h\"", "0.001", "\"1ms\"", "\"0.5ms500us\"", "\"100\u00b5s\""}) {
+    EXPECT_EQ(ask("comes", words + R"(,"keep_alive":)" + soon).status, 200) << soon;
+    while (ModelNow(0)["state"] != "unloaded") std::this_thread::yield();
+  }
+  for (const char* later : {"-1", "\"-1m\"", "\"1h30m\"", "300", "1e300", "null", "\"+.5h\""}) {
+    EXPECT_EQ(ask("comes", words + R"(,"keep_alive":)" + later).status, 200) << later;
+    EXPECT_EQ(state_after_looks(0), "loaded") << later;
+  }
+  for (const char* wrong : {"\"soon\"", "\"5\"", "\"\"", "\"1x\"", "\"1h-2m\"", "\"infs\"", "\"nans\"", "\"1h 2m\"", "true", "{}", "[0]"}) {
+    const HttpAnswer refused = ask("comes", words + R"(,"keep_alive":)" + wrong);
+    EXPECT_EQ(refused.status, 400) << wrong;
+    EXPECT_THAT(refused.body, HasSubstr("keep_alive: ")) << wrong;
+  }
+  // Whoever asks without it, in any API, takes the wish back.
+  EXPECT_EQ(ask("comes", words + R"(,"keep_alive":"1h")").status, 200);
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":2,"model":"comes")").status, 200);
+  EXPECT_EQ(state_after_looks(0), "loaded");
+  // Without a word to answer: at once, and nothing is loaded for that.
+  for (int i = 0; i < 2; ++i) {
+    const int loads = loads_;
+    EXPECT_EQ(ask("comes", R"(,"keep_alive":0)").json()["done_reason"], "unload");
+    while (ModelNow(0)["state"] != "unloaded") std::this_thread::yield();
+    EXPECT_EQ(loads_, loads);
+  }
+  EXPECT_EQ(Post("/api/chat", R"({"model":"comes","messages":[],"keep_alive":"0"})").json()["done_reason"], "unload");
+  EXPECT_EQ(ask("nobody", R"(,"keep_alive":0)").status, 404);
+  EXPECT_EQ(ask("comes", R"(,"keep_alive":0,"promt":"")").status, 400);
+  EXPECT_EQ(ModelNow(0)["state"], "unloaded");
+  // What is there to stay stays.
+  for (const auto& [name, index] : {std::pair<const char*, size_t>{"stays", 1}, {"pinned", 2}}) {
+    EXPECT_EQ(ask(name, words + R"(,"keep_alive":0)").status, 200);
+    EXPECT_EQ(ask(name, R"(,"keep_alive":0)").json()["done_reason"], "load");
+    EXPECT_EQ(state_after_looks(index), "loaded") << name;
+  }
+  EXPECT_EQ(Post("/api/embed", R"({"model":"vectors","input":"x","keep_alive":0})").status, 200);
+  while (ModelNow(3)["state"] != "unloaded") std::this_thread::yield();
+}
+
+// The configuration's word is the last.
+TEST_F(GatewayTest, KeepsNoModelLongerThanItMayStay) {
+  catalog_options_.tick_ns = 1'000'000;
+  StartCatalog({{.name = "stories", .path = "v1", .idle_s = 1}});
+  EXPECT_EQ(Post("/api/generate", R"({"prompt":"Once","stream":false,"keep_alive":-1,"options":{"num_predict":2}})").status, 200);
+  while (ModelNow()["state"] != "unloaded") std::this_thread::yield();
+}
+
 // While memory is short, fewer bits answer.
 TEST_F(GatewayTest, FewerBitsWhileMemoryIsShort) {
   std::atomic<double> share = 0.5;

@@ -217,6 +217,7 @@ Result<ModelCatalog::Version> ModelCatalog::Find(const std::string& name) {
   Slot* const slot = SlotOf(name);
   if (slot == nullptr) return Error(Code::kNotFound, fmt::format("there is no model {} any more", name));
   slot->used_ns = clock_.NowNs();
+  slot->keep_ns = std::nullopt;
   if (slot->state == ModelState::kLoading) return Version();
   if (slot->version.model != nullptr) {
     const EngineThread* engine = slot->version.model->engine;
@@ -716,75 +717,6 @@ Status ModelCatalog::SwapAfterDrain(const std::string& name, const std::string& 
   if (before.ok()) Use(name, std::move(before).value(), old_path, /*swapped=*/false);
   Fail(name, path, version.error(), ModelState::kUnloaded);
   return version.error();
-}
-
-// ---- What time brings ----
-
-void ModelCatalog::Tick() {
-  std::vector<std::pair<std::string, std::string>> notices;
-  {
-    std::vector<Built> gone;
-    const std::lock_guard lock(mutex_);
-    const int64_t now_ns = clock_.NowNs();
-    for (const auto& slot : slots_) {
-      if (slot->version.model == nullptr) continue;
-      const EngineThread* engine = slot->version.model->engine;
-      const auto failed = engine == nullptr ? std::nullopt : engine->failed();
-      if (*slot->users > 0) slot->used_ns = now_ns;
-      const bool idle = slot->entry.idle_s > 0 && !slot->entry.pinned && now_ns - slot->used_ns > slot->entry.idle_s * 1'000'000'000;
-      if (!failed && !idle) continue;
-      gone.push_back(std::exchange(slot->version, {}));
-      slot->state = ModelState::kUnloaded;
-      ++(failed ? slot->counters.failures : slot->counters.unloads);
-      notices.emplace_back(slot->entry.name, failed ? fmt::format("failed, and is loaded again for the next request: {}", failed->message())
-                                                    : fmt::format("is unloaded: nobody asked for {} s", slot->entry.idle_s));
-    }
-  }
-  DestroyRetired();
-  for (const auto& [name, change] : notices) Notice(name, change);
-  if (options_.memory_share) FollowPrecision(options_.memory_share());
-}
-
-std::string ModelCatalog::PathOfPrecision(const Slot& slot) const {
-  const size_t level = slot.precision->settings().precision;
-  return level == 0 ? slot.entry.path : slot.entry.precisions[level - 1];
-}
-
-void ModelCatalog::FollowPrecision(double share) {
-  std::string name;
-  std::string path;
-  std::optional<std::string> why;
-  {
-    const std::lock_guard lock(mutex_);
-    const int64_t now_ns = clock_.NowNs();
-    for (const auto& slot : slots_) {
-      if (slot->precision == nullptr || slot->version.model == nullptr) continue;
-      const auto& lower = slot->entry.precisions;
-      // Another version was given to it: it has no fewer bits that are known.
-      const bool known = slot->path == slot->entry.path || std::find(lower.begin(), lower.end(), slot->path) != lower.end();
-      if (!known) continue;
-      why = slot->precision->Update({.now_ns = now_ns, .memory_share = share, .running = 1});
-      path = PathOfPrecision(*slot);
-      // What could not be loaded is tried again some time later.
-      if (path == slot->path || now_ns < slot->precision_retry_ns) continue;
-      name = slot->entry.name;
-      break;  // one at a time: it may be enough
-    }
-  }
-  if (name.empty()) return;
-  if (why) Notice(name, *why);
-  Status swapped;
-  try {
-    // Where memory is short there is none for two.
-    swapped = Swap(name, path, /*beside=*/share < options_.memory_share_max);
-  } catch (const std::exception& error) {
-    Recover(name);
-    swapped = Error(Code::kExhausted, error.what());
-  }
-  if (swapped.ok()) return;
-  // Who asks has longer than a drain took.
-  const std::lock_guard lock(mutex_);
-  SlotOf(name)->precision_retry_ns = clock_.NowNs() + std::max(options_.retry_ns, 2 * options_.drain_ns);
 }
 
 void ModelCatalog::Notice(std::string_view name, std::string_view change) const {
