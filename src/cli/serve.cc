@@ -383,7 +383,8 @@ Status Probe(FileSystem& files, const Options& options) {
   // Who listens everywhere is heard here.
   const std::string address = place.address == "0.0.0.0" ? "127.0.0.1" : place.address == "::" ? "::1" : place.address;
   HttpOptions http;
-  if (config.tls) http.certificate_file = config.tls->certificate_file;
+  // Whichever names it has: nobody asks a server by its address otherwise.
+  if (config.tls) http.server_certificate_file = config.tls->certificate_file;
   const MonotonicClock clock;
   const auto transport = MakeHttpTransport(http, clock);
   HttpRequest request;
