@@ -1257,6 +1257,40 @@ TEST_F(GatewayTest, UnloadsAndPins) {
   EXPECT_EQ(Change("swap", R"("model":"third","pth":"x")").status, 400);
 }
 
+// Two that are loaded on demand and do not fit together take turns: who is idle goes, who is in use or pinned does not, and as soon as he
+// may the other one is loaded.
+TEST_F(GatewayTest, ModelsThatDoNotFitTogether) {
+  StartCatalog({{.name = "a", .path = "large-a", .on_demand = true}, {.name = "b", .path = "large-b", .on_demand = true}});
+  const auto ask = [&](const std::string& model) { return Chat(std::string(kHello) + R"(,"max_tokens":5,"model":")" + model + "\""); };
+  const auto states = [&] { return ModelNow(0)["state"].get<std::string>() + " " + ModelNow(1)["state"].get<std::string>(); };
+  const auto refuses = [&](const std::string& model) {
+    const HttpAnswer answer = ask(model);
+    EXPECT_EQ(answer.status, 503) << answer.body;
+    EXPECT_EQ(answer.fields.count("retry-after"), 1u);
+    EXPECT_EQ(answer.json()["error"]["code"], "model_unavailable");
+    EXPECT_THAT(answer.body, HasSubstr("model " + model + " has no room in memory beside those that are in use"));
+  };
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(ask("a").json()["model"], "a");
+    EXPECT_EQ(states(), "loaded unloaded");
+    EXPECT_EQ(ask("b").json()["model"], "b");
+    EXPECT_EQ(states(), "unloaded loaded");
+  }
+  EXPECT_EQ(loads_, 6);
+  {
+    const auto in_use = catalog_->Find("b").value();
+    for (int i = 0; i < 2; ++i) refuses("a");
+    EXPECT_EQ(states(), "unloaded loaded");
+    EXPECT_EQ(ask("b").status, 200);
+  }
+  EXPECT_EQ(ask("a").status, 200);
+  EXPECT_EQ(Change("pin", R"("model":"a")").status, 200);
+  for (int i = 0; i < 2; ++i) refuses("b");
+  EXPECT_EQ(states(), "loaded unloaded");
+  EXPECT_EQ(Change("unpin", R"("model":"a")").status, 200);
+  EXPECT_EQ(ask("b").status, 200);
+}
+
 TEST_F(GatewayTest, UnloadsWhatIsIdle) {
   catalog_options_.tick_ns = 1'000'000;
   StartCatalog({{.name = "stories", .path = "v1", .idle_s = 1}});

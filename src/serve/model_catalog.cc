@@ -211,6 +211,20 @@ ModelCatalog::Version ModelCatalog::HoldOf(const Slot& slot) {
   return {std::make_shared<Hold>(slot.users, slot.version.model), slot.version.model.get()};
 }
 
+bool ModelCatalog::MayGo(const Slot& slot) { return slot.version.model != nullptr && !slot.entry.pinned && *slot.users == 0; }
+
+bool ModelCatalog::SomebodyMayGo() const {
+  return std::any_of(slots_.begin(), slots_.end(), [](const auto& slot) { return MayGo(*slot); });
+}
+
+bool ModelCatalog::TriedJustNow(const Slot& slot) const { return clock_.NowNs() < slot.retry_ns && !(slot.all_in_use && SomebodyMayGo()); }
+
+Error ModelCatalog::WhyNot(const Slot& slot) {
+  const std::string& name = slot.entry.name;
+  if (slot.state == ModelState::kStopped) return WasUnloaded(name);
+  return slot.all_in_use ? NotToBeHad(name, "has no room in memory beside those that are in use") : CouldNotBeLoaded(name);
+}
+
 Result<ModelCatalog::Version> ModelCatalog::Find(const std::string& name) {
   Version failed;
   const std::lock_guard lock(mutex_);
@@ -225,8 +239,7 @@ Result<ModelCatalog::Version> ModelCatalog::Find(const std::string& name) {
     failed = std::exchange(slot->version, {}).model;
     ++slot->counters.failures;
   }
-  if (slot->state == ModelState::kStopped) return WasUnloaded(name);
-  if (slot->used_ns < slot->retry_ns) return CouldNotBeLoaded(name);
+  if (slot->state == ModelState::kStopped || TriedJustNow(*slot)) return WhyNot(*slot);
   slot->state = ModelState::kLoading;
   jobs_.push_back({.change = {.action = CatalogAction::kLoad, .name = slot->entry.name}});
   changed_.notify_all();
@@ -250,10 +263,8 @@ bool ModelCatalog::Await(const std::string& name, std::function<void(const Resul
       now = CouldNotBeLoaded(name);
     } else if (slot->version.model != nullptr) {
       now = HoldOf(*slot);
-    } else if (slot->state == ModelState::kStopped) {
-      now = WasUnloaded(name);
-    } else if (clock_.NowNs() < slot->retry_ns) {
-      now = CouldNotBeLoaded(name);
+    } else if (slot->state == ModelState::kStopped || TriedJustNow(*slot)) {
+      now = WhyNot(*slot);
     }
   }
   told(now);
@@ -530,6 +541,7 @@ void ModelCatalog::Use(const std::string& name, Built version, const std::string
     slot.state = ModelState::kLoaded;
     slot.error.clear();
     slot.retry_ns = INT64_MIN;
+    slot.all_in_use = false;
     slot.used_ns = clock_.NowNs();
     ++(swapped ? slot.counters.swaps : slot.counters.loads);
   }
@@ -542,6 +554,8 @@ void ModelCatalog::Fail(const std::string& name, const std::string& path, const 
     const std::lock_guard lock(mutex_);
     Slot& slot = *SlotOf(name);
     slot.error = error.message();
+    const bool others = std::any_of(slots_.begin(), slots_.end(), [](const auto& one) { return one->version.model != nullptr; });
+    slot.all_in_use = error.code() == Code::kExhausted && others && !SomebodyMayGo();
     ++slot.counters.failures;
     if (slot.version.model == nullptr) {
       slot.state = state;
@@ -556,7 +570,7 @@ void ModelCatalog::Fail(const std::string& name, const std::string& path, const 
 void ModelCatalog::TellWaiters(const std::string& name, const Status& status) {
   std::vector<Waiter> told;
   std::vector<Version> holds;
-  bool stopped = false;
+  Result<Version> none = Version();
   {
     const std::lock_guard lock(mutex_);
     const auto other = [&](const Waiter& waiter) { return waiter.name != name; };
@@ -567,9 +581,8 @@ void ModelCatalog::TellWaiters(const std::string& name, const Status& status) {
     for (size_t i = 0; i < count && slot.version.model != nullptr; ++i) holds.push_back(HoldOf(slot));
     told.assign(std::move_iterator(first), std::move_iterator(waiters_.end()));
     waiters_.erase(first, waiters_.end());
-    stopped = slot.state == ModelState::kStopped;
+    if (!status.ok()) none = WhyNot(slot);
   }
-  const Result<Version> none = status.ok() ? Result<Version>(Version()) : stopped ? WasUnloaded(name) : CouldNotBeLoaded(name);
   for (size_t i = 0; i < told.size(); ++i) {
     try {
       told[i].told(i < holds.size() ? Result<Version>(std::move(holds[i])) : none);
@@ -608,9 +621,7 @@ bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path
   std::string name;
   const HostedModel* hosted = nullptr;
   // Under the lock: holds are got under it.
-  const auto may = [&](const Slot& slot) {
-    return slot.version.model != nullptr && !slot.entry.pinned && slot.entry.name != for_name && *slot.users == 0;
-  };
+  const auto may = [&](const Slot& slot) { return MayGo(slot) && slot.entry.name != for_name; };
   uint64_t bytes = 0;
   {
     const std::lock_guard lock(mutex_);

@@ -187,6 +187,12 @@ class ModelCatalog {
   Slot* SlotOf(std::string_view name) const;
   static Version HoldOf(const Slot& slot);
   static int64_t StaysNs(const Slot& slot);
+  // Whether it makes room for others: nobody asks it, and nobody pinned it.
+  static bool MayGo(const Slot& slot);
+  bool SomebodyMayGo() const;
+  bool TriedJustNow(const Slot& slot) const;
+  // Of one that is not to be had, for clients.
+  static Error WhyNot(const Slot& slot);
   void DestroyRetired();
   bool EndRetired();
   static void Tell(const std::function<void(const Status&)>& done, const Status& status);
