@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -26,6 +27,7 @@
 #include "serve/gateway.h"
 #include "serve/grpc_server.h"
 #include "serve/log_lines.h"
+#include "serve/usage_file.h"
 
 namespace bantam {
 namespace {
@@ -139,6 +141,7 @@ struct Running {
   std::unique_ptr<HttpServer> server;
   std::unique_ptr<ModelCatalog> models;
   std::unique_ptr<Gateway> gateway;
+  std::unique_ptr<UsageFile> usage;  // or none
   std::unique_ptr<GrpcServer> grpc;  // or none
   ~Running() {
     if (grpc != nullptr) grpc->Stop();
@@ -154,6 +157,19 @@ struct Running {
     if (manager.watchdog_ns() > 0) server->Post([this] { manager.Tell("WATCHDOG=1"); });
   }
 };
+
+// What keys used in earlier runs, where it is kept.
+void StartUsage(FileSystem& files, const std::string& path, Running* running) {
+  if (path.empty()) return;
+  running->usage = std::make_unique<UsageFile>(
+      UsageFile::Setup{.files = files,
+                       .path = path,
+                       .uses = running->gateway->uses(),
+                       .clock = running->clock,
+                       .time_s = [] { return std::time(nullptr); },
+                       .notice = [running](const std::string& what) { running->Say(fmt::format("[{}]\n", Printable(what))); }});
+  running->usage->Read();
+}
 
 void WriteLine(std::string_view line) {
   while (!line.empty()) {
@@ -290,6 +306,7 @@ Status Start(FileSystem& files, const ServeConfig& config, const Places& places,
   if (config.access_log) options.access_log = [running](const std::string& line) { running->Say(line + "\n"); };
   options.access_log_dropped = [running] { return running->log->dropped(); };
   BANTAM_ASSIGN(running->gateway, Gateway::Make(std::move(options), *running->models, *running->memory.budget, running->clock));
+  StartUsage(files, config.usage_file, running);
   const HttpServerOptions server = {
       .address = place.address, .port = place.port, .listener = listener, .limits = config.limits, .tls = config.tls};
   BANTAM_ASSIGN(running->server, HttpServer::Start(server, *running->gateway, running->clock));
@@ -336,16 +353,20 @@ void Drain(const ServeConfig& config, Running& running) {
   while (!idle(kSliceNs) && running.clock.NowNs() < end_ns && InterruptCount() == signals) running.FeedWatchdog();
   running.gateway->CancelAll();
   (void)idle(/*timeout_ns=*/2'000'000'000);
+  if (running.usage != nullptr) running.usage->Write();
 }
 
 // Until a signal ends it.
 void Run(FileSystem& files, const Options& options, const Places& bound, Running& running) {
   constexpr int64_t kNsPerMs = 1'000'000;
   const int64_t watchdog_ms = running.manager.watchdog_ns() / kNsPerMs;
-  const int wait_ms = watchdog_ms == 0 ? -1 : static_cast<int>(std::min<int64_t>(watchdog_ms, 3'600'000));
+  int64_t wait_ms = 3'600'000;
+  if (watchdog_ms > 0) wait_ms = std::min(wait_ms, watchdog_ms);
+  if (running.usage != nullptr) wait_ms = std::min(wait_ms, UsageFile::kEveryNs / kNsPerMs);
   while (!Interrupted()) {
-    AwaitInterrupt(wait_ms);
+    AwaitInterrupt(static_cast<int>(wait_ms));
     running.FeedWatchdog();
+    if (running.usage != nullptr) running.usage->WriteInTime();
     if (!TakeHangup()) continue;
     running.manager.TellReloading();
     const Status reloaded = Reload(files, options, bound, running);
@@ -362,7 +383,8 @@ Status Probe(FileSystem& files, const Options& options) {
   // Who listens everywhere is heard here.
   const std::string address = place.address == "0.0.0.0" ? "127.0.0.1" : place.address == "::" ? "::1" : place.address;
   HttpOptions http;
-  if (config.tls) http.certificate_file = config.tls->certificate_file;
+  // Whichever names it has: nobody asks a server by its address otherwise.
+  if (config.tls) http.server_certificate_file = config.tls->certificate_file;
   const MonotonicClock clock;
   const auto transport = MakeHttpTransport(http, clock);
   HttpRequest request;

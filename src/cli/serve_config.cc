@@ -263,6 +263,7 @@ Result<ServeConfig> ParseServeConfig(std::string_view text) {
   BANTAM_TRY(read.Text("listen", &config.listen));
   BANTAM_TRY(read.Flag("insecure", &config.insecure));
   BANTAM_TRY(read.Text("keys", &config.keys));
+  BANTAM_TRY(read.Text("usage_file", &config.usage_file));
   BANTAM_TRY(read.Texts("hosts", &config.hosts));
   BANTAM_TRY(read.Texts("origins", &config.origins));
   BANTAM_TRY(read.Flag("access_log", &config.access_log));
@@ -311,6 +312,7 @@ constexpr std::string_view kExample = R"(# The configuration of bantam serve. Wh
 
 # listen = "127.0.0.1:8080"   # beyond this machine only with keys
 # keys = "/etc/bantam/keys.json"   # made with bantam keys; without it anybody may ask
+# usage_file = ""             # where what keys used of their tokens a day is kept from one run to the next
 # insecure = false            # true: listen beyond this machine without keys
 # hosts = []                  # names that it is reached by, beside addresses and localhost; looked at where no keys are demanded
 # origins = []                # pages of other servers that may ask, such as "https://app.example"

@@ -19,7 +19,8 @@ inline constexpr size_t kConfigBytesMax = size_t{1} << 20;
 struct ServeConfig {
   std::string listen = "127.0.0.1:8080";
   bool insecure = false;
-  std::string keys = {};  // a file of bantam keys
+  std::string keys = {};        // a file of bantam keys
+  std::string usage_file = {};  // where what they used of their day is kept from one run to the next; empty: nowhere
   std::vector<std::string> hosts = {};
   std::vector<std::string> origins = {};
   bool access_log = true;
@@ -27,7 +28,7 @@ struct ServeConfig {
   int64_t drain_seconds = 30;
   HttpServerLimits limits = {};
   std::optional<TlsOptions> tls = {};
-  std::string grpc = {};  // where gRPC listens; empty: nowhere
+  std::string grpc = {};                        // where gRPC listens; empty: nowhere
   std::vector<std::string> model_folders = {};  // of which models may be loaded while it runs, beside those of models that are named
   ResponseStoreLimits responses = {};
   std::vector<ModelEntry> models = {};

@@ -64,6 +64,9 @@ struct HttpOptions {
   std::string user_agent = "bantam";
   // A file of certificates in PEM to trust besides the system's (and those that SSL_CERT_FILE and SSL_CERT_DIR name).
   std::string certificate_file;
+  // A file whose first certificate, in PEM, servers have to show: whichever names it has, and whoever vouches for it. Empty: any that names
+  // the host, and that somebody trusted vouches for.
+  std::string server_certificate_file = {};
   ProxySettings proxy;
   // Asked many times a second while waiting; true ends what is going on with Cancelled.
   std::function<bool()> stopped = [] { return false; };

@@ -335,6 +335,23 @@ TEST_F(Tls, RefusesTheExpiredAndTheFuture) {
   EXPECT_THAT(Trusting(future).Failure(early.Url("/"), Code::kDenied), HasSubstr("not yet valid"));
 }
 
+// Where the very certificate is known, its names, dates and issuer say nothing; and any other is refused, however good.
+TEST_F(Tls, TheCertificateThatIsAskedFor) {
+  for (const auto& [subject, begin_s] : {std::pair<const char*, long>{"DNS:edge.test", -3600}, {"IP:127.0.0.1", 1800}}) {
+    const Certificate certificate = MakeCertificate(subject, begin_s);
+    HttpServer server(Says(Answer("hello")), &certificate);
+    Client client;
+    client.options.server_certificate_file = Trusting(certificate).options.certificate_file;
+    EXPECT_EQ(client.Get(server.Url("/")).value(), "hello");
+    const Certificate other = MakeCertificate("IP:127.0.0.1");
+    HttpServer another(Says(Answer("hello")), &other);
+    EXPECT_THAT(client.Failure(another.Url("/"), Code::kDenied), HasSubstr("shows another certificate than that in"));
+    EXPECT_TRUE(another.requests().empty());
+    client.options.server_certificate_file = "/nonexistent.pem";
+    EXPECT_THAT(client.Failure(server.Url("/"), Code::kInvalidArgument), HasSubstr("/nonexistent.pem"));
+  }
+}
+
 TEST_F(Tls, NeverGoesFromHttpsToHttp) {
   HttpServer plain(Says(Answer("hello")));
   const Certificate certificate = MakeCertificate("IP:127.0.0.1");

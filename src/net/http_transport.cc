@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <netdb.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
@@ -15,6 +16,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -79,7 +81,7 @@ class Connection final : public HttpReply {
     BANTAM_TRY(Connect(proxy_.has_value() ? *proxy_ : url));
     if (url.secure) {
       if (proxy_.has_value()) BANTAM_TRY(OpenTunnel());
-      BANTAM_TRY(Secure());
+      BANTAM_TRY(options_.server_certificate_file.empty() ? Secure() : SecureByCertificate());
     }
     BANTAM_TRY(SendRequest(wanted));
     return ReadHeader();
@@ -230,17 +232,45 @@ class Connection final : public HttpReply {
     ::SSL_set_verify(tls, SSL_VERIFY_PEER, nullptr);
     std::string name = url.host;
     const bool sent = is_address || ::SSL_ctrl(tls, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) == 1;
-    if (named != 1 || !sent || ::SSL_ctrl(tls, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_2_VERSION, nullptr) != 1) {
+    if (named != 1 || !sent) {
       return Error(Code::kInvalidArgument, fmt::format("{}: a host name that TLS cannot verify; check it", ShownUrl(url)));
     }
-    BANTAM_TRY(Await("agree on TLS", In(options_.limits.connect_timeout_ms), &error,
-                     [&](auto handler) { stream_.async_handshake(ssl::stream_base::client, handler); }));
+    BANTAM_TRY(ShakeHands(&error));
     if (!error) return Ok();
     const long verified = ::SSL_get_verify_result(tls);
     if (verified == X509_V_OK) return Problem("agree on TLS", error.message());
     return Error(Code::kDenied, fmt::format("{}: the server cannot prove that it is {}: {}; for a private server name its certificate in "
                                             "SSL_CERT_FILE, and check this machine's date",
                                             ShownUrl(url), url.host, ::X509_verify_cert_error_string(verified)));
+  }
+
+  Status ShakeHands(error_code* error) {
+    if (::SSL_ctrl(stream_.native_handle(), SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_2_VERSION, nullptr) != 1) {
+      return Error(Code::kInternal, "TLS 1.2 is not there");
+    }
+    return Await("agree on TLS", In(options_.limits.connect_timeout_ms), error,
+                 [&](auto handler) { stream_.async_handshake(ssl::stream_base::client, handler); });
+  }
+
+  // TLS with whoever shows this very certificate, for the one who does has its key.
+  Status SecureByCertificate() {
+    const std::string& path = options_.server_certificate_file;
+    const std::unique_ptr<BIO, decltype(&::BIO_free)> file(::BIO_new_file(path.c_str(), "r"), &::BIO_free);
+    const std::unique_ptr<X509, decltype(&::X509_free)> wanted(
+        file == nullptr ? nullptr : ::PEM_read_bio_X509(file.get(), nullptr, nullptr, nullptr), &::X509_free);
+    if (wanted == nullptr) {
+      return Error(Code::kInvalidArgument, fmt::format("{}: cannot read the server's certificate; expected a file in PEM", path));
+    }
+    SSL* tls = stream_.native_handle();
+    ::SSL_set_verify(tls, SSL_VERIFY_NONE, nullptr);
+    error_code error;
+    BANTAM_TRY(ShakeHands(&error));
+    if (error) return Problem("agree on TLS", error.message());
+    const std::unique_ptr<X509, decltype(&::X509_free)> shown(::SSL_get1_peer_certificate(tls), &::X509_free);
+    if (shown != nullptr && ::X509_cmp(shown.get(), wanted.get()) == 0) return Ok();
+    return Error(Code::kDenied, fmt::format("{}: the server shows another certificate than that in {}; is it another server, or has it not "
+                                            "read the file again yet?",
+                                            ShownUrl(url), path));
   }
 
   Status SendRequest(const std::vector<HttpField>& wanted) {

@@ -12,7 +12,6 @@ namespace bantam {
 namespace {
 
 constexpr int64_t kMinuteNs = 60'000'000'000;
-constexpr int64_t kDayNs = 24 * 60 * kMinuteNs;
 
 // Without the port: "[::1]:80" is "::1".
 std::string_view WithoutPort(std::string_view host) {
@@ -60,7 +59,8 @@ void KeyUse::Bucket::Fill(uint64_t per_minute, int64_t now_ns) {
 
 std::optional<ApiError> KeyUse::Enter(const KeyLimits& limits, int64_t now_ns) {
   if (now_ns - day_begin_ns_ >= kDayNs) {
-    day_begin_ns_ = now_ns - now_ns % kDayNs;
+    // Days follow upon each other, so that none is shorter than one.
+    day_begin_ns_ += (now_ns - day_begin_ns_) / kDayNs * kDayNs;
     tokens_today_ = 0;
   }
   if (limits.concurrent > 0 && running_ >= limits.concurrent) {
@@ -98,6 +98,16 @@ void KeyUse::Leave(const KeyLimits& limits, uint64_t tokens, int64_t now_ns) {
   if (limits.tokens_per_minute == 0) return;
   tokens_.Fill(limits.tokens_per_minute, now_ns);
   tokens_.left -= static_cast<double>(tokens);
+}
+
+KeyUse::Day KeyUse::DayAt(int64_t now_ns) const {
+  if (now_ns - day_begin_ns_ >= kDayNs) return {};
+  return {tokens_today_, now_ns - day_begin_ns_};
+}
+
+void KeyUse::Resume(const Day& day, int64_t now_ns) {
+  tokens_today_ = day.tokens;
+  day_begin_ns_ = now_ns - day.passed_ns;
 }
 
 }  // namespace bantam

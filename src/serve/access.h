@@ -22,13 +22,25 @@ bool OriginAllowed(std::string_view origin, std::string_view host_field, std::sp
 // What "Authorization: Bearer SECRET" or "x-api-key: SECRET" shows; empty without one.
 std::string ShownSecret(const ServerRequest& request);
 
-// What one key has used: its requests and tokens of the last minute (a bucket that fills steadily) and day. Belongs to one thread.
+// What one key has used: its requests and tokens of the last minute (a bucket that fills steadily) and day. Not for several
+// threads at once.
 class KeyUse {
  public:
+  static constexpr int64_t kDayNs = int64_t{24} * 3600 * 1'000'000'000;
   // Nothing, or why not now (429), with the time to wait. Takes one request, which Leave ends.
   std::optional<ApiError> Enter(const KeyLimits& limits, int64_t now_ns);
   void Leave(const KeyLimits& limits, uint64_t tokens, int64_t now_ns);
   size_t running() const { return running_; }
+
+  // What is used of a day, and how much of the day has passed.
+  struct Day {
+    uint64_t tokens = 0;
+    int64_t passed_ns = 0;
+  };
+  // None of it is used where the day is over.
+  Day DayAt(int64_t now_ns) const;
+  // Goes on with a day that began in an earlier run of the server.
+  void Resume(const Day& day, int64_t now_ns);
 
  private:
   struct Bucket {

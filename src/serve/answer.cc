@@ -56,6 +56,7 @@ void Answer::Start(std::vector<EngineThread::Ticket> tickets) {
   call.on_gone = [weak = weak_from_this()] {
     if (const auto self = weak.lock()) {
       self->Cancel();
+      if (self->written_) self->parts_.writer->Abandon();
       self->parts_.call->EndGone();
       self->End();
     }

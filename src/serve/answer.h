@@ -60,6 +60,8 @@ class AnswerWriter {
   virtual std::string End(const AnswerUsage& usage) = 0;
   // What is written last where a stream breaks; nothing: what the dialect says.
   virtual std::optional<std::string> Break(const ApiError&) { return std::nullopt; }
+  // Nobody takes what is written any more: the client went in the middle of a stream.
+  virtual void Abandon() {}
   // Or all at once.
   virtual Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) = 0;
   // As the body that is sent.

@@ -44,6 +44,10 @@ std::string NowText() {
   return UtcText(now.tv_sec, now.tv_nsec / 1'000'000);
 }
 
+ApiError Draining() {
+  return {.status = 503, .code = "draining", .message = "the server stops; ask another, or again later", .retry_after_s = 5};
+}
+
 Error BodyError(const Error& error) { return Error(Code::kInvalidArgument, fmt::format("the body is not JSON: {}", error.message())); }
 
 }  // namespace
@@ -97,6 +101,12 @@ Result<std::unique_ptr<Gateway>> Gateway::Make(GatewayOptions options, ModelCata
   std::unique_ptr<Gateway> gateway(new Gateway(std::move(options), models, budget, clock));
   BANTAM_ASSIGN(gateway->readers_, WorkQueue::Make(gateway->options_.readers, gateway->options_.waiting_max));
   return gateway;
+}
+
+void Gateway::Drain() {
+  draining_ = true;
+  // How long loading takes nobody knows, and the model would be there for these alone.
+  models_.Interrupt(Error(Code::kCancelled, "the server stops"));
 }
 
 void Gateway::CancelAll() {
@@ -247,18 +257,17 @@ void Gateway::Begin(const std::shared_ptr<Call>& call) {
   if (call->route->work == RouteWork::kQuick) return call->route->handle(*this, call);
   if (draining_) {
     metrics_.CountRefusal("draining");
-    return call->Fail({.status = 503, .code = "draining", .message = "the server stops; ask another, or again later", .retry_after_s = 5});
+    return call->Fail(Draining());
   }
   if (call->key != nullptr) {
-    if (auto error = uses_[call->key->name].Enter(call->key->limits, call->begin_ns)) {
+    if (auto error = uses_.Enter(*call->key, call->begin_ns)) {
       metrics_.CountRefusal("key_limit");
       call->Fail(*error);
       return;
     }
     call->on_end = [this, key = call->key](Call& ended) {
       const uint64_t tokens = ended.record.prompt_tokens + ended.record.generated_tokens;
-      const auto leave = [this, key, tokens] { uses_[key->name].Leave(key->limits, tokens, clock_.NowNs()); };
-      server_->Post(leave);
+      uses_.Leave(*key, tokens, clock_.NowNs());
       Leave(ended);
     };
   }
@@ -297,8 +306,8 @@ void Gateway::ReadWhenLoaded(const std::shared_ptr<Call>& call) {
       call->model = *loaded;
       return ReadSoon(call);
     }
-    metrics_.CountRefusal("model");
-    call->Fail(ModelNotThere(loaded.error()));
+    metrics_.CountRefusal(draining_ ? "draining" : "model");
+    call->Fail(draining_ ? Draining() : ModelNotThere(loaded.error()));
   };
   if (room && models_.Await(name, told)) return;
   metrics_.CountRefusal("queue");
@@ -364,10 +373,7 @@ Result<std::string> Gateway::NameOf(const Call& call, const Json& name) const {
 
 Result<Json> Gateway::ReadBody(Call& call) const {
   BANTAM_ASSIGN(Json body, ReadObject(call));
-  const Json* named = &JsonMember(body, "model");
-  // Of old clients of Ollama.
-  if (named->is_null() && &call.route->dialect == &kOllamaDialect) named = &JsonMember(body, "name");
-  BANTAM_TRY(HoldModel(call, *named));
+  BANTAM_TRY(HoldModel(call, JsonMember(body, "model")));
   return body;
 }
 

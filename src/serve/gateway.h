@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -18,6 +17,7 @@
 #include "serve/answer.h"
 #include "serve/call.h"
 #include "serve/chat_request.h"
+#include "serve/key_uses.h"
 #include "serve/keys.h"
 #include "serve/metrics.h"
 #include "serve/model_catalog.h"
@@ -65,8 +65,8 @@ class Gateway final : public HttpHandler {
 
   // The server outlives it, stopped or not.
   void Attach(HttpServer& server) override { server_ = &server; }
-  // From here on what is new is refused (503), and what runs goes on.
-  void Drain() { draining_ = true; }
+  // From here on what is new is refused (503), as is who waits for a model; what runs goes on.
+  void Drain();
   // Ends what runs.
   void CancelAll();
   // No request is read any more; what was not is dropped. Behind HttpServer::Stop.
@@ -74,6 +74,8 @@ class Gateway final : public HttpHandler {
   // From the next request on. What a key has used counts on under its name.
   void UseAccess(GatewayAccess access);
   bool draining() const { return draining_; }
+  // What keys have used.
+  KeyUses& uses() { return uses_; }
 
   void Handle(std::shared_ptr<HttpExchange> exchange) override;
   // The same for a request that came otherwise, and whose route is known; by the server's thread.
@@ -152,9 +154,9 @@ class Gateway final : public HttpHandler {
   std::atomic<size_t> waiting_bytes_ = 0;
   Metrics metrics_;
   ResponseStore responses_;
+  KeyUses uses_;
   // Of the server's thread.
   GatewayAccess access_;
-  std::map<std::string, KeyUse> uses_;  // by the key's name
   std::set<std::shared_ptr<Answer>> answers_;
   std::unique_ptr<WorkQueue> readers_;  // the last: its threads use the others
 };

@@ -447,6 +447,46 @@ TEST_F(GatewayTest, ResponsesAreKeptAndGoneOnWith) {
   EXPECT_EQ(Post("/v1/responses/" + id, "{}").status, 405);
 }
 
+// What breaks off is told, and kept, with what was written until then: where the server ends it, and where its client goes.
+TEST_F(GatewayTest, ResponsesThatBreakOff) {
+  Start();
+  const std::string body = R"({"input":"Once upon a time","stream":true,"max_output_tokens":400})";
+  const auto id_of = [](const std::string& bytes) { return bytes.substr(bytes.find("resp_"), std::string("resp_").size() + 24); };
+  std::string id;
+  HttpAnswer kept;
+  // It may have ended just before.
+  for (int tries = 0; tries < 20 && kept.json()["status"] != "cancelled"; ++tries) {
+    ClientSocket client(server_->port());
+    client.Send(testing::HttpRequestText("POST", "/v1/responses", body));
+    id = id_of(client.ReceiveUntil("event: response.output_text.delta"));
+    client.Reset();
+    do {
+      kept = Get("/v1/responses/" + id);
+    } while (kept.status == 404);
+  }
+  EXPECT_EQ(kept.json()["status"], "cancelled");
+  EXPECT_EQ(kept.json()["output"][0]["status"], "incomplete");
+  EXPECT_FALSE(kept.json()["output"][0]["content"][0]["text"].get<std::string>().empty());
+  // It can be gone on with.
+  const HttpAnswer next = Post("/v1/responses", R"({"input":"And then?","max_output_tokens":4,"previous_response_id":")" + id + "\"}");
+  EXPECT_EQ(next.status, 200) << next.body;
+  ClientSocket client(server_->port());
+  client.Send(testing::HttpRequestText("POST", "/v1/responses", body));
+  std::string all = client.ReceiveUntil("event: response.output_text.delta");
+  gateway_->CancelAll();
+  all += client.ReceiveAll();
+  const std::vector<Json> events = ResponseEvents(testing::ParseAnswer(all));
+  std::string text;
+  for (const Json& event : events) text += event["type"] == "response.output_text.delta" ? event["delta"].get<std::string>() : "";
+  const Json& last = events.back();
+  if (last["type"] == "response.failed") {
+    EXPECT_EQ(last["response"]["error"]["code"], "server_error");
+    EXPECT_EQ(last["response"]["output"][0]["status"], "incomplete");
+  }
+  EXPECT_EQ(last["response"]["output"][0]["content"][0]["text"], text);
+  EXPECT_EQ(Get("/v1/responses/" + id_of(all)).json(), last["response"]);
+}
+
 TEST_F(GatewayTest, ResponsesOfOtherKeysAreNotSeen) {
   GatewayOptions options;
   for (const std::string name : {"one", "two"}) {
@@ -1152,6 +1192,32 @@ TEST_F(GatewayTest, StopsWhileAModelIsLoaded) {
   gate_open_ = true;
 }
 
+// A server that drains lets nobody wait for a model, however long that is still loaded; what runs goes on to its end.
+TEST_F(GatewayTest, DrainsWhileAModelIsLoaded) {
+  StartCatalog({{.name = "stories", .path = "v1"}, {.name = "later", .path = "v1", .on_demand = true}});
+  ClientSocket running(server_->port());
+  running.Send(testing::HttpRequestText("POST", "/v1/chat/completions",
+                                        "{" + std::string(kHello) + R"(,"max_tokens":400,"min_tokens":400,"stream":true})"));
+  EXPECT_THAT(running.ReceiveUntil("data: "), HasSubstr("200 OK"));
+  gate_open_ = false;
+  std::vector<HttpAnswer> answers(3);
+  std::vector<std::thread> clients;
+  for (HttpAnswer& answer : answers) {
+    clients.emplace_back([&] { answer = Chat(std::string(kHello) + R"(,"model":"later")"); });
+  }
+  while (ModelNow(1)["state"] != "loading") std::this_thread::yield();
+  gateway_->Drain();
+  for (std::thread& client : clients) client.join();
+  for (const HttpAnswer& answer : answers) {
+    EXPECT_EQ(answer.status, 503) << answer.body;
+    EXPECT_EQ(answer.json()["error"]["code"], "draining");
+    EXPECT_TRUE(answer.fields.contains("retry-after"));
+  }
+  EXPECT_THAT(running.ReceiveAll(), HasSubstr("[DONE]"));
+  EXPECT_TRUE(server_->AwaitIdle(20'000'000'000));
+  gate_open_ = true;
+}
+
 // A version that does not answer what it should takes no requests.
 TEST_F(GatewayTest, ChecksVersions) {
   StartCatalog({{.name = "stories", .path = "v1"},
@@ -1191,6 +1257,40 @@ TEST_F(GatewayTest, UnloadsAndPins) {
   EXPECT_EQ(Change("swap", R"("model":"third","pth":"x")").status, 400);
 }
 
+// Two that are loaded on demand and do not fit together take turns: who is idle goes, who is in use or pinned does not, and as soon as he
+// may the other one is loaded.
+TEST_F(GatewayTest, ModelsThatDoNotFitTogether) {
+  StartCatalog({{.name = "a", .path = "large-a", .on_demand = true}, {.name = "b", .path = "large-b", .on_demand = true}});
+  const auto ask = [&](const std::string& model) { return Chat(std::string(kHello) + R"(,"max_tokens":5,"model":")" + model + "\""); };
+  const auto states = [&] { return ModelNow(0)["state"].get<std::string>() + " " + ModelNow(1)["state"].get<std::string>(); };
+  const auto refuses = [&](const std::string& model) {
+    const HttpAnswer answer = ask(model);
+    EXPECT_EQ(answer.status, 503) << answer.body;
+    EXPECT_EQ(answer.fields.count("retry-after"), 1u);
+    EXPECT_EQ(answer.json()["error"]["code"], "model_unavailable");
+    EXPECT_THAT(answer.body, HasSubstr("model " + model + " has no room in memory beside those that are in use"));
+  };
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(ask("a").json()["model"], "a");
+    EXPECT_EQ(states(), "loaded unloaded");
+    EXPECT_EQ(ask("b").json()["model"], "b");
+    EXPECT_EQ(states(), "unloaded loaded");
+  }
+  EXPECT_EQ(loads_, 6);
+  {
+    const auto in_use = catalog_->Find("b").value();
+    for (int i = 0; i < 2; ++i) refuses("a");
+    EXPECT_EQ(states(), "unloaded loaded");
+    EXPECT_EQ(ask("b").status, 200);
+  }
+  EXPECT_EQ(ask("a").status, 200);
+  EXPECT_EQ(Change("pin", R"("model":"a")").status, 200);
+  for (int i = 0; i < 2; ++i) refuses("b");
+  EXPECT_EQ(states(), "loaded unloaded");
+  EXPECT_EQ(Change("unpin", R"("model":"a")").status, 200);
+  EXPECT_EQ(ask("b").status, 200);
+}
+
 TEST_F(GatewayTest, UnloadsWhatIsIdle) {
   catalog_options_.tick_ns = 1'000'000;
   StartCatalog({{.name = "stories", .path = "v1", .idle_s = 1}});
@@ -1198,6 +1298,72 @@ TEST_F(GatewayTest, UnloadsWhatIsIdle) {
   while (ModelNow()["state"] != "unloaded") std::this_thread::yield();
   EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":5)").status, 200);
   EXPECT_EQ(loads_, 2);
+}
+
+// Ollama's keep_alive: of models that come and go, and never longer than the configuration says.
+TEST_F(GatewayTest, KeepsModelsAsClientsOfOllamaAsk) {
+  std::atomic<int> looks = 0;
+  catalog_options_.tick_ns = 1'000'000;
+  catalog_options_.memory_share = [&] {
+    ++looks;
+    return 0.5;
+  };
+  StartCatalog({{.name = "comes", .path = "v1", .on_demand = true},
+                {.name = "stays", .path = "v1"},
+                {.name = "pinned", .path = "v1", .on_demand = true, .pinned = true},
+                {.name = "vectors", .path = "vectors/nomic-bert", .on_demand = true}});
+  const auto ask = [&](const std::string& model, const std::string& members) {
+    return Post("/api/generate", R"({"stream":false,"options":{"num_predict":2},"model":")" + model + "\"" + members + "}");
+  };
+  const auto state_after_looks = [&](size_t index) {
+    for (const int seen = looks; looks < seen + 3;) std::this_thread::yield();
+    return ModelNow(index)["state"].get<std::string>();
+  };
+  const std::string words = R"(,"prompt":"Once upon")";
+  for (const char* soon : {"0", "\"0\"", "\"0s\"", "\"-0h\"", "0.001", "\"1ms\"", "\"0.5ms500us\"", "\"100\u00b5s\""}) {
+    EXPECT_EQ(ask("comes", words + R"(,"keep_alive":)" + soon).status, 200) << soon;
+    while (ModelNow(0)["state"] != "unloaded") std::this_thread::yield();
+  }
+  for (const char* later : {"-1", "\"-1m\"", "\"1h30m\"", "300", "1e300", "null", "\"+.5h\""}) {
+    EXPECT_EQ(ask("comes", words + R"(,"keep_alive":)" + later).status, 200) << later;
+    EXPECT_EQ(state_after_looks(0), "loaded") << later;
+  }
+  for (const char* wrong : {"\"soon\"", "\"5\"", "\"\"", "\"1x\"", "\"1h-2m\"", "\"infs\"", "\"nans\"", "\"1h 2m\"", "true", "{}", "[0]"}) {
+    const HttpAnswer refused = ask("comes", words + R"(,"keep_alive":)" + wrong);
+    EXPECT_EQ(refused.status, 400) << wrong;
+    EXPECT_THAT(refused.body, HasSubstr("keep_alive: ")) << wrong;
+  }
+  // Whoever asks without it, in any API, takes the wish back.
+  EXPECT_EQ(ask("comes", words + R"(,"keep_alive":"1h")").status, 200);
+  EXPECT_EQ(Chat(std::string(kHello) + R"(,"max_tokens":2,"model":"comes")").status, 200);
+  EXPECT_EQ(state_after_looks(0), "loaded");
+  // Without a word to answer: at once, and nothing is loaded for that.
+  for (int i = 0; i < 2; ++i) {
+    const int loads = loads_;
+    EXPECT_EQ(ask("comes", R"(,"keep_alive":0)").json()["done_reason"], "unload");
+    while (ModelNow(0)["state"] != "unloaded") std::this_thread::yield();
+    EXPECT_EQ(loads_, loads);
+  }
+  EXPECT_EQ(Post("/api/chat", R"({"model":"comes","messages":[],"keep_alive":"0"})").json()["done_reason"], "unload");
+  EXPECT_EQ(ask("nobody", R"(,"keep_alive":0)").status, 404);
+  EXPECT_EQ(ask("comes", R"(,"keep_alive":0,"promt":"")").status, 400);
+  EXPECT_EQ(ModelNow(0)["state"], "unloaded");
+  // What is there to stay stays.
+  for (const auto& [name, index] : {std::pair<const char*, size_t>{"stays", 1}, {"pinned", 2}}) {
+    EXPECT_EQ(ask(name, words + R"(,"keep_alive":0)").status, 200);
+    EXPECT_EQ(ask(name, R"(,"keep_alive":0)").json()["done_reason"], "load");
+    EXPECT_EQ(state_after_looks(index), "loaded") << name;
+  }
+  EXPECT_EQ(Post("/api/embed", R"({"model":"vectors","input":"x","keep_alive":0})").status, 200);
+  while (ModelNow(3)["state"] != "unloaded") std::this_thread::yield();
+}
+
+// The configuration's word is the last.
+TEST_F(GatewayTest, KeepsNoModelLongerThanItMayStay) {
+  catalog_options_.tick_ns = 1'000'000;
+  StartCatalog({{.name = "stories", .path = "v1", .idle_s = 1}});
+  EXPECT_EQ(Post("/api/generate", R"({"prompt":"Once","stream":false,"keep_alive":-1,"options":{"num_predict":2}})").status, 200);
+  while (ModelNow()["state"] != "unloaded") std::this_thread::yield();
 }
 
 // While memory is short, fewer bits answer.

@@ -1,9 +1,9 @@
 #include "serve/grpc_call.h"
 
 #include <fmt/format.h>
+#include <grpc/support/time.h>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/ascii.h"
@@ -22,9 +22,8 @@ constexpr int64_t kDeadlineMsMax = int64_t{24} * 3'600'000;
 constexpr size_t kQuickBytesMax = 4096;
 
 void AddDeadline(const grpc::GenericCallbackServerContext& context, ServerRequest* request) {
-  const auto deadline = context.deadline();
-  if (deadline == std::chrono::system_clock::time_point::max()) return;
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::system_clock::now()).count();
+  // By the library's own clock, for the wall clock jumps. One that is far away is cut to some weeks, and one that is none is far away.
+  const int64_t left = gpr_time_to_millis(gpr_convert_clock_type(context.raw_deadline(), GPR_TIMESPAN));
   // The first of its name counts.
   if (left < kDeadlineMsMax) request->fields.push_back({"X-Bantam-Deadline-Ms", std::to_string(std::max<int64_t>(left, 1))});
 }

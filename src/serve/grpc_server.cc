@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
+#include <grpc/support/time.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
@@ -31,7 +32,7 @@ constexpr int kKeepAliveTimeoutMs = 20'000;
 constexpr int kPingMs = 10'000;               // clients may ask as often whether the server lives
 constexpr unsigned kCertificatesSeconds = 1;  // how often the library looks at its copy of them
 // In which clients are told that the server stops.
-constexpr std::chrono::milliseconds kStopTime(500);
+constexpr int64_t kStopMs = 500;
 // What the library holds of connections and streams, beside messages, which it has while we copy them.
 constexpr uint64_t kLibraryBytes = 16 << 20;
 
@@ -228,7 +229,7 @@ void Server::Stop() {
   const Open open = Calls(/*stopping=*/true);
   for (const auto& call : open.calls) call->Abort(status);
   for (const auto& stream : open.streams) stream->End(status);
-  server_->Shutdown(std::chrono::system_clock::now() + kStopTime);
+  server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(kStopMs, GPR_TIMESPAN)));
   server_->Wait();
   server_.reset();
   if (listener_ != nullptr) listener_->CloseAll();

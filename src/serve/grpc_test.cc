@@ -398,6 +398,77 @@ TEST_F(GrpcTest, ConnectionsAndCallsHaveLimits) {
   EXPECT_TRUE(Ask(kGenerate, Prompt(2).SerializeAsString()).status.ok());
 }
 
+// As many calls at once as one connection may have, each answered as if it were alone, and one more when there is room.
+TEST_F(GrpcTest, ManyCallsOfOneConnection) {
+  StartCatalog({{.name = "stories", .path = "v1", .on_demand = true}});
+  StartGrpcOnly();
+  // Nobody is answered before all have asked.
+  gate_open_ = false;
+  const std::string prompt = Prompt(3).SerializeAsString();
+  std::vector<std::unique_ptr<ClientCall>> calls;
+  for (size_t i = 0; i < kGrpcStreamsMax; ++i) {
+    calls.push_back(std::make_unique<ClientCall>(channel_, kGenerate));
+    ASSERT_TRUE(calls.back()->Write(prompt)) << i;
+  }
+  Answer late;
+  std::thread one_more([&] { late = Ask(kGenerate, prompt); });
+  EXPECT_EQ(grpc_->connections(), 1u);
+  gate_open_ = true;
+  std::map<std::string, size_t> texts;
+  for (const auto& call : calls) {
+    Answer answer;
+    while (auto message = call->Read()) answer.messages.push_back(*message);
+    const grpc::Status status = call->Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    ++texts[TextOf(answer)];
+  }
+  one_more.join();
+  EXPECT_TRUE(late.status.ok()) << late.status.error_message();
+  ++texts[TextOf(late)];
+  const std::string text = Post("/v1/completions", R"({"prompt":"Once upon a time","max_tokens":3})").json()["choices"][0]["text"];
+  EXPECT_EQ(texts, (std::map<std::string, size_t>{{text, kGrpcStreamsMax + 1}}));
+  EXPECT_TRUE(grpc_->AwaitIdle(20'000'000'000));
+}
+
+// What a key may have at once counts over both doors, and its places are given back when calls end, however they do.
+TEST_F(GrpcTest, CallsAtOnceOfAKey) {
+  GatewayOptions options;
+  for (const std::string name : {"two", "other"}) {
+    KeyLimits limits = {.concurrent = 2};
+    options.access.keys.push_back(std::make_shared<const ApiKey>(ApiKey{name, Role::kUse, DigestOfSecret(name), std::move(limits)}));
+  }
+  StartGrpc(std::move(options));
+  const std::map<std::string, std::string> two = {{"x-api-key", "two"}};
+  const std::string few = Prompt(2).SerializeAsString();
+  // More than a client takes that does not read: they last until it goes.
+  v1::GenerateRequest much = Prompt(450);
+  much.set_options(R"({"min_tokens":450})");
+  much.set_n(16);
+  much.set_top_logprobs(20);
+  const auto begin = [&] {
+    auto call = std::make_unique<ClientCall>(channel_, kGenerate, two);
+    EXPECT_TRUE(call->Write(much.SerializeAsString()));
+    EXPECT_TRUE(call->Read());
+    return call;
+  };
+  auto first = begin();
+  const auto second = begin();
+  const Answer refused = Ask(kGenerate, few, two);
+  EXPECT_EQ(refused.status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.status.error_message(), HasSubstr("2 requests at once"));
+  EXPECT_EQ(refused.metadata.count("grpc-retry-pushback-ms"), 1u);
+  const std::string body = R"({"prompt":"Once","max_tokens":2})";
+  EXPECT_EQ(Post("/v1/completions", body, "x-api-key: two\r\n").status, 429);
+  EXPECT_TRUE(Ask(kGenerate, few, {{"x-api-key", "other"}}).status.ok());
+  first->context.TryCancel();
+  EXPECT_EQ(first->Finish().error_code(), StatusCode::CANCELLED);
+  grpc::Status status;
+  do {
+    status = Ask(kGenerate, few, two).status;
+  } while (status.error_code() == StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
 TEST_F(GrpcTest, WaitsForModelsThatAreLoaded) {
   StartCatalog({{.name = "stories", .path = "v1", .on_demand = true}});
   StartGrpcOnly();

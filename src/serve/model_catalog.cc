@@ -211,12 +211,27 @@ ModelCatalog::Version ModelCatalog::HoldOf(const Slot& slot) {
   return {std::make_shared<Hold>(slot.users, slot.version.model), slot.version.model.get()};
 }
 
+bool ModelCatalog::MayGo(const Slot& slot) { return slot.version.model != nullptr && !slot.entry.pinned && *slot.users == 0; }
+
+bool ModelCatalog::SomebodyMayGo() const {
+  return std::any_of(slots_.begin(), slots_.end(), [](const auto& slot) { return MayGo(*slot); });
+}
+
+bool ModelCatalog::TriedJustNow(const Slot& slot) const { return clock_.NowNs() < slot.retry_ns && !(slot.all_in_use && SomebodyMayGo()); }
+
+Error ModelCatalog::WhyNot(const Slot& slot) {
+  const std::string& name = slot.entry.name;
+  if (slot.state == ModelState::kStopped) return WasUnloaded(name);
+  return slot.all_in_use ? NotToBeHad(name, "has no room in memory beside those that are in use") : CouldNotBeLoaded(name);
+}
+
 Result<ModelCatalog::Version> ModelCatalog::Find(const std::string& name) {
   Version failed;
   const std::lock_guard lock(mutex_);
   Slot* const slot = SlotOf(name);
   if (slot == nullptr) return Error(Code::kNotFound, fmt::format("there is no model {} any more", name));
   slot->used_ns = clock_.NowNs();
+  slot->keep_ns = std::nullopt;
   if (slot->state == ModelState::kLoading) return Version();
   if (slot->version.model != nullptr) {
     const EngineThread* engine = slot->version.model->engine;
@@ -224,8 +239,7 @@ Result<ModelCatalog::Version> ModelCatalog::Find(const std::string& name) {
     failed = std::exchange(slot->version, {}).model;
     ++slot->counters.failures;
   }
-  if (slot->state == ModelState::kStopped) return WasUnloaded(name);
-  if (slot->used_ns < slot->retry_ns) return CouldNotBeLoaded(name);
+  if (slot->state == ModelState::kStopped || TriedJustNow(*slot)) return WhyNot(*slot);
   slot->state = ModelState::kLoading;
   jobs_.push_back({.change = {.action = CatalogAction::kLoad, .name = slot->entry.name}});
   changed_.notify_all();
@@ -249,10 +263,8 @@ bool ModelCatalog::Await(const std::string& name, std::function<void(const Resul
       now = CouldNotBeLoaded(name);
     } else if (slot->version.model != nullptr) {
       now = HoldOf(*slot);
-    } else if (slot->state == ModelState::kStopped) {
-      now = WasUnloaded(name);
-    } else if (clock_.NowNs() < slot->retry_ns) {
-      now = CouldNotBeLoaded(name);
+    } else if (slot->state == ModelState::kStopped || TriedJustNow(*slot)) {
+      now = WhyNot(*slot);
     }
   }
   told(now);
@@ -529,6 +541,7 @@ void ModelCatalog::Use(const std::string& name, Built version, const std::string
     slot.state = ModelState::kLoaded;
     slot.error.clear();
     slot.retry_ns = INT64_MIN;
+    slot.all_in_use = false;
     slot.used_ns = clock_.NowNs();
     ++(swapped ? slot.counters.swaps : slot.counters.loads);
   }
@@ -541,6 +554,8 @@ void ModelCatalog::Fail(const std::string& name, const std::string& path, const 
     const std::lock_guard lock(mutex_);
     Slot& slot = *SlotOf(name);
     slot.error = error.message();
+    const bool others = std::any_of(slots_.begin(), slots_.end(), [](const auto& one) { return one->version.model != nullptr; });
+    slot.all_in_use = error.code() == Code::kExhausted && others && !SomebodyMayGo();
     ++slot.counters.failures;
     if (slot.version.model == nullptr) {
       slot.state = state;
@@ -555,7 +570,7 @@ void ModelCatalog::Fail(const std::string& name, const std::string& path, const 
 void ModelCatalog::TellWaiters(const std::string& name, const Status& status) {
   std::vector<Waiter> told;
   std::vector<Version> holds;
-  bool stopped = false;
+  Result<Version> none = Version();
   {
     const std::lock_guard lock(mutex_);
     const auto other = [&](const Waiter& waiter) { return waiter.name != name; };
@@ -566,9 +581,8 @@ void ModelCatalog::TellWaiters(const std::string& name, const Status& status) {
     for (size_t i = 0; i < count && slot.version.model != nullptr; ++i) holds.push_back(HoldOf(slot));
     told.assign(std::move_iterator(first), std::move_iterator(waiters_.end()));
     waiters_.erase(first, waiters_.end());
-    stopped = slot.state == ModelState::kStopped;
+    if (!status.ok()) none = WhyNot(slot);
   }
-  const Result<Version> none = status.ok() ? Result<Version>(Version()) : stopped ? WasUnloaded(name) : CouldNotBeLoaded(name);
   for (size_t i = 0; i < told.size(); ++i) {
     try {
       told[i].told(i < holds.size() ? Result<Version>(std::move(holds[i])) : none);
@@ -607,9 +621,7 @@ bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path
   std::string name;
   const HostedModel* hosted = nullptr;
   // Under the lock: holds are got under it.
-  const auto may = [&](const Slot& slot) {
-    return slot.version.model != nullptr && !slot.entry.pinned && slot.entry.name != for_name && *slot.users == 0;
-  };
+  const auto may = [&](const Slot& slot) { return MayGo(slot) && slot.entry.name != for_name; };
   uint64_t bytes = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -716,75 +728,6 @@ Status ModelCatalog::SwapAfterDrain(const std::string& name, const std::string& 
   if (before.ok()) Use(name, std::move(before).value(), old_path, /*swapped=*/false);
   Fail(name, path, version.error(), ModelState::kUnloaded);
   return version.error();
-}
-
-// ---- What time brings ----
-
-void ModelCatalog::Tick() {
-  std::vector<std::pair<std::string, std::string>> notices;
-  {
-    std::vector<Built> gone;
-    const std::lock_guard lock(mutex_);
-    const int64_t now_ns = clock_.NowNs();
-    for (const auto& slot : slots_) {
-      if (slot->version.model == nullptr) continue;
-      const EngineThread* engine = slot->version.model->engine;
-      const auto failed = engine == nullptr ? std::nullopt : engine->failed();
-      if (*slot->users > 0) slot->used_ns = now_ns;
-      const bool idle = slot->entry.idle_s > 0 && !slot->entry.pinned && now_ns - slot->used_ns > slot->entry.idle_s * 1'000'000'000;
-      if (!failed && !idle) continue;
-      gone.push_back(std::exchange(slot->version, {}));
-      slot->state = ModelState::kUnloaded;
-      ++(failed ? slot->counters.failures : slot->counters.unloads);
-      notices.emplace_back(slot->entry.name, failed ? fmt::format("failed, and is loaded again for the next request: {}", failed->message())
-                                                    : fmt::format("is unloaded: nobody asked for {} s", slot->entry.idle_s));
-    }
-  }
-  DestroyRetired();
-  for (const auto& [name, change] : notices) Notice(name, change);
-  if (options_.memory_share) FollowPrecision(options_.memory_share());
-}
-
-std::string ModelCatalog::PathOfPrecision(const Slot& slot) const {
-  const size_t level = slot.precision->settings().precision;
-  return level == 0 ? slot.entry.path : slot.entry.precisions[level - 1];
-}
-
-void ModelCatalog::FollowPrecision(double share) {
-  std::string name;
-  std::string path;
-  std::optional<std::string> why;
-  {
-    const std::lock_guard lock(mutex_);
-    const int64_t now_ns = clock_.NowNs();
-    for (const auto& slot : slots_) {
-      if (slot->precision == nullptr || slot->version.model == nullptr) continue;
-      const auto& lower = slot->entry.precisions;
-      // Another version was given to it: it has no fewer bits that are known.
-      const bool known = slot->path == slot->entry.path || std::find(lower.begin(), lower.end(), slot->path) != lower.end();
-      if (!known) continue;
-      why = slot->precision->Update({.now_ns = now_ns, .memory_share = share, .running = 1});
-      path = PathOfPrecision(*slot);
-      // What could not be loaded is tried again some time later.
-      if (path == slot->path || now_ns < slot->precision_retry_ns) continue;
-      name = slot->entry.name;
-      break;  // one at a time: it may be enough
-    }
-  }
-  if (name.empty()) return;
-  if (why) Notice(name, *why);
-  Status swapped;
-  try {
-    // Where memory is short there is none for two.
-    swapped = Swap(name, path, /*beside=*/share < options_.memory_share_max);
-  } catch (const std::exception& error) {
-    Recover(name);
-    swapped = Error(Code::kExhausted, error.what());
-  }
-  if (swapped.ok()) return;
-  // Who asks has longer than a drain took.
-  const std::lock_guard lock(mutex_);
-  SlotOf(name)->precision_retry_ns = clock_.NowNs() + std::max(options_.retry_ns, 2 * options_.drain_ns);
 }
 
 void ModelCatalog::Notice(std::string_view name, std::string_view change) const {

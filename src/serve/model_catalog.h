@@ -131,6 +131,10 @@ class ModelCatalog {
   // of probes; what was there before then goes on.
   void Change(CatalogChange change, std::function<void(const Status& done)> done);
 
+  // How long a model stays when nobody asks for it any more, until somebody does (Find): at most what its entry says. False, and nothing
+  // is changed, for one that is pinned, or neither on demand nor ever idle: it was put there to stay.
+  bool Keep(const std::string& name, int64_t keep_ns);
+
   std::vector<CatalogView> Views() const;
   // Those in memory.
   ServedModels loaded() const;
@@ -150,7 +154,8 @@ class ModelCatalog {
     std::string error = {};
     std::shared_ptr<std::atomic<size_t>> users = std::make_shared<std::atomic<size_t>>(0);  // requests; who only looks is none
     int64_t used_ns = 0;
-    int64_t retry_ns = INT64_MIN;  // not before
+    std::optional<int64_t> keep_ns = {};  // Keep
+    int64_t retry_ns = INT64_MIN;         // not before
     CatalogCounters counters = {};
     std::unique_ptr<AdaptiveController> precision = nullptr;
     int64_t precision_retry_ns = INT64_MIN;
@@ -181,6 +186,13 @@ class ModelCatalog {
   // Under the lock.
   Slot* SlotOf(std::string_view name) const;
   static Version HoldOf(const Slot& slot);
+  static int64_t StaysNs(const Slot& slot);
+  // Whether it makes room for others: nobody asks it, and nobody pinned it.
+  static bool MayGo(const Slot& slot);
+  bool SomebodyMayGo() const;
+  bool TriedJustNow(const Slot& slot) const;
+  // Of one that is not to be had, for clients.
+  static Error WhyNot(const Slot& slot);
   void DestroyRetired();
   bool EndRetired();
   static void Tell(const std::function<void(const Status&)>& done, const Status& status);

@@ -2,9 +2,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <ctime>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -113,6 +117,46 @@ Result<Json> ReadCommon(const Json& body) {
   return into;
 }
 
+// "1h30m", as Go writes durations, in seconds; nothing for anything else.
+std::optional<double> ReadDuration(std::string_view text) {
+  constexpr std::pair<std::string_view, double> kUnits[] = {{"ns", 1e-9}, {"us", 1e-6}, {"\u00b5s", 1e-6}, {"\u03bcs", 1e-6},
+                                                            {"ms", 1e-3}, {"s", 1},     {"m", 60},         {"h", 3600}};
+  const bool below = text.starts_with('-');
+  if (below || text.starts_with('+')) text.remove_prefix(1);
+  if (text == "0") return 0;
+  if (text.empty()) return std::nullopt;
+  double seconds = 0;
+  while (!text.empty()) {
+    double number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [behind, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
+    // It would take signs and "inf", too.
+    if (error != std::errc() || ((text[0] < '0' || text[0] > '9') && text[0] != '.')) return std::nullopt;
+    text.remove_prefix(static_cast<size_t>(behind - text.data()));
+    const auto unit = std::find_if(std::begin(kUnits), std::end(kUnits), [&](const auto& one) { return text.starts_with(one.first); });
+    if (unit == std::end(kUnits)) return std::nullopt;
+    text.remove_prefix(unit->first.size());
+    seconds += number * unit->second;
+  }
+  return below ? -seconds : seconds;
+}
+
+// How long the model stays behind the answer, in nanoseconds: seconds, or a duration; below 0 for ever. Nothing where nothing is said.
+Result<std::optional<int64_t>> ReadKeepAlive(const Json& body) {
+  const Json& value = JsonMember(body, "keep_alive");
+  if (value.is_null()) return std::optional<int64_t>();
+  constexpr double kForEverSeconds = 1e9;
+  constexpr double kNsPerSecond = 1e9;
+  const std::optional<double> seconds = value.is_number()   ? std::optional(value.get<double>())
+                                        : value.is_string() ? ReadDuration(value.get<std::string>())
+                                                            : std::nullopt;
+  if (!seconds) {
+    return WrongMember("keep_alive", value, "seconds, or a duration such as \"10m\" or \"1h30m\"; below 0: as long as the model may stay");
+  }
+  const bool for_ever = *seconds < 0 || *seconds > kForEverSeconds;
+  return std::optional(for_ever ? INT64_MAX : static_cast<int64_t>(*seconds * kNsPerSecond));
+}
+
 Status RefuseImages(const std::string& member, const Json& images) {
   if (images.is_null() || (images.is_array() && images.empty())) return Ok();
   return WrongMember(member, "...", "none: this model reads text only");
@@ -212,12 +256,25 @@ class NdjsonWriter final : public AnswerWriter {
 
 // ---- Routes ----
 
-Result<Json> ReadBody(const Gateway& gateway, Call& call) {
-  BANTAM_ASSIGN(Json body, gateway.ReadBody(call));
-  // What old clients call the model.
+// What old clients call it is its name, too.
+const Json& NamedModel(const Json& body) {
+  const Json& model = JsonMember(body, "model");
+  return model.is_null() ? JsonMember(body, "name") : model;
+}
+
+// The body, its model held, and kept for as long as is asked.
+Result<Json> HoldFor(const Gateway& gateway, Call& call, Json body) {
+  BANTAM_TRY(gateway.HoldModel(call, NamedModel(body)));
   body.erase("name");
   Gateway::AddHeaderMembers(call.request(), &body);
+  BANTAM_ASSIGN(const auto keep_ns, ReadKeepAlive(body));
+  if (keep_ns) gateway.models().Keep(call.model->name, *keep_ns);
   return body;
+}
+
+Result<Json> ReadBody(const Gateway& gateway, Call& call) {
+  BANTAM_ASSIGN(Json body, Gateway::ReadObject(call));
+  return HoldFor(gateway, call, std::move(body));
 }
 
 Result<AnswerRequest> ReadRequest(const Call& call, const Json& body, bool chat) {
@@ -235,33 +292,51 @@ Result<AnswerRequest> ReadRequest(const Call& call, const Json& body, bool chat)
   return asked;
 }
 
-// Without a word to answer, clients ask that the model be there.
+// Without a word to answer, clients ask that the model be there; or, where it is not to be kept, that it go.
 bool OnlyLoads(const Json& body, bool chat) {
   const Json& words = JsonMember(body, chat ? "messages" : "prompt");
   return words.is_null() || words == "" || words == Json::array();
 }
+bool OnlyUnloads(const Json& body, bool chat) {
+  const auto keep_ns = ReadKeepAlive(body);
+  return OnlyLoads(body, chat) && keep_ns.ok() && *keep_ns && **keep_ns == 0;
+}
 
-Result<Json> SayLoaded(const Call& call, const Json& body, bool chat) {
+Result<Json> SayDone(const std::string& model, const Json& body, bool chat, std::string_view reason) {
   BANTAM_TRY(chat ? CheckMembers(body, kChatMembers) : CheckMembers(body, kGenerateMembers));
-  BANTAM_ASSIGN(const auto model, Gateway::AnsweringModelOf(call));
-  Json line = {{"model", model->name}, {"created_at", UtcText(std::time(nullptr))}};
+  Json line = {{"model", model}, {"created_at", UtcText(std::time(nullptr))}};
   if (chat) {
     line["message"] = {{"role", "assistant"}, {"content", ""}};
   } else {
     line["response"] = "";
   }
-  line.update({{"done", true}, {"done_reason", "load"}});
+  line.update({{"done", true}, {"done_reason", reason}});
+  return line;
+}
+
+Result<Json> SayLoaded(const Call& call, const Json& body, bool chat) {
+  BANTAM_ASSIGN(const auto model, Gateway::AnsweringModelOf(call));
+  return SayDone(model->name, body, chat, "load");
+}
+
+// Nothing is loaded for that. What is there to stay stays, and is said to be loaded.
+Result<Json> Unload(const Gateway& gateway, Call& call, Json body, bool chat) {
+  BANTAM_ASSIGN(call.record.model, gateway.NameOf(call, NamedModel(body)));
+  body.erase("name");
+  BANTAM_ASSIGN(Json line, SayDone(call.record.model, body, chat, "unload"));
+  if (!gateway.models().Keep(call.record.model, /*keep_ns=*/0)) line["done_reason"] = "load";
   return line;
 }
 
 template <bool kChat>
 void Answers(Gateway& gateway, const std::shared_ptr<Call>& call) {
-  const Result<Json> body = ReadBody(gateway, *call);
+  const auto respond = [&](const Result<Json>& line) { line.ok() ? call->RespondJson(*line) : call->Fail(line.error()); };
+  Result<Json> body = Gateway::ReadObject(*call);
   if (!body.ok()) return call->Fail(body.error());
-  if (OnlyLoads(*body, kChat)) {
-    const Result<Json> loaded = SayLoaded(*call, *body, kChat);
-    return loaded.ok() ? call->RespondJson(*loaded) : call->Fail(loaded.error());
-  }
+  if (OnlyUnloads(*body, kChat)) return respond(Unload(gateway, *call, std::move(body).value(), kChat));
+  body = HoldFor(gateway, *call, std::move(body).value());
+  if (!body.ok()) return call->Fail(body.error());
+  if (OnlyLoads(*body, kChat)) return respond(SayLoaded(*call, *body, kChat));
   Result<AnswerRequest> asked = ReadRequest(*call, *body, kChat);
   if (!asked.ok()) return call->Fail(asked.error());
   gateway.Ask(call, std::move(asked).value());

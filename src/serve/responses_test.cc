@@ -1,13 +1,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "formats/gguf.h"
 #include "model/vocabulary.h"
+#include "serve/response_store.h"
 #include "serve/responses_request.h"
 #include "serve/responses_writer.h"
 #include "testing/paths.h"
@@ -203,6 +206,61 @@ TEST(ResponsesWriter, NothingIsAMessageAndAFailureIsTold) {
   const std::string event = broken.Break({.status = 500, .message = "the engine failed"}).value();
   EXPECT_THAT(event, StartsWith("event: response.failed\n"));
   EXPECT_THAT(event, HasSubstr(R"("error":{"code":"server_error","message":"the engine failed"})"));
+}
+
+// What was written stays, whatever comes of the rest: in the last event, and for those who ask later.
+TEST(ResponsesWriter, WhatBreaksOffKeepsWhatThereIs) {
+  const Tokenizer tokenizer = StoriesTokenizer();
+  auto model = std::make_shared<ServedModel>();
+  model->name = "small";
+  model->tokenizer = &tokenizer;
+  const MonotonicClock clock;
+  ResponseStore store({}, clock);
+  std::string id;
+  const auto begun = [&] {
+    auto writer = std::make_unique<ResponsesWriter>(ResponsesWriterSetup{
+        .model = model, .echo = Json::object(), .store = &store, .owner = "kiosk", .items = Parsed(R"([{"role":"user"}])")});
+    const std::string created = writer->Begin();
+    id = created.substr(created.find("resp_"), std::string("resp_").size() + 24);
+    (void)writer->Add({.output = {.content = "", .reasoning = "hm", .tool_calls = {}}});
+    (void)writer->Add({.output = {.content = "Once upon", .reasoning = "", .tool_calls = {}}});
+    (void)writer->Add({.output = {.content = " a", .reasoning = "", .tool_calls = {}}});
+    return writer;
+  };
+  const auto check = [](const Json& response, const char* status) {
+    EXPECT_EQ(response["status"], status);
+    ASSERT_EQ(response["output"].size(), 2u);
+    EXPECT_EQ(response["output"][0]["status"], "completed");
+    EXPECT_EQ(response["output"][0]["content"][0]["text"], "hm");
+    EXPECT_EQ(response["output"][1]["status"], "incomplete");
+    EXPECT_EQ(response["output"][1]["content"][0]["text"], "Once upon a");
+  };
+  const std::string text = begun()->Break({.status = 503, .code = "cancelled", .message = "the server stops"}).value();
+  std::vector<Json> events;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("data: ")) events.push_back(Parsed(line.substr(6)));
+  }
+  ASSERT_EQ(events.size(), 4u);
+  for (size_t i = 1; i < 4; ++i) {
+    EXPECT_EQ(events[i]["sequence_number"].get<int>(), events[i - 1]["sequence_number"].get<int>() + 1);
+  }
+  EXPECT_EQ(events[2]["type"], "response.output_item.done");
+  EXPECT_EQ(events[3]["type"], "response.failed");
+  const Json& failed = events[3]["response"];
+  check(failed, "failed");
+  EXPECT_EQ(failed["error"]["message"], "the server stops");
+  EXPECT_EQ(failed["id"], id);
+  const auto kept = store.Get("kiosk", id);
+  ASSERT_TRUE(kept);
+  EXPECT_EQ(Parsed(kept->response), failed);
+  EXPECT_EQ(Parsed(kept->items), Parsed(R"([{"role":"user"}])"));
+  // One whose client went.
+  begun()->Abandon();
+  const auto abandoned = store.Get("kiosk", id);
+  ASSERT_TRUE(abandoned);
+  check(Parsed(abandoned->response), "cancelled");
+  EXPECT_EQ(store.load().responses, 2u);
 }
 
 }  // namespace

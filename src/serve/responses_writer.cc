@@ -175,6 +175,16 @@ size_t ResponsesWriter::ReasoningTokens(size_t generated) const {
   return std::min(tokens, generated);
 }
 
+void ResponsesWriter::Keep(const Json& response) const {
+  if (setup_.store == nullptr) return;
+  setup_.store->Put(setup_.owner, id_, {DumpJson(response, /*indent=*/-1), DumpJson(setup_.items, /*indent=*/-1)});
+}
+
+std::string ResponsesWriter::CutOff() {
+  finish_ = bantam::Finish{.reason = StopReason::kCancelled};
+  return Close();
+}
+
 Json ResponsesWriter::Finish(const AnswerUsage& usage) {
   const bool cut_off = finish_ && IsCutOff(*finish_);
   Json response = Response(cut_off ? "incomplete" : "completed");
@@ -185,9 +195,7 @@ Json ResponsesWriter::Finish(const AnswerUsage& usage) {
     response["low_confidence"] = finish_->low_confidence;
   }
   response["usage"] = UsageJson(usage, ReasoningTokens(usage.generated_tokens));
-  if (setup_.store != nullptr) {
-    setup_.store->Put(setup_.owner, id_, {DumpJson(response, /*indent=*/-1), DumpJson(setup_.items, /*indent=*/-1)});
-  }
+  Keep(response);
   return response;
 }
 
@@ -198,9 +206,16 @@ std::string ResponsesWriter::End(const AnswerUsage& usage) {
 }
 
 std::optional<std::string> ResponsesWriter::Break(const ApiError& error) {
+  std::string events = CutOff();
   Json response = Response("failed");
   response["error"] = {{"code", error.status >= 500 ? "server_error" : error.code}, {"message", error.message}};
-  return Event("response.failed", {{"response", std::move(response)}});
+  Keep(response);
+  return events += Event("response.failed", {{"response", std::move(response)}});
+}
+
+void ResponsesWriter::Abandon() {
+  (void)CutOff();
+  Keep(Response("cancelled"));
 }
 
 Json ResponsesWriter::Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) {

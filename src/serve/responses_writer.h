@@ -32,6 +32,7 @@ class ResponsesWriter final : public AnswerWriter {
   std::string Add(const AnswerDelta& delta) override;
   std::string End(const AnswerUsage& usage) override;
   std::optional<std::string> Break(const ApiError& error) override;
+  void Abandon() override;
   Json Whole(std::span<const AnswerChoice> choices, const AnswerUsage& usage) override;
 
  private:
@@ -42,8 +43,12 @@ class ResponsesWriter final : public AnswerWriter {
   std::string OpenItem(Open what);
   std::string AddText(Open what, const std::string& text, const Json& logprobs);
   std::string AddCall(const ToolCall& call);
+  // The item that grows ends.
   std::string Close();
+  // The same before the answer's end: with what there is of it, as incomplete.
+  std::string CutOff();
   Json Response(std::string_view status) const;
+  void Keep(const Json& response) const;
   // The whole of it, kept where it is to be.
   Json Finish(const AnswerUsage& usage);
   size_t ReasoningTokens(size_t generated) const;
