@@ -246,8 +246,8 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   scaling.static_activations = scaling.static_activations || arguments.smooth;
   scaling.scaling = arguments.awq ? Scaling::kAwq : arguments.smooth ? Scaling::kSmooth : Scaling::kAbsent;
   ScalingStep step;
-  if (scaling.scaling != Scaling::kAbsent || scaling.static_activations) {
-    BANTAM_ASSIGN(step, QuantizeWithScaling({files, *disk, places, arguments, reader}, options, scaling));
+  if (scaling.scaling != Scaling::kAbsent || scaling.static_activations || scaling.even_keys) {
+    BANTAM_ASSIGN(step, QuantizeWithScaling({files, *disk, places, arguments, reader, pool}, options, scaling));
   } else {
     BANTAM_ASSIGN(step.report, QuantizeModel(files, *disk, places.file, places.made, options, pool, reader.progress));
   }
@@ -291,6 +291,8 @@ void AddQuantizeVerb(CLI::App& app, Action* action) {
       "--smooth", arguments->smooth,
       "the same, behind scales that make activations easier to round (SmoothQuant); undone where the divergence is larger for it");
   verb->add_option("--smooth-alpha", arguments->scaling.smooth_alpha, "how much of the difficulty weights take")->capture_default_str();
+  verb->add_flag("--even-keys", arguments->scaling.even_keys,
+                 "divide what is large in keys, as biases make it, and multiply queries: the same model, whose keys bear few bits (--kv)");
   verb->add_option("--correct", arguments->correct,
                    "keep a product of this rank beside each matrix for what it lost, such as 32; 0: none. Only Bantam reads that")
       ->check(CLI::Range(size_t{0}, size_t{1024}));

@@ -9,6 +9,7 @@
 
 #include "cli/terminal.h"
 #include "compress/awq.h"
+#include "compress/key_scales.h"
 #include "compress/smooth.h"
 #include "model/arch/registry.h"
 #include "model/lowering.h"
@@ -44,12 +45,12 @@ class ScaledMaker {
         places_(places.places),
         arguments_(places.arguments),
         reader_(places.reader),
-        pool_(*reader_.model->loaded.pool) {}
+        pool_(places.pool) {}
 
   Result<ScalingStep> Run(const QuantizeOptions& options, const ScalingOptions& wanted) {
     BANTAM_TRY(FindScales(options, wanted));
     if (scales_.empty()) {
-      BANTAM_ASSIGN(step_.report, QuantizeModel(files_, disk_, places_.file, places_.made, options, pool_, reader_.progress));
+      BANTAM_ASSIGN(step_.report, Make(options, places_.made, keys_));
     } else {
       BANTAM_TRY(MakeBoth(options, wanted));
     }
@@ -61,6 +62,7 @@ class ScaledMaker {
   Status FindScales(const QuantizeOptions& options, const ScalingOptions& wanted) {
     BANTAM_ASSIGN(const Config config, ReadConfig(places_.file));
     BANTAM_ASSIGN(const Program program, Lower(config, places_.file.directory));
+    if (wanted.even_keys) BANTAM_TRY(FindKeyScales(program));
     if (wanted.static_activations) {
       BANTAM_ASSIGN(ranges_, reader_.calibration->MeasureRanges());
     }
@@ -88,18 +90,35 @@ class ScaledMaker {
     return Ok();
   }
 
-  Result<QuantizeReport> MakeScaled(const QuantizeOptions& options, const std::string& path) {
-    BANTAM_ASSIGN(ModelFile scaled, ScaleModel(places_.file, scales_));
+  Status FindKeyScales(const Program& program) {
+    BANTAM_ASSIGN(EvenedKeys evened, EvenKeys(places_.file, program));
+    keys_ = std::move(evened.scales);
+    step_.json["even_keys"] = {{"layers", evened.layers}, {"looked_at", evened.looked_at}, {"predicted_error", evened.error}};
+    step_.text += fmt::format("  keys: {} of {} layers scaled, predicted squared error of scores in few bits x {:.3f}\n", evened.layers,
+                              evened.looked_at, evened.error);
+    return Ok();
+  }
+
+  // Scales of activations and those of keys.
+  ModelScales AllScales() const {
+    ModelScales all = keys_;
+    AddScales(scales_, &all);
+    return all;
+  }
+
+  Result<QuantizeReport> Make(const QuantizeOptions& options, const std::string& path, const ModelScales& scales) {
+    if (scales.empty()) return QuantizeModel(files_, disk_, places_.file, path, options, pool_, reader_.progress);
+    BANTAM_ASSIGN(ModelFile scaled, ScaleModel(places_.file, scales));
     Importance importance;
     QuantizeOptions with = options;
     if (options.importance != nullptr) {
-      importance = ScaleImportance(*options.importance, scales_);
+      importance = ScaleImportance(*options.importance, scales);
       with.importance = &importance;
     }
-    with.identity += fmt::format("\nscaled {}", DigestOf(scales_));
-    reader_.calibration->Divide(DivisorsOf(scales_));
+    with.identity += fmt::format("\nscaled {}", DigestOf(scales));
+    if (reader_.calibration) reader_.calibration->Divide(DivisorsOf(scales));
     Result<QuantizeReport> made = QuantizeModel(files_, disk_, scaled, path, with, pool_, reader_.progress);
-    reader_.calibration->Divide({});
+    if (reader_.calibration) reader_.calibration->Divide({});
     if (made.ok()) made->source_bytes = TensorBytes(places_.file);
     return made;
   }
@@ -107,7 +126,7 @@ class ScaledMaker {
   Status MakeBoth(const QuantizeOptions& options, const ScalingOptions& wanted) {
     if (!arguments_.compare) {
       step_.text += "; not compared\n";
-      BANTAM_ASSIGN(step_.report, MakeScaled(options, places_.made));
+      BANTAM_ASSIGN(step_.report, Make(options, places_.made, AllScales()));
       return Ok();
     }
     const std::string scaled_path = places_.made + ".scaled.gguf";
@@ -127,8 +146,8 @@ class ScaledMaker {
 
   Status ChooseOf(const std::string& scaled_path, const std::string& plain_path, const QuantizeOptions& options,
                   const ScalingOptions& wanted) {
-    BANTAM_ASSIGN(QuantizeReport scaled, MakeScaled(options, scaled_path));
-    BANTAM_ASSIGN(QuantizeReport plain, QuantizeModel(files_, disk_, places_.file, plain_path, options, pool_, reader_.progress));
+    BANTAM_ASSIGN(QuantizeReport scaled, Make(options, scaled_path, AllScales()));
+    BANTAM_ASSIGN(QuantizeReport plain, Make(options, plain_path, keys_));
     const bool fixed = wanted.static_activations;
     BANTAM_ASSIGN(const double without, Divergence(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
     BANTAM_ASSIGN(const double with, Divergence(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
@@ -178,7 +197,8 @@ class ScaledMaker {
   CompressReader& reader_;
   ThreadPool& pool_;
   Calibrator::Ranges ranges_;
-  ModelScales scales_;
+  ModelScales scales_;  // of activations
+  ModelScales keys_;
   ScalingStep step_;
 };
 
