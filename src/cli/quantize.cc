@@ -192,6 +192,13 @@ Json ReportJson(const Arguments& arguments, const CompressReader& reader, const 
   return json;
 }
 
+// For the work on the matrix that takes most of it, before anything is measured.
+Status ReserveMemory(const ModelFile& file, const Arguments& arguments, QuantizeOptions options, CompressReader* reader) {
+  options.feedback = reader->calibration && arguments.feedback ? &*reader->calibration : nullptr;
+  BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(file, options));
+  return ReserveWork(QuantizeWork(file, planned, /*made=*/arguments.awq || arguments.smooth || arguments.scaling.even_keys), reader);
+}
+
 void AddChart(const QuantizeReport& report, CompressReader* reader) {
   std::vector<std::pair<std::string, double>> errors;
   for (const TensorReport& tensor : report.tensors) {
@@ -221,7 +228,9 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   // What --recipe auto chooses is not known yet.
   if (arguments.recipe != kAuto) BANTAM_TRY(CheckRoomFor(*disk, places, planned.bytes));
   CompressReader reader;
-  BANTAM_TRY(MeasureSource(files, places, arguments, &reader));
+  BANTAM_TRY(LoadSource(files, places, arguments, &reader));
+  BANTAM_TRY(ReserveMemory(places.file, arguments, options, &reader));
+  BANTAM_TRY(MeasureSource(files, arguments, &reader));
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(Json described, DescribeInputs(watched, places.file, arguments, reader.progress));
   if (!arguments.calibrate.empty()) described["calibration"]["feedback"] = arguments.feedback;
@@ -240,7 +249,7 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
                                                       : ScaleRule::kUsual;
   options.kernels = kernels;
   options.watched = &watched;
-  options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
+  if (options.feedback != nullptr || arguments.awq) options.gram_bytes_max = ReserveGrams(&reader, options.gram_bytes_max);
   options.identity = DumpJson(described, /*indent=*/-1);
   ScalingOptions scaling = arguments.scaling;
   scaling.static_activations = scaling.static_activations || arguments.smooth;

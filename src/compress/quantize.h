@@ -17,6 +17,7 @@
 #include "compress/importance.h"
 #include "compress/part_writer.h"
 #include "compress/recipe.h"
+#include "compress/work_memory.h"
 #include "formats/model_file.h"
 
 namespace bantam {
@@ -84,6 +85,10 @@ struct QuantizeReport {
 // For CheckRoom.
 inline constexpr std::string_view kRoomRemedy = "or name a file on another disk";
 Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions& options);
+
+// What QuantizeModel holds for the matrix that takes most, of a plan with feedback where that is wanted. `made`: the tensors are made when
+// they are read (MadeSource).
+WorkMemory QuantizeWork(const ModelFile& file, const QuantizeReport& plan, bool made);
 
 // Nothing is at `out` before it is whole; until then OUT.part grows. Errors: those of PlanQuantize; Corrupt (weights that are no numbers,
 // importance of other columns), named by tensor; Unavailable (too little room on the disk, another process at work, a watched file that
