@@ -81,7 +81,7 @@ Result<WindowModel> LoadFor(const WhatToLoad& what, FileSystem& files, const std
                 Prepare(files, std::move(file), {tokenizer == nullptr ? nullptr : tokenizer->get(), /*text_bytes=*/0, options, shape}));
   if (tokenizer != nullptr) BANTAM_TRY(CheckVocabulary(**tokenizer, prepared, path));
   if (what.steps != nullptr) SetStaticSteps(*what.steps, &prepared.outline.program);
-  BANTAM_ASSIGN(model.loaded, LoadWithoutSession(std::move(prepared)));
+  BANTAM_ASSIGN(model.loaded, LoadWithoutSession(files, std::move(prepared)));
   Loaded& loaded = model.loaded;
   BANTAM_ASSIGN(model.runner, WindowRunner::Make(*loaded.model, loaded.plan.options, {*loaded.budget, *loaded.pool}));
   return model;
