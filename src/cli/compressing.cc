@@ -129,13 +129,12 @@ Result<CompressPlaces> OpenCompressPlaces(FileSystem& files, WatchedFiles& watch
   return places;
 }
 
-Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes) {
+Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes, bool compared) {
   const std::string& made = places.made;
-  bytes *= places.package ? 2 : 1;
   std::error_code none;
   const uintmax_t there = std::filesystem::file_size(made + ".part", none);
-  const uint64_t kept = none ? 0 : std::min<uint64_t>(bytes, there);
-  return CheckRoom(disk, FolderOf(made), bytes - kept, kRoomRemedy).With(made);
+  const ResultSize size = {bytes, places.package, compared, none ? 0 : there};
+  return CheckRoom(disk, FolderOf(made), RoomOf(size), compared ? kBothRemedy : kRoomRemedy).With(made);
 }
 
 Status LoadSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader) {

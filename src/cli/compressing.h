@@ -70,8 +70,8 @@ struct CompressPlaces {
 Result<CompressPlaces> OpenCompressPlaces(FileSystem& files, WatchedFiles& watched, const CompressArguments& arguments,
                                           const std::vector<std::string>& inputs);
 
-// Of a result of so many bytes, but for what an earlier call has left of it.
-Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes);
+// Of a result of so many bytes, but for what an earlier call has left of it. `compared`: two models are made, and one of them stays.
+Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes, bool compared = false);
 
 // Loads the model where a text is to be read, and reads texts and importance. The reader does not move from here on.
 Status LoadSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader);

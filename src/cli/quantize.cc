@@ -226,7 +226,8 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(places.file, options));
   const auto disk = MakeDisk();
   // What --recipe auto chooses is not known yet.
-  if (arguments.recipe != kAuto) BANTAM_TRY(CheckRoomFor(*disk, places, planned.bytes));
+  const bool compared = arguments.compare && (arguments.awq || arguments.smooth);
+  if (arguments.recipe != kAuto) BANTAM_TRY(CheckRoomFor(*disk, places, planned.bytes, compared));
   CompressReader reader;
   BANTAM_TRY(LoadSource(files, places, arguments, &reader));
   BANTAM_TRY(ReserveMemory(places.file, arguments, options, &reader));

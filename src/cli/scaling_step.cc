@@ -149,8 +149,10 @@ class ScaledMaker {
     BANTAM_ASSIGN(QuantizeReport scaled, Make(options, scaled_path, AllScales()));
     BANTAM_ASSIGN(QuantizeReport plain, Make(options, plain_path, keys_));
     const bool fixed = wanted.static_activations;
-    BANTAM_ASSIGN(const double without, Divergence(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
-    BANTAM_ASSIGN(const double with, Divergence(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
+    BANTAM_ASSIGN(const Measured plainly, Measure(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
+    BANTAM_ASSIGN(const Measured scaledly, Measure(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
+    const double without = plainly.divergence;
+    const double with = scaledly.divergence;
     // Not smaller, or no number.
     const bool undone = !(with < without);
     Json& told = step_.json[wanted.scaling == Scaling::kAwq ? "awq" : "smooth"];
@@ -166,14 +168,19 @@ class ScaledMaker {
     return Ok();
   }
 
-  Result<double> Divergence(const std::string& path, const StaticSteps& steps) {
+  struct Measured {
+    double divergence = 0;
+    size_t rounded_products = 0;
+  };
+  Result<Measured> Measure(const std::string& path, const StaticSteps& steps) {
     BANTAM_ASSIGN(WindowModel candidate, LoadRoundedModel(files_, path, arguments_.run, steps));
     const auto pair = MeasurePair(*reader_.model, candidate, reader_.text, arguments_.windows);
     if (Interrupted()) return Error(Code::kCancelled, "the comparison was interrupted");
     // Logits that are no numbers are worse than any others.
-    if (!pair.ok() && pair.error().code() == Code::kCorrupt) return std::numeric_limits<double>::infinity();
-    if (!pair.ok()) return pair.error();
-    return pair->comparison.divergence.value;
+    const bool no_numbers = !pair.ok() && pair.error().code() == Code::kCorrupt;
+    if (!pair.ok() && !no_numbers) return pair.error();
+    const double divergence = no_numbers ? std::numeric_limits<double>::infinity() : pair->comparison.divergence.value;
+    return Measured{divergence, candidate.rounded_products};
   }
 
   // The steps of the model that stays, and what they cost it.
@@ -183,10 +190,18 @@ class ScaledMaker {
     for (const auto& [name, step] : steps) list[name] = step;
     step_.json["static_activations"] = {{"bits", 8}, {"steps", list}};
     if (!arguments_.compare) return Ok();
-    BANTAM_ASSIGN(const double divergence, Divergence(places_.made, steps));
-    step_.json["static_activations"]["kl_divergence"] = divergence;
-    step_.text +=
-        fmt::format("  activations in 8 bits by fixed steps ({} products): mean KL divergence {:.5f}\n", steps.size(), divergence);
+    BANTAM_ASSIGN(const Measured measured, Measure(places_.made, steps));
+    step_.json["static_activations"]["rounded_products"] = measured.rounded_products;
+    if (measured.rounded_products == 0) {
+      step_.text += fmt::format(
+          "  steps for the activations of {} products; kernels here round none for these weights, so what they cost is "
+          "not known\n",
+          steps.size());
+      return Ok();
+    }
+    step_.json["static_activations"]["kl_divergence"] = measured.divergence;
+    step_.text += fmt::format("  activations in 8 bits by fixed steps ({} of {} products): mean KL divergence {:.5f}\n",
+                              measured.rounded_products, steps.size(), measured.divergence);
     return Ok();
   }
 

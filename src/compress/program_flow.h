@@ -13,7 +13,7 @@ namespace bantam {
 
 class ProgramFlow {
  public:
-  // Of a plain program, which outlives it.
+  // The program outlives it. Uses are those of its plain form.
   explicit ProgramFlow(const Program& program);
 
   // Operations that read what `buffer` holds behind operation `from`.

@@ -72,8 +72,9 @@ class Finder {
     if (norm.bias != kNone) point.divided.push_back(NameOf(norm.bias));
     for (const size_t reader : flow_.Readers(op, norm.out)) {
       const MatMulPart* part = Product(reader);
-      // Not what a product adds to.
-      if (part == nullptr || part->out == norm.out || ColumnsOf(*part) != point.scales) return std::nullopt;
+      // Not what a product adds to; nor in front of the output matrix, where vectors of a text are taken from by those who run the same
+      // file for them.
+      if (part == nullptr || part->out == norm.out || part->out == program_.logits || ColumnsOf(*part) != point.scales) return std::nullopt;
       point.multiplied.push_back(NameOf(part->weight));
     }
     if (point.multiplied.empty()) return std::nullopt;
