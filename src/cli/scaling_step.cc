@@ -149,10 +149,10 @@ class ScaledMaker {
     BANTAM_ASSIGN(QuantizeReport scaled, Make(options, scaled_path, AllScales()));
     BANTAM_ASSIGN(QuantizeReport plain, Make(options, plain_path, keys_));
     const bool fixed = wanted.static_activations;
-    BANTAM_ASSIGN(const Measured plainly, Measure(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
-    BANTAM_ASSIGN(const Measured scaledly, Measure(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
-    const double without = plainly.divergence;
-    const double with = scaledly.divergence;
+    BANTAM_ASSIGN(const Measured plain_cost, Measure(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
+    BANTAM_ASSIGN(const Measured scaled_cost, Measure(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
+    const double without = plain_cost.divergence;
+    const double with = scaled_cost.divergence;
     // Not smaller, or no number.
     const bool undone = !(with < without);
     Json& told = step_.json[wanted.scaling == Scaling::kAwq ? "awq" : "smooth"];

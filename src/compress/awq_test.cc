@@ -10,6 +10,7 @@
 #include "formats/gguf.h"
 #include "kernels/ref/ref.h"
 #include "model/arch/registry.h"
+#include "model/load.h"
 #include "model/lowering.h"
 #include "testing/model_runner.h"
 #include "testing/paths.h"
