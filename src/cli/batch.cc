@@ -118,7 +118,7 @@ Status Answers(FileSystem& files, const Options& options, OpenedEncoder& opened,
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened.path));
   NoteContext(prepared);
-  BANTAM_ASSIGN(const Loaded loaded, LoadWithoutSession(std::move(prepared)));
+  BANTAM_ASSIGN(const Loaded loaded, LoadWithoutSession(files, std::move(prepared)));
   context.context = loaded.plan.options.context;
   Constraints constraints(tokenizer, *loaded.budget);
   context.constraints = &constraints;

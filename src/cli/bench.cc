@@ -191,7 +191,7 @@ Result<std::string> Measure(FileSystem& files, Options options) {
       BANTAM_ASSIGN(ModelFile file, OpenModel(files, path));
       BANTAM_ASSIGN(Prepared prepared,
                     Prepare(files, std::move(file), {/*tokenizer=*/nullptr, /*text_bytes=*/0, run, {kStepTokens, /*all_outputs=*/false}}));
-      BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
+      BANTAM_ASSIGN(Loaded loaded, Load(files, std::move(prepared)));
       EndProgressLine();
       Bench bench(options, std::move(loaded));
       std::string part = bench.Header(model);

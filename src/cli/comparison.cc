@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "cli/terminal.h"
 #include "compress/layer_errors.h"
+#include "compress/smooth.h"
 #include "model/open.h"
 #include "model/vocabulary.h"
 
@@ -80,8 +81,11 @@ Result<WindowModel> LoadFor(const WhatToLoad& what, FileSystem& files, const std
   BANTAM_ASSIGN(Prepared prepared,
                 Prepare(files, std::move(file), {tokenizer == nullptr ? nullptr : tokenizer->get(), /*text_bytes=*/0, options, shape}));
   if (tokenizer != nullptr) BANTAM_TRY(CheckVocabulary(**tokenizer, prepared, path));
-  if (what.steps != nullptr) SetStaticSteps(*what.steps, &prepared.outline.program);
-  BANTAM_ASSIGN(model.loaded, LoadWithoutSession(std::move(prepared)));
+  if (what.steps != nullptr) {
+    SetStaticSteps(*what.steps, &prepared.outline.program);
+    model.rounded_products = CountRounded(prepared.outline.program);
+  }
+  BANTAM_ASSIGN(model.loaded, LoadWithoutSession(files, std::move(prepared)));
   Loaded& loaded = model.loaded;
   BANTAM_ASSIGN(model.runner, WindowRunner::Make(*loaded.model, loaded.plan.options, {*loaded.budget, *loaded.pool}));
   return model;

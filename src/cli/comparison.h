@@ -20,6 +20,7 @@ struct WindowModel {
   uint64_t size_bytes = 0;     // of its files
   uint64_t weights_bytes = 0;  // of its tensors
   uint64_t elements = 0;
+  size_t rounded_products = 0;  // by fixed steps
   Loaded loaded;
   std::unique_ptr<WindowRunner> runner;
 

@@ -129,16 +129,15 @@ Result<CompressPlaces> OpenCompressPlaces(FileSystem& files, WatchedFiles& watch
   return places;
 }
 
-Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes) {
+Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes, bool compared) {
   const std::string& made = places.made;
-  bytes *= places.package ? 2 : 1;
   std::error_code none;
   const uintmax_t there = std::filesystem::file_size(made + ".part", none);
-  const uint64_t kept = none ? 0 : std::min<uint64_t>(bytes, there);
-  return CheckRoom(disk, FolderOf(made), bytes - kept, kRoomRemedy).With(made);
+  const ResultSize size = {bytes, places.package, compared, none ? 0 : there};
+  return CheckRoom(disk, FolderOf(made), RoomOf(size), compared ? kBothRemedy : kRoomRemedy).With(made);
 }
 
-Status MeasureSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader) {
+Status LoadSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader) {
   reader->progress = MakeProgressLine();
   if (arguments.run.context != 0 && arguments.run.context < kWindowMin) {
     return Error(Code::kInvalidArgument, fmt::format("--context {}: expected at least {}", arguments.run.context, kWindowMin));
@@ -150,8 +149,14 @@ Status MeasureSource(FileSystem& files, const CompressPlaces& places, const Comp
   if (!arguments.picture.empty() && !compares && !arguments.draws_errors) {
     return Error(Code::kInvalidArgument, "--picture: nothing to draw without a comparison; give --text FILE");
   }
-  if (arguments.calibrate.empty() && !compares) return Ok();
+  if (arguments.calibrate.empty() && !compares) {
+    const SystemLimits limits = ReadSystemLimits(files, /*root=*/"", AffinityProcessors());
+    BANTAM_ASSIGN(const uint64_t limit, MemoryLimitOf(limits, arguments.run.memory));
+    reader->budget = std::make_shared<MemoryBudget>(limit);
+    return Ok();
+  }
   BANTAM_ASSIGN(reader->model, LoadWindowModel(files, places.path, arguments.run, &reader->tokenizer));
+  reader->budget = reader->model->loaded.budget;
   if (compares) {
     const std::string& named = arguments.text.empty() ? arguments.calibrate : arguments.text;
     BANTAM_ASSIGN(reader->text, ReadWindowText(files, *reader->tokenizer, named));
@@ -167,6 +172,26 @@ Status MeasureSource(FileSystem& files, const CompressPlaces& places, const Comp
   BANTAM_ASSIGN(reader->windows, CutWindows(text.tokens, sizes).With(arguments.calibrate));
   const Loaded& loaded = reader->model->loaded;
   reader->calibration.emplace(*loaded.model, *reader->model->runner, reader->windows, *loaded.pool, reader->progress);
+  return Ok();
+}
+
+Status ReserveWork(const WorkMemory& work, CompressReader* reader) {
+  if (work.bytes == 0) return Ok();
+  const uint64_t left = reader->budget->limit_bytes() - reader->budget->used_bytes();
+  auto reserved = reader->budget->Reserve(work.bytes, work.matrix);
+  if (!reserved.ok()) {
+    return Error(
+        Code::kExhausted,
+        fmt::format("tensor {}: work on it takes {}, and of {} of memory {} are left beside the model; allow more "
+                    "(--work-memory), free some, or do it on a larger machine",
+                    Printable(work.matrix), FormatBytes(work.bytes), FormatBytes(reader->budget->limit_bytes()), FormatBytes(left)));
+  }
+  reader->work.push_back(std::move(reserved).value());
+  return Ok();
+}
+
+Status MeasureSource(FileSystem& files, const CompressArguments& arguments, CompressReader* reader) {
+  if (!reader->calibration) return Ok();
   if (!reader->importance && arguments.importance) {
     BANTAM_ASSIGN(reader->importance, reader->calibration->MeasureImportance());
     reader->importance->text = FileName(arguments.calibrate);
@@ -175,10 +200,12 @@ Status MeasureSource(FileSystem& files, const CompressPlaces& places, const Comp
   return Ok();
 }
 
-uint64_t GramBytesMax(const CompressReader& reader, uint64_t most) {
-  if (!reader.model) return most;
-  const MemoryBudget& budget = *reader.model->loaded.budget;
-  return std::min(most, (budget.limit_bytes() - budget.used_bytes()) / 2);
+uint64_t ReserveGrams(CompressReader* reader, uint64_t most) {
+  const uint64_t bytes = std::min(most, reader->budget->limit_bytes() - reader->budget->used_bytes());
+  auto reserved = reader->budget->Reserve(bytes, "Gram matrices");
+  if (!reserved.ok()) return 0;
+  reader->work.push_back(std::move(reserved).value());
+  return bytes;
 }
 
 Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const CompressArguments& arguments, const Progress& progress) {
@@ -283,6 +310,8 @@ void AddCompressOptions(CLI::App& verb, CompressArguments* arguments, const std:
   verb.add_option("--report", arguments->report, "a file for everything that is known of the result, as JSON");
   verb.add_option("--picture", arguments->picture, "a PNG file for a picture of the errors, layer by layer");
   verb.add_option("-t,--threads", arguments->run.threads, "threads (default, and 0: the usable physical cores)")->check(WholeNumber());
+  verb.add_option("--work-memory", arguments->run.memory, "what the work may take of the memory, such as 2G; auto: what is available")
+      ->capture_default_str();
   verb.add_flag("-f,--force", arguments->force, "replace OUT where it is there already");
   verb.add_flag("--json", arguments->json, "print the report as JSON");
 }

@@ -10,11 +10,13 @@
 
 #include "base/disk.h"
 #include "base/json.h"
+#include "base/memory_budget.h"
 #include "base/watched_files.h"
 #include "cli/comparison.h"
 #include "compress/calibrate.h"
 #include "compress/importance.h"
 #include "compress/quantize.h"
+#include "compress/work_memory.h"
 #include "security/sha256.h"
 
 namespace bantam {
@@ -43,6 +45,7 @@ void AddCompressOptions(CLI::App& verb, CompressArguments* arguments, const std:
 // What is in memory besides the file that is read: the model that is calibrated on and compared with, if either is wanted.
 struct CompressReader {
   std::optional<WindowModel> model;
+  std::shared_ptr<MemoryBudget> budget;  // the model's, or of the process where there is none
   std::unique_ptr<Tokenizer> tokenizer;
   CalibrationWindows windows;
   std::optional<Calibrator> calibration;
@@ -50,6 +53,7 @@ struct CompressReader {
   WindowText text;               // that what was made is compared on
   std::vector<BarChart> charts;  // of the picture, in front of what the comparison adds
   Progress progress;
+  std::vector<MemoryBudget::Reservation> work;  // for what is done with matrices
 };
 
 std::string FileName(const std::string& path);
@@ -66,13 +70,17 @@ struct CompressPlaces {
 Result<CompressPlaces> OpenCompressPlaces(FileSystem& files, WatchedFiles& watched, const CompressArguments& arguments,
                                           const std::vector<std::string>& inputs);
 
-// Of a result of so many bytes, but for what an earlier call has left of it.
-Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes);
+// Of a result of so many bytes, but for what an earlier call has left of it. `compared`: two models are made, and one of them stays.
+Status CheckRoomFor(Disk& disk, const CompressPlaces& places, uint64_t bytes, bool compared = false);
 
-// Loads the model where a text is to be read, and measures it. The reader does not move from here on.
-Status MeasureSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader);
-// Memory for Gram matrices: what the planner left, and half of it, for the factor of one lies beside them.
-uint64_t GramBytesMax(const CompressReader& reader, uint64_t most);
+// Loads the model where a text is to be read, and reads texts and importance. The reader does not move from here on.
+Status LoadSource(FileSystem& files, const CompressPlaces& places, const CompressArguments& arguments, CompressReader* reader);
+// Reserves the memory of the work on one matrix; Exhausted where that is not free beside the model.
+Status ReserveWork(const WorkMemory& work, CompressReader* reader);
+// Measures importance where it is wanted and not known.
+Status MeasureSource(FileSystem& files, const CompressArguments& arguments, CompressReader* reader);
+// Reserves memory for Gram matrices of matrices to come, what is left or `most`, and returns how much.
+uint64_t ReserveGrams(CompressReader* reader, uint64_t most);
 
 // Everything that the bytes of the result depend on, but what the verb itself was told.
 Result<Json> DescribeInputs(FileSystem& files, const ModelFile& file, const CompressArguments& arguments, const Progress& progress);

@@ -141,7 +141,7 @@ Status HostedAnswers::Load(FileSystem& files, const ModelEntry& entry, const Clo
   BANTAM_ASSIGN(Prepared prepared, Prepare(files, std::move(opened_->file), request));
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, opened_->path));
   if (least != nullptr && least->Answers()) BANTAM_TRY(CheckLeast(prepared, *least));
-  BANTAM_ASSIGN(loaded_, LoadWithoutSession(std::move(prepared)));
+  BANTAM_ASSIGN(loaded_, LoadWithoutSession(files, std::move(prepared)));
   EndProgressLine();
   BANTAM_TRY(UseAdaptiveTargets(files, entry.targets, loaded_.plan.options.sequences, &options));
   const Engine::Setup setup = {*loaded_.model, tokenizer, loaded_.plan, clock, options, loaded_.draft.get(), loaded_.draft_plan};

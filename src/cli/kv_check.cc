@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <utility>
 
 #include "base/json.h"
 #include "compress/compare.h"
 #include "compress/window_runner.h"
+#include "model/model_digest.h"
 
 namespace bantam {
 namespace {
@@ -19,7 +21,7 @@ constexpr size_t kWindows = 3;
 // Logits of so many tokens are in memory at once, twice.
 constexpr size_t kStepTokens = 32;
 constexpr size_t kFileBytesMax = 65536;
-constexpr uint64_t kFormat = 1;
+constexpr uint64_t kFormat = 2;
 // Of a type with which the model's logits are no numbers.
 constexpr double kNoNumbers = 1e6;
 
@@ -44,52 +46,77 @@ constexpr std::string_view kText =
 
 std::string KvChecksPath(const std::string& model_path) { return model_path + ".kv.json"; }
 
-KvChecks ReadKvChecks(FileSystem& files, const std::string& model_path, const Digest& model) {
-  KvChecks none = {.model = model};
+std::string KvRopeName(const RopeOverride& rope) {
+  return rope.scaling == RopeScaling::kNone ? "" : fmt::format("{}:{}", RopeScalingName(rope.scaling), rope.factor);
+}
+
+std::optional<KvChecks> ReadKvChecks(FileSystem& files, const std::string& model_path) {
   const std::string path = KvChecksPath(model_path);
-  if (!files.Exists(path)) return none;
+  if (!files.Exists(path)) return std::nullopt;
   const Result<std::string> text = files.ReadText(path, kFileBytesMax);
-  if (!text.ok()) return none;
+  if (!text.ok()) return std::nullopt;
   const Result<Json> json = ParseJson(*text);
-  if (!json.ok()) return none;
+  if (!json.ok()) return std::nullopt;
   const Json& format = JsonMember(*json, "format");
-  if (!format.is_number_unsigned() || format.get<uint64_t>() != kFormat || JsonText(*json, "model") != HexOf(model)) return none;
-  KvChecks checks = none;
-  const Json& measured = JsonMember(*json, "divergence");
-  if (!measured.is_object()) return none;
-  for (const auto& [name, value] : measured.items()) {
-    const auto type = KvTypeFromName(name);
-    if (!type || !value.is_number() || !(value.get<double>() >= 0)) return none;
-    checks.divergence[*type] = value.get<double>();
+  const auto model = DigestFromHex(JsonText(*json, "model").value_or(""));
+  if (!format.is_number_unsigned() || format.get<uint64_t>() != kFormat || !model) return std::nullopt;
+  KvChecks checks = {.model = *model, .files = DigestFromHex(JsonText(*json, "files").value_or(""))};
+  const Json& measured = JsonMember(*json, "measured");
+  if (!measured.is_object() || measured.size() > kKvRopesMax) return std::nullopt;
+  for (const auto& [rope, divergences] : measured.items()) {
+    if (!divergences.is_object()) return std::nullopt;
+    for (const auto& [name, value] : divergences.items()) {
+      const auto type = KvTypeFromName(name);
+      if (!type || !value.is_number() || !(value.get<double>() >= 0)) return std::nullopt;
+      checks.by_rope[rope][*type] = value.get<double>();
+    }
   }
   return checks;
 }
 
-Status WriteKvChecks(FileSystem& files, const std::string& model_path, const KvChecks& checks) {
+Status WriteKvChecks(FileSystem& files, const std::string& model_path, KvChecks checks, const std::string& rope) {
+  while (checks.by_rope.size() > kKvRopesMax) {
+    checks.by_rope.erase(checks.by_rope.begin()->first == rope ? std::next(checks.by_rope.begin()) : checks.by_rope.begin());
+  }
   Json measured = Json::object();
-  for (const auto& [type, divergence] : checks.divergence) measured[std::string(KvTypeName(type))] = divergence;
-  const Json json = {{"format", kFormat}, {"model", HexOf(checks.model)}, {"divergence", measured}};
+  for (const auto& [name, divergences] : checks.by_rope) {
+    for (const auto& [type, divergence] : divergences) measured[name][std::string(KvTypeName(type))] = divergence;
+  }
+  Json json = {{"format", kFormat}, {"model", HexOf(checks.model)}, {"measured", measured}};
+  if (checks.files) json["files"] = HexOf(*checks.files);
   const std::string text = DumpJson(json, /*indent=*/2) + "\n";
   BANTAM_ASSIGN(const auto writer, files.Create(KvChecksPath(model_path)));
   BANTAM_TRY(writer->Append(std::as_bytes(std::span(text))));
   return writer->Commit();
 }
 
-KvChoice ChooseKvType(const KvChecks& checks, KvType wanted) {
+Result<KvChecks> FindKvChecks(FileSystem& files, const KnownModel& model, const Progress& progress) {
+  std::optional<KvChecks> kept = ReadKvChecks(files, model.file.path);
+  const std::optional<Digest> name = NameFiles(files, model.file, model.now_ns);
+  if (kept && name && kept->files == name) return *std::move(kept);
+  BANTAM_ASSIGN(const Digest digest, DigestModel(model.file, progress));
+  if (!kept || kept->model != digest) return KvChecks{.model = digest, .files = name};
+  kept->files = name;
+  // Where it cannot be written down, the next start reads the weights again.
+  if (name) (void)WriteKvChecks(files, model.file.path, *kept, /*rope=*/"");
+  return *std::move(kept);
+}
+
+KvChoice ChooseKvType(const KvDivergences& known, KvType wanted) {
   for (KvType type = wanted;;) {
     const auto better = BetterKvType(type);
     if (!better) return {type, /*known=*/true};
-    const auto found = checks.divergence.find(type);
-    if (found == checks.divergence.end()) return {type, /*known=*/false};
+    const auto found = known.find(type);
+    if (found == known.end()) return {type, /*known=*/false};
     if (found->second <= kKvDivergenceMax) return {type, /*known=*/true};
     type = *better;
   }
 }
 
-std::string KvFallbackNote(const KvChecks& checks, KvType wanted, KvType taken) {
+std::string KvFallbackNote(const KvDivergences& known, KvType wanted, KvType taken) {
   const auto figure = [&](KvType type) {
-    const auto found = checks.divergence.find(type);
-    if (found == checks.divergence.end()) return std::string();
+    const auto found = known.find(type);
+    if (found == known.end()) return std::string();
     return found->second >= kNoNumbers ? std::string(" (its logits are no numbers)") : fmt::format(" ({:.4f})", found->second);
   };
   return fmt::format(

@@ -16,8 +16,8 @@
 #include "engine/constraints.h"
 #include "engine/engine.h"
 #include "model/checked_packages.h"
-#include "model/model_digest.h"
 #include "model/open.h"
+#include "program/replan.h"
 
 namespace bantam {
 
@@ -144,27 +144,11 @@ Result<PlanOptions> ReadPlanOptions(const RunOptions& options, const ModelOutlin
   return plan;
 }
 
-// The plan with a better KV type, for as many tokens and sequences; nothing where that does not fit.
-std::optional<MemoryPlan> PlanWithKv(FitRequest fit, const MemoryPlan& plan, Program program, KvType type) {
-  fit.wanted = plan.options;
-  fit.wanted.kv_type = type;
-  fit.wanted.kv_tokens = 0;  // as many as fit, again
-  // What is narrower was found to cost too much.
-  if (IsFloat(type)) fit.wanted.narrow_kv = false;
-  fit.weight_form = plan.weight_form;
-  fit.fixed_context = true;
-  fit.fixed_kv = true;
-  Result<MemoryPlan> better = FitMemory(&program, fit);
-  if (!better.ok() || better->options.sequences != plan.options.sequences) return std::nullopt;
-  better->weight_form = plan.weight_form;
-  return std::move(better).value();
-}
-
 // Takes the type that was found good enough into the plan, where there is room for it, and says so.
-void TakeKv(const KvChecks& checks, const FitRequest& fit, const Program& program, KvType type, MemoryPlan* plan) {
+void TakeKv(const KvDivergences& known, const FitRequest& fit, const Program& program, KvType type, MemoryPlan* plan) {
   const KvType wanted = plan->options.kv_type;
   if (type == wanted) return;
-  std::optional<MemoryPlan> better = PlanWithKv(fit, *plan, program, type);
+  std::optional<MemoryPlan> better = ReplanKv(fit, *plan, program, type);
   if (!better) {
     Note(
         fmt::format("[keys and values in {} cost this model a mean KL divergence of more than {}; but for {} memory is short, so they are "
@@ -172,8 +156,15 @@ void TakeKv(const KvChecks& checks, const FitRequest& fit, const Program& progra
                     KvTypeName(wanted), kKvDivergenceMax, KvTypeName(type)));
     return;
   }
-  Note(KvFallbackNote(checks, wanted, type));
+  Note(KvFallbackNote(known, wanted, type));
   *plan = std::move(*better);
+}
+
+// Since 1970.
+int64_t RealTimeNs() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
 // Finds out what is known of the KV type that was asked for, and takes a better one if that is known to be needed. What goes wrong with the
@@ -182,15 +173,17 @@ Status KnowKv(FileSystem& files, const ModelFile& file, const PrepareRequest& re
   const Program& program = prepared->outline.program;
   const KvType wanted = prepared->plan.options.kv_type;
   if (!request.kv_check || !request.run.kv_check || request.run.kv.empty() || IsFloat(wanted) || !CanCheckKv(program)) return Ok();
-  BANTAM_ASSIGN(const Digest digest, DigestModel(file, MakeProgressLine()));
-  const KvChecks known = ReadKvChecks(files, file.path, digest);
-  const KvChoice choice = ChooseKvType(known, wanted);
+  BANTAM_ASSIGN(const RopeOverride rope, ParseRopeScaling(request.run.rope_scaling));
+  BANTAM_ASSIGN(KvChecks known, FindKvChecks(files, {file, RealTimeNs()}, MakeProgressLine()));
+  const std::string rope_name = KvRopeName(rope);
+  const KvDivergences& measured = known.by_rope[rope_name];
+  const KvChoice choice = ChooseKvType(measured, wanted);
   if (choice.known) {
-    TakeKv(known, prepared->fit, program, choice.type, &prepared->plan);
+    TakeKv(measured, prepared->fit, program, choice.type, &prepared->plan);
     return Ok();
   }
   BANTAM_ASSIGN(std::vector<uint32_t> tokens, KvCheckTokens(*request.tokenizer, program));
-  prepared->kv_check = Prepared::KvCheck{known, wanted, std::move(tokens)};
+  prepared->kv_check = Prepared::KvCheck{std::move(known), rope_name, wanted, std::move(tokens)};
   return Ok();
 }
 
@@ -199,22 +192,23 @@ void NoteNotMeasured(KvType type, const Error& error) {
 }
 
 // Measures types until one is good enough, and plans anew if that is not the one of the plan.
-void CheckKv(const Prepared& prepared, Loaded* loaded) {
+void CheckKv(FileSystem& files, const Prepared& prepared, Loaded* loaded) {
   KvChecks checks = prepared.kv_check->known;
+  KvDivergences& measured = checks.by_rope[prepared.kv_check->rope];
   const KvType wanted = prepared.kv_check->wanted;
   constexpr int64_t kTimeMaxNs = 10'000'000'000;
   const MonotonicClock clock;
   const int64_t end_ns = clock.NowNs() + kTimeMaxNs;
   const auto stop = [&](bool one) { return Interrupted() || (one && clock.NowNs() > end_ns); };
-  KvChoice choice = ChooseKvType(checks, wanted);
-  for (; !choice.known; choice = ChooseKvType(checks, wanted)) {
+  KvChoice choice = ChooseKvType(measured, wanted);
+  for (; !choice.known; choice = ChooseKvType(measured, wanted)) {
     const auto divergence = MeasureKvType(*loaded->model, choice.type, prepared.kv_check->tokens, {*loaded->budget, *loaded->pool}, stop);
     if (!divergence.ok()) return NoteNotMeasured(wanted, divergence.error());
-    checks.divergence[choice.type] = *divergence;
+    measured[choice.type] = *divergence;
   }
   // Where it cannot be written down, the next start measures again.
-  (void)WriteKvChecks(*MakeFileSystem(), prepared.file.path, checks);
-  TakeKv(checks, prepared.fit, loaded->model->program, choice.type, &loaded->plan);
+  (void)WriteKvChecks(files, prepared.file.path, checks, prepared.kv_check->rope);
+  TakeKv(measured, prepared.fit, loaded->model->program, choice.type, &loaded->plan);
 }
 
 // What is kept beside the model, if it holds here. What is wrong with it is no reason not to run the model.
@@ -250,12 +244,9 @@ void TrustChecked(FileSystem& files, const RunOptions& run, ModelFile& file) {
 }
 
 // Where it cannot be written down, the next start checks again.
-void RememberChecked(const TensorSource& source) {
+void RememberChecked(FileSystem& files, const TensorSource& source) {
   if (!source.AllChecked() || !MakeDisk()->MakeFolders(CacheFolder(), "checked").ok()) return;
-  const auto files = MakeFileSystem();
-  timespec now = {};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  (void)CheckedPackages(*files, CheckedFolder(), /*root=*/"").Remember(source, int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec);
+  (void)CheckedPackages(files, CheckedFolder(), /*root=*/"").Remember(source, RealTimeNs());
 }
 
 }  // namespace
@@ -362,16 +353,16 @@ Status CheckGoesOn(const Config& config) {
       "(bantam embed, bantam classify) and goes on with none; if it should, fetch the files again");
 }
 
-Result<Loaded> LoadWithoutSession(Prepared prepared) {
+Result<Loaded> LoadWithoutSession(FileSystem& files, Prepared prepared) {
   Loaded loaded;
   loaded.planned = std::move(prepared.planned);
   loaded.plan = prepared.plan;
   loaded.budget = prepared.shared_budget != nullptr ? prepared.shared_budget : std::make_shared<MemoryBudget>(prepared.memory_limit_bytes);
   BANTAM_ASSIGN(loaded.pool, ThreadPool::Make(prepared.plan.options.threads));
   BANTAM_ASSIGN(loaded.model, LoadModel(std::move(prepared.outline), prepared.file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
-  if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(*source);
+  if (const TensorSource* source = loaded.model->weights.source(); source != nullptr) RememberChecked(files, *source);
   if (prepared.kv_check) {
-    CheckKv(prepared, &loaded);
+    CheckKv(files, prepared, &loaded);
     if (prepared.draft) {
       const uint64_t limit = prepared.memory_limit_bytes - std::min(prepared.memory_limit_bytes, prepared.fit.held.spare);
       prepared.draft_plan = PlanDraft(*prepared.draft, limit, &loaded.plan);
@@ -382,7 +373,7 @@ Result<Loaded> LoadWithoutSession(Prepared prepared) {
     loaded.draft_plan = prepared.draft_plan;
     BANTAM_ASSIGN(loaded.draft,
                   LoadModel(std::move(prepared.draft->outline), prepared.draft->file, {*loaded.budget, *loaded.pool}, MakeProgressLine()));
-    if (const TensorSource* source = loaded.draft->weights.source(); source != nullptr) RememberChecked(*source);
+    if (const TensorSource* source = loaded.draft->weights.source(); source != nullptr) RememberChecked(files, *source);
   }
   for (auto& [name, outline] : prepared.adapters) {
     BANTAM_ASSIGN(auto adapter, LoadAdapter(std::move(outline), *loaded.model, *loaded.budget));
@@ -391,8 +382,8 @@ Result<Loaded> LoadWithoutSession(Prepared prepared) {
   return loaded;
 }
 
-Result<Loaded> Load(Prepared prepared) {
-  BANTAM_ASSIGN(Loaded loaded, LoadWithoutSession(std::move(prepared)));
+Result<Loaded> Load(FileSystem& files, Prepared prepared) {
+  BANTAM_ASSIGN(Loaded loaded, LoadWithoutSession(files, std::move(prepared)));
   BANTAM_ASSIGN(loaded.session, Session::Make(*loaded.model, loaded.plan, {*loaded.budget, *loaded.pool}));
   if (!loaded.adapters.empty()) BANTAM_TRY(loaded.session->Use(loaded.adapters[0].second, *loaded.budget));
   return loaded;

@@ -115,6 +115,7 @@ struct Prepared {
   FitRequest fit;
   struct KvCheck {
     KvChecks known;
+    std::string rope;  // KvRopeName
     KvType wanted;
     std::vector<uint32_t> tokens;
   };
@@ -155,10 +156,11 @@ struct Loaded {
   MemoryPlan draft_plan;
   std::unique_ptr<Session> session;
 };
-// The session has the first adapter, if there is one.
-Result<Loaded> Load(Prepared prepared);
+// The session has the first adapter, if there is one. What is found out meanwhile (weights that are whole, what a KV type costs) is kept in
+// `files`, so that it need not be found out again.
+Result<Loaded> Load(FileSystem& files, Prepared prepared);
 // The same without the session.
-Result<Loaded> LoadWithoutSession(Prepared prepared);
+Result<Loaded> LoadWithoutSession(FileSystem& files, Prepared prepared);
 
 // Unsupported, with the verb to use, for a model that goes on with no text.
 Status CheckGoesOn(const Config& config);

@@ -46,7 +46,7 @@ Status WriteLogits(FileSystem& files, Options options) {
   }
   // An output that cannot be written is known before the model is loaded.
   BANTAM_ASSIGN(const auto writer, files.Create(options.out));
-  BANTAM_ASSIGN(const Loaded loaded, Load(std::move(prepared)));
+  BANTAM_ASSIGN(const Loaded loaded, Load(files, std::move(prepared)));
   const auto sink = [&](std::span<const float> logits) { return writer->Append(std::as_bytes(logits)); };
   BANTAM_TRY(loaded.session->AppendForLogits(ids, sink, Interrupted));
   return writer->Commit();

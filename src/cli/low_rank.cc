@@ -99,14 +99,16 @@ Result<std::string> LowRank(FileSystem& files, const Arguments& arguments) {
   const auto disk = MakeDisk();
   BANTAM_TRY(CheckRoomFor(*disk, places, TensorBytes(places.file)));
   CompressReader reader;
-  BANTAM_TRY(MeasureSource(files, places, arguments, &reader));
+  BANTAM_TRY(LoadSource(files, places, arguments, &reader));
+  BANTAM_TRY(ReserveWork(LowRankWork(places.file, *reader.calibration), &reader));
+  BANTAM_TRY(MeasureSource(files, arguments, &reader));
   BANTAM_ASSIGN(Json described, DescribeInputs(watched, places.file, arguments, reader.progress));
   described["low_rank"] = {{"keep", arguments.keep}, {"loss", arguments.loss}};
   ThreadPool& pool = *reader.model->loaded.pool;
   options.calibrator = &*reader.calibration;
   BANTAM_ASSIGN(options.kernels, ChooseKernels("auto"));
   options.pool = &pool;
-  options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
+  options.gram_bytes_max = ReserveGrams(&reader, options.gram_bytes_max);
   options.progress = reader.progress;
   BANTAM_ASSIGN(LowRankModel made, MakeLowRank(places.file, options));
   BANTAM_ASSIGN(const QuantizeReport report,

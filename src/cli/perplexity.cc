@@ -55,7 +55,7 @@ Result<std::string> Measure(FileSystem& files, Options options) {
   BANTAM_TRY(CheckVocabulary(tokenizer, prepared, path));
   NoteContext(prepared);
   DeferInterrupts();
-  BANTAM_ASSIGN(const Loaded loaded, Load(std::move(prepared)));
+  BANTAM_ASSIGN(const Loaded loaded, Load(files, std::move(prepared)));
   const MonotonicClock clock;
   const int64_t begin = clock.NowNs();
   const Progress line = MakeProgressLine();

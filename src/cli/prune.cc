@@ -130,7 +130,9 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
   BANTAM_TRY(CheckRoomFor(*disk, places, TensorBytes(places.file)));
   BANTAM_TRY(CheckBeforeMeasuring(places.file, arguments, options));
   CompressReader reader;
-  BANTAM_TRY(MeasureSource(files, places, arguments, &reader));
+  BANTAM_TRY(LoadSource(files, places, arguments, &reader));
+  BANTAM_TRY(ReserveWork(PruneWork(places.file, options), &reader));
+  BANTAM_TRY(MeasureSource(files, arguments, &reader));
   BANTAM_ASSIGN(Json described, DescribeInputs(watched, places.file, arguments, reader.progress));
   std::unique_ptr<ThreadPool> own_pool;
   if (!reader.model) {
@@ -142,7 +144,7 @@ Result<std::string> Prune(FileSystem& files, const Arguments& arguments) {
   options.calibrator = reader.calibration ? &*reader.calibration : nullptr;
   BANTAM_ASSIGN(options.kernels, ChooseKernels("auto"));
   options.pool = &pool;
-  options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
+  options.gram_bytes_max = ReserveGrams(&reader, options.gram_bytes_max);
   BANTAM_ASSIGN(PrunedModel pruned, PruneModel(places.file, options));
   BANTAM_ASSIGN(const QuantizeReport report, WriteMade({files, *disk, places, watched},
                                                        {pruned.file, pruned.formats, pruned.selection, described}, pool, reader.progress));

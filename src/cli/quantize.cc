@@ -192,6 +192,13 @@ Json ReportJson(const Arguments& arguments, const CompressReader& reader, const 
   return json;
 }
 
+// For the work on the matrix that takes most of it, before anything is measured.
+Status ReserveMemory(const ModelFile& file, const Arguments& arguments, QuantizeOptions options, CompressReader* reader) {
+  options.feedback = reader->calibration && arguments.feedback ? &*reader->calibration : nullptr;
+  BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(file, options));
+  return ReserveWork(QuantizeWork(file, planned, /*made=*/arguments.awq || arguments.smooth || arguments.scaling.even_keys), reader);
+}
+
 void AddChart(const QuantizeReport& report, CompressReader* reader) {
   std::vector<std::pair<std::string, double>> errors;
   for (const TensorReport& tensor : report.tensors) {
@@ -219,9 +226,12 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
   BANTAM_ASSIGN(const QuantizeReport planned, PlanQuantize(places.file, options));
   const auto disk = MakeDisk();
   // What --recipe auto chooses is not known yet.
-  if (arguments.recipe != kAuto) BANTAM_TRY(CheckRoomFor(*disk, places, planned.bytes));
+  const bool compared = arguments.compare && (arguments.awq || arguments.smooth);
+  if (arguments.recipe != kAuto) BANTAM_TRY(CheckRoomFor(*disk, places, planned.bytes, compared));
   CompressReader reader;
-  BANTAM_TRY(MeasureSource(files, places, arguments, &reader));
+  BANTAM_TRY(LoadSource(files, places, arguments, &reader));
+  BANTAM_TRY(ReserveMemory(places.file, arguments, options, &reader));
+  BANTAM_TRY(MeasureSource(files, arguments, &reader));
   BANTAM_ASSIGN(const KernelSet* kernels, ChooseKernels("auto"));
   BANTAM_ASSIGN(Json described, DescribeInputs(watched, places.file, arguments, reader.progress));
   if (!arguments.calibrate.empty()) described["calibration"]["feedback"] = arguments.feedback;
@@ -240,14 +250,14 @@ Result<std::string> Quantize(FileSystem& files, const Arguments& arguments) {
                                                       : ScaleRule::kUsual;
   options.kernels = kernels;
   options.watched = &watched;
-  options.gram_bytes_max = GramBytesMax(reader, options.gram_bytes_max);
+  if (options.feedback != nullptr || arguments.awq) options.gram_bytes_max = ReserveGrams(&reader, options.gram_bytes_max);
   options.identity = DumpJson(described, /*indent=*/-1);
   ScalingOptions scaling = arguments.scaling;
   scaling.static_activations = scaling.static_activations || arguments.smooth;
   scaling.scaling = arguments.awq ? Scaling::kAwq : arguments.smooth ? Scaling::kSmooth : Scaling::kAbsent;
   ScalingStep step;
-  if (scaling.scaling != Scaling::kAbsent || scaling.static_activations) {
-    BANTAM_ASSIGN(step, QuantizeWithScaling({files, *disk, places, arguments, reader}, options, scaling));
+  if (scaling.scaling != Scaling::kAbsent || scaling.static_activations || scaling.even_keys) {
+    BANTAM_ASSIGN(step, QuantizeWithScaling({files, *disk, places, arguments, reader, pool}, options, scaling));
   } else {
     BANTAM_ASSIGN(step.report, QuantizeModel(files, *disk, places.file, places.made, options, pool, reader.progress));
   }
@@ -291,6 +301,8 @@ void AddQuantizeVerb(CLI::App& app, Action* action) {
       "--smooth", arguments->smooth,
       "the same, behind scales that make activations easier to round (SmoothQuant); undone where the divergence is larger for it");
   verb->add_option("--smooth-alpha", arguments->scaling.smooth_alpha, "how much of the difficulty weights take")->capture_default_str();
+  verb->add_flag("--even-keys", arguments->scaling.even_keys,
+                 "divide what is large in keys, as biases make it, and multiply queries: the same model, whose keys bear few bits (--kv)");
   verb->add_option("--correct", arguments->correct,
                    "keep a product of this rank beside each matrix for what it lost, such as 32; 0: none. Only Bantam reads that")
       ->check(CLI::Range(size_t{0}, size_t{1024}));

@@ -320,7 +320,7 @@ Result<int> Run(FileSystem& files, const Options& options) {
   if (!chat) {
     BANTAM_ASSIGN(prompt, ReadPrompt(options, tokenizer, prepared.plan));
   }
-  BANTAM_ASSIGN(Loaded loaded, Load(std::move(prepared)));
+  BANTAM_ASSIGN(Loaded loaded, Load(files, std::move(prepared)));
   EndProgressLine();
   Runner runner(options, sampler, std::move(tokenizer), std::move(chat_template), std::move(loaded));
   return chat ? runner.Chat() : runner.Once(prompt);

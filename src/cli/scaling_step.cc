@@ -9,6 +9,7 @@
 
 #include "cli/terminal.h"
 #include "compress/awq.h"
+#include "compress/key_scales.h"
 #include "compress/smooth.h"
 #include "model/arch/registry.h"
 #include "model/lowering.h"
@@ -44,12 +45,12 @@ class ScaledMaker {
         places_(places.places),
         arguments_(places.arguments),
         reader_(places.reader),
-        pool_(*reader_.model->loaded.pool) {}
+        pool_(places.pool) {}
 
   Result<ScalingStep> Run(const QuantizeOptions& options, const ScalingOptions& wanted) {
     BANTAM_TRY(FindScales(options, wanted));
     if (scales_.empty()) {
-      BANTAM_ASSIGN(step_.report, QuantizeModel(files_, disk_, places_.file, places_.made, options, pool_, reader_.progress));
+      BANTAM_ASSIGN(step_.report, Make(options, places_.made, keys_));
     } else {
       BANTAM_TRY(MakeBoth(options, wanted));
     }
@@ -61,6 +62,7 @@ class ScaledMaker {
   Status FindScales(const QuantizeOptions& options, const ScalingOptions& wanted) {
     BANTAM_ASSIGN(const Config config, ReadConfig(places_.file));
     BANTAM_ASSIGN(const Program program, Lower(config, places_.file.directory));
+    if (wanted.even_keys) BANTAM_TRY(FindKeyScales(program));
     if (wanted.static_activations) {
       BANTAM_ASSIGN(ranges_, reader_.calibration->MeasureRanges());
     }
@@ -88,18 +90,35 @@ class ScaledMaker {
     return Ok();
   }
 
-  Result<QuantizeReport> MakeScaled(const QuantizeOptions& options, const std::string& path) {
-    BANTAM_ASSIGN(ModelFile scaled, ScaleModel(places_.file, scales_));
+  Status FindKeyScales(const Program& program) {
+    BANTAM_ASSIGN(EvenedKeys evened, EvenKeys(places_.file, program));
+    keys_ = std::move(evened.scales);
+    step_.json["even_keys"] = {{"layers", evened.layers}, {"looked_at", evened.looked_at}, {"predicted_error", evened.error}};
+    step_.text += fmt::format("  keys: {} of {} layers scaled, predicted squared error of scores in few bits x {:.3f}\n", evened.layers,
+                              evened.looked_at, evened.error);
+    return Ok();
+  }
+
+  // Scales of activations and those of keys.
+  ModelScales AllScales() const {
+    ModelScales all = keys_;
+    AddScales(scales_, &all);
+    return all;
+  }
+
+  Result<QuantizeReport> Make(const QuantizeOptions& options, const std::string& path, const ModelScales& scales) {
+    if (scales.empty()) return QuantizeModel(files_, disk_, places_.file, path, options, pool_, reader_.progress);
+    BANTAM_ASSIGN(ModelFile scaled, ScaleModel(places_.file, scales));
     Importance importance;
     QuantizeOptions with = options;
     if (options.importance != nullptr) {
-      importance = ScaleImportance(*options.importance, scales_);
+      importance = ScaleImportance(*options.importance, scales);
       with.importance = &importance;
     }
-    with.identity += fmt::format("\nscaled {}", DigestOf(scales_));
-    reader_.calibration->Divide(DivisorsOf(scales_));
+    with.identity += fmt::format("\nscaled {}", DigestOf(scales));
+    if (reader_.calibration) reader_.calibration->Divide(DivisorsOf(scales));
     Result<QuantizeReport> made = QuantizeModel(files_, disk_, scaled, path, with, pool_, reader_.progress);
-    reader_.calibration->Divide({});
+    if (reader_.calibration) reader_.calibration->Divide({});
     if (made.ok()) made->source_bytes = TensorBytes(places_.file);
     return made;
   }
@@ -107,7 +126,7 @@ class ScaledMaker {
   Status MakeBoth(const QuantizeOptions& options, const ScalingOptions& wanted) {
     if (!arguments_.compare) {
       step_.text += "; not compared\n";
-      BANTAM_ASSIGN(step_.report, MakeScaled(options, places_.made));
+      BANTAM_ASSIGN(step_.report, Make(options, places_.made, AllScales()));
       return Ok();
     }
     const std::string scaled_path = places_.made + ".scaled.gguf";
@@ -127,11 +146,13 @@ class ScaledMaker {
 
   Status ChooseOf(const std::string& scaled_path, const std::string& plain_path, const QuantizeOptions& options,
                   const ScalingOptions& wanted) {
-    BANTAM_ASSIGN(QuantizeReport scaled, MakeScaled(options, scaled_path));
-    BANTAM_ASSIGN(QuantizeReport plain, QuantizeModel(files_, disk_, places_.file, plain_path, options, pool_, reader_.progress));
+    BANTAM_ASSIGN(QuantizeReport scaled, Make(options, scaled_path, AllScales()));
+    BANTAM_ASSIGN(QuantizeReport plain, Make(options, plain_path, keys_));
     const bool fixed = wanted.static_activations;
-    BANTAM_ASSIGN(const double without, Divergence(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
-    BANTAM_ASSIGN(const double with, Divergence(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
+    BANTAM_ASSIGN(const Measured plain_cost, Measure(plain_path, fixed ? StepsOf(ranges_, {}) : StaticSteps()));
+    BANTAM_ASSIGN(const Measured scaled_cost, Measure(scaled_path, fixed ? StepsOf(ranges_, scales_) : StaticSteps()));
+    const double without = plain_cost.divergence;
+    const double with = scaled_cost.divergence;
     // Not smaller, or no number.
     const bool undone = !(with < without);
     Json& told = step_.json[wanted.scaling == Scaling::kAwq ? "awq" : "smooth"];
@@ -147,14 +168,19 @@ class ScaledMaker {
     return Ok();
   }
 
-  Result<double> Divergence(const std::string& path, const StaticSteps& steps) {
+  struct Measured {
+    double divergence = 0;
+    size_t rounded_products = 0;
+  };
+  Result<Measured> Measure(const std::string& path, const StaticSteps& steps) {
     BANTAM_ASSIGN(WindowModel candidate, LoadRoundedModel(files_, path, arguments_.run, steps));
     const auto pair = MeasurePair(*reader_.model, candidate, reader_.text, arguments_.windows);
     if (Interrupted()) return Error(Code::kCancelled, "the comparison was interrupted");
     // Logits that are no numbers are worse than any others.
-    if (!pair.ok() && pair.error().code() == Code::kCorrupt) return std::numeric_limits<double>::infinity();
-    if (!pair.ok()) return pair.error();
-    return pair->comparison.divergence.value;
+    const bool no_numbers = !pair.ok() && pair.error().code() == Code::kCorrupt;
+    if (!pair.ok() && !no_numbers) return pair.error();
+    const double divergence = no_numbers ? std::numeric_limits<double>::infinity() : pair->comparison.divergence.value;
+    return Measured{divergence, candidate.rounded_products};
   }
 
   // The steps of the model that stays, and what they cost it.
@@ -164,10 +190,18 @@ class ScaledMaker {
     for (const auto& [name, step] : steps) list[name] = step;
     step_.json["static_activations"] = {{"bits", 8}, {"steps", list}};
     if (!arguments_.compare) return Ok();
-    BANTAM_ASSIGN(const double divergence, Divergence(places_.made, steps));
-    step_.json["static_activations"]["kl_divergence"] = divergence;
-    step_.text +=
-        fmt::format("  activations in 8 bits by fixed steps ({} products): mean KL divergence {:.5f}\n", steps.size(), divergence);
+    BANTAM_ASSIGN(const Measured measured, Measure(places_.made, steps));
+    step_.json["static_activations"]["rounded_products"] = measured.rounded_products;
+    if (measured.rounded_products == 0) {
+      step_.text += fmt::format(
+          "  steps for the activations of {} products; kernels here round none for these weights, so what they cost is "
+          "not known\n",
+          steps.size());
+      return Ok();
+    }
+    step_.json["static_activations"]["kl_divergence"] = measured.divergence;
+    step_.text += fmt::format("  activations in 8 bits by fixed steps ({} of {} products): mean KL divergence {:.5f}\n",
+                              measured.rounded_products, steps.size(), measured.divergence);
     return Ok();
   }
 
@@ -178,7 +212,8 @@ class ScaledMaker {
   CompressReader& reader_;
   ThreadPool& pool_;
   Calibrator::Ranges ranges_;
-  ModelScales scales_;
+  ModelScales scales_;  // of activations
+  ModelScales keys_;
   ScalingStep step_;
 };
 

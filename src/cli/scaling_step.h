@@ -1,5 +1,5 @@
-// bantam quantize --awq, --smooth and --static-activations: scales are found, the model is made with and without them, and the better one
-// stays.
+// bantam quantize --awq, --smooth, --static-activations and --even-keys: scales are found, the model is made with and without those of
+// activations, and the better one stays.
 #pragma once
 
 #include <string>
@@ -21,6 +21,7 @@ struct ScalingOptions {
   Scaling scaling = Scaling::kAbsent;
   bool static_activations = false;  // measure fixed steps, and the divergence with them
   double smooth_alpha = 0.5;
+  bool even_keys = false;  // scales of keys (compress/key_scales.h), which change nothing but what few bits make of them
 };
 
 struct ScalingStep {
@@ -34,9 +35,10 @@ struct ScalingPlaces {
   CompressPlaces& places;
   const CompressArguments& arguments;
   CompressReader& reader;
+  ThreadPool& pool;
 };
-// The options have importance, kernels and identity, and feedback where it is wanted. Where nothing is to be compared, what was scaled
-// stays unchecked.
+// The options have kernels and identity, feedback where it is wanted, and importance, but where nothing but keys is scaled: that needs no
+// text. Where nothing is to be compared, what was scaled stays unchecked.
 Result<ScalingStep> QuantizeWithScaling(const ScalingPlaces& places, const QuantizeOptions& options, const ScalingOptions& scaling);
 
 }  // namespace bantam

@@ -148,7 +148,7 @@ Result<ReadyEncoder> MakeEncoder(FileSystem& files, OpenedEncoder& opened, const
   NoteContext(prepared);
   DeferInterrupts();
   ReadyEncoder ready;
-  BANTAM_ASSIGN(ready.loaded, LoadWithoutSession(std::move(prepared)));
+  BANTAM_ASSIGN(ready.loaded, LoadWithoutSession(files, std::move(prepared)));
   EndProgressLine();
   BANTAM_ASSIGN(ready.encoder, TextEncoder::Make(*ready.loaded.model, ready.loaded.plan, {*ready.loaded.budget, *ready.loaded.pool}));
   return ready;

@@ -100,7 +100,7 @@ class Tuner {
 
   Result<Loaded> LoadWith(const std::string& kernels, const std::string& weights) {
     BANTAM_ASSIGN(Prepared prepared, PrepareWith(kernels, weights));
-    Result<Loaded> loaded = Load(std::move(prepared));
+    Result<Loaded> loaded = Load(files_, std::move(prepared));
     EndProgressLine();
     return loaded;
   }

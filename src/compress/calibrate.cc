@@ -36,40 +36,36 @@ size_t WidthMax(const std::vector<WatchedProduct>& products) {
   return width;
 }
 
+// Which products each operation is a part of; those of other operations are none.
+class ProductsOfOps {
+ public:
+  ProductsOfOps(const Program& program, const std::vector<WatchedProduct>& products) : of_(program.ops.size()) {
+    for (size_t i = 0; i < products.size(); ++i) {
+      for (const size_t op : products[i].ops) of_[op].push_back(i);
+    }
+  }
+  const std::vector<size_t>& operator[](size_t op) const { return of_[op]; }
+
+ private:
+  std::vector<std::vector<size_t>> of_;
+};
+
 class ImportanceObserver : public ProductObserver {
  public:
   ImportanceObserver(const Program& program, size_t step_tokens)
       : products_(FindProducts(program, /*experts=*/true)),
-        by_op_(program.ops.size()),
+        by_op_(program, products_),
         stage_(step_tokens * program.experts_used, WidthMax(products_)) {
-    for (size_t i = 0; i < products_.size(); ++i) {
-      by_op_[products_[i].op] = i + 1;
-      squares_.emplace_back(products_[i].matrices * products_[i].columns);
-      counts_.emplace_back(products_[i].matrices);
+    for (const WatchedProduct& watched : products_) {
+      squares_.emplace_back(watched.matrices * watched.columns);
+      counts_.emplace_back(watched.matrices);
     }
   }
 
-  bool Wants(size_t op) const override { return by_op_[op] != 0; }
+  bool Wants(size_t op) const override { return !by_op_[op].empty(); }
   void See(const Product& product, size_t row, std::span<const float> x) override { stage_.Put(product, row, x); }
   void Finish(const Product& product, int thread, int team) override {
-    const size_t index = by_op_[product.op] - 1;
-    const size_t columns = products_[index].columns;
-    const auto [begin, end] = Share(columns, thread, team);
-    for (size_t c = begin; c < end; ++c) {
-      const float* x = stage_.Column(c, product.rows);
-      double* squares = squares_[index].data();
-      if (product.experts.empty()) {
-        for (size_t r = 0; r < product.rows; ++r) squares[c] += static_cast<double>(x[r]) * static_cast<double>(x[r]);
-        continue;
-      }
-      for (size_t slot = 0; slot < product.experts.size(); ++slot) {
-        const double value = static_cast<double>(x[slot / product.slots_per_row]);
-        squares[static_cast<size_t>(product.experts[slot]) * columns + c] += value * value;
-      }
-    }
-    if (thread != 0) return;
-    if (product.experts.empty()) counts_[index][0] += static_cast<double>(product.rows);
-    for (const int32_t expert : product.experts) counts_[index][static_cast<size_t>(expert)] += 1;
+    for (const size_t index : by_op_[product.op]) Add(product, index, thread, team);
   }
 
   Result<Importance> Take() const {
@@ -90,8 +86,28 @@ class ImportanceObserver : public ProductObserver {
   }
 
  private:
+  void Add(const Product& product, size_t index, int thread, int team) {
+    const size_t columns = products_[index].columns;
+    const auto [begin, end] = Share(columns, thread, team);
+    for (size_t c = begin; c < end; ++c) {
+      const float* x = stage_.Column(c, product.rows);
+      double* squares = squares_[index].data();
+      if (product.experts.empty()) {
+        for (size_t r = 0; r < product.rows; ++r) squares[c] += static_cast<double>(x[r]) * static_cast<double>(x[r]);
+        continue;
+      }
+      for (size_t slot = 0; slot < product.experts.size(); ++slot) {
+        const double value = static_cast<double>(x[slot / product.slots_per_row]);
+        squares[static_cast<size_t>(product.experts[slot]) * columns + c] += value * value;
+      }
+    }
+    if (thread != 0) return;
+    if (product.experts.empty()) counts_[index][0] += static_cast<double>(product.rows);
+    for (const int32_t expert : product.experts) counts_[index][static_cast<size_t>(expert)] += 1;
+  }
+
   const std::vector<WatchedProduct> products_;
-  std::vector<size_t> by_op_;  // 0: none, or the index of a product + 1
+  const ProductsOfOps by_op_;
   Stage stage_;
   std::vector<std::vector<double>> squares_;
   std::vector<std::vector<double>> counts_;
@@ -102,18 +118,15 @@ class GramObserver : public ProductObserver {
   GramObserver(const Model& model, std::vector<WatchedProduct> products, size_t step_tokens)
       : kernels_(*model.kernels),
         products_(std::move(products)),
-        by_op_(model.program.ops.size()),
+        by_op_(model.program, products_),
         stage_(step_tokens, WidthMax(products_)) {
-    for (const WatchedProduct& watched : products_) {
-      by_op_[watched.op] = grams_.size() + 1;
-      grams_.push_back(std::make_shared<UpperPanels>(watched.columns));
-    }
+    for (const WatchedProduct& watched : products_) grams_.push_back(std::make_shared<UpperPanels>(watched.columns));
   }
 
-  bool Wants(size_t op) const override { return by_op_[op] != 0; }
+  bool Wants(size_t op) const override { return !by_op_[op].empty(); }
   void See(const Product& product, size_t row, std::span<const float> x) override { stage_.Put(product, row, x); }
   void Finish(const Product& product, int thread, int team) override {
-    AddGram(stage_.Rows(product.rows), kernels_, thread, team, grams_[by_op_[product.op] - 1].get());
+    for (const size_t index : by_op_[product.op]) AddGram(stage_.Rows(product.rows), kernels_, thread, team, grams_[index].get());
   }
 
   Calibrator::Grams Take() const {
@@ -127,7 +140,7 @@ class GramObserver : public ProductObserver {
  private:
   const KernelSet& kernels_;
   const std::vector<WatchedProduct> products_;
-  std::vector<size_t> by_op_;
+  const ProductsOfOps by_op_;
   Stage stage_;
   std::vector<std::shared_ptr<UpperPanels>> grams_;
 };
@@ -135,21 +148,20 @@ class GramObserver : public ProductObserver {
 class RangeObserver : public ProductObserver {
  public:
   RangeObserver(const Program& program, size_t step_tokens)
-      : products_(FindProducts(program, /*experts=*/false)), by_op_(program.ops.size()), stage_(step_tokens, WidthMax(products_)) {
-    for (size_t i = 0; i < products_.size(); ++i) {
-      by_op_[products_[i].op] = i + 1;
-      largest_.emplace_back(products_[i].columns);
-    }
+      : products_(FindProducts(program, /*experts=*/false)), by_op_(program, products_), stage_(step_tokens, WidthMax(products_)) {
+    for (const WatchedProduct& watched : products_) largest_.emplace_back(watched.columns);
   }
 
-  bool Wants(size_t op) const override { return by_op_[op] != 0; }
+  bool Wants(size_t op) const override { return !by_op_[op].empty(); }
   void See(const Product& product, size_t row, std::span<const float> x) override { stage_.Put(product, row, x); }
   void Finish(const Product& product, int thread, int team) override {
-    std::vector<float>& largest = largest_[by_op_[product.op] - 1];
-    const auto [begin, end] = Share(largest.size(), thread, team);
-    for (size_t c = begin; c < end; ++c) {
-      const float* x = stage_.Column(c, product.rows);
-      for (size_t r = 0; r < product.rows; ++r) largest[c] = std::max(largest[c], std::fabs(x[r]));
+    for (const size_t index : by_op_[product.op]) {
+      std::vector<float>& largest = largest_[index];
+      const auto [begin, end] = Share(largest.size(), thread, team);
+      for (size_t c = begin; c < end; ++c) {
+        const float* x = stage_.Column(c, product.rows);
+        for (size_t r = 0; r < product.rows; ++r) largest[c] = std::max(largest[c], std::fabs(x[r]));
+      }
     }
   }
 
@@ -163,7 +175,7 @@ class RangeObserver : public ProductObserver {
 
  private:
   const std::vector<WatchedProduct> products_;
-  std::vector<size_t> by_op_;
+  const ProductsOfOps by_op_;
   Stage stage_;
   std::vector<std::vector<float>> largest_;
 };
@@ -181,8 +193,7 @@ std::vector<WatchedProduct> Named(const Program& program, const std::vector<std:
 // Whether an operation behind all others of interest makes logits: nothing else needs them.
 bool ReadsOutputs(const Program& program, const std::vector<WatchedProduct>& products) {
   return std::any_of(products.begin(), products.end(), [&](const WatchedProduct& watched) {
-    const Op& op = program.ops[watched.op];
-    const OpBuffers buffers = BuffersOf(op);
+    const OpBuffers buffers = BuffersOf(program.ops[watched.ops.back()]);
     return std::any_of(buffers.reads.begin(), buffers.reads.end(), [&](BufferId id) { return program.buffers[id].rows == Rows::kOutputs; });
   });
 }

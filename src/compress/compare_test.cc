@@ -187,6 +187,41 @@ TEST_F(TwoModels, ImportanceIsTheMeanSquareOfColumns) {
   }
 }
 
+// Matrices that two layers share are multiplied with what both read: what is measured of them is that of two layers with copies of them.
+TEST_F(TwoModels, SharedWeightsHaveTheStatisticsOfAllTheirUses) {
+  testing::TinyModel tiny = {.layers = 1, .layer_weights = {0, 0}, .width = 64, .heads = 4, .feed_forward = 96};
+  testing::BuildTinyModel(tiny).Write(base_);
+  tiny.layer_weights = {0, 1};
+  testing::BuildTinyModel(tiny).CopyLayer(0, 1).Write(other_);
+  const CalibrationWindows windows = Windows(3);
+  for (const char* kernels : {"ref", "auto"}) {
+    Windowed shared(base_, 2, kernels);
+    Windowed copied(other_, 2, kernels);
+    Calibrator of_shared(*shared.model, *shared.runner, windows, *shared.pool, nullptr);
+    Calibrator of_copied(*copied.model, *copied.runner, windows, *copied.pool, nullptr);
+    const Importance importance = of_shared.MeasureImportance().value();
+    const Importance apart = of_copied.MeasureImportance().value();
+    const Calibrator::Ranges ranges = of_shared.MeasureRanges().value();
+    const Calibrator::Ranges ranges_apart = of_copied.MeasureRanges().value();
+    for (const std::string part : {"attn_q.weight", "attn_output.weight", "ffn_gate.weight", "ffn_down.weight"}) {
+      const std::string first = "blk.0." + part;
+      const std::string second = "blk.1." + part;
+      const ColumnImportance& all = importance.tensors.at(first);
+      EXPECT_EQ(all.counts, std::vector<float>{2 * 3 * kWindow}) << part;
+      const auto gram = of_shared.MeasureGrams({first}).value().at(first);
+      const Calibrator::Grams grams_apart = of_copied.MeasureGrams({first, second}).value();
+      for (size_t i = 0; i < all.columns; ++i) {
+        const float sum = apart.tensors.at(first).sums[i] + apart.tensors.at(second).sums[i];
+        EXPECT_NEAR(all.sums[i], sum, 1e-4f * sum) << part << i;
+        EXPECT_NEAR(gram->At(i, i), sum, 1e-3f * sum) << part << i;
+        EXPECT_EQ(ranges.at(first)[i], std::max(ranges_apart.at(first)[i], ranges_apart.at(second)[i])) << part << i;
+        const float beside = grams_apart.at(first)->At(0, i) + grams_apart.at(second)->At(0, i);
+        EXPECT_NEAR(gram->At(0, i), beside, 1e-3f * std::sqrt(all.sums[0] * all.sums[i])) << part << i;
+      }
+    }
+  }
+}
+
 // Kernels that round activations show what they round them to.
 TEST_F(TwoModels, RoundedInputsAreSeen) {
   testing::TinyModel tiny;

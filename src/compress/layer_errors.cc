@@ -101,9 +101,9 @@ Result<std::vector<std::pair<std::string, double>>> MeasureLayerErrors(const Obs
     const bool second = product.names.front().ends_with(std::string(kLowRankB) + ".weight");
     if (second || other == others.end() || other->second.columns != product.columns) continue;
     // Where what is left of a matrix reads the same as the matrix, once is enough.
-    if (!ops.empty() && ops.back().first == product.op) continue;
+    if (!ops.empty() && ops.back().first == product.ops.front()) continue;
     compared.push_back({name, product.columns});
-    ops.emplace_back(product.op, other->second.op);
+    ops.emplace_back(product.ops.front(), other->second.ops.front());
   }
   const size_t step = std::min(base.runner.step_tokens(), candidate.runner.step_tokens());
   StepObserver first(base.model.program.ops.size(), compared, step, nullptr);

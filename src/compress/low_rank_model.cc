@@ -185,4 +185,13 @@ Result<LowRankModel> MakeLowRank(ModelFile& file, const LowRankOptions& options)
   return made;
 }
 
+WorkMemory LowRankWork(const ModelFile& file, const Calibrator& calibrator) {
+  WorkMemory work;
+  for (const std::string& name : Candidates(file, calibrator)) {
+    const TensorInfo& tensor = *file.directory.Find(name);
+    work.Take(LowRankBytes({tensor.rows(), tensor.columns()}), name);
+  }
+  return work;
+}
+
 }  // namespace bantam

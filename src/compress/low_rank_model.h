@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "base/threads.h"
 #include "compress/calibrate.h"
+#include "compress/work_memory.h"
 #include "formats/model_file.h"
 #include "kernels/kernels.h"
 #include "security/sha256.h"
@@ -47,5 +48,8 @@ struct LowRankModel {
   Digest selection{};  // of names and ranks: pieces of two selections do not go together
 };
 Result<LowRankModel> MakeLowRank(ModelFile& file, const LowRankOptions& options);
+
+// What that and the model's source hold for the matrix that takes most.
+WorkMemory LowRankWork(const ModelFile& file, const Calibrator& calibrator);
 
 }  // namespace bantam

@@ -434,6 +434,31 @@ Status CheckPrunable(ModelFile& file, const PruneOptions& options) {
   return Ok();
 }
 
+WorkMemory PruneWork(const ModelFile& file, const PruneOptions& options) {
+  WorkMemory work;
+  for (const TensorInfo& tensor : file.directory.tensors()) {
+    const auto of = OfLayer(tensor.name);
+    if (!of || !IsCompressible(tensor) || tensor.matrices() != 1) continue;
+    const WorkShape shape = {tensor.rows(), tensor.columns()};
+    uint64_t bytes = 2 * shape.floats_bytes();  // as it is, and as it becomes
+    switch (options.what) {
+      case PruneWhat::kLayers:
+        return work;
+      case PruneWhat::kFeedForward:
+        if (options.refit && of->name == "ffn_down.weight") bytes = RefittingBytes(shape);
+        break;
+      case PruneWhat::kHeads:
+        if (options.refit && of->name == "attn_output.weight") bytes = RefittingBytes(shape);
+        break;
+      case PruneWhat::kWeights:
+        bytes = options.method == SparseMethod::kSparseGpt ? SparseGptBytes(shape) : ZeroingBytes(shape);
+        break;
+    }
+    work.Take(bytes, tensor.name);
+  }
+  return work;
+}
+
 size_t RoundedWidth(size_t width, double part) {
   size_t unit = 1;
   for (const size_t finer : {4u, 32u, 256u}) {

@@ -13,6 +13,7 @@
 #include "compress/calibrate.h"
 #include "compress/importance.h"
 #include "compress/sparsify.h"
+#include "compress/work_memory.h"
 #include "formats/model_file.h"
 #include "kernels/kernels.h"
 #include "security/sha256.h"
@@ -56,6 +57,9 @@ Result<PrunedModel> PruneModel(ModelFile& file, const PruneOptions& options);
 // Whether that can be done, as far as it is known before anything is measured: of the options nothing but what goes is looked at (of
 // layers, how many).
 Status CheckPrunable(ModelFile& file, const PruneOptions& options);
+
+// What the model's source holds for the matrix that takes most.
+WorkMemory PruneWork(const ModelFile& file, const PruneOptions& options);
 
 // Widths that kernels and formats like: as large as this where the old width is a multiple of it and large enough.
 size_t RoundedWidth(size_t width, double part);

@@ -429,6 +429,22 @@ Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions
   return report;
 }
 
+WorkMemory QuantizeWork(const ModelFile& file, const QuantizeReport& plan, bool made) {
+  WorkMemory work;
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    const TensorReport& told = plan.tensors[i];
+    const TensorInfo& tensor = file.directory.tensors()[i];
+    const WorkShape shape = {tensor.rows(), tensor.columns()};
+    // Floats and blocks of some rows.
+    uint64_t bytes = 2 * sizeof(float) * std::min<uint64_t>(kPieceFloats, tensor.elements());
+    if (made) bytes += tensor.elements() * sizeof(float);
+    if (told.correction_rank > 0) bytes += CorrectingBytes(shape, told.correction_rank, told.feedback);
+    if (told.correction_rank == 0 && told.feedback) bytes += FactoringBytes(shape.columns);
+    work.Take(bytes, told.name);
+  }
+  return work;
+}
+
 Result<QuantizeReport> QuantizeModel(FileSystem& files, Disk& disk, ModelFile& file, const std::string& out, const QuantizeOptions& options,
                                      ThreadPool& pool, const Progress& progress) {
   Result<QuantizeReport> report = Quantizer(file, out, options, pool, progress).Run(files, disk);

@@ -17,6 +17,7 @@
 #include "compress/importance.h"
 #include "compress/part_writer.h"
 #include "compress/recipe.h"
+#include "compress/work_memory.h"
 #include "formats/model_file.h"
 
 namespace bantam {
@@ -79,11 +80,30 @@ struct QuantizeReport {
   double bits_per_weight() const { return elements == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(elements); }
 };
 
-// What the tensors would become, and how many bytes they would take: nothing is read or written. Unsupported for a model whose tensors
-// mean nothing to other programs (quantised folders whose columns have an order or a factor of their own).
 // For CheckRoom.
 inline constexpr std::string_view kRoomRemedy = "or name a file on another disk";
+inline constexpr std::string_view kBothRemedy =
+    "or name a file on another disk; two models are made to compare them, --no-compare makes one";
+// What a result takes of the disk at once: a package stands beside the file that it is made of, and where two models are compared both are
+// there before one of them goes. `kept_bytes` of an earlier call are there already, of a single model.
+struct ResultSize {
+  uint64_t bytes = 0;
+  bool package = false;
+  bool compared = false;
+  uint64_t kept_bytes = 0;
+};
+inline uint64_t RoomOf(const ResultSize& size) {
+  const uint64_t all = size.package || size.compared ? 2 * size.bytes : size.bytes;
+  return size.compared ? all : all - (size.kept_bytes < all ? size.kept_bytes : all);
+}
+
+// What the tensors would become, and how many bytes they would take: nothing is read or written. Unsupported for a model whose tensors
+// mean nothing to other programs (quantised folders whose columns have an order or a factor of their own).
 Result<QuantizeReport> PlanQuantize(const ModelFile& file, const QuantizeOptions& options);
+
+// What QuantizeModel holds for the matrix that takes most, of a plan with feedback where that is wanted. `made`: the tensors are made when
+// they are read (MadeSource).
+WorkMemory QuantizeWork(const ModelFile& file, const QuantizeReport& plan, bool made);
 
 // Nothing is at `out` before it is whole; until then OUT.part grows. Errors: those of PlanQuantize; Corrupt (weights that are no numbers,
 // importance of other columns), named by tensor; Unavailable (too little room on the disk, another process at work, a watched file that

@@ -287,5 +287,15 @@ TEST_F(QuantizeTest, FeedbackBringsProductsNearer) {
   EXPECT_TRUE(ReadAll(folder_.Path("fed")) == ReadAll(folder_.Path("at once"))) << "passes and threads change nothing";
 }
 
+TEST(Quantize, RoomForAllThatIsThereAtOnce) {
+  EXPECT_EQ(RoomOf({.bytes = 100}), 100u);
+  EXPECT_EQ(RoomOf({.bytes = 100, .kept_bytes = 30}), 70u);
+  EXPECT_EQ(RoomOf({.bytes = 100, .kept_bytes = 300}), 0u);
+  EXPECT_EQ(RoomOf({.bytes = 100, .package = true, .kept_bytes = 30}), 170u);
+  EXPECT_EQ(RoomOf({.bytes = 100, .compared = true}), 200u);
+  EXPECT_EQ(RoomOf({.bytes = 100, .package = true, .compared = true}), 200u) << "one of both is gone before the package is made";
+  EXPECT_EQ(RoomOf({.bytes = 100, .compared = true, .kept_bytes = 30}), 200u) << "what is kept is of neither";
+}
+
 }  // namespace
 }  // namespace bantam

@@ -1,19 +1,15 @@
 #include "compress/scale_points.h"
 
-#include <algorithm>
-#include <map>
 #include <optional>
+
+#include "compress/program_flow.h"
 
 namespace bantam {
 namespace {
 
-bool Contains(const std::vector<BufferId>& list, BufferId buffer) { return std::find(list.begin(), list.end(), buffer) != list.end(); }
-
 class Finder {
  public:
-  Finder(const Program& program, const TensorDirectory& tensors) : program_(program), tensors_(tensors) {
-    for (const Op& op : program.ops) CountWeights(op);
-  }
+  Finder(const Program& program, const TensorDirectory& tensors) : program_(program), tensors_(tensors), flow_(program) {}
 
   std::vector<ScalePoint> Run() {
     for (size_t i = 0; i < program_.ops.size(); ++i) {
@@ -27,34 +23,11 @@ class Finder {
   }
 
  private:
-  void Count(WeightId id) {
-    if (id != kNone) ++uses_[program_.weights[id].name];
-  }
-  void CountWeights(const Op& op) {
-    if (const auto* norm = std::get_if<NormOp>(&op)) {
-      Count(norm->weight);
-      Count(norm->bias);
-    } else if (const auto* product = std::get_if<MatMulOp>(&op)) {
-      for (const MatMulPart& part : product->parts) {
-        Count(part.weight);
-        Count(part.bias);
-      }
-    } else if (const auto* expert = std::get_if<ExpertMatMulOp>(&op)) {
-      Count(expert->weight);
-      Count(expert->bias);
-    } else if (const auto* embed = std::get_if<EmbedOp>(&op)) {
-      Count(embed->table);
-    } else if (const auto* weigh = std::get_if<WeighOp>(&op)) {
-      Count(weigh->weight);
-    }
-  }
-
   // All of a tensor, and used once. [rows, columns], or [columns] of a vector.
   bool Whole(WeightId id) const {
     const WeightSpec& spec = program_.weights[id];
     const TensorInfo* tensor = tensors_.Find(spec.name);
-    const auto uses = uses_.find(spec.name);
-    return tensor != nullptr && uses != uses_.end() && uses->second == 1 && spec.first == 0 && spec.matrices == 1 &&
+    return tensor != nullptr && flow_.Uses(spec.name) == 1 && spec.first == 0 && spec.matrices == 1 &&
            tensor->elements() == spec.rows * spec.columns;
   }
   // A plain product of a whole matrix.
@@ -66,33 +39,16 @@ class Finder {
     return whole && (part.bias == kNone || Whole(part.bias)) ? &part : nullptr;
   }
 
-  // Operations that read what `buffer` holds behind operation `from`.
-  std::vector<size_t> Readers(size_t from, BufferId buffer) const {
-    std::vector<size_t> readers;
-    for (size_t i = from + 1; i < program_.ops.size(); ++i) {
-      const OpBuffers buffers = BuffersOf(program_.ops[i]);
-      if (Contains(buffers.reads, buffer)) readers.push_back(i);
-      if (Contains(buffers.writes, buffer)) break;
-    }
-    return readers;
-  }
-  // The operation that wrote what `buffer` holds in front of operation `before`.
-  std::optional<size_t> Writer(size_t before, BufferId buffer) const {
-    for (size_t i = before; i-- > 0;) {
-      if (Contains(BuffersOf(program_.ops[i]).writes, buffer)) return i;
-    }
-    return std::nullopt;
-  }
   // The product whose output nothing but this operation reads.
   const MatMulPart* OnlyFrom(size_t reader, BufferId buffer) const {
-    const auto writer = Writer(reader, buffer);
-    if (!writer || Readers(*writer, buffer) != std::vector<size_t>{reader}) return nullptr;
+    const auto writer = flow_.Writer(reader, buffer);
+    if (!writer || flow_.Readers(*writer, buffer) != std::vector<size_t>{reader}) return nullptr;
     const MatMulPart* part = Product(*writer);
     return part == nullptr || part->accumulate ? nullptr : part;
   }
   // The product that alone reads what an operation leaves in `buffer`.
   const MatMulPart* OnlyTo(size_t writer, BufferId buffer) const {
-    const std::vector<size_t> readers = Readers(writer, buffer);
+    const std::vector<size_t> readers = flow_.Readers(writer, buffer);
     if (readers.size() != 1) return nullptr;
     const auto* product = std::get_if<MatMulOp>(&program_.ops[readers[0]]);
     return product == nullptr || product->in != buffer ? nullptr : Product(readers[0]);
@@ -114,10 +70,11 @@ class Finder {
     if (point.scales != program_.buffers[norm.out].width) return std::nullopt;
     point.divided.push_back(NameOf(norm.weight));
     if (norm.bias != kNone) point.divided.push_back(NameOf(norm.bias));
-    for (const size_t reader : Readers(op, norm.out)) {
+    for (const size_t reader : flow_.Readers(op, norm.out)) {
       const MatMulPart* part = Product(reader);
-      // Not what a product adds to.
-      if (part == nullptr || part->out == norm.out || ColumnsOf(*part) != point.scales) return std::nullopt;
+      // Not what a product adds to; nor in front of the output matrix, where vectors of a text are taken from by those who run the same
+      // file for them.
+      if (part == nullptr || part->out == norm.out || part->out == program_.logits || ColumnsOf(*part) != point.scales) return std::nullopt;
       point.multiplied.push_back(NameOf(part->weight));
     }
     if (point.multiplied.empty()) return std::nullopt;
@@ -168,7 +125,7 @@ class Finder {
 
   const Program& program_;
   const TensorDirectory& tensors_;
-  std::map<std::string, size_t> uses_;  // of each tensor
+  const ProgramFlow flow_;
   std::vector<ScalePoint> points_;
 };
 

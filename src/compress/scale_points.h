@@ -23,7 +23,8 @@ struct ScalePoint {
 };
 
 // Found in the plain form of a program: a norm that nothing but products read; the second factor of a gated feed-forward, and what reads
-// it; values of attention, and what reads its output. Of tensors that other operations use too, or only parts of, nothing is scaled.
+// it; values of attention, and what reads its output. Not the last norm, whose output is what a text's vectors are made of. Of tensors that
+// other operations use too, or only parts of, nothing is scaled.
 std::vector<ScalePoint> FindScalePoints(const Program& program, const TensorDirectory& tensors);
 
 }  // namespace bantam

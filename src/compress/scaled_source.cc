@@ -28,6 +28,14 @@ void AddScales(const ScalePoint& point, const std::vector<float>& scales, ModelS
   for (const std::string& name : point.multiplied) Multiply(factors, &(*to)[name].column_factors);
 }
 
+void AddScales(const ModelScales& scales, ModelScales* to) {
+  for (const auto& [name, of] : scales) {
+    TensorScales& tensor = (*to)[name];
+    if (!of.row_divisors.empty()) Multiply(of.row_divisors, &tensor.row_divisors);
+    if (!of.column_factors.empty()) Multiply(of.column_factors, &tensor.column_factors);
+  }
+}
+
 Importance ScaleImportance(const Importance& importance, const ModelScales& scales) {
   Importance scaled = importance;
   for (const auto& [name, of] : scales) {

@@ -23,6 +23,7 @@ using ModelScales = std::map<std::string, TensorScales, std::less<>>;
 
 // Adds a point's scales to what its tensors already have. scales [point.scales], above 0.
 void AddScales(const ScalePoint& point, const std::vector<float>& scales, ModelScales* to);
+void AddScales(const ModelScales& scales, ModelScales* to);
 
 // Of columns whose inputs are divided by their factors.
 Importance ScaleImportance(const Importance& importance, const ModelScales& scales);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "compress/program_flow.h"
 #include "compress/pruned_source.h"
+#include "compress/watched_products.h"
 
 namespace bantam {
 
@@ -55,6 +57,22 @@ StaticSteps StepsOf(const Calibrator::Ranges& ranges, const ModelScales& scales)
     if (largest > 0) steps[name] = largest / 127;
   }
   return steps;
+}
+
+size_t CountRounded(const Program& program) {
+  const ProgramFlow flow(program);
+  size_t count = 0;
+  for (const WatchedProduct& product : FindProducts(program, /*experts=*/false)) {
+    const Op& op = program.ops[product.ops.front()];
+    const auto* gated = std::get_if<GatedMatMulOp>(&op);
+    const auto writer = flow.Writer(product.ops.front(), gated != nullptr ? gated->in : std::get<MatMulOp>(op).in);
+    if (!writer) continue;
+    const auto* quantize = std::get_if<QuantizeOp>(&program.ops[*writer]);
+    const auto* norm = std::get_if<NormQuantizeOp>(&program.ops[*writer]);
+    const float step = quantize != nullptr ? quantize->step : norm != nullptr ? norm->step : 0;
+    if (step != 0) count += product.names.size();
+  }
+  return count;
 }
 
 }  // namespace bantam

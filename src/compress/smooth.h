@@ -22,4 +22,7 @@ Result<ModelScales> SmoothModel(ModelFile& file, const Program& program, const C
 // What int8 activations of each matrix's product are multiples of, once they are divided by the scales.
 StaticSteps StepsOf(const Calibrator::Ranges& ranges, const ModelScales& scales);
 
+// Matrices of a fused program whose products read activations that are rounded by fixed steps (SetStaticSteps).
+size_t CountRounded(const Program& program);
+
 }  // namespace bantam

@@ -1,6 +1,8 @@
 #include "compress/watched_products.h"
 
+#include <algorithm>
 #include <map>
+#include <string>
 #include <variant>
 
 namespace bantam {
@@ -21,19 +23,33 @@ std::vector<WeightId> WeightsOf(const Op& op) {
 }  // namespace
 
 std::vector<WatchedProduct> FindProducts(const Program& program, bool experts) {
-  std::vector<WatchedProduct> list;
-  std::map<std::string, bool> seen;
+  struct Uses {
+    WeightSpec rows;  // of the first
+    std::vector<size_t> ops;
+  };
+  std::map<std::string, Uses> uses;
+  std::vector<std::string> names;  // as they come
   for (size_t i = 0; i < program.ops.size(); ++i) {
-    const bool expert = std::holds_alternative<ExpertMatMulOp>(program.ops[i]);
-    if (expert && !experts) continue;
-    WatchedProduct watched = {i, 0, 1, {}};
+    if (std::holds_alternative<ExpertMatMulOp>(program.ops[i]) && !experts) continue;
     for (const WeightId id : WeightsOf(program.ops[i])) {
       const WeightSpec& weight = program.weights[id];
-      watched.columns = weight.columns;
-      watched.matrices = weight.matrices;
-      if (seen.try_emplace(weight.name, true).second) watched.names.push_back(weight.name);
+      const auto [found, is_new] = uses.try_emplace(weight.name, Uses{weight, {}});
+      if (is_new) names.push_back(weight.name);
+      Uses& of = found->second;
+      // Other rows of it read what the first ones did.
+      const bool same = of.rows.first == weight.first && of.rows.rows == weight.rows;
+      if (same && (of.ops.empty() || of.ops.back() != i)) of.ops.push_back(i);
     }
-    if (!watched.names.empty()) list.push_back(std::move(watched));
+  }
+  std::vector<WatchedProduct> list;
+  for (const std::string& name : names) {
+    const Uses& of = uses.at(name);
+    const auto same = std::find_if(list.begin(), list.end(), [&](const WatchedProduct& product) { return product.ops == of.ops; });
+    if (same != list.end()) {
+      same->names.push_back(name);
+    } else {
+      list.push_back({of.ops, of.rows.columns, of.rows.matrices, {name}});
+    }
   }
   return list;
 }

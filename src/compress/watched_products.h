@@ -9,10 +9,10 @@
 
 namespace bantam {
 
-// What operation names what products read, by the tensor's name: a tensor that several operations take parts of (queries, keys and values
-// in one) is looked at in the first.
+// Matrices that are multiplied with the same, and in which operations: several where layers share weights. A tensor that several operations
+// take parts of (queries, keys and values in one) is looked at in the first.
 struct WatchedProduct {
-  size_t op;
+  std::vector<size_t> ops;
   size_t columns;
   size_t matrices;
   std::vector<std::string> names;

@@ -1,9 +1,13 @@
 #include "model/model_digest.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <variant>
+#include <vector>
 
 namespace bantam {
 namespace {
@@ -28,25 +32,29 @@ class Hash {
   Sha256 sha_;
 };
 
-}  // namespace
-
-Result<Digest> DigestModel(const ModelFile& file, const Progress& progress) {
-  Hash hash;
-  for (const MetadataEntry& entry : file.metadata.entries()) {
-    hash.Add(entry.key);
-    hash.Add(static_cast<uint64_t>(entry.value.index()));
+void AddMetadata(const Metadata& metadata, Hash* hash) {
+  for (const MetadataEntry& entry : metadata.entries()) {
+    hash->Add(entry.key);
+    hash->Add(static_cast<uint64_t>(entry.value.index()));
     std::visit(
         [&](const auto& value) {
           if constexpr (std::is_same_v<std::decay_t<decltype(value)>, MetadataArray>) {
-            hash.Add(static_cast<uint8_t>(value.type));
-            hash.Add(value.count);
-            hash.Add(value.bytes);
+            hash->Add(static_cast<uint8_t>(value.type));
+            hash->Add(value.count);
+            hash->Add(value.bytes);
           } else {
-            hash.Add(value);
+            hash->Add(value);
           }
         },
         entry.value);
   }
+}
+
+}  // namespace
+
+Result<Digest> DigestModel(const ModelFile& file, const Progress& progress) {
+  Hash hash;
+  AddMetadata(file.metadata, &hash);
   // Packages know it of their weights without reading them.
   if (const auto contents = file.source->contents()) {
     hash.Add(std::as_bytes(std::span(contents->digest)));
@@ -66,6 +74,30 @@ Result<Digest> DigestModel(const ModelFile& file, const Progress& progress) {
       hash.Piece(bytes);
     }
     done += tensor.size_bytes;
+  }
+  return hash.Finish();
+}
+
+std::optional<Digest> NameFiles(FileSystem& files, const ModelFile& file, int64_t now_ns) {
+  constexpr int64_t kSettledNs = 60'000'000'000;
+  std::vector<std::string> paths;
+  if (const auto entries = files.List(file.path); entries.ok()) {
+    for (const FileSystem::Entry& entry : *entries) paths.push_back(fmt::format("{}/{}", file.path, entry.name));
+  } else {
+    paths = file.further_paths;
+    paths.push_back(file.path);
+  }
+  Hash hash;
+  AddMetadata(file.metadata, &hash);
+  for (const std::string& path : paths) {
+    const auto mapping = files.Map(path);
+    const std::optional<FileIdentity> identity = mapping.ok() ? (*mapping)->identity() : std::nullopt;
+    if (!identity || now_ns - identity->changed_ns < kSettledNs) return std::nullopt;
+    hash.Add(identity->device);
+    hash.Add(identity->inode);
+    hash.Add(identity->size_bytes);
+    hash.Add(identity->written_ns);
+    hash.Add(identity->changed_ns);
   }
   return hash.Finish();
 }

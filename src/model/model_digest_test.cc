@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -35,6 +39,28 @@ TEST_F(ModelDigestTest, TellsModelsApart) {
   std::set<Digest> digests;
   for (const char* name : {"a.gguf", "context.gguf", "seed.gguf", "layers.gguf"}) digests.insert(Of(folder_.Path(name)));
   EXPECT_EQ(digests.size(), 4u);
+}
+
+// Without its weights, as long as nobody can have changed them.
+TEST_F(ModelDigestTest, NamesFilesByWhatTheKernelSaysOfThem) {
+  const std::string a = folder_.Path("a.gguf");
+  testing::BuildTinyModel({.width = 64, .feed_forward = 64}).Write(a);
+  const auto now = [&] { return IdentityOf(a)->changed_ns; };
+  constexpr int64_t kMinute = 60'000'000'000;
+  const ModelFile file = OpenGguf(*files_, a).value();
+  const auto name = NameFiles(*files_, file, now() + kMinute);
+  if (!name) GTEST_SKIP() << a << " lies on a file system whose times of changes say nothing";
+  EXPECT_EQ(NameFiles(*files_, file, now() + 2 * kMinute), name);
+  EXPECT_EQ(NameFiles(*files_, file, now() + kMinute - 1), std::nullopt) << "it could be written within the same tick of the clock";
+  EXPECT_EQ(NameFiles(*files_, file, now() - kMinute), std::nullopt) << "a clock that was set back";
+  // The same bytes in another file, or written again.
+  const std::string b = folder_.Path("b.gguf");
+  testing::BuildTinyModel({.width = 64, .feed_forward = 64}).Write(b);
+  EXPECT_NE(NameFiles(*files_, OpenGguf(*files_, b).value(), IdentityOf(b)->changed_ns + kMinute), name);
+  std::filesystem::last_write_time(a, std::filesystem::last_write_time(a) - std::chrono::hours(1));
+  EXPECT_NE(NameFiles(*files_, file, now() + kMinute), name);
+  std::filesystem::remove(a);
+  EXPECT_EQ(NameFiles(*files_, file, INT64_MAX), std::nullopt);
 }
 
 TEST_F(ModelDigestTest, OneBitOfAWeight) {
