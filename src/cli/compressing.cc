@@ -157,6 +157,9 @@ Status LoadSource(FileSystem& files, const CompressPlaces& places, const Compres
   }
   BANTAM_ASSIGN(reader->model, LoadWindowModel(files, places.path, arguments.run, &reader->tokenizer));
   reader->budget = reader->model->loaded.budget;
+  // What the planner keeps for the process itself is not for matrices.
+  BANTAM_ASSIGN(auto of_process, reader->budget->Reserve(kProcessReserveBytes, "the process"));
+  reader->work.push_back(std::move(of_process));
   if (compares) {
     const std::string& named = arguments.text.empty() ? arguments.calibrate : arguments.text;
     BANTAM_ASSIGN(reader->text, ReadWindowText(files, *reader->tokenizer, named));
