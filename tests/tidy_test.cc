@@ -140,7 +140,7 @@ TEST(Tidy, BannedCalls) {
 // The wall clock jumps: it is for what is shown or kept, and nothing is measured with it.
 TEST(Tidy, WallClock) {
   static const std::regex wall(
-      R"(\b(system_clock|high_resolution_clock|CLOCK_REALTIME\w*|gettimeofday)\b|\btime\s*\(\s*(nullptr|NULL|0|&))");
+      R"(\b(system_clock|high_resolution_clock|(GPR_)?CLOCK_REALTIME\w*|gettimeofday)\b|\btime\s*\(\s*(nullptr|NULL|0|&))");
   // What asks for it, and what for: dates in templates, seeds where there is no randomness, when a package was checked, how long a
   // server did not run, and times that
   // clients and logs are told.

@@ -149,6 +149,8 @@ struct Running {
     if (server != nullptr) server->Stop();
     if (gateway != nullptr) gateway->StopReading();
     if (models != nullptr) models->Stop();
+    // Answers that ended since the drain.
+    if (usage != nullptr) usage->Write();
   }
   // To standard error, whoever reads that and however slowly.
   void Say(std::string line) const { log->Add(std::move(line)); }

@@ -111,7 +111,9 @@ TEST_F(ClockJumps, ShownTimesFollowAndDurationsDoNot) {
     EXPECT_LT(made_s, begin_s + jump + kHour);
     const std::lock_guard lock(mutex_);
     const Json line = ParseJson(log_.back()).value();
-    EXPECT_EQ(line["time"].get<std::string>().substr(0, 10), UtcText(made_s).substr(0, 10));
+    // The request ended a moment after it was made, which may be tomorrow.
+    const std::string ended = UtcText(std::time(nullptr)).substr(0, 10);
+    EXPECT_THAT(line["time"].get<std::string>().substr(0, 10), ::testing::AnyOf(UtcText(made_s).substr(0, 10), ended));
     for (const char* duration : {"ms", "queued_ms", "first_token_ms"}) {
       EXPECT_GE(line[duration].get<double>(), 0) << line;
       EXPECT_LT(line[duration].get<double>(), kHour * 1000.0) << line;

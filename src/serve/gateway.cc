@@ -454,18 +454,20 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
     return call->Fail({.status = 504, .code = "deadline_exceeded", .message = "the deadline passed before the first token"});
   }
   if (call->key != nullptr) first.priority = std::max(first.priority, call->key->limits.priority);
-  const auto answer = std::make_shared<Answer>(Answer::Parts{.call = call,
-                                                             .model = asked.model,
-                                                             .writer = std::move(asked.writer),
-                                                             .stream = asked.stream,
-                                                             .parse = std::move(asked.plan.parse),
-                                                             .prompts = 1 + asked.plan.others.size(),
-                                                             .choices = first.choices,
-                                                             .beams = first.beams > 0,
-                                                             .priority = first.priority,
-                                                             .metrics = metrics_,
-                                                             .clock = clock_,
-                                                             .ended = [this](const auto& ended) { answers_.erase(ended); }});
+  // The answer holds it from here on: whoever has read all of it finds the model free.
+  const ServedModel& model = *asked.model;
+  auto answer = std::make_shared<Answer>(Answer::Parts{.call = call,
+                                                       .model = std::move(asked.model),
+                                                       .writer = std::move(asked.writer),
+                                                       .stream = asked.stream,
+                                                       .parse = std::move(asked.plan.parse),
+                                                       .prompts = 1 + asked.plan.others.size(),
+                                                       .choices = first.choices,
+                                                       .beams = first.beams > 0,
+                                                       .priority = first.priority,
+                                                       .metrics = metrics_,
+                                                       .clock = clock_,
+                                                       .ended = [this](const auto& ended) { answers_.erase(ended); }});
   const auto came = [server = server_, weak = std::weak_ptr<Answer>(answer)] {
     server->Post([weak] {
       if (const auto self = weak.lock()) self->Pump();
@@ -477,7 +479,7 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
     other.priority = first.priority;
   }
   requests.insert(requests.begin(), std::move(first));
-  EngineThread& engine = *asked.model->engine;
+  EngineThread& engine = *model.engine;
   std::vector<EngineThread::Ticket> tickets;
   size_t prompt_tokens = 0;
   for (Request& request : requests) {
@@ -488,7 +490,7 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
     Result<EngineThread::Ticket> ticket = engine.Submit(std::move(request), came);
     if (!ticket.ok()) {
       for (const EngineThread::Ticket& taken : tickets) engine.Cancel(taken.id);
-      const ApiError error = NotTaken(ticket.error(), *asked.model, known);
+      const ApiError error = NotTaken(ticket.error(), model, known);
       if (error.status == 429) metrics_.CountRefusal("admission");
       return call->Fail(error);
     }
@@ -497,9 +499,9 @@ void Gateway::Ask(const std::shared_ptr<Call>& call, AnswerRequest asked) {
   }
   // Counted from here on, whether its client stays to the end or not.
   call->record.prompt_tokens = prompt_tokens;
-  server_->Post([this, answer, taken = std::move(tickets)] {
-    answers_.insert(answer);
-    answer->Start(taken);
+  server_->Post([this, begun = std::move(answer), taken = std::move(tickets)] {
+    answers_.insert(begun);
+    begun->Start(taken);
   });
 }
 

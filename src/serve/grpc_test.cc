@@ -437,7 +437,9 @@ TEST_F(GrpcTest, CallsAtOnceOfAKey) {
     KeyLimits limits = {.concurrent = 2};
     options.access.keys.push_back(std::make_shared<const ApiKey>(ApiKey{name, Role::kUse, DigestOfSecret(name), std::move(limits)}));
   }
-  StartGrpc(std::move(options));
+  HttpServerLimits limits;
+  limits.write_timeout_ms = 600'000;
+  StartGrpc(std::move(options), limits);
   const std::map<std::string, std::string> two = {{"x-api-key", "two"}};
   const std::string few = Prompt(2).SerializeAsString();
   // More than a client takes that does not read: they last until it goes.

@@ -519,6 +519,10 @@ Result<ModelCatalog::Built> ModelCatalog::BuildOnce(const CatalogEntry& entry, c
 
 Result<ModelCatalog::Built> ModelCatalog::Build(const CatalogEntry& entry, const std::string& path, const ServedModel* least, Room room) {
   Result<Built> version = BuildOnce(entry, path, least);
+  if (!version.ok()) {
+    const std::lock_guard lock(mutex_);
+    if (Slot* const slot = SlotOf(entry.name)) slot->all_in_use = false;
+  }
   while (room == Room::kOfIdle && !version.ok() && version.error().code() == Code::kExhausted && MakeRoom(entry.name, path)) {
     version = BuildOnce(entry, path, least);
   }
@@ -542,6 +546,8 @@ void ModelCatalog::Use(const std::string& name, Built version, const std::string
     slot.error.clear();
     slot.retry_ns = INT64_MIN;
     slot.all_in_use = false;
+    // What an earlier request said of how long it stays was of what was there then.
+    if (!swapped) slot.keep_ns.reset();
     slot.used_ns = clock_.NowNs();
     ++(swapped ? slot.counters.swaps : slot.counters.loads);
   }
@@ -554,8 +560,6 @@ void ModelCatalog::Fail(const std::string& name, const std::string& path, const 
     const std::lock_guard lock(mutex_);
     Slot& slot = *SlotOf(name);
     slot.error = error.message();
-    const bool others = std::any_of(slots_.begin(), slots_.end(), [](const auto& one) { return one->version.model != nullptr; });
-    slot.all_in_use = error.code() == Code::kExhausted && others && !SomebodyMayGo();
     ++slot.counters.failures;
     if (slot.version.model == nullptr) {
       slot.state = state;
@@ -622,10 +626,14 @@ bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path
   const HostedModel* hosted = nullptr;
   // Under the lock: holds are got under it.
   const auto may = [&](const Slot& slot) { return MayGo(slot) && slot.entry.name != for_name; };
+  const auto others = [&] {
+    return std::any_of(slots_.begin(), slots_.end(), [](const auto& one) { return one->version.model != nullptr; });
+  };
   uint64_t bytes = 0;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& slot : slots_) bytes += may(*slot) ? slot->version.model->facts.planned_bytes : 0;
+    SlotOf(for_name)->all_in_use = bytes == 0 && others();
   }
   // It looks at files, which takes as long as it takes.
   if (options_.may_fit && !options_.may_fit(path, bytes)) return false;
@@ -636,6 +644,7 @@ bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path
     for (const auto& slot : slots_) {
       if (may(*slot) && (least == nullptr || slot->used_ns < least->used_ns)) least = slot.get();
     }
+    SlotOf(for_name)->all_in_use = least == nullptr && others();
     if (least == nullptr || stopping_) return false;
     old = std::exchange(least->version, {});
     least->state = ModelState::kUnloaded;

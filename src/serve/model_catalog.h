@@ -156,6 +156,7 @@ class ModelCatalog {
     int64_t used_ns = 0;
     std::optional<int64_t> keep_ns = {};  // Keep
     int64_t retry_ns = INT64_MIN;         // not before
+    bool all_in_use = false;              // why it failed: no room beside models that were in use
     CatalogCounters counters = {};
     std::unique_ptr<AdaptiveController> precision = nullptr;
     int64_t precision_retry_ns = INT64_MIN;

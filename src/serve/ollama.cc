@@ -264,10 +264,10 @@ const Json& NamedModel(const Json& body) {
 
 // The body, its model held, and kept for as long as is asked.
 Result<Json> HoldFor(const Gateway& gateway, Call& call, Json body) {
+  BANTAM_ASSIGN(const auto keep_ns, ReadKeepAlive(body));
   BANTAM_TRY(gateway.HoldModel(call, NamedModel(body)));
   body.erase("name");
   Gateway::AddHeaderMembers(call.request(), &body);
-  BANTAM_ASSIGN(const auto keep_ns, ReadKeepAlive(body));
   if (keep_ns) gateway.models().Keep(call.model->name, *keep_ns);
   return body;
 }

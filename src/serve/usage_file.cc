@@ -14,7 +14,9 @@ void UsageFile::Read() {
   const Result<std::string> text = setup_.files.ReadText(setup_.path, kKeyDaysBytesMax);
   const auto days = text.ok() ? ReadKeyDays(*text, setup_.time_s()).With(setup_.path) : Result<std::vector<KeyDay>>(text.error());
   if (days.ok()) return setup_.uses.Resume(*days, setup_.clock.NowNs());
-  setup_.notice(fmt::format("{}; keys begin their day anew", days.error().message()));
+  foreign_ = true;
+  setup_.notice(fmt::format("{}; keys begin their day anew, and what they use is not kept: remove the file, or name another",
+                            days.error().message()));
 }
 
 Status UsageFile::WriteDays() const {
@@ -26,7 +28,7 @@ Status UsageFile::WriteDays() const {
 
 void UsageFile::Write() {
   const uint64_t changes = setup_.uses.changes();
-  if (changes == written_changes_) return;
+  if (foreign_ || changes == written_changes_) return;
   written_ns_ = setup_.clock.NowNs();
   const Status written = WriteDays();
   if (written.ok()) {

@@ -28,7 +28,8 @@ class UsageFile {
   // All of the setup outlives it.
   explicit UsageFile(Setup setup) : setup_(std::move(setup)) {}
 
-  // What the last run left, if it left anything. Keys begin their day anew where that is damaged.
+  // What the last run left, if it left anything. Keys begin their day anew where that is damaged, and nothing is written over it: it may be
+  // another file, named by mistake.
   void Read();
   // Unless nothing changed since the last time.
   void Write();
@@ -39,6 +40,7 @@ class UsageFile {
   Status WriteDays() const;
 
   const Setup setup_;
+  bool foreign_ = false;  // what is there is none of ours
   uint64_t written_changes_ = 0;
   int64_t written_ns_ = INT64_MIN;
   std::string problem_ = {};  // of the last time, as it was told

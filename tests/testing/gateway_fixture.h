@@ -153,6 +153,8 @@ class GatewayTest : public ::testing::Test {
   }
   Json ModelNow(size_t index = 0) { return Get("/admin/models").json()["models"][index]; }
   ~GatewayTest() override {
+    // A test that failed may have left it shut.
+    gate_open_ = true;
     if (server_ != nullptr) server_->Stop();
     if (gateway_ != nullptr) gateway_->StopReading();
     if (catalog_ != nullptr) catalog_->Stop();
