@@ -72,10 +72,11 @@ Status ReadTlsFiles(const TlsOptions& options, ssl::context* context) {
   if (::SSL_CTX_ctrl(context->native_handle(), SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_2_VERSION, nullptr) != 1) {
     return Error(Code::kInternal, "TLS 1.2 is not there");
   }
-  context->use_certificate_chain_file(options.certificate_file, error);
-  if (error) return CannotUse(options.certificate_file, error);
+  // The key first: one that does not fit a certificate that is there would be refused in the library's words.
   context->use_private_key_file(options.key_file, ssl::context::pem, error);
   if (error) return CannotUse(options.key_file, error);
+  context->use_certificate_chain_file(options.certificate_file, error);
+  if (error) return CannotUse(options.certificate_file, error);
   if (::SSL_CTX_check_private_key(context->native_handle()) != 1) {
     return Error(Code::kInvalidArgument, fmt::format("{}: not the key of the certificate in {}; name files that belong together",
                                                      options.key_file, options.certificate_file));

@@ -633,7 +633,7 @@ bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path
   {
     const std::lock_guard lock(mutex_);
     for (const auto& slot : slots_) bytes += may(*slot) ? slot->version.model->facts.planned_bytes : 0;
-    SlotOf(for_name)->all_in_use = bytes == 0 && others();
+    if (Slot* const slot = SlotOf(for_name)) slot->all_in_use = bytes == 0 && others();
   }
   // It looks at files, which takes as long as it takes.
   if (options_.may_fit && !options_.may_fit(path, bytes)) return false;
@@ -644,7 +644,7 @@ bool ModelCatalog::MakeRoom(const std::string& for_name, const std::string& path
     for (const auto& slot : slots_) {
       if (may(*slot) && (least == nullptr || slot->used_ns < least->used_ns)) least = slot.get();
     }
-    SlotOf(for_name)->all_in_use = least == nullptr && others();
+    if (Slot* const slot = SlotOf(for_name)) slot->all_in_use = least == nullptr && others();
     if (least == nullptr || stopping_) return false;
     old = std::exchange(least->version, {});
     least->state = ModelState::kUnloaded;
