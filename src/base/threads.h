@@ -22,7 +22,8 @@ namespace bantam {
 
 // The caller of Run is thread 0, so a pool of one starts no thread. Between runs, and at barriers, a thread spins for a
 // millisecond and then sleeps: decoding meets a barrier every few microseconds, and an idle program must cost nothing.
-// Not reentrant: one Run at a time, from one thread.
+// Not reentrant: one Run at a time, from one thread. Two of a team that share a processor while another is free are parted: the system
+// leaves them together for several of its ticks, of 4 ms each.
 class ThreadPool {
  public:
   static constexpr int kThreadsMax = 256;
@@ -49,7 +50,7 @@ class ThreadPool {
   }
 
   // Called by every thread of a running task: none goes on before all have come.
-  void Barrier();
+  void Barrier(int thread);
 
  private:
   ThreadPool(int threads, std::chrono::microseconds spin) : size_(threads), spin_(spin) {}
@@ -71,8 +72,19 @@ class ThreadPool {
   struct alignas(64) RunNumber {
     std::atomic<uint32_t> value = 0;
   };
-  // Waits until `word` differs from `seen`, and returns for how long, as far as it was long enough to look at the clock: nanoseconds.
-  int64_t AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen);
+  // The processor of each thread when it last began a run or came to a barrier (-1: never), and the run that it began last.
+  struct alignas(64) Place {
+    std::atomic<int> processor = -1;
+    std::atomic<uint32_t> run = 0;
+  };
+  void RecordPlace(int thread);
+  // Of a thread that waits for others of a team: if one of them runs on its processor, it goes to one where none of them is; and thread 0
+  // sends those away from its own that have not begun the run.
+  void MakeWay(int thread, int team);
+  static void Leave(pthread_t thread, const cpu_set_t& processors);
+  // Waits until `word` differs from `seen`, and returns for how long, as far as it was long enough to look at the clock: nanoseconds. The
+  // thread that waits, and the team that it waits for.
+  int64_t AwaitChange(const std::atomic<uint32_t>& word, uint32_t seen, int thread, int team);
   void Wake();
 
   const int size_;
@@ -83,10 +95,12 @@ class ThreadPool {
   int team_ = size_;
   TeamSize team_size_{size_};
   std::vector<RunNumber> run_numbers_{static_cast<size_t>(size_)};  // by thread
+  std::vector<Place> places_{static_cast<size_t>(size_)};           // by thread
   alignas(64) std::atomic<uint32_t> barrier_number_ = 0;
   alignas(64) std::atomic<int> arrived_ = 0;
   alignas(64) std::atomic<int64_t> waited_ns_ = 0;  // at barriers, all threads of the run that goes on
   alignas(64) std::atomic<int> sleepers_ = 0;
+  std::mutex moves_;  // one thread at a time changes where threads may run
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Worker> workers_;

@@ -1,11 +1,15 @@
 #include "base/threads.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <numeric>
 #include <optional>
 #include <vector>
+
+#include "base/system_limits.h"
 
 namespace bantam {
 namespace {
@@ -46,9 +50,9 @@ TEST(ThreadPool, NobodyPassesABarrierEarly) {
   pool.Run([&](int thread) {
     for (int phase = 1; phase <= kPhases; ++phase) {
       values[static_cast<size_t>(thread)] = phase;
-      pool.Barrier();
+      pool.Barrier(thread);
       if (std::accumulate(values.begin(), values.end(), 0) != phase * kThreads) ++wrong;
-      pool.Barrier();
+      pool.Barrier(thread);
     }
   });
   EXPECT_EQ(wrong, 0);
@@ -60,12 +64,39 @@ TEST(ThreadPool, ManyThreadsOnFewProcessors) {
   ThreadPool& pool = *threads_owner;
   std::atomic<int> total = 0;
   for (int i = 0; i < 20; ++i) {
-    pool.Run([&](int) {
-      pool.Barrier();
+    pool.Run([&](int thread) {
+      pool.Barrier(thread);
       ++total;
     });
   }
   EXPECT_EQ(total, 640);
+}
+
+// Threads that were put on one processor and wait there for each other part; what they may use afterwards is what they might before.
+TEST(ThreadPool, PartingChangesNoAffinity) {
+  const std::vector<int> processors = AffinityProcessors();
+  if (processors.size() < 2) GTEST_SKIP() << "one processor";
+  const auto pool = ThreadPool::Make(2).value();
+  cpu_set_t all;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof(all), &all), 0);
+  cpu_set_t first;
+  CPU_ZERO(&first);
+  CPU_SET(static_cast<size_t>(processors.front()), &first);
+  std::atomic<int> changed = 0;
+  for (int i = 0; i < 20; ++i) {
+    pool->Run([&](int thread) {
+      cpu_set_t now;
+      if (::sched_getaffinity(0, sizeof(now), &now) != 0 || !CPU_EQUAL(&now, &all)) ++changed;
+      ::sched_setaffinity(0, sizeof(first), &first);
+      ::sched_setaffinity(0, sizeof(all), &all);
+      pool->Barrier(thread);
+      // One works while the other waits for longer than it would on a processor of its own; in every third run until it sleeps.
+      const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(i % 3 == 0 ? 2000 : 400);
+      while (thread == i % 2 && std::chrono::steady_clock::now() < until) {
+      }
+    });
+  }
+  EXPECT_EQ(changed, 0);
 }
 
 TEST(PieceQueue, OwnShareFirstThenOthers) {

@@ -34,13 +34,13 @@ class FactorMaker {
       for (size_t b = PanelCount(n_); b-- > 0 && definite;) {
         const Block block = {b * kPanelRows, std::min(kPanelRows, n_ - b * kPanelRows)};
         if (thread == 0) FillPanel(block, panel.data());
-        pool.Barrier();
+        pool.Barrier(thread);
         Subtract(block, panel.data(), kernels, thread, pool.size());
-        pool.Barrier();
+        pool.Barrier(thread);
         if (thread == 0) definite = FactorDiagonal(block);
-        pool.Barrier();
+        pool.Barrier(thread);
         if (definite) Solve(block, thread, pool.size());
-        pool.Barrier();
+        pool.Barrier(thread);
       }
     });
     return definite;

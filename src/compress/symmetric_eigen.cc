@@ -47,7 +47,7 @@ class Tridiagonal {
   void Reduce(ThreadPool& pool) {
     // Of small matrices meeting takes longer than the work.
     if (n_ < kTogetherMin) return Reduce(/*thread=*/0, /*threads=*/1, [] {});
-    pool.Run([&](int thread) { Reduce(thread, pool.size(), [&] { pool.Barrier(); }); });
+    pool.Run([&](int thread) { Reduce(thread, pool.size(), [&] { pool.Barrier(thread); }); });
   }
 
   std::vector<double>& diagonal() { return diagonal_; }

@@ -204,7 +204,7 @@ void Executor::RunRange(const OpRange& range, bool meets, int thread) {
       // The calling thread decides before the barrier, and the others read it behind: all leave at the same operation. A
       // slow reader may already see a later decision, which is why the operation's number is told and not a flag.
       if (thread == 0 && step_->cancelled != nullptr && stop_before_ == kNever && (*step_->cancelled)()) stop_before_ = i;
-      pool_.Barrier();
+      pool_.Barrier(thread);
       if (stop_before_ <= i) return;
       if (profile != nullptr) {
         const int64_t ready = profile->clock.NowNs();

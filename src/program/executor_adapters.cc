@@ -136,7 +136,7 @@ bool Executor::MakeLowRanks(std::span<const MatMulPart* const> parts, BufferId i
     const size_t slot = i % parts.size();
     if (adapts(parts[slot])) MakeLowRanks(*parts[slot], slot, {in, first, std::min(rows, first + kColumnsMax)}, thread);
   }
-  pool_.Barrier();
+  pool_.Barrier(thread);
   return true;
 }
 

@@ -22,9 +22,9 @@ void Executor::Observe(size_t op, int thread) const {
   for (size_t row = begin; row < end; ++row) {
     step_->observer->See(product, row, {InputFloats(in, row, thread, /*column=*/0), width});
   }
-  pool_.Barrier();
+  pool_.Barrier(thread);
   step_->observer->Finish(product, thread, pool_.team());
-  pool_.Barrier();
+  pool_.Barrier(thread);
 }
 
 }  // namespace bantam
